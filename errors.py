@@ -1,0 +1,118 @@
+"""Every exception that atrous raises on purpose.
+
+AtrousError
+├── ShapeError (also ValueError)      an array or image has the wrong shape, dtype or values
+├── ImageError (also ValueError)      an image file cannot be read as a picture
+├── CheckpointError                   a checkpoint is not weights, or its keys do not fit the model
+├── ExportError                       a model cannot be exported, or its export does not compute the same
+├── CalibrationError                  quantization data or activations are unusable
+├── EngineError                       an engine cannot be built, loaded or run
+├── BundleError                       a bundle is missing, damaged, of another version, or unsafe
+├── CRFError                          CRF parameters or state are unusable
+├── DeviceError                       a GPU is missing, or an operation on it failed
+└── MissingDependencyError            an optional package is needed; the message names the extra
+
+A message says what happened, what was expected, what was found and what to do; the values that a program would
+want are attributes as well.
+"""
+
+from __future__ import annotations
+
+
+class AtrousError(Exception):
+    """Base class: catch this to catch everything that atrous raises on purpose."""
+
+
+class ShapeError(AtrousError, ValueError):
+    """An array has the wrong shape, dtype or values.
+
+    Attributes:
+        expected: what the call takes, in words; empty when not applicable.
+        actual: what it got, in words; empty when not applicable.
+    """
+
+    def __init__(self, message: str, *, expected: str = "", actual: str = "") -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.actual = actual
+
+
+class ImageError(AtrousError, ValueError):
+    """An image file cannot be read as a picture.
+
+    Attributes:
+        path: the file, or None when the image came from memory.
+    """
+
+    def __init__(self, message: str, *, path: object = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class CheckpointError(AtrousError):
+    """A checkpoint is not plain weights, or its keys do not fit the model.
+
+    Attributes:
+        missing: keys that the model needs and the checkpoint lacks.
+        unexpected: keys that the checkpoint has and the model does not know.
+        misshapen: key → (shape that the model needs, shape in the checkpoint).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        missing: tuple[str, ...] = (),
+        unexpected: tuple[str, ...] = (),
+        misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.missing = missing
+        self.unexpected = unexpected
+        self.misshapen = misshapen or {}
+
+
+class ExportError(AtrousError):
+    """A model cannot be exported, or what was exported does not compute the same."""
+
+
+class CalibrationError(AtrousError):
+    """Calibration data or the activations seen on it are unusable."""
+
+
+class EngineError(AtrousError):
+    """An inference engine cannot be built, loaded or run."""
+
+
+class BundleError(AtrousError):
+    """A bundle is missing, damaged, of an unknown version, or unsafe to open.
+
+    Attributes:
+        path: the bundle, or the file in it, that the message is about.
+    """
+
+    def __init__(self, message: str, *, path: object = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class CRFError(AtrousError, ValueError):
+    """CRF parameters or state are unusable."""
+
+
+class DeviceError(AtrousError):
+    """A GPU is missing, or an operation on it failed."""
+
+
+class MissingDependencyError(AtrousError, ImportError):
+    """An optional package is needed and not installed.
+
+    Attributes:
+        package: the distribution that is missing.
+        extra: the extra of atrous that installs it.
+    """
+
+    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package!r}, which is not installed. Install it: pip install 'atrous[{extra}]'")
+        self.package = package
+        self.extra = extra

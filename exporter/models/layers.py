@@ -1,0 +1,93 @@
+"""Building blocks shared by the DeepLab reference models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+#: Builds an activation module; `nn.ReLU` for the classic nets, `nn.ReLU6` for the quantization-friendly ones.
+Activation = Callable[[], nn.Module]
+
+BACKBONE_STRIDES: Final = (8, 16)
+
+
+class ConvBNAct(nn.Sequential):
+    """Convolution without bias, batch normalization, activation: [N, in, h, w] → [N, out, h/stride, w/stride].
+
+    The padding keeps the size at stride 1 for every odd kernel and every rate.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        rate: int = 1,
+        groups: int = 1,
+        activation: Activation | None = nn.ReLU,
+        bn_eps: float = 1e-5,
+    ) -> None:
+        layers: list[nn.Module] = [
+            nn.Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride=stride,
+                padding=rate * (kernel_size - 1) // 2,
+                dilation=rate,
+                groups=groups,
+                bias=False,
+            ),
+            nn.BatchNorm2d(out_channels, eps=bn_eps),
+        ]
+        if activation is not None:
+            layers.append(activation())
+        super().__init__(*layers)
+
+
+class SeparableConv(nn.Sequential):
+    """Atrous separable convolution (DeepLabv3+, arXiv 1802.02611 §3.1): depthwise at `rate`, then pointwise.
+
+    Both halves are followed by batch normalization and activation, so that each quantizes on its own scale.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        *,
+        rate: int = 1,
+        activation: Activation = nn.ReLU,
+    ) -> None:
+        super().__init__(
+            ConvBNAct(in_channels, in_channels, kernel_size, rate=rate, groups=in_channels, activation=activation),
+            ConvBNAct(in_channels, out_channels, activation=activation),
+        )
+
+
+class ImagePooling(nn.Sequential):
+    """Image-level feature (DeepLabv3, arXiv 1706.05587 §3.3): global average → 1×1 convolution, broadcast back."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, activation: Activation = nn.ReLU) -> None:
+        super().__init__(nn.AdaptiveAvgPool2d(1), ConvBNAct(in_channels, out_channels, activation=activation))
+
+    def forward(self, features: Tensor) -> Tensor:
+        # A 1×1 map resized by any rule is a constant, so expanding says the same without a Resize op.
+        pooled: Tensor = super().forward(features)
+        return pooled.expand(-1, -1, features.shape[2], features.shape[3])
+
+
+def resize_to(x: Tensor, like: Tensor, *, align_corners: bool = False) -> Tensor:
+    """Bilinear interpolation of `x` [N, C, h, w] to the height and width of `like` [N, ·, H, W]."""
+    return functional.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=align_corners)
+
+
+def effective_kernel_size(kernel_size: int, rate: int) -> int:
+    """Pixels that a kernel of `kernel_size` taps spans at `rate`: k + (k − 1)(r − 1) (arXiv 1606.00915 §3.1)."""
+    return kernel_size + (kernel_size - 1) * (rate - 1)
