@@ -113,6 +113,8 @@ class MissingDependencyError(AtrousError, ImportError):
     """
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package!r}, which is not installed. Install it: pip install 'atrous[{extra}]'")
+        super().__init__(
+            f"{purpose} needs {package!r}, which is not installed. Install it: pip install 'atrous[{extra}]'"
+        )
         self.package = package
         self.extra = extra

@@ -1,0 +1,235 @@
+"""The deployable artifact: a directory `NAME.atrous/` with a manifest and the files that it lists.
+
+A bundle is written whole or not at all (`stage_bundle`), and nothing in it is loaded before its path, size and
+SHA-256 have been checked (`Bundle.open`, `Bundle.read`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Literal
+
+from .errors import BundleError
+from .manifest import Artifact, Manifest, Precision
+
+SUFFIX: Final = ".atrous"
+MANIFEST_FILE: Final = "manifest.json"
+_HASH_CHUNK_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: `path` to the directory and its judged `manifest`."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Open a bundle: judge its manifest; every file it lists must be inside, there, and as long as said.
+
+        Contents are hashed when they are read, by `read` or `check`.
+
+        Raises:
+            BundleError: not a bundle, a damaged or foreign manifest, or a file missing, truncated or outside.
+        """
+        folder = Path(path)
+        try:
+            text = (folder / MANIFEST_FILE).read_text(encoding="utf-8")
+        except UnicodeDecodeError as exc:
+            raise BundleError(f"{folder / MANIFEST_FILE} is not UTF-8 text: {exc}", path=folder) from exc
+        except OSError as exc:
+            raise BundleError(
+                f"{folder} is not an atrous bundle: cannot read {MANIFEST_FILE} ({exc.strerror}). "
+                f"Expected a directory made by `atrous export` or `atrous pack`.",
+                path=folder,
+            ) from exc
+        try:
+            bundle = cls(folder, Manifest.from_json(text))
+        except BundleError as exc:
+            raise BundleError(f"{folder}: {exc}", path=folder) from exc
+        for artifact in bundle.manifest.artifacts:
+            bundle._check_size(artifact)
+        return bundle
+
+    def find(
+        self, *, kind: Literal["onnx", "engine", "standalone"], precision: Precision | None = None
+    ) -> Artifact | None:
+        """The first artifact of that kind (and precision), or None."""
+        for artifact in self.manifest.artifacts:
+            if artifact.kind == kind and precision in (None, artifact.precision):
+                return artifact
+        return None
+
+    def read(self, artifact: Artifact) -> bytes:
+        """The bytes of an artifact, hashed before they are given out: what is checked is what is loaded.
+
+        Raises:
+            BundleError: the content does not have the SHA-256 of the manifest.
+        """
+        path = self.path_of(artifact)
+        try:
+            data = path.read_bytes()
+        except OSError as exc:
+            raise BundleError(f"cannot read {path}: {exc.strerror}", path=path) from exc
+        self._compare_hash(artifact, hashlib.sha256(data).hexdigest())
+        return data
+
+    def check(self) -> None:
+        """Hash every artifact; raises `BundleError` at the first that differs from the manifest."""
+        for artifact in self.manifest.artifacts:
+            self._check_size(artifact)
+            self._compare_hash(artifact, hash_file(self.path_of(artifact)))
+
+    def path_of(self, artifact: Artifact) -> Path:
+        """Where an artifact lies; raises `BundleError` when that is outside the bundle."""
+        relative = PurePosixPath(artifact.file)
+        path = self.path / relative
+        # resolve() as well: a symbolic link inside the bundle can point out of it.
+        escapes = relative.is_absolute() or ".." in relative.parts or "\\" in artifact.file
+        if escapes or not path.resolve().is_relative_to(self.path.resolve()):
+            raise BundleError(
+                f"{self.path}: artifact path {artifact.file!r} leads out of the bundle; refusing to open it",
+                path=path,
+            )
+        return path
+
+    def _check_size(self, artifact: Artifact) -> None:
+        path = self.path_of(artifact)
+        if not path.is_file():
+            raise BundleError(f"{self.path}: {artifact.file} is listed in the manifest but missing", path=path)
+        actual = path.stat().st_size
+        if actual != artifact.bytes:
+            raise BundleError(
+                f"{path} has {actual} bytes; the manifest says {artifact.bytes}. It is truncated or was replaced.",
+                path=path,
+            )
+
+    def _compare_hash(self, artifact: Artifact, actual: str) -> None:
+        if actual != artifact.sha256:
+            raise BundleError(
+                f"{self.path / artifact.file} has SHA-256 {actual}; the manifest says {artifact.sha256}. "
+                "The file was changed or damaged after export: nothing was loaded. Export it again.",
+                path=self.path / artifact.file,
+            )
+
+
+@dataclass(frozen=True)
+class StagedBundle:
+    """A bundle being written, in a temporary directory beside its final place."""
+
+    path: Path
+
+    def artifact(
+        self,
+        file: str,
+        *,
+        kind: Literal["onnx", "engine", "standalone"],
+        precision: Precision,
+        provenance: Mapping[str, Any],
+    ) -> Artifact:
+        """Describe a file that was written to `path / file`: its size and hash as they are now."""
+        path = self.path / file
+        return Artifact(
+            kind=kind,
+            precision=precision,
+            file=file,
+            sha256=hash_file(path),
+            bytes=path.stat().st_size,
+            provenance=provenance,
+        )
+
+    def write_manifest(self, manifest: Manifest) -> Bundle:
+        """Write `manifest.json` and open the staged bundle, so that a wrong one fails before it is published."""
+        (self.path / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+        return Bundle.open(self.path)
+
+
+@contextmanager
+def stage_bundle(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[StagedBundle]:
+    """Write a bundle whole or not at all.
+
+    Files go to a temporary directory beside `path`, which is renamed to `path` when the block ends without an
+    exception; whatever happens before, also Ctrl-C, leaves `path` as it was.
+
+    Args:
+        path: the bundle to make; must end in `.atrous`.
+        overwrite: replace an existing bundle at `path`.
+
+    Raises:
+        BundleError: the name is wrong, something is in the way, or the folder cannot be written.
+    """
+    target = Path(path)
+    _check_target(target, overwrite=overwrite)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as exc:
+        raise BundleError(
+            f"cannot write to {target.parent}: {exc.strerror}. Choose a writable folder.", path=target
+        ) from exc
+    try:
+        yield StagedBundle(staging)
+        staging.chmod(0o755)  # mkdtemp makes it private; a bundle is to be served to others
+        _publish(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def replace_manifest(bundle: Bundle, **changes: Any) -> Bundle:  # noqa: ANN401 - the fields of Manifest
+    """Rewrite `manifest.json` of a bundle atomically with some fields changed; the artifacts stay."""
+    manifest = dataclasses.replace(bundle.manifest, **changes)
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=".manifest.", dir=bundle.path)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(manifest.to_json())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(bundle.path / MANIFEST_FILE)
+    except OSError as exc:
+        raise BundleError(f"cannot write to {bundle.path}: {exc.strerror}", path=bundle.path) from exc
+    return Bundle(bundle.path, manifest)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file as lower-case hex, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _check_target(target: Path, *, overwrite: bool) -> None:
+    if target.suffix != SUFFIX:
+        raise BundleError(f"a bundle's name ends in {SUFFIX!r}; got {target.name!r}", path=target)
+    if not target.exists():
+        return
+    if not overwrite:
+        raise BundleError(f"{target} exists already. Choose another name, or overwrite it on purpose.", path=target)
+    if not (target / MANIFEST_FILE).is_file():
+        raise BundleError(f"{target} exists and is not a bundle: refusing to replace it", path=target)
+
+
+def _publish(staging: Path, target: Path) -> None:
+    """Rename `staging` to `target`; an old bundle there steps aside first and comes back if the rename fails."""
+    if not target.exists():
+        staging.rename(target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    try:
+        target.rename(aside / target.name)
+        try:
+            staging.rename(target)
+        except BaseException:
+            (aside / target.name).rename(target)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

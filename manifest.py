@@ -1,0 +1,276 @@
+"""The manifest of a bundle: what a runtime must know to turn an image into labels.
+
+Plain frozen dataclasses that mirror `docs/bundle.schema.json` field by field. The JSON Schema judges the text of a
+manifest; this module turns judged text into values and values into text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Final, Literal
+
+from .errors import BundleError
+
+SCHEMA_VERSION: Final = "1.0"
+#: Labels are uint8 everywhere, so that a frame of labels is one byte a pixel.
+MAX_CLASSES: Final = 256
+
+#: (height, width) in pixels.
+Size = tuple[int, int]
+Precision = Literal["fp32", "fp16", "int8"]
+ResizePolicy = Literal["none", "stretch"]
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """One class: `id` is its channel in the logits and its value in the labels; `color` is RGB, 0–255."""
+
+    id: int
+    name: str
+    color: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class SizePolicy:
+    """Input sizes (height, width) that the graph takes; `min == opt == max` is a fixed size.
+
+    Attributes:
+        multiple: sizes are multiples of it, or one more than a multiple when the output aligns corners.
+    """
+
+    min: Size
+    opt: Size
+    max: Size
+    multiple: int
+
+    def __post_init__(self) -> None:
+        for axis in (0, 1):
+            if not self.min[axis] <= self.opt[axis] <= self.max[axis]:
+                raise BundleError(f"input sizes must be min ≤ opt ≤ max; got {self.min}, {self.opt}, {self.max}")
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether there is only one size."""
+        return self.min == self.max
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How an RGB image becomes the network's input: `(pixel * scale - mean) / std`, channels in `color_order`.
+
+    Attributes:
+        mean: per channel, in the order of `color_order`, after scaling.
+        std: likewise.
+        scale: multiplies 0–255 pixels first; 1/255 for the usual ImageNet constants.
+        size: the sizes that the graph takes.
+        resize: `none` pads at the bottom and right with `pad_value` and tiles what is larger than the maximum;
+            `stretch` resizes the image to `size.opt`.
+        pad_value: RGB, 0–255.
+    """
+
+    size: SizePolicy
+    color_order: Literal["RGB", "BGR"] = "RGB"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    scale: float = 1 / 255
+    resize: ResizePolicy = "none"
+    pad_value: tuple[int, int, int] = (124, 116, 104)
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """What the graph gives: coarse logits [N, classes, h, w] at `stride`, upsampled with `align_corners`."""
+
+    stride: int
+    align_corners: bool = False
+    head: Literal["logits"] = "logits"
+
+
+@dataclass(frozen=True)
+class EngineIdentity:
+    """What an engine was built for; it is deserialized only where all of this matches."""
+
+    flavor: Literal["tensorrt", "tensorrt-rtx"]
+    version: str
+    compute_capability: str
+    cuda: str | None = None
+    driver: str | None = None
+    profile: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file that computes the network.
+
+    Attributes:
+        kind: `onnx` and `engine` give coarse logits and are what the runtime loads; `standalone` is an ONNX graph
+            that ends in probabilities or labels, for use without this runtime.
+        file: POSIX path relative to the bundle.
+        sha256: lower-case hex digest of the file.
+        provenance: how it was made: exporter, opset, versions, options.
+    """
+
+    kind: Literal["onnx", "engine", "standalone"]
+    precision: Precision
+    file: str
+    sha256: str
+    bytes: int
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    engine: EngineIdentity | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """One comparison that was run: `artifact` against a reference on the same inputs.
+
+    Attributes:
+        against: what the reference was, e.g. `torch 2.13.0`.
+        max_abs: largest absolute difference of the outputs.
+        argmax_agreement: share of positions with the same class, 0–1.
+        inputs: shapes [N, C, H, W] that were compared.
+        miou_delta: mean IoU of the artifact minus the reference's, where masks were given.
+    """
+
+    artifact: str
+    against: str
+    max_abs: float
+    argmax_agreement: float
+    passed: bool
+    inputs: tuple[tuple[int, ...], ...] = ()
+    miou_delta: float | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything in `manifest.json`.
+
+    Attributes:
+        crf: parameters for the dense CRF, as `atrous.crf.CRFParams.to_dict` gives them.
+        license: terms of the weights, when the author stated them.
+    """
+
+    name: str
+    created_by: str
+    classes: tuple[ClassInfo, ...]
+    input: InputSpec
+    output: OutputSpec
+    artifacts: tuple[Artifact, ...] = ()
+    verification: tuple[Verification, ...] = ()
+    ignore_index: int | None = 255
+    crf: Mapping[str, float] | None = None
+    license: str | None = None
+    schema_version: str = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        ids = [entry.id for entry in self.classes]
+        if ids != list(range(len(ids))):
+            raise BundleError(f"class ids are the channels of the logits, so they must be 0…{len(ids) - 1}; got {ids}")
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`; optional fields that are None are left out."""
+        return json.dumps(_without_none(dataclasses.asdict(self)), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Parse and judge the text of a `manifest.json`.
+
+        Raises:
+            BundleError: not JSON, another major version, or not what the schema says (with the place).
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as exc:
+            raise BundleError(
+                f"manifest.json is not valid JSON: {exc}. The bundle is damaged: export it again."
+            ) from exc
+        _check_version(data)
+        _check_schema(data)
+        return _manifest_from_dict(data)
+
+
+@functools.cache
+def load_schema() -> dict[str, Any]:
+    """The JSON Schema of `manifest.json`."""
+    schema: dict[str, Any] = json.loads(
+        resources.files(__package__).joinpath("docs/bundle.schema.json").read_text(encoding="utf-8")
+    )
+    return schema
+
+
+def _check_version(data: object) -> None:
+    # Before the schema: a future manifest should be called that, not a list of unknown fields.
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if not isinstance(version, str):
+        raise BundleError(
+            f"manifest.json has no schema_version; expected {SCHEMA_VERSION!r}. Is this an atrous bundle?"
+        )
+    if version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
+        raise BundleError(
+            f"manifest.json has schema_version {version!r}; this atrous reads {SCHEMA_VERSION.partition('.')[0]}.x. "
+            "Upgrade atrous, or export the model again with this one."
+        )
+
+
+def _check_schema(data: object) -> None:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(load_schema()).iter_errors(data))
+    if error is not None:
+        place = "/".join(str(part) for part in error.absolute_path) or "the top level"
+        raise BundleError(f"manifest.json does not follow its schema at {place}: {error.message}")
+
+
+def _manifest_from_dict(data: Mapping[str, Any]) -> Manifest:
+    source = data["input"]
+    size = source["size"]
+    return Manifest(
+        schema_version=data["schema_version"],
+        name=data["name"],
+        created_by=data["created_by"],
+        classes=tuple(ClassInfo(entry["id"], entry["name"], _triple(entry["color"])) for entry in data["classes"]),
+        input=InputSpec(
+            size=SizePolicy(_pair(size["min"]), _pair(size["opt"]), _pair(size["max"]), size["multiple"]),
+            color_order=source["color_order"],
+            mean=_triple(source["mean"]),
+            std=_triple(source["std"]),
+            scale=source["scale"],
+            resize=source["resize"],
+            pad_value=_triple(source["pad_value"]),
+        ),
+        output=OutputSpec(**data["output"]),
+        artifacts=tuple(_artifact_from_dict(entry) for entry in data["artifacts"]),
+        verification=tuple(
+            Verification(**{**entry, "inputs": tuple(tuple(shape) for shape in entry.get("inputs", ()))})
+            for entry in data["verification"]
+        ),
+        ignore_index=data.get("ignore_index"),
+        crf=data.get("crf"),
+        license=data.get("license"),
+    )
+
+
+def _artifact_from_dict(data: Mapping[str, Any]) -> Artifact:
+    engine = data.get("engine")
+    return Artifact(**{**data, "engine": None if engine is None else EngineIdentity(**engine)})
+
+
+def _pair(values: list[int]) -> Size:
+    return values[0], values[1]
+
+
+def _triple(values: list[Any]) -> tuple[Any, Any, Any]:
+    return values[0], values[1], values[2]
+
+
+def _without_none(value: Any) -> Any:  # noqa: ANN401 - JSON values are what they are
+    if isinstance(value, dict):
+        return {key: _without_none(entry) for key, entry in value.items() if entry is not None}
+    if isinstance(value, (list, tuple)):
+        return [_without_none(entry) for entry in value]
+    return value
