@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 #: Builds an activation module; `nn.ReLU` for the classic nets, `nn.ReLU6` for the quantization-friendly ones.
 Activation = Callable[[], nn.Module]
-
-BACKBONE_STRIDES: Final = (8, 16)
 
 
 class ConvBNAct(nn.Sequential):
@@ -53,7 +50,9 @@ class ConvBNAct(nn.Sequential):
 class SeparableConv(nn.Sequential):
     """Atrous separable convolution (DeepLabv3+, arXiv 1802.02611 §3.1): depthwise at `rate`, then pointwise.
 
-    Both halves are followed by batch normalization and activation, so that each quantizes on its own scale.
+    Args:
+        inner_norm: normalize and activate between the halves too, so that each quantizes on its own scale;
+            segmentation-models-pytorch does not.
     """
 
     def __init__(
@@ -64,9 +63,13 @@ class SeparableConv(nn.Sequential):
         *,
         rate: int = 1,
         activation: Activation = nn.ReLU,
+        inner_norm: bool = True,
     ) -> None:
+        depthwise = ConvBNAct(
+            in_channels, in_channels, kernel_size, rate=rate, groups=in_channels, activation=activation
+        )
         super().__init__(
-            ConvBNAct(in_channels, in_channels, kernel_size, rate=rate, groups=in_channels, activation=activation),
+            depthwise if inner_norm else depthwise[0],
             ConvBNAct(in_channels, out_channels, activation=activation),
         )
 
@@ -78,8 +81,11 @@ class ImagePooling(nn.Sequential):
         super().__init__(nn.AdaptiveAvgPool2d(1), ConvBNAct(in_channels, out_channels, activation=activation))
 
     def forward(self, features: Tensor) -> Tensor:
+        """[N, in, h, w] → [N, out, h, w], constant over h and w."""
+        pooled = features
+        for layer in self:
+            pooled = layer(pooled)
         # A 1×1 map resized by any rule is a constant, so expanding says the same without a Resize op.
-        pooled: Tensor = super().forward(features)
         return pooled.expand(-1, -1, features.shape[2], features.shape[3])
 
 

@@ -1,0 +1,62 @@
+"""What every backbone offers, and how its strides become atrous rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+#: Which rate the first convolution of a stage takes once the stage's stride has become a rate.
+#: `graded`: the rate in force before it, since that convolution still sees a map sampled as it was trained (exact by
+#: arXiv 1606.00915 §3.1; torchvision's ResNet). `uniform`: the new rate, like the rest of the stage (DeepLabv2's Caffe
+#: nets, segmentation-models-pytorch, torchvision's MobileNetV3). Weights trained under one are wrong under the other.
+RateRule = Literal["graded", "uniform"]
+
+
+class Backbone(Protocol):
+    """An `nn.Module` that maps [N, 3, H, W] to features at two resolutions.
+
+    Attributes:
+        low_level_channels: channels at stride 4.
+        out_channels: channels at the output stride.
+    """
+
+    low_level_channels: int
+    out_channels: int
+
+    def __call__(self, image: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Return (features [N, low_level_channels, H/4, W/4], features [N, out_channels, H/OS, W/OS])."""
+        ...
+
+
+class StagePlan(NamedTuple):
+    """Stride of a stage's first spatial convolution, its atrous rate, and the rate of those that follow."""
+
+    stride: int
+    entry_rate: int
+    rate: int
+
+
+def plan_stages(
+    strides: Sequence[int], output_stride: int, *, stem_stride: int, rule: RateRule = "graded"
+) -> list[StagePlan]:
+    """Keep strides while the total is at most `output_stride`; turn the later ones into atrous rates.
+
+    Args:
+        strides: stride of each stage in the classification network.
+        output_stride: the largest total stride that is kept.
+        stem_stride: total stride in front of the first stage.
+        rule: rate of the first convolution of a stage that no longer strides.
+    """
+    plans = []
+    total, rate = stem_stride, 1
+    for stride in strides:
+        if total * stride <= output_stride:
+            total *= stride
+            plans.append(StagePlan(stride, rate, rate))
+        else:
+            entry_rate = rate
+            rate *= stride
+            plans.append(StagePlan(1, entry_rate if rule == "graded" else rate, rate))
+    return plans

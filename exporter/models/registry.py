@@ -1,0 +1,215 @@
+"""The reference architectures by name, and what an exporter must know about each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Final, Literal
+
+from torch import nn
+
+from ...errors import ExportError
+from .deeplab_v2 import ASPP_L_RATES, ASPP_S_RATES, LARGE_FOV_RATES, DeepLabV2, DeepLabVGG16
+from .deeplab_v3 import DeepLabV3, aspp_rates
+from .deeplab_v3plus import MOBILE_DECODER, SMP_DECODER, DeepLabV3Plus
+from .efficientnet_lite import EfficientNetLite0
+from .mobilenet import MobileNetV2, MobileNetV3Large
+from .resnet import RESNET50_BLOCKS, RESNET101_BLOCKS, ResNet
+
+#: Where a trained state dict comes from; `atrous` is this package's own naming.
+Source = Literal["atrous", "torchvision", "smp", "kazuto1011"]
+
+# segmentation-models-pytorch uses these at either output stride.
+_SMP_RATES: Final = (12, 24, 36)
+_V3PLUS_LOGITS_STRIDE: Final = 4
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Input of a network from 0–255 pixels: `(pixel * scale - mean) / std`, channels in `color_order`."""
+
+    color_order: Literal["RGB", "BGR"]
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+#: torchvision's and segmentation-models-pytorch's constants.
+IMAGENET: Final = Normalization("RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+#: Caffe's VGG mean, as in DeepLab's released prototxt files.
+CAFFE: Final = Normalization("BGR", 1.0, (104.008, 116.669, 122.675), (1.0, 1.0, 1.0))
+#: TensorFlow's EfficientNet-Lite constants.
+LITE: Final = Normalization("RGB", 1.0, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One reference network: how to build it and what its exporter and runtime must know.
+
+    Attributes:
+        name: key in `ARCHITECTURES`.
+        build: (number of classes, output stride of the backbone) → module.
+        output_strides: supported ones; the first is the default, the one that public weights were trained with.
+        align_corners: rule by which the logits are upsampled to the image, from the code that trained the weights.
+        normalization: what trained weights expect of the input.
+        sources: foreign state dicts that compute the same in this network.
+        decoder: whether the logits are at stride 4 rather than at the backbone's output stride.
+    """
+
+    name: str
+    build: Callable[[int, int], nn.Module]
+    output_strides: tuple[int, ...]
+    align_corners: bool
+    normalization: Normalization
+    sources: tuple[Source, ...] = ()
+    decoder: bool = False
+
+    @property
+    def default_output_stride(self) -> int:
+        """The output stride that public weights were trained with."""
+        return self.output_strides[0]
+
+    def logits_stride(self, output_stride: int) -> int:
+        """Pixels of the image per logit."""
+        return _V3PLUS_LOGITS_STRIDE if self.decoder else output_stride
+
+    def size_multiple(self, output_stride: int) -> int:
+        """Input sizes m·k sample every stage without a remainder; m·k + 1 where the logits align corners."""
+        return output_stride
+
+
+def _vgg16(name: str, rates: tuple[int, ...]) -> Architecture:
+    def build(num_classes: int, _: int) -> nn.Module:
+        return DeepLabVGG16(num_classes, rates=rates)
+
+    # Caffe's Interp layer, which DeepLab's prototxt upsamples the scores with, aligns corners.
+    return Architecture(name, build, (8,), align_corners=True, normalization=CAFFE)
+
+
+def _v3_resnet(name: str, blocks: tuple[int, ...]) -> Architecture:
+    def build(num_classes: int, output_stride: int) -> nn.Module:
+        return DeepLabV3(ResNet(blocks, output_stride), num_classes, rates=aspp_rates(output_stride))
+
+    return Architecture(name, build, (8, 16), align_corners=False, normalization=IMAGENET, sources=("torchvision",))
+
+
+def _smp_v3(name: str, backbone: Callable[[int], ResNet | MobileNetV2]) -> Architecture:
+    def build(num_classes: int, output_stride: int) -> nn.Module:
+        return DeepLabV3(backbone(output_stride), num_classes, rates=_SMP_RATES)
+
+    return Architecture(name, build, (8, 16), align_corners=True, normalization=IMAGENET, sources=("smp",))
+
+
+def _smp_v3plus(name: str, backbone: Callable[[int], ResNet | MobileNetV2]) -> Architecture:
+    def build(num_classes: int, output_stride: int) -> nn.Module:
+        return DeepLabV3Plus(backbone(output_stride), num_classes, rates=_SMP_RATES, style=SMP_DECODER)
+
+    return Architecture(
+        name, build, (16, 8), align_corners=True, normalization=IMAGENET, sources=("smp",), decoder=True
+    )
+
+
+def _smp_resnet50(output_stride: int) -> ResNet:
+    return ResNet(RESNET50_BLOCKS, output_stride, rule="uniform")
+
+
+def _smp_resnet101(output_stride: int) -> ResNet:
+    return ResNet(RESNET101_BLOCKS, output_stride, rule="uniform")
+
+
+def _v2_resnet101(num_classes: int, output_stride: int) -> nn.Module:
+    backbone = ResNet(RESNET101_BLOCKS, output_stride, rule="uniform", caffe_layout=True)
+    return DeepLabV2(backbone, num_classes, rates=ASPP_L_RATES)
+
+
+def _v3_mobilenet_v3(num_classes: int, output_stride: int) -> nn.Module:
+    # torchvision trains this one at output stride 16 with the rates that the paper gives for 8.
+    rates = tuple(rate * 16 // output_stride for rate in aspp_rates(8))
+    return DeepLabV3(MobileNetV3Large(output_stride), num_classes, rates=rates)
+
+
+def _v3plus_lite0(num_classes: int, output_stride: int) -> nn.Module:
+    backbone = EfficientNetLite0(output_stride)
+    return DeepLabV3Plus(backbone, num_classes, rates=aspp_rates(output_stride), style=MOBILE_DECODER)
+
+
+_ALL: Final = (
+    _vgg16("deeplab_largefov_vgg16", LARGE_FOV_RATES),
+    _vgg16("deeplab_aspp_s_vgg16", ASPP_S_RATES),
+    _vgg16("deeplab_aspp_l_vgg16", ASPP_L_RATES),
+    # Half-pixel centres: kazuto1011's weights, unlike the Caffe originals, were trained and are upsampled that way.
+    Architecture(
+        "deeplabv2_resnet101",
+        _v2_resnet101,
+        (8,),
+        align_corners=False,
+        normalization=CAFFE,
+        sources=("kazuto1011",),
+    ),
+    _v3_resnet("deeplabv3_resnet50", RESNET50_BLOCKS),
+    _v3_resnet("deeplabv3_resnet101", RESNET101_BLOCKS),
+    _smp_v3("deeplabv3_resnet50_smp", _smp_resnet50),
+    _smp_v3("deeplabv3_resnet101_smp", _smp_resnet101),
+    _smp_v3("deeplabv3_mobilenet_v2", MobileNetV2),
+    Architecture(
+        "deeplabv3_mobilenet_v3_large",
+        _v3_mobilenet_v3,
+        (16, 8),
+        align_corners=False,
+        normalization=IMAGENET,
+        sources=("torchvision",),
+    ),
+    _smp_v3plus("deeplabv3plus_resnet50", _smp_resnet50),
+    _smp_v3plus("deeplabv3plus_resnet101", _smp_resnet101),
+    _smp_v3plus("deeplabv3plus_mobilenet_v2", MobileNetV2),
+    Architecture(
+        "deeplabv3plus_efficientnet_lite0",
+        _v3plus_lite0,
+        (16, 8),
+        align_corners=False,
+        normalization=LITE,
+        decoder=True,
+    ),
+)
+
+#: Every reference architecture by its name.
+ARCHITECTURES: Final[Mapping[str, Architecture]] = MappingProxyType({entry.name: entry for entry in _ALL})
+
+
+def find_architecture(name: str) -> Architecture:
+    """Look up a reference architecture.
+
+    Raises:
+        ExportError: there is none of that name; the message suggests the closest and lists all.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    closest = get_close_matches(name, ARCHITECTURES, n=1)
+    suggestion = f" Did you mean {closest[0]!r}?" if closest else ""
+    raise ExportError(f"unknown architecture {name!r}.{suggestion} Known: {', '.join(ARCHITECTURES)}")
+
+
+def create_model(name: str, *, num_classes: int, output_stride: int | None = None) -> nn.Module:
+    """Build a reference architecture with random weights.
+
+    Args:
+        name: a key of `ARCHITECTURES`.
+        num_classes: channels of the logits.
+        output_stride: of the backbone; None takes the architecture's default.
+
+    Returns:
+        A module, in training mode, that maps [N, 3, H, W] float32 to logits [N, num_classes, h, w].
+
+    Raises:
+        ExportError: the name is unknown, the output stride is not supported, or there is no class.
+    """
+    architecture = find_architecture(name)
+    if num_classes < 1:
+        raise ExportError(f"{name} needs at least one class; got num_classes={num_classes}")
+    stride = architecture.default_output_stride if output_stride is None else output_stride
+    if stride not in architecture.output_strides:
+        supported = " or ".join(str(value) for value in architecture.output_strides)
+        raise ExportError(f"{name} has output stride {supported}; got {stride}")
+    return architecture.build(num_classes, stride)
