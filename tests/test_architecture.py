@@ -1,0 +1,235 @@
+"""The house rules that a reader relies on: which way imports point, what loads when, how long things get."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+#: A member imports itself and what stands below it; members of one line do not import each other.
+LAYERS = (
+    ("cli",),
+    ("exporter", "calibration"),
+    ("runtime",),
+    ("crf",),
+    ("gpu",),
+    ("bundle",),
+    ("manifest", "_native"),
+    ("errors", "__version__"),  # the version is the one name that the root defines itself
+)
+LEVEL = {member: level for level, members in enumerate(LAYERS) for member in members}
+#: Files that hand out the public names and so may see every layer.
+FACADE = {"atrous", "atrous.__main__"}
+#: Only the exporter works on models; a deployed bundle runs without these.
+EXPORTER_ONLY = {"torch", "onnx", "onnxscript", "onnx_ir", "safetensors"}
+#: These load on first use, so that one that is missing is reported with the extra that installs it.
+LAZY = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda"}
+#: Importing these must load none of the above.
+LIGHT = ("atrous", "atrous.bundle", "atrous.runtime", "atrous.crf", "atrous.gpu")
+
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module or name, absolute: `from ..errors import ShapeError` is `atrous.errors.ShapeError`.
+
+    Attributes:
+        relative: written with leading dots.
+        at_load: runs when the module is imported; not in a function, not for type checkers alone.
+    """
+
+    target: str
+    relative: bool
+    at_load: bool
+    line: int
+
+    @property
+    def top(self) -> str:
+        return self.target.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Module:
+    """A source file of the package, by its absolute dotted name."""
+
+    name: str
+    path: Path
+
+    @property
+    def package(self) -> str:
+        return self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
+
+    @property
+    def unit(self) -> str:
+        """The member of `LAYERS` that it belongs to."""
+        return self.name.split(".")[1]
+
+    def tree(self) -> ast.Module:
+        return ast.parse(self.path.read_text(encoding="utf-8"))
+
+    def imports(self) -> Iterator[Import]:
+        yield from _imports(self.tree(), self.package, at_load=True)
+
+
+def _imports(node: ast.AST, package: str, *, at_load: bool) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield Import(alias.name, relative=False, at_load=at_load, line=node.lineno)
+    elif isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            parents = package.split(".")
+            base = ".".join([*parents[: len(parents) - node.level + 1], *filter(None, [node.module])])
+        for alias in node.names:
+            yield Import(f"{base}.{alias.name}", relative=node.level > 0, at_load=at_load, line=node.lineno)
+    elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        for child in node.body:
+            yield from _imports(child, package, at_load=False)
+        for child in node.orelse:
+            yield from _imports(child, package, at_load=at_load)
+    else:
+        deferred = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            yield from _imports(child, package, at_load=at_load and not deferred)
+
+
+@cache
+def modules() -> dict[str, Module]:
+    """Every source file of the package: the root's own, and those of directories that are packages."""
+    paths = [path for path in ROOT.glob("*.py") if path.name != "setup.py"]
+    for package in ROOT.glob("*/__init__.py"):
+        paths += package.parent.rglob("*.py")
+    found = {}
+    for path in sorted(paths):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(("atrous", *(parts[:-1] if parts[-1] == "__init__" else parts)))
+        found[name] = Module(name, path)
+    return found
+
+
+def _where(module: Module, line: int) -> str:
+    return f"{module.path.relative_to(ROOT)}:{line}"
+
+
+def test_every_module_has_a_layer() -> None:
+    units = {module.unit for name, module in modules().items() if name not in FACADE}
+    assert units <= LEVEL.keys()
+
+
+def test_imports_point_down() -> None:
+    wrong = []
+    for name, module in modules().items():
+        if name in FACADE:
+            continue
+        for each in module.imports():
+            if each.top != "atrous":
+                continue
+            unit = each.target.split(".")[1]
+            if unit != module.unit and LEVEL.get(unit, -1) <= LEVEL[module.unit]:
+                wrong.append(f"{_where(module, each.line)} imports {each.target}")
+    assert wrong == []
+
+
+def test_imports_inside_the_package_are_relative() -> None:
+    wrong = [
+        f"{_where(module, each.line)} imports {each.target}"
+        for module in modules().values()
+        for each in module.imports()
+        if each.top == "atrous" and not each.relative
+    ]
+    assert wrong == []
+
+
+def test_only_the_exporter_works_on_models() -> None:
+    wrong = [
+        f"{_where(module, each.line)} imports {each.target}"
+        for name, module in modules().items()
+        if name in FACADE or module.unit != "exporter"
+        for each in module.imports()
+        if each.top in EXPORTER_ONLY
+    ]
+    assert wrong == []
+
+
+def _loaded_by(name: str) -> set[str]:
+    """Modules of the package that importing `name` imports, itself included."""
+    loaded: set[str] = set()
+    waiting = [name]
+    while waiting:
+        parts = waiting.pop().split(".")
+        # Importing a.b.c runs a and a.b too; where c is a name and not a module, that is all it does.
+        for prefix in (".".join(parts[:length]) for length in range(1, len(parts) + 1)):
+            if prefix in modules() and prefix not in loaded:
+                loaded.add(prefix)
+                waiting += [each.target for each in modules()[prefix].imports() if each.at_load]
+    return loaded
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_optional_packages_load_on_first_use(name: str) -> None:
+    wrong = [
+        f"{_where(modules()[loaded], each.line)} imports {each.target}"
+        for loaded in sorted(_loaded_by(name))
+        for each in modules()[loaded].imports()
+        if each.at_load and each.top in EXPORTER_ONLY | LAZY
+    ]
+    assert wrong == []
+
+
+def test_import_atrous_is_light(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-c", "import atrous"]
+    report = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stderr
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in report.splitlines()}
+    assert "atrous" in loaded
+    assert loaded.isdisjoint(EXPORTER_ONLY | LAZY)
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    packages = {module.package for module in modules().values()}
+    assert packages == set(listed)
+
+
+def test_files_are_short() -> None:
+    lengths = {_where(module, 1): len(module.path.read_text("utf-8").splitlines()) for module in modules().values()}
+    assert {where: length for where, length in lengths.items() if length > MAX_FILE_LINES} == {}
+
+
+def test_functions_are_short() -> None:
+    lengths = {
+        f"{_where(module, node.lineno)} {node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for module in modules().values()
+        for node in ast.walk(module.tree())
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {where: length for where, length in lengths.items() if length > MAX_FUNCTION_LINES} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import torch.nn", ("torch.nn", False, True)),
+        ("from ..errors import ShapeError", ("atrous.errors.ShapeError", True, True)),
+        ("from .. import _native", ("atrous._native", True, True)),
+        ("from . import params", ("atrous.crf.params", True, True)),
+        ("def f():\n    import pycuda", ("pycuda", False, False)),
+        ("class C:\n    import pycuda", ("pycuda", False, True)),
+        ("if TYPE_CHECKING:\n    import onnx", ("onnx", False, False)),
+        ("if typing.TYPE_CHECKING:\n    pass\nelse:\n    import onnx", ("onnx", False, True)),
+        ("try:\n    import tensorrt\nexcept ImportError:\n    pass", ("tensorrt", False, True)),
+    ],
+)
+def test_the_reader_of_imports(source: str, expected: tuple[str, bool, bool]) -> None:
+    (found,) = _imports(ast.parse(source), "atrous.crf", at_load=True)
+    assert (found.target, found.relative, found.at_load) == expected
