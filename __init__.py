@@ -1,0 +1,58 @@
+"""atrous: DeepLab segmentation in production.
+
+    bundle = atrous.export(model, "street.atrous", classes=names, size=(360, 480))
+    segmenter = atrous.load("street.atrous", crf=True)
+    segmenter("photo.jpg").overlay().save("overlay.png")
+
+Importing the package loads nothing but this file; every name loads what it needs on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .exporter.description import DynamicSize, Preprocessing
+    from .exporter.export import export
+    from .exporter.pack import pack
+    from .runtime.result import Result
+    from .runtime.segmenter import Segmenter, load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Bundle",
+    "DynamicSize",
+    "Preprocessing",
+    "Result",
+    "Segmenter",
+    "__version__",
+    "export",
+    "load",
+    "pack",
+]
+
+_HOMES = {
+    "Bundle": ".bundle",
+    "DynamicSize": ".exporter.description",
+    "Preprocessing": ".exporter.description",
+    "Result": ".runtime.result",
+    "Segmenter": ".runtime.segmenter",
+    "export": ".exporter.export",
+    "load": ".runtime.segmenter",
+    "pack": ".exporter.pack",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,139 @@
+"""A trained PyTorch model → a verified bundle."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..bundle import Bundle, StagedBundle, stage_bundle
+from ..crf import CRFParams
+from ..manifest import ClassInfo, Manifest, Size
+from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
+from .description import Description, DynamicSize, Preprocessing, describe_classes
+from .onnx_export import Head, StandaloneHead, coarse_shape, export_graph
+from .passes import DeinterlaceAtrousConv, run_passes
+from .verify import FloatArray, Infer, compare, probe_inputs, require_passed
+
+AtrousForm = Literal["dilated", "deinterlaced"]
+GRAPH_FILE: Final = "model.fp32.onnx"
+
+
+def export(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    classes: Sequence[str | ClassInfo],
+    size: Size | DynamicSize,
+    preprocessing: Preprocessing | None = None,
+    align_corners: bool = False,
+    atrous: AtrousForm = "dilated",
+    head: Head = "logits",
+    crf: CRFParams | None = None,
+    license: str | None = None,  # noqa: A002 - the manifest's word
+    overwrite: bool = False,
+) -> Bundle:
+    """Export a model to a bundle, verified against PyTorch before it appears at `path`.
+
+    Args:
+        model: maps [N, 3, H, W] float32 to coarse logits [N, C, h, w]. It is not changed.
+        path: the bundle to write, `NAME.atrous`.
+        classes: names (or `ClassInfo`) in the order of the logits.
+        size: one (height, width), which is fastest, or a `DynamicSize`.
+        preprocessing: what the model was trained with; ImageNet's constants and padding when None.
+        align_corners: how the training upsampled the logits.
+        atrous: `deinterlaced` rewrites atrous convolutions as dense ones over subsampled maps (arXiv 1606.00915 §3.1).
+        head: `probabilities` or `labels` adds a second graph that ends in them, for use without this runtime.
+        crf: parameters that `crf=True` will use; DeepLab v2's when None.
+        license: terms of the weights.
+        overwrite: replace an existing bundle.
+
+    Raises:
+        ExportError: the model does not fit, torch cannot convert it, or the graph does not compute the same.
+        BundleError: the path is taken or cannot be written.
+    """
+    model = copy.deepcopy(model).cpu().float().eval()
+    description = Description(
+        describe_classes(classes), size, preprocessing or Preprocessing(), align_corners, crf, license
+    )
+    manifest = description.draft_manifest(Path(path), coarse_shape(model, description.provisional_size().opt))
+    with stage_bundle(path, overwrite=overwrite) as staged:
+        manifest = _add_graph(staged, model, manifest, atrous=atrous)
+        if head != "logits":
+            manifest = _add_standalone(staged, model, manifest, head, atrous=atrous)
+        staged.write_manifest(manifest)
+    return Bundle.open(path)
+
+
+def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, *, atrous: AtrousForm) -> Manifest:
+    """Write the graph of coarse logits, and judge it against the module at several sizes."""
+    path = staged.path / GRAPH_FILE
+    provenance = _write_graph(model, path, manifest, atrous=atrous, output_name="logits")
+    artifact = staged.artifact(GRAPH_FILE, kind="onnx", precision="fp32", provenance=provenance)
+    # Opened as a bundle already: what is verified is what the runtime will load.
+    manifest = dataclasses.replace(manifest, artifacts=(artifact,))
+    backend = OnnxRuntimeBackend(staged.write_manifest(manifest), cuda=False)
+    verification = compare(
+        backend.infer,
+        _module_infer(model),
+        probe_inputs(manifest.input, manifest.output),
+        artifact=GRAPH_FILE,
+        against=f"torch {torch.__version__}",
+    )
+    require_passed(verification)
+    return dataclasses.replace(manifest, verification=(verification,))
+
+
+def _add_standalone(
+    staged: StagedBundle,
+    model: nn.Module,
+    manifest: Manifest,
+    head: Literal["probabilities", "labels"],
+    *,
+    atrous: AtrousForm,
+) -> Manifest:
+    """Write and judge a second graph that ends in probabilities or labels at the input's resolution."""
+    file = f"model.fp32.{head}.onnx"
+    wrapped = StandaloneHead(model, head, align_corners=manifest.output.align_corners)
+    provenance = _write_graph(wrapped, staged.path / file, manifest, atrous=atrous, output_name=head)
+    artifact = staged.artifact(file, kind="standalone", precision="fp32", provenance=provenance)
+    session = OnnxSession((staged.path / file).read_bytes(), name=file)
+    verification = compare(
+        session.run,
+        _module_infer(wrapped),
+        probe_inputs(manifest.input, manifest.output),
+        artifact=file,
+        against=f"torch {torch.__version__}",
+    )
+    require_passed(verification)
+    return dataclasses.replace(
+        manifest,
+        artifacts=(*manifest.artifacts, artifact),
+        verification=(*manifest.verification, verification),
+    )
+
+
+def _write_graph(
+    model: nn.Module, path: Path, manifest: Manifest, *, atrous: AtrousForm, output_name: str
+) -> dict[str, Any]:
+    provenance = export_graph(model, path, manifest.input.size, output_name=output_name)
+    if atrous == "deinterlaced":
+        onnx.save(run_passes(path, [DeinterlaceAtrousConv()]), path)
+    return provenance | {"atrous": atrous, "model": type(model).__name__}
+
+
+def _module_infer(model: nn.Module) -> Infer:
+    def infer(images: FloatArray) -> NDArray[Any]:
+        with torch.inference_mode():
+            output: NDArray[Any] = model(torch.from_numpy(images)).numpy()
+        return output
+
+    return infer

@@ -1,0 +1,131 @@
+"""PyTorch module → ONNX graph: one file, strongly typed, with nothing in it but the network.
+
+Uses the exporter of `torch.export` (dynamo). Batch normalization is folded, atrous rates stay `dilations`, bilinear
+interpolation becomes `Resize` with the coordinate rule of the model.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import ExportError
+from ..manifest import Size, SizePolicy
+
+Head = Literal["logits", "probabilities", "labels"]
+
+OPSET: Final = 20
+INPUT_NAME: Final = "image"
+
+
+class StandaloneHead(nn.Module):
+    """A network that ends where it is used: bilinear upsampling to the input's size, then softmax or argmax.
+
+    [N, 3, H, W] → `probabilities` [N, C, H, W] float32 or `labels` [N, H, W] uint8.
+    """
+
+    def __init__(self, model: nn.Module, head: Literal["probabilities", "labels"], *, align_corners: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.head = head
+        self.align_corners = align_corners
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Probabilities or labels at the resolution of `image`."""
+        logits = functional.interpolate(
+            self.model(image), size=image.shape[2:], mode="bilinear", align_corners=self.align_corners
+        )
+        return logits.softmax(dim=1) if self.head == "probabilities" else logits.argmax(dim=1).to(torch.uint8)
+
+
+def export_graph(model: nn.Module, path: Path, sizes: SizePolicy, *, output_name: str = "logits") -> dict[str, Any]:
+    """Write `model` to `path` as ONNX and return how it was made.
+
+    Args:
+        model: in eval mode; takes one tensor [N, 3, H, W].
+        sizes: a fixed size gives a graph of [1, 3, H, W]; a range gives dynamic N, H and W.
+
+    Raises:
+        ExportError: torch cannot trace or convert the model.
+    """
+    dynamic_shapes = None
+    example = torch.zeros(1, 3, *sizes.opt)
+    if not sizes.is_fixed:
+        # Batch 2 and sides apart: torch.export specializes on a 1, and takes equal sides for one symbol.
+        example = torch.zeros(2, 3, sizes.opt[0], sizes.opt[1] + (sizes.multiple if _is_square(sizes.opt) else 0))
+        any_size = torch.export.Dim.DYNAMIC
+        dynamic_shapes = ({0: any_size, 2: any_size, 3: any_size},)
+    try:
+        with _quiet_exporter(), torch.inference_mode():
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=dynamic_shapes,
+                input_names=[INPUT_NAME],
+                output_names=[output_name],
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+            assert program is not None, "dynamo=True without a path returns the program"  # noqa: S101
+            program.save(path, external_data=False)
+    except Exception as exc:  # torch raises its own families of errors here; the message is what helps
+        raise ExportError(f"torch cannot export {type(model).__name__} to ONNX: {_first_lines(exc)}") from exc
+    onnx.checker.check_model(str(path), full_check=True)
+    return {"exporter": f"torch {torch.__version__}", "opset": OPSET}
+
+
+def coarse_shape(model: nn.Module, size: Size) -> tuple[int, ...]:
+    """Run `model` once on a picture of `size` and return the shape [1, C, h, w] of its logits.
+
+    Raises:
+        ExportError: the model fails on [1, 3, H, W], or does not answer one float tensor [1, C, h, w].
+    """
+    name = type(model).__name__
+    try:
+        with torch.inference_mode():
+            logits = model(torch.zeros(1, 3, *size))
+    except Exception as exc:
+        raise ExportError(f"{name} fails on an input [1, 3, {size[0]}, {size[1]}]: {exc}") from exc
+    expected = "one float tensor [N, C, h, w]"
+    if not isinstance(logits, Tensor):
+        keys = f" with {', '.join(map(str, logits))}" if isinstance(logits, dict) else ""
+        raise ExportError(
+            f"{name} answers a {type(logits).__name__}{keys}; expected {expected}. "
+            "Wrap it in a module that returns the logits only."
+        )
+    if logits.ndim != 4 or logits.shape[0] != 1 or not logits.is_floating_point():
+        raise ExportError(f"{name} answers {logits.dtype} {list(logits.shape)}; expected {expected}")
+    return tuple(logits.shape)
+
+
+def _is_square(size: tuple[int, int]) -> bool:
+    return size[0] == size[1]
+
+
+def _first_lines(exc: BaseException, count: int = 6) -> str:
+    return "\n".join(str(exc).strip().splitlines()[:count])
+
+
+class _quiet_exporter:  # noqa: N801 - reads as a function where it is used
+    """Silence notices of the exporter about itself (deprecations inside torch, torchvision not installed)."""
+
+    def __enter__(self) -> None:
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.simplefilter("ignore")
+        self._logger = logging.getLogger("torch.onnx")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *exc: object) -> None:
+        self._logger.setLevel(self._level)
+        self._warnings.__exit__(*exc)

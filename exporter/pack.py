@@ -1,0 +1,154 @@
+"""An ONNX graph that was exported elsewhere → a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+
+from ..bundle import Bundle, stage_bundle
+from ..crf import CRFParams
+from ..errors import ExportError
+from ..manifest import ClassInfo, Precision, Size
+from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
+from .description import Description, DynamicSize, Preprocessing, describe_classes
+from .verify import compare, probe_inputs, require_passed
+
+#: Ops that only quantized graphs have; their presence makes a graph INT8.
+_QUANTIZED_OPS: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
+def pack(
+    graph: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    classes: Sequence[str | ClassInfo],
+    size: Size | DynamicSize | None = None,
+    preprocessing: Preprocessing | None = None,
+    align_corners: bool = False,
+    crf: CRFParams | None = None,
+    license: str | None = None,  # noqa: A002 - the manifest's word
+    overwrite: bool = False,
+) -> Bundle:
+    """Wrap an ONNX file; the graph itself goes into the bundle as it is.
+
+    It is verified by running it with ONNX Runtime's graph optimizations on against off, at every size.
+
+    Args:
+        graph: an ONNX file with one float32 input [N, 3, H, W] and one float32 output [N, C, h, w], logits.
+        path: the bundle to write, `NAME.atrous`.
+        classes: names (or `ClassInfo`) in the order of the logits.
+        size: needed where the graph's height and width are dynamic; taken from the graph where they are fixed.
+        preprocessing: what the model was trained with; ImageNet's constants and padding when None.
+        align_corners: how the training upsampled the logits.
+        crf: parameters that `crf=True` will use; DeepLab v2's when None.
+        license: terms of the weights.
+        overwrite: replace an existing bundle.
+
+    Raises:
+        ExportError: not an ONNX file, or not a graph of that form.
+        BundleError: the path is taken or cannot be written.
+        EngineError: ONNX Runtime refuses the graph.
+    """
+    source = Path(graph)
+    model = _read_graph(source)
+    description = Description(
+        describe_classes(classes),
+        _graph_size(model, source, size),
+        preprocessing or Preprocessing(),
+        align_corners,
+        crf,
+        license,
+    )
+    plain = OnnxSession(model.SerializeToString(), name=str(source), optimize=False)
+    provisional = description.provisional_size()
+    first = np.zeros((1, 3, *provisional.opt), np.float32)
+    manifest = description.draft_manifest(Path(path), plain.run(first).shape)
+    with stage_bundle(path, overwrite=overwrite) as staged:
+        precision = _precision(model)
+        file = f"model.{precision}.onnx"
+        onnx.save(model, staged.path / file)
+        provenance = {"exporter": f"{model.producer_name} {model.producer_version}".strip(), "source": source.name}
+        artifact = staged.artifact(file, kind="onnx", precision=precision, provenance=provenance)
+        manifest = dataclasses.replace(manifest, artifacts=(artifact,))
+        backend = OnnxRuntimeBackend(staged.write_manifest(manifest), precision=precision, cuda=False)
+        verification = compare(
+            backend.infer,
+            plain.run,
+            probe_inputs(manifest.input, manifest.output),
+            artifact=file,
+            against="onnxruntime without graph optimizations",
+        )
+        require_passed(verification)
+        staged.write_manifest(dataclasses.replace(manifest, verification=(verification,)))
+    return Bundle.open(path)
+
+
+def _read_graph(source: Path) -> onnx.ModelProto:
+    """Load and judge an ONNX file: valid, and one float32 [N, 3, H, W] in, one float32 out."""
+    try:
+        model = onnx.load(source)  # external data is read from beside the file, and stored inside from here on
+        onnx.checker.check_model(model)
+    except FileNotFoundError as exc:
+        raise ExportError(f"cannot read {source}: a file is missing ({exc})") from exc
+    except Exception as exc:  # protobuf's and onnx's own families, OSError
+        raise ExportError(f"{source} is not a usable ONNX file: {exc}") from exc
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        raise ExportError(
+            f"{source} has {len(inputs)} inputs ({_names(inputs)}) and {len(model.graph.output)} outputs "
+            f"({_names(model.graph.output)}); expected one image [N, 3, H, W] and its logits [N, C, h, w]"
+        )
+    for value in (inputs[0], model.graph.output[0]):
+        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(_dims(value)) != 4:
+            dtype = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+            raise ExportError(
+                f"{source}: {value.name!r} is {dtype} {_dims(value)}; expected FLOAT with four axes (N, C, H, W)"
+            )
+    if _dims(inputs[0])[1] != 3:
+        raise ExportError(
+            f"{source}: input {inputs[0].name!r} is {_dims(inputs[0])}; expected [N, 3, H, W] (channels first). "
+            "A graph in another layout needs a Transpose in front."
+        )
+    return model
+
+
+def _graph_size(model: onnx.ModelProto, source: Path, size: Size | DynamicSize | None) -> Size | DynamicSize:
+    """The size that the graph fixes, or the stated one where it does not."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    value = next(value for value in model.graph.input if value.name not in initializers)
+    height, width = _dims(value)[2:]
+    if isinstance(height, int) and isinstance(width, int):
+        if size not in (None, (height, width)):
+            raise ExportError(f"{source} takes {height}×{width} only; got size {size}. Leave the size out.")
+        return height, width
+    if not isinstance(size, DynamicSize):
+        raise ExportError(
+            f"{source} takes any size ({_dims(value)}), so the range to use it in must be stated: "
+            "size=DynamicSize(min, opt, max), or --dynamic MIN:OPT:MAX"
+        )
+    return size
+
+
+def _precision(model: onnx.ModelProto) -> Precision:
+    if any(node.op_type in _QUANTIZED_OPS for node in model.graph.node):
+        return "int8"
+    if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
+        return "fp16"
+    return "fp32"
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
+    return [
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in value.type.tensor_type.shape.dim
+    ]
+
+
+def _names(values: Iterable[onnx.ValueInfoProto]) -> str:
+    return ", ".join(value.name for value in values)

@@ -1,0 +1,83 @@
+"""OpenVINO on the CPU: the fastest backend without a GPU (numbers in docs/benchmarks.md)."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any, ClassVar, Final
+
+from ...bundle import Bundle
+from ...errors import EngineError, MissingDependencyError
+from ...manifest import Artifact
+from .base import FloatArray, check_logits, find_onnx
+
+#: Compiled shapes kept; a video has one, a folder of photos a few.
+_MAX_COMPILED_SHAPES: Final = 4
+
+
+class OpenVinoBackend:
+    """An ONNX artifact compiled by OpenVINO for this CPU, once for each input shape.
+
+    A graph with fixed sizes is faster than one with dynamic ones, so dynamic graphs are compiled for the shape at
+    hand, and the last few shapes are kept. FP32 runs in FP32: OpenVINO would pick bfloat16 on its own where the CPU
+    has it, and change the answer.
+
+    Args:
+        precision: `fp32`, `fp16`, `int8`, or `auto` for FP32.
+        threads: of one inference; 0 for all cores.
+
+    Raises:
+        MissingDependencyError: OpenVINO is not installed.
+        EngineError: no such artifact, or OpenVINO refuses the graph.
+        BundleError: the file is not the one that was exported.
+    """
+
+    name: ClassVar[str] = "openvino"
+
+    def __init__(self, bundle: Bundle, *, precision: str = "auto", threads: int = 0) -> None:
+        self._ov = _import_openvino()
+        self.artifact: Artifact = find_onnx(bundle, precision, backend=self.name)
+        self.device = "CPU"
+        self._config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        if threads:
+            self._config["INFERENCE_NUM_THREADS"] = threads
+        self._core = self._ov.Core()
+        self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._lock = threading.Lock()
+        data = bundle.read(self.artifact)
+        try:
+            self._model = self._core.read_model(model=data)
+        except RuntimeError as exc:
+            raise EngineError(f"OpenVINO refuses {bundle.path / self.artifact.file}: {exc}") from exc
+
+    def infer(self, images: FloatArray) -> FloatArray:
+        """Coarse logits [N, C, h, w] float32 of prepared images [N, 3, H, W] float32."""
+        try:
+            # A request holds the tensors of one inference, so each call has its own and threads never share.
+            request = self._compile(images.shape).create_infer_request()
+            request.infer([images], share_inputs=True)
+            logits = request.get_output_tensor(0).data.copy()
+        except RuntimeError as exc:
+            raise EngineError(f"OpenVINO failed on an input of {list(images.shape)}: {exc}") from exc
+        return check_logits(logits, self.artifact)
+
+    def _compile(self, shape: tuple[int, ...]) -> Any:  # noqa: ANN401 - openvino has no stubs
+        with self._lock:
+            compiled = self._compiled.get(shape)
+            if compiled is None:
+                model = self._model.clone()
+                model.reshape(list(shape))
+                compiled = self._core.compile_model(model, self.device, self._config)
+                self._compiled[shape] = compiled
+                if len(self._compiled) > _MAX_COMPILED_SHAPES:
+                    self._compiled.popitem(last=False)
+            self._compiled.move_to_end(shape)
+            return compiled
+
+
+def _import_openvino() -> Any:  # noqa: ANN401 - the module has no stubs
+    try:
+        import openvino
+    except ImportError as exc:
+        raise MissingDependencyError("openvino", extra="cpu", purpose="the openvino backend") from exc
+    return openvino

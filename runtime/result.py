@@ -1,0 +1,90 @@
+"""What a segmented picture is: labels at once, probabilities and pictures when asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .. import _native
+from ..errors import ImageError
+from ..manifest import ClassInfo
+
+
+@dataclass(frozen=True)
+class Result:
+    """One segmented picture.
+
+    Attributes:
+        labels: [H, W] uint8, the class id of every pixel of the picture.
+        image: [H, W, 3] uint8 RGB, the picture as it was read.
+        classes: names and colours; `classes[i].id == i`.
+        timings_ms: milliseconds by stage: preprocess, inference, postprocess and, with a CRF, crf.
+    """
+
+    labels: NDArray[np.uint8]
+    image: NDArray[np.uint8]
+    classes: Sequence[ClassInfo]
+    timings_ms: Mapping[str, float]
+    _compute_probabilities: Callable[[], NDArray[np.float32]] = field(repr=False)
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float32]:
+        """[C, H, W] float32: softmax of the upsampled logits, or the marginals of the CRF when one ran.
+
+        Computed on first use: at 1024×2048 with 19 classes it is 159 MB that most callers never need.
+        """
+        return self._compute_probabilities()
+
+    def overlay(self, alpha: float = 0.6) -> Image.Image:
+        """The picture with the classes' colours over it; `alpha` 0 shows the picture, 1 the colours."""
+        if not 0 <= alpha <= 1:
+            raise ImageError(f"alpha is a share between 0 and 1; got {alpha}")
+        return Image.fromarray(_native.overlay(self.image, self.labels, self._palette, alpha))
+
+    def colored(self) -> Image.Image:
+        """The labels as a palette PNG would show them: mode P, so that pixel values are class ids."""
+        picture = Image.fromarray(self.labels)
+        picture.putpalette(self._palette.tobytes())
+        return picture
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the labels as a palette PNG: pixel values are class ids, colours are the classes'.
+
+        Raises:
+            ImageError: the name does not end in `.png`, or the file cannot be written.
+        """
+        if Path(path).suffix.lower() != ".png":
+            raise ImageError(f"labels are saved as .png, because lossy formats change class ids; got {path}", path=path)
+        save_picture(self.colored(), path)
+
+    @cached_property
+    def _palette(self) -> NDArray[np.uint8]:
+        palette = np.zeros((256, 3), np.uint8)
+        palette[: len(self.classes)] = [entry.color for entry in self.classes]
+        return palette
+
+
+def save_picture(picture: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Write a picture whole or not at all: to a temporary name beside `path`, then renamed.
+
+    Raises:
+        ImageError: the folder is missing or not writable, or Pillow does not know the format.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        picture.save(temporary, format=Image.registered_extensions()[target.suffix.lower()])
+        temporary.replace(target)
+    except KeyError as exc:
+        raise ImageError(f"{target} has no known picture format; use .png or .jpg", path=target) from exc
+    except OSError as exc:
+        raise ImageError(f"cannot write {target}: {exc.strerror or exc}", path=target) from exc
+    finally:
+        temporary.unlink(missing_ok=True)

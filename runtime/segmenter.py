@@ -1,0 +1,243 @@
+"""Image in, labels out: a bundle, a backend and, if wanted, the dense CRF behind one call."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import Bundle
+from ..crf import CRFParams, DenseCRF
+from ..errors import EngineError
+from ..manifest import ClassInfo
+from .backends import Backend, open_backend
+from .image import ImageSource, load_image
+from .postprocess import upsample_labels, upsample_probabilities
+from .preprocess import Geometry, plan_geometry, prepare_image
+from .result import Result
+from .tiling import blend_tiles, plan_tiles
+
+#: Images run through the network at once by `Segmenter.batch`; bounds its memory.
+_MAX_BATCH: Final = 8
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    backend: str = "auto",
+    precision: str = "auto",
+    crf: bool | CRFParams = False,
+    threads: int = 0,
+) -> Segmenter:
+    """Open a bundle, ready to segment.
+
+    Args:
+        path: a `NAME.atrous` directory.
+        backend: `openvino`, `onnxruntime`, or `auto` for the fastest one that is installed.
+        precision: `fp32`, `fp16`, `int8`, or `auto`.
+        crf: refine with the dense CRF: True for the bundle's parameters (DeepLab v2's where it has none), or
+            parameters of your own.
+        threads: CPU threads; 0 for all cores.
+
+    Raises:
+        BundleError: not a bundle, damaged, or of another version.
+        EngineError: the backend is unknown or refuses the artifact.
+        MissingDependencyError: the backend's library is not installed.
+    """
+    bundle = Bundle.open(path)
+    params = _crf_params(bundle) if crf is True else crf
+    return Segmenter(
+        bundle,
+        open_backend(bundle, backend=backend, precision=precision, threads=threads),
+        crf=DenseCRF(params, threads=threads) if params else None,
+        threads=threads,
+    )
+
+
+class Segmenter:
+    """Segments pictures with one opened bundle; safe to call from many threads.
+
+    Args:
+        bundle: describes input, output and classes.
+        backend: runs the network.
+        crf: refines the probabilities, or None.
+        threads: of the native pre- and postprocessing; 0 for all cores.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, *, crf: DenseCRF | None = None, threads: int = 0) -> None:
+        self.bundle = bundle
+        self.backend = backend
+        self.crf = crf
+        self.threads = threads
+        self._input = bundle.manifest.input
+        self._output = bundle.manifest.output
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]:
+        """Names and colours; `classes[i].id == i`."""
+        return self.bundle.manifest.classes
+
+    def __call__(self, image: ImageSource) -> Result:
+        """Segment one picture: a path, a PIL image or an array [H, W, 3] uint8 RGB.
+
+        A picture larger than the bundle's maximum input is cut into overlapping tiles.
+
+        Raises:
+            ImageError: the file is not a readable picture.
+            ShapeError: an array of another shape or dtype, or a picture that cannot be tiled.
+            EngineError: the backend failed.
+        """
+        clock = _Clock()
+        with clock.measure("preprocess"):
+            picture = load_image(image)
+            geometry = plan_geometry(_size(picture), self._input, self._output)
+        maximum = self._input.size.max
+        if geometry.input_size[0] > maximum[0] or geometry.input_size[1] > maximum[1]:
+            logits, geometry = self._run_tiled(picture, geometry, clock)
+        else:
+            with clock.measure("preprocess"):
+                prepared = prepare_image(picture, geometry.input_size, self._input, threads=self.threads)
+            with clock.measure("inference"):
+                logits = self._infer(prepared[None])[0]
+        return self._finish(picture, logits, geometry, clock)
+
+    def batch(self, images: Sequence[ImageSource]) -> list[Result]:
+        """Segment several pictures; those of one input size go through the network together.
+
+        Timings of a shared inference are its time divided by the pictures in it. Raises what a single call raises.
+        """
+        results: list[Result | None] = [None] * len(images)
+        waiting: defaultdict[tuple[int, int], list[_Pending]] = defaultdict(list)
+        for index, image in enumerate(images):
+            pending = self._prepare(index, image)
+            if pending is None:
+                results[index] = self(image)
+                continue
+            group = waiting[pending.geometry.input_size]
+            group.append(pending)
+            if len(group) == _MAX_BATCH:
+                self._flush(group, results)
+        for group in waiting.values():
+            self._flush(group, results)
+        return [result for result in results if result is not None]
+
+    def _prepare(self, index: int, image: ImageSource) -> _Pending | None:
+        """One picture of a batch made ready, or None when it needs a call of its own."""
+        clock = _Clock()
+        with clock.measure("preprocess"):
+            picture = load_image(image)
+            geometry = plan_geometry(_size(picture), self._input, self._output)
+            maximum = self._input.size.max
+            # A graph with a fixed size has a fixed batch of one as well.
+            if self._input.size.is_fixed or any(
+                have > most for have, most in zip(geometry.input_size, maximum, strict=True)
+            ):
+                return None
+            prepared = prepare_image(picture, geometry.input_size, self._input, threads=self.threads)
+        return _Pending(index, picture, geometry, prepared, clock)
+
+    def _flush(self, group: list[_Pending], results: list[Result | None]) -> None:
+        if not group:
+            return
+        start = time.perf_counter()
+        logits = self._infer(np.stack([pending.prepared for pending in group]))
+        share_ms = (time.perf_counter() - start) * 1e3 / len(group)
+        for pending, own in zip(group, logits, strict=True):
+            pending.clock.timings_ms["inference"] = share_ms
+            results[pending.index] = self._finish(pending.picture, own, pending.geometry, pending.clock)
+        group.clear()
+
+    def _run_tiled(
+        self, picture: NDArray[np.uint8], geometry: Geometry, clock: _Clock
+    ) -> tuple[NDArray[np.float32], Geometry]:
+        plan = plan_tiles(geometry, self._input, self._output)
+        height, width = plan.tile_size
+
+        def infer(top: int, left: int) -> NDArray[np.float32]:
+            with clock.measure("preprocess"):
+                tile = picture[top : top + height, left : left + width]
+                prepared = prepare_image(tile, plan.tile_size, self._input, threads=self.threads)
+            with clock.measure("inference"):
+                return self._infer(prepared[None])[0]
+
+        logits = blend_tiles(plan, self._output, infer)
+        return logits, Geometry(geometry.image_size, plan.full_size, plan.full_size)
+
+    def _infer(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = self.backend.infer(prepared)
+        if logits.shape[1] != len(self.classes):
+            raise EngineError(
+                f"{self.backend.artifact.file} gives {logits.shape[1]} classes; the manifest lists {len(self.classes)}"
+            )
+        return logits
+
+    def _finish(
+        self, picture: NDArray[np.uint8], logits: NDArray[np.float32], geometry: Geometry, clock: _Clock
+    ) -> Result:
+        """From coarse logits [C, h, w] to the result; full-resolution logits exist only where the CRF needs them."""
+
+        def softmax() -> NDArray[np.float32]:
+            return upsample_probabilities(
+                logits,
+                geometry.full_size,
+                crop=geometry.image_size,
+                align_corners=self._output.align_corners,
+                threads=self.threads,
+            )
+
+        if self.crf is None:
+            with clock.measure("postprocess"):
+                labels = upsample_labels(
+                    logits,
+                    geometry.full_size,
+                    crop=geometry.image_size,
+                    align_corners=self._output.align_corners,
+                    threads=self.threads,
+                )
+            return Result(labels, picture, self.classes, clock.timings_ms, softmax)
+        with clock.measure("postprocess"):
+            probabilities = softmax()
+        with clock.measure("crf"):
+            marginals = self.crf(probabilities, picture)
+            labels = marginals.argmax(axis=0).astype(np.uint8)
+        return Result(labels, picture, self.classes, clock.timings_ms, lambda: marginals)
+
+
+@dataclass
+class _Clock:
+    """Milliseconds by stage; a stage that runs several times adds up."""
+
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + (time.perf_counter() - start) * 1e3
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A picture of a batch that waits for its inference."""
+
+    index: int
+    picture: NDArray[np.uint8]
+    geometry: Geometry
+    prepared: NDArray[np.float32]
+    clock: _Clock
+
+
+def _size(picture: NDArray[np.uint8]) -> tuple[int, int]:
+    return picture.shape[0], picture.shape[1]
+
+
+def _crf_params(bundle: Bundle) -> CRFParams:
+    stored = bundle.manifest.crf
+    return CRFParams.from_dict(stored) if stored else CRFParams.deeplab_v2_resnet()

@@ -1,0 +1,109 @@
+"""Pictures larger than the network's maximum: overlapping tiles, blended in the coarse logits.
+
+Tiles start at multiples of the output stride, so their coarse cells coincide with those of the whole picture. They
+are blended there, with weights that fall linearly towards inner tile edges, and the one coarse map that results goes
+through the same upsampling and CRF as an untiled one. Activations never exceed one tile; what grows with the picture
+is the coarse map, classes / stride² floats a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ShapeError
+from ..manifest import InputSpec, OutputSpec, Size
+from .preprocess import Geometry, fit_size
+
+#: Share of a tile that it has in common with the next one.
+_OVERLAP = 0.25
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Tiles of one picture: all of `tile_size`, at `origins` (top, left), covering `full_size`; pixels."""
+
+    tile_size: Size
+    origins: tuple[tuple[int, int], ...]
+    full_size: Size
+
+
+def plan_tiles(geometry: Geometry, inputs: InputSpec, outputs: OutputSpec) -> TilePlan:
+    """Cut a picture whose input would exceed `inputs.size.max` into tiles of at most that size.
+
+    Raises:
+        ShapeError: a fixed input size that does not consist of whole coarse cells cannot be tiled.
+    """
+    step_multiple = math.lcm(inputs.size.multiple, outputs.stride)
+    extra = 1 if outputs.align_corners else 0
+    largest = tuple((length - extra) // step_multiple * step_multiple + extra for length in inputs.size.max)
+    if any(length < shortest for length, shortest in zip(largest, inputs.size.min, strict=True)):
+        raise ShapeError(
+            f"a picture of {geometry.image_size} is larger than the network's {inputs.size.max}, and cannot be tiled: "
+            f"tiles must be multiples of {step_multiple}{' plus 1' if extra else ''}. "
+            "Resize the picture, or export with a dynamic size or with resize='stretch'.",
+            expected=f"at most {inputs.size.max}",
+            actual=str(geometry.image_size),
+        )
+    extents: list[tuple[int, int, list[int]]] = []
+    for axis in (0, 1):
+        needed = fit_size(geometry.input_size[axis], step_multiple, align_corners=outputs.align_corners)
+        extents.append(_plan_axis(needed, largest[axis], step_multiple))
+    (tile_height, height, tops), (tile_width, width, lefts) = extents
+    origins = tuple((top, left) for top in tops for left in lefts)
+    return TilePlan((tile_height, tile_width), origins, (height, width))
+
+
+def blend_tiles(
+    plan: TilePlan, outputs: OutputSpec, infer: Callable[[int, int], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Run `infer(top, left)` → logits [C, h, w] for every tile, and blend them to [C, H / stride, W / stride]."""
+    stride = outputs.stride
+    total: NDArray[np.float32] | None = None
+    weights = np.zeros(_coarse_size(plan.full_size, outputs), np.float32)
+    for top, left in plan.origins:
+        logits = infer(top, left)
+        weight = np.minimum.outer(
+            _ramp(logits.shape[1], top > 0, top + plan.tile_size[0] < plan.full_size[0]),
+            _ramp(logits.shape[2], left > 0, left + plan.tile_size[1] < plan.full_size[1]),
+        )
+        if total is None:
+            total = np.zeros((logits.shape[0], *weights.shape), np.float32)
+        rows = slice(top // stride, top // stride + logits.shape[1])
+        columns = slice(left // stride, left // stride + logits.shape[2])
+        total[:, rows, columns] += logits * weight
+        weights[rows, columns] += weight
+    assert total is not None, "a plan has at least one tile"  # noqa: S101 - an invariant, not a check of input
+    total /= weights
+    return total
+
+
+def _plan_axis(needed: int, maximum: int, multiple: int) -> tuple[int, int, list[int]]:
+    """(tile length, covered length, tile origins) along one axis."""
+    if needed <= maximum:
+        return needed, needed, [0]
+    step = max(multiple, int(maximum * (1 - _OVERLAP)) // multiple * multiple)
+    count = 1 + math.ceil((needed - maximum) / step)
+    # The last tile ends at the end, on the grid: needed and maximum differ by a multiple.
+    return maximum, needed, [min(index * step, needed - maximum) for index in range(count)]
+
+
+def _coarse_size(size: Size, outputs: OutputSpec) -> Size:
+    extra = 1 if outputs.align_corners else 0
+    return (size[0] - extra) // outputs.stride + extra, (size[1] - extra) // outputs.stride + extra
+
+
+def _ramp(length: int, has_before: bool, has_after: bool) -> NDArray[np.float32]:
+    """Blending weights along one axis: rising from an inner edge at the start, falling to one at the end, 1 between."""
+    overlap = max(1, int(length * _OVERLAP))
+    distance = np.arange(length, dtype=np.float32) + 0.5
+    ramp = np.ones(length, np.float32)
+    if has_before:
+        ramp = np.minimum(ramp, distance / overlap)
+    if has_after:
+        ramp = np.minimum(ramp, distance[::-1] / overlap)
+    return ramp
