@@ -1,0 +1,69 @@
+"""`atrous inspect`: what is in a bundle."""
+
+from __future__ import annotations
+
+import json
+
+from rich.table import Table
+from rich.text import Text
+
+from ..bundle import Bundle
+from ..manifest import ClassInfo, Manifest, SizePolicy
+from .console import JsonFlag, print_json, results
+from .options import BundleArgument
+
+
+def inspect(bundle: BundleArgument, *, as_json: JsonFlag = False) -> None:
+    """Print what a bundle holds: classes, sizes, preprocessing, files, verification.
+
+    Example: atrous inspect street.atrous
+    """
+    opened = Bundle.open(bundle)
+    if as_json:
+        print_json(json.loads(opened.manifest.to_json()))
+        return
+    _print_summary(opened.manifest)
+    _print_artifacts(opened.manifest)
+
+
+def _print_summary(manifest: Manifest) -> None:
+    inputs, outputs = manifest.input, manifest.output
+    table = Table(show_header=False, box=None, title=f"[bold]{manifest.name}[/]", title_justify="left")
+    table.add_row("made by", manifest.created_by)
+    table.add_row("classes", _swatches(manifest.classes))
+    table.add_row("input", f"{_sizes(inputs.size)}, {inputs.color_order}, resize: {inputs.resize}")
+    table.add_row("normalise", f"(pixel × {inputs.scale:g} − {list(inputs.mean)}) / {list(inputs.std)}")
+    table.add_row("output", f"{outputs.head} at stride {outputs.stride}, align_corners: {outputs.align_corners}")
+    if manifest.crf:
+        table.add_row("crf", ", ".join(f"{key} {value:g}" for key, value in manifest.crf.items()))
+    if manifest.license:
+        table.add_row("licence", manifest.license)
+    results.print(table)
+
+
+def _print_artifacts(manifest: Manifest) -> None:
+    table = Table("file", "kind", "precision", "MB", "SHA-256", "verified against", "max |Δ|", "same class", "")
+    checks = {entry.artifact: entry for entry in manifest.verification}
+    for artifact in manifest.artifacts:
+        check = checks.get(artifact.file)
+        verified = ("not verified", "", "", "")
+        if check is not None:
+            mark = "[green]passed[/]" if check.passed else "[red]failed[/]"
+            verified = (check.against, f"{check.max_abs:.1e}", f"{check.argmax_agreement:.4%}", mark)
+        megabytes = f"{artifact.bytes / 1e6:.1f}"
+        table.add_row(artifact.file, artifact.kind, artifact.precision, megabytes, artifact.sha256[:12], *verified)
+    results.print(table)
+
+
+def _swatches(classes: tuple[ClassInfo, ...]) -> Text:
+    text = Text()
+    for entry in classes:
+        red, green, blue = entry.color
+        text.append("██ ", style=f"rgb({red},{green},{blue})")
+        text.append(f"{entry.id} {entry.name}  ")
+    return text
+
+
+def _sizes(policy: SizePolicy) -> str:
+    low, mid, high = (f"{height}×{width}" for height, width in (policy.min, policy.opt, policy.max))
+    return f"fixed {mid}" if policy.is_fixed else f"{low} … {mid} … {high}, multiples of {policy.multiple}"

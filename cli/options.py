@@ -1,0 +1,47 @@
+"""Options that several verbs share, and how their text becomes values."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..manifest import Size
+
+_SIZE = re.compile(r"(\d+)x(\d+)")
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A NAME.atrous directory.")]
+OutputArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The bundle to write: NAME.atrous.")]
+ClassesOption = Annotated[
+    Path | None,
+    typer.Option(help='Classes: a text file with a name a line, or JSON [{"name": …, "color": [r, g, b]}, …].'),
+]
+SizeOption = Annotated[str | None, typer.Option(metavar="HxW", help="One input size, e.g. 360x480.")]
+DynamicOption = Annotated[
+    str | None,
+    typer.Option(metavar="MIN:OPT:MAX", help="A range of sizes, e.g. 64x64:360x480:1024x1024."),
+]
+LicenseOption = Annotated[str | None, typer.Option(help="Terms of the weights, kept in the manifest.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")]
+BackendOption = Annotated[str, typer.Option(help="openvino, onnxruntime, or auto for the fastest installed.")]
+PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16, int8, or auto.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all cores.")]
+
+
+def parse_size(text: str) -> Size:
+    """`360x480` → (360, 480): height, width."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a size; expected HEIGHTxWIDTH in pixels, e.g. 360x480")
+    return int(match[1]), int(match[2])
+
+
+def parse_range(text: str) -> tuple[Size, Size, Size]:
+    """`64x64:360x480:1024x1024` → (min, opt, max)."""
+    parts = text.split(":")
+    if len(parts) != 3:
+        raise typer.BadParameter(f"{text!r} is not a range; expected MIN:OPT:MAX, e.g. 64x64:360x480:1024x1024")
+    smallest, best, largest = map(parse_size, parts)
+    return smallest, best, largest

@@ -1,0 +1,62 @@
+"""`atrous pack`: an ONNX file from elsewhere becomes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import errors, results
+from .options import (
+    ClassesOption,
+    DynamicOption,
+    LicenseOption,
+    OutputArgument,
+    OverwriteOption,
+    SizeOption,
+    parse_range,
+    parse_size,
+)
+
+
+def pack(
+    graph: Annotated[
+        Path, typer.Argument(metavar="MODEL.onnx", help="Image [N, 3, H, W] in, logits [N, C, h, w] out.")
+    ],
+    out: OutputArgument,
+    classes: ClassesOption = None,
+    size: SizeOption = None,
+    dynamic: DynamicOption = None,
+    normalization: Annotated[str, typer.Option(help="imagenet, caffe or lite.")] = "imagenet",
+    stretch: Annotated[
+        bool, typer.Option("--stretch", help="Resize pictures to the input instead of padding.")
+    ] = False,
+    align_corners: Annotated[bool, typer.Option("--align-corners", help="How training upsampled the logits.")] = False,
+    license: LicenseOption = None,  # noqa: A002 - the option's name
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Wrap an ONNX graph that was exported elsewhere, after checking and running it.
+
+    Example: atrous pack model.onnx street.atrous --classes names.txt
+    """
+    from ..exporter.description import DynamicSize, Preprocessing, read_classes
+    from ..exporter.normalization import NORMALIZATIONS
+    from ..exporter.pack import pack as pack_graph
+
+    if normalization not in NORMALIZATIONS:
+        raise typer.BadParameter(f"unknown normalization {normalization!r}; expected {', '.join(NORMALIZATIONS)}")
+    if classes is None:
+        raise typer.BadParameter("an ONNX graph does not name its classes; pass --classes FILE")
+    with errors.status(f"packing {graph}"):
+        bundle = pack_graph(
+            graph,
+            out,
+            classes=read_classes(classes),
+            size=DynamicSize(*parse_range(dynamic)) if dynamic else parse_size(size) if size else None,
+            preprocessing=Preprocessing(NORMALIZATIONS[normalization], resize="stretch" if stretch else "none"),
+            align_corners=align_corners,
+            license=license,
+            overwrite=overwrite,
+        )
+    results.print(f"wrote {bundle.path}")

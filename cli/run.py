@@ -1,0 +1,115 @@
+"""`atrous run`: pictures and videos in, labels and overlays out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ..errors import AtrousError, ImageError
+from .console import JsonFlag, errors, print_json, progress_bar, results
+from .inputs import VIDEO_SUFFIXES, find_images
+from .options import BackendOption, BundleArgument, PrecisionOption, ThreadsOption
+
+if TYPE_CHECKING:
+    from ..runtime.segmenter import Segmenter
+
+
+def run(
+    bundle: BundleArgument,
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT…", help="Pictures, videos, folders or globs.")],
+    out: Annotated[Path, typer.Option(help="Folder for NAME.labels.png and NAME.overlay.png.")] = Path("segmented"),
+    backend: BackendOption = "auto",
+    precision: PrecisionOption = "auto",
+    crf: Annotated[bool, typer.Option("--crf", help="Refine with the dense CRF.")] = False,
+    threads: ThreadsOption = 0,
+    *,
+    as_json: JsonFlag = False,
+) -> None:
+    """Segment pictures and videos.
+
+    A picture that fails is named and skipped; the exit code is then 1.
+
+    Example: atrous run street.atrous photo.jpg --crf
+    """
+    from ..runtime.segmenter import load
+
+    paths = find_images(inputs)
+    names = _output_names(paths)
+    segmenter = load(bundle, backend=backend, precision=precision, crf=crf, threads=threads)
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    failed = 0
+    with progress_bar() as progress:
+        for path in progress.track(paths, description="segmenting"):
+            try:
+                rows.append(_segment(segmenter, path, out / names[path]))
+            except AtrousError as exc:
+                failed += 1
+                progress.console.print(f"[red]{type(exc).__name__}[/] ", end="")
+                progress.console.print(str(exc), markup=False, highlight=False, soft_wrap=True)
+    _report(segmenter, rows, as_json=as_json)
+    if failed:
+        errors.print(f"{failed} of {len(paths)} inputs failed")
+        raise typer.Exit(1)
+
+
+def _segment(segmenter: Segmenter, path: Path, stem: Path) -> dict[str, Any]:
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        from ..runtime.video import segment_video
+
+        target = stem.with_name(f"{stem.name}.overlay.mp4")
+        frames, timings = segment_video(segmenter, path, target)
+        return {"input": str(path), "overlay": str(target), "frames": frames, "timings_ms": timings}
+    from ..runtime.result import save_picture
+
+    result = segmenter(path)
+    labels = stem.with_name(f"{stem.name}.labels.png")
+    overlay = stem.with_name(f"{stem.name}.overlay.png")
+    result.save(labels)
+    save_picture(result.overlay(), overlay)
+    return {
+        "input": str(path),
+        "labels": str(labels),
+        "overlay": str(overlay),
+        "timings_ms": {stage: round(value, 3) for stage, value in result.timings_ms.items()},
+    }
+
+
+def _output_names(paths: list[Path]) -> dict[Path, str]:
+    """A name for what each input becomes: its stem, or its whole file name where two stems are equal."""
+    stems = Counter(path.stem for path in paths)
+    names = {path: path.stem if stems[path.stem] == 1 else path.name for path in paths}
+    repeated = [name for name, count in Counter(names.values()).items() if count > 1]
+    if repeated:
+        raise ImageError(
+            f"several inputs are called {repeated[0]!r} and would overwrite each other; run them separately"
+        )
+    return names
+
+
+def _report(segmenter: Segmenter, rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    backend = segmenter.backend
+    if as_json:
+        print_json(
+            {
+                "backend": backend.name,
+                "device": backend.device,
+                "precision": backend.artifact.precision,
+                "crf": segmenter.crf is not None,
+                "results": rows,
+            }
+        )
+        return
+    stages = sorted({stage for row in rows for stage in row["timings_ms"]}, key=_STAGES.index)
+    table = Table("input", "overlay", *(f"{stage} ms" for stage in stages))
+    table.caption = f"{backend.name} on the {backend.device}, {backend.artifact.precision}"
+    for row in rows:
+        table.add_row(row["input"], row["overlay"], *(f"{row['timings_ms'].get(stage, 0):.1f}" for stage in stages))
+    results.print(table)
+
+
+_STAGES = ("preprocess", "inference", "postprocess", "crf")
