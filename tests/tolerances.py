@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Deinterlaced against dilated convolution in ONNX Runtime: max |difference| / max |reference|.
-DEINTERLACE_RELATIVE: Final = 1e-5
+#: Deinterlaced against dilated convolution in ONNX Runtime: max |difference| / max |reference|. Measured: 0, bit for
+#: bit, over all of tests/exporter/passes (ONNX Runtime 1.31, AVX-512). Not 0 here because kernels for another CPU may
+#: sum in another order; both forms are within 3.3e-7 of float64 (512 channels, rate 4).
+DEINTERLACE_RELATIVE: Final = 1e-6

@@ -57,7 +57,5 @@ def _read(path: Path) -> onnx.ModelProto:
         return onnx.load(path)
     except OSError as exc:
         raise ExportError(f"Cannot read the ONNX model {path}: {exc.strerror or exc}. Check the path.") from exc
-    except (
-        Exception
-    ) as exc:  # protobuf's DecodeError derives from Exception only, and its module moved between releases
-        raise ExportError(f"{path} is not an ONNX model: {exc}. Export it again.") from exc
+    except Exception as exc:  # protobuf's DecodeError has no base but Exception, and its module moves with releases
+        raise ExportError(f"{path} is not a readable ONNX model: {exc}. Export it again.") from exc

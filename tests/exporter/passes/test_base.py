@@ -58,7 +58,7 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_not_onnx(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"\xffnot a protobuf")
-    with pytest.raises(ExportError, match="is not an ONNX model"):
+    with pytest.raises(ExportError, match="is not a readable ONNX model"):
         run_passes(path, [])
 
 
