@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
-
-# Test modules are imported by path (--import-mode=importlib), so `import tolerances` needs to be told where.
-sys.path.insert(0, str(Path(__file__).parent))
 
 # No deadline: a busy machine is not a bug. Derandomized: a failure in CI is the same failure on a desk.
 settings.register_profile(

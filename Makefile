@@ -1,0 +1,39 @@
+# Everything a developer or CI runs. Each target sets up what it needs in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := $(wildcard crf/csrc/* runtime/csrc/*)
+CXX_SOURCES := $(filter %.cpp %.hpp %.inl %.inc,$(NATIVE))
+
+.PHONY: demo test lint format clean help
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/demo.stamp  ## Export a trained DeepLab, verify it, and segment photos into out/demo/
+	$(BIN)/python examples/demo/demo.py --out out/demo
+
+test: $(VENV)/dev.stamp  ## Run the test suite
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+lint: $(VENV)/dev.stamp  ## Check style, types and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
+	# mypy must see the root under the package's name, whatever this checkout is called.
+	mkdir -p $(VENV)/mypy && ln -sfn $(CURDIR) $(VENV)/mypy/atrous
+	cd $(VENV)/mypy && MYPYPATH=. ../bin/python -m mypy --config-file atrous/pyproject.toml -p atrous
+
+format: $(VENV)/dev.stamp  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+clean:  ## Remove what was built
+	rm -rf $(VENV) out build *.egg-info *.so
+
+$(VENV)/%.stamp: pyproject.toml setup.py constraints.txt $(NATIVE)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools pybind11
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[$*]"
+	touch $@
