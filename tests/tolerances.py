@@ -8,3 +8,7 @@ from typing import Final
 #: bit, over all of tests/exporter/passes (ONNX Runtime 1.31, AVX-512). Not 0 here because kernels for another CPU may
 #: sum in another order; both forms are within 3.3e-7 of float64 (512 channels, rate 4).
 DEINTERLACE_RELATIVE: Final = 1e-6
+
+#: Reference networks with adapted weights against independent functional forwards, float64: max |difference| /
+#: max |reference|. Measured: PLACEHOLDER over tests/exporter/models/test_adapters.py.
+ADAPTER_RELATIVE_F64: Final = 1e-12

@@ -34,7 +34,9 @@ class ScorePyramid(nn.Module):
 
 
 class DeepLabVGG16(nn.Module):
-    """VGG-16 at output stride 8 with fc6-fc7-fc8 branches: [N, 3, H, W] → logits [N, classes, H//8 + 1, W//8 + 1].
+    """VGG-16 with fc6-fc7-fc8 branches: [N, 3, H, W] → logits [N, classes, h, w] at output stride 8.
+
+    Pools round up: both H = 8k and H = 8k + 1 give h = k + 1; at 8k + 1 the corners of image and logits coincide.
 
     Args:
         rates: rate of fc6, one branch each: `LARGE_FOV_RATES`, `ASPP_S_RATES` or `ASPP_L_RATES` (§4.1.2, table 3).
