@@ -8,15 +8,9 @@ compared; the two are then run alternately, so that whatever else the machine do
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
-import json
-import os
-import platform
-import subprocess
-import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,14 +19,15 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import typer
-from atrous.exporter.passes import DeinterlaceAtrousConv, run_passes
+from harness import RESULTS, time_in_turns, write_report
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from atrous.exporter.passes import DeinterlaceAtrousConv, run_passes
+
 RATES = (2, 4, 6, 8, 12, 18, 24, 36)
-RESULTS = Path(__file__).parent / "results"
 _MAX_RELATIVE_DIFFERENCE = 1e-5
 
 Float32Array = npt.NDArray[np.float32]
@@ -89,36 +84,9 @@ def compare(forms: dict[str, Run], x: Float32Array, *, warmup: int, repeats: int
     difference = float(np.abs(dilated - deinterlaced).max() / np.abs(dilated).max())
     if difference > _MAX_RELATIVE_DIFFERENCE:
         raise SystemExit(f"The forms differ by {difference:.1e} (relative); nothing was timed.")
-    latencies_ms: dict[str, list[float]] = {form: [] for form in forms}
-    for _ in range(warmup + repeats):
-        for form, run in forms.items():
-            start = time.perf_counter()
-            run(x)
-            latencies_ms[form].append((time.perf_counter() - start) * 1e3)
-    quartiles = {form: np.percentile(times[warmup:], [25, 50, 75]) for form, times in latencies_ms.items()}
-    return {
-        "max_relative_difference": difference,
-        **{form: {"median_ms": q[1], "iqr_ms": [q[0], q[2]]} for form, q in quartiles.items()},
-        "speedup": quartiles["dilated"][1] / quartiles["deinterlaced"][1],
-    }
-
-
-def describe_machine() -> dict[str, object]:
-    """What the numbers depend on besides the code."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent, check=False
-    )
-    packages = ["numpy", "onnx", "onnxruntime", *(["openvino"] if importlib.util.find_spec("openvino") else [])]
-    return {
-        "commit": commit.stdout.strip(),
-        "cpu": model or platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {package: importlib.metadata.version(package) for package in packages},
-    }
+    times = time_in_turns({form: partial(run, x) for form, run in forms.items()}, warmup=warmup, repeats=repeats)
+    speedup = times["dilated"]["median_ms"] / times["deinterlaced"]["median_ms"]
+    return {"max_relative_difference": difference, **times, "speedup": round(speedup, 3)}
 
 
 def print_table(rows: list[dict[str, Any]], console: Console) -> None:
@@ -149,19 +117,17 @@ def main(
             forms = {form: load(model) for form, model in models.items()}
             rows.append({"backend": backend, "rate": rate, **compare(forms, x, warmup=warmup, repeats=repeats)})
     print_table(rows, console)
-    report = {
-        "benchmark": "deinterlace",
-        "command": " ".join(["python", "benchmarks/bench_deinterlace.py", *sys.argv[1:]]),
-        "machine": describe_machine(),
-        "input": [1, channels, *size],
-        "kernel": [3, 3],
-        "depthwise": depthwise,
-        "precision": "fp32",
-        "repeats": repeats,
-        "rows": rows,
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    packages = ["numpy", "onnx", *backends()]
+    write_report(
+        out,
+        packages=packages,
+        input=[1, channels, *size],
+        kernel=[3, 3],
+        depthwise=depthwise,
+        precision="fp32",
+        repeats=repeats,
+        rows=rows,
+    )
     console.print(f"Wrote {out}")
 
 

@@ -99,7 +99,11 @@ def side_by_side(plain: atrous.Result, refined: atrous.Result) -> Image.Image:
     font = ImageFont.load_default(16)
     sheet = Image.new("RGB", (3 * width + 2 * gap, height + 2 * bar), "white")
     draw = ImageDraw.Draw(sheet)
-    panels = (("photo", Image.fromarray(plain.image)), ("DeepLab", plain.overlay()), ("DeepLab + CRF", refined.overlay()))
+    panels = (
+        ("photo", Image.fromarray(plain.image)),
+        ("DeepLab", plain.overlay()),
+        ("DeepLab + CRF", refined.overlay()),
+    )
     for index, (title, picture) in enumerate(panels):
         left = index * (width + gap)
         draw.text((left + 4, 4), title, fill="black", font=font)
@@ -139,7 +143,9 @@ def main(out: Annotated[Path, typer.Option(help="Where everything goes.")] = Pat
         bundle = export_bundle(out)
         checks = [*bundle.manifest.verification, *verify_bundle(bundle)]
     for check in checks:
-        console.print(f"{check.artifact}: max |Δ| {check.max_abs:.1e}, same class {check.argmax_agreement:.4%} of {check.against}")
+        console.print(
+            f"{check.artifact}: max |Δ| {check.max_abs:.1e}, same class {check.argmax_agreement:.4%} of {check.against}"
+        )
     with console.status("segmenting"):
         rows = segment(bundle, find_photos(), out)
     print_rows(rows)
