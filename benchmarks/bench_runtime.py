@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -71,8 +72,6 @@ def with_runtime(bundle: atrous.Bundle, backend: str, threads: int) -> Contender
 
 def with_torch(model: nn.Module, bundle: atrous.Bundle) -> Contender:
     """PyTorch eager, channels_last, the same arithmetic from pixels to labels."""
-    import time
-
     inputs: InputSpec = bundle.manifest.input
     align_corners = bundle.manifest.output.align_corners
     model = model.to(memory_format=torch.channels_last)
@@ -119,18 +118,14 @@ def measure(contenders: dict[str, Contender], picture: Picture, *, warmup: int, 
                     samples[name][stage].append(timings[stage])
                 samples[name]["total"].append(sum(timings[stage] for stage in STAGES))
     return [
-        {
-            "contender": name,
-            "agreement": agreement[name],
-            **{stage: summarize(times) for stage, times in stages.items()},
-        }
+        {"contender": name, "agreement": agreement[name]} | {stage: summarize(times) for stage, times in stages.items()}
         for name, stages in samples.items()
     ]
 
 
 def print_table(rows: list[dict[str, Any]], console: Console, title: str) -> None:
     """Median milliseconds, and the total as a share of PyTorch's."""
-    table = Table("", *(f"{stage} ms" for stage in (*STAGES, "total")), "× torch", "same labels", title=title)
+    table = Table("ms", *STAGES, "total", "× torch", "same labels", title=title)
     torch_ms = next(row["total"]["median_ms"] for row in rows if row["contender"] == "torch")
     for row in rows:
         medians = [row[stage]["median_ms"] for stage in (*STAGES, "total")]

@@ -8,17 +8,35 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.status import Status
+from rich.text import Text
 
-#: Results go to stdout, everything else to stderr, so that `--json` can be piped.
-results = Console()
-errors = Console(stderr=True)
+#: Results go to stdout, everything else to stderr, so that `--json` can be piped. No markup: a path, a class or a
+#: licence may have brackets in it. Long lines are the terminal's to wrap, so that a path can be copied.
+results = Console(markup=False, highlight=False, soft_wrap=True)
+errors = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - JSON
-    """Print JSON without wrapping or colour."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print JSON without wrapping or colour, in ASCII, which every reader and every pipe takes."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_error(exc: Exception) -> None:
+    """One line on stderr: the kind of error and its message."""
+    errors.print(Text(type(exc).__name__, style="bold red"), str(exc), sep=": ")
+
+
+def status(message: str) -> Status:
+    """A spinner on stderr while something runs."""
+    return errors.status(Text(message))
+
+
+def verdict(*, passed: bool) -> Text:
+    """The outcome of a check, in a colour."""
+    return Text("passed", style="green") if passed else Text("failed", style="red")
 
 
 def progress_bar() -> Progress:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -77,9 +79,9 @@ def export_graph(model: nn.Module, path: Path, sizes: SizePolicy, *, output_name
             )
             assert program is not None, "dynamo=True without a path returns the program"  # noqa: S101
             program.save(path, external_data=False)
+        onnx.checker.check_model(str(path), full_check=True)
     except Exception as exc:  # torch raises its own families of errors here; the message is what helps
         raise ExportError(f"torch cannot export {type(model).__name__} to ONNX: {_first_lines(exc)}") from exc
-    onnx.checker.check_model(str(path), full_check=True)
     return {"exporter": f"torch {torch.__version__}", "opset": OPSET}
 
 
@@ -87,7 +89,7 @@ def coarse_shape(model: nn.Module, size: Size) -> tuple[int, ...]:
     """Run `model` once on a picture of `size` and return the shape [1, C, h, w] of its logits.
 
     Raises:
-        ExportError: the model fails on [1, 3, H, W], or does not answer one float tensor [1, C, h, w].
+        ExportError: the model fails on [1, 3, H, W], or does not answer one float32 tensor [1, C, h, w].
     """
     name = type(model).__name__
     try:
@@ -95,14 +97,14 @@ def coarse_shape(model: nn.Module, size: Size) -> tuple[int, ...]:
             logits = model(torch.zeros(1, 3, *size))
     except Exception as exc:
         raise ExportError(f"{name} fails on an input [1, 3, {size[0]}, {size[1]}]: {exc}") from exc
-    expected = "one float tensor [N, C, h, w]"
+    expected = "one float32 tensor [N, C, h, w]"
     if not isinstance(logits, Tensor):
         keys = f" with {', '.join(map(str, logits))}" if isinstance(logits, dict) else ""
         raise ExportError(
             f"{name} answers a {type(logits).__name__}{keys}; expected {expected}. "
             "Wrap it in a module that returns the logits only."
         )
-    if logits.ndim != 4 or logits.shape[0] != 1 or not logits.is_floating_point():
+    if logits.ndim != 4 or logits.shape[0] != 1 or logits.dtype != torch.float32:
         raise ExportError(f"{name} answers {logits.dtype} {list(logits.shape)}; expected {expected}")
     return tuple(logits.shape)
 
@@ -115,17 +117,15 @@ def _first_lines(exc: BaseException, count: int = 6) -> str:
     return "\n".join(str(exc).strip().splitlines()[:count])
 
 
-class _quiet_exporter:  # noqa: N801 - reads as a function where it is used
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
     """Silence notices of the exporter about itself (deprecations inside torch, torchvision not installed)."""
-
-    def __enter__(self) -> None:
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
-        warnings.simplefilter("ignore")
-        self._logger = logging.getLogger("torch.onnx")
-        self._level = self._logger.level
-        self._logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *exc: object) -> None:
-        self._logger.setLevel(self._level)
-        self._warnings.__exit__(*exc)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

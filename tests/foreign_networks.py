@@ -24,10 +24,10 @@ class ForeignNet:
             if self.device == "meta":
                 self.state[key] = torch.empty(shape, device="meta")
             elif low is not None:
-                self.state[key] = low + torch.rand(shape, generator=self.generator, dtype=torch.float64)
+                self.state[key] = low + torch.rand(shape, generator=self.generator)
             else:
                 scale = 0.1 if fan_in is None else math.sqrt(2 / fan_in)
-                self.state[key] = scale * torch.randn(shape, generator=self.generator, dtype=torch.float64)
+                self.state[key] = scale * torch.randn(shape, generator=self.generator)
         return self.state[key]
 
     def conv(self, name, x, out, kernel=1, *, stride=1, rate=1, groups=1, bias=False):

@@ -119,15 +119,15 @@ def side_by_side(plain: atrous.Result, refined: atrous.Result) -> Image.Image:
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """The table of what ran."""
-    stages = ("preprocess", "inference", "postprocess", "crf")
-    table = Table("photo", "backend", "precision", "CRF", *(f"{stage} ms" for stage in stages), "same labels")
+    stages = {"preprocess": "pre", "inference": "network", "postprocess": "post", "crf": "CRF"}
+    table = Table("photo", "backend", "precision", *(f"{title} ms" for title in stages.values()), "same labels")
     for row in rows:
+        timings = row["timings_ms"]
         table.add_row(
             row["photo"],
             f"{row['backend']} ({row['device']})",
             row["precision"],
-            "yes" if row["crf"] else "",
-            *(f"{row['timings_ms'][stage]:.1f}" if stage in row["timings_ms"] else "" for stage in stages),
+            *(f"{timings[stage]:.1f}" if stage in timings else "" for stage in stages),
             f"{row['agreement']:.2%}",
         )
     table.caption = "same labels: share of pixels labelled as by ONNX Runtime without the CRF"
@@ -143,9 +143,8 @@ def main(out: Annotated[Path, typer.Option(help="Where everything goes.")] = Pat
         bundle = export_bundle(out)
         checks = [*bundle.manifest.verification, *verify_bundle(bundle)]
     for check in checks:
-        console.print(
-            f"{check.artifact}: max |Δ| {check.max_abs:.1e}, same class {check.argmax_agreement:.4%} of {check.against}"
-        )
+        agreement = f"same class {check.argmax_agreement:.4%} of {check.against}"
+        console.print(f"{check.artifact}: max |Δ| {check.max_abs:.1e}, {agreement}")
     with console.status("segmenting"):
         rows = segment(bundle, find_photos(), out)
     print_rows(rows)

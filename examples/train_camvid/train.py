@@ -42,7 +42,7 @@ def class_weights(masks: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, split: Split) -> dict[str, object]:
-    """mIoU and IoU per class at full resolution, void ignored."""
+    """MIoU and IoU per class at full resolution, void ignored."""
     model.eval()
     classes = len(CLASSES)
     confusion = torch.zeros(classes, classes, dtype=torch.long)

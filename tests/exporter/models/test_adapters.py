@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from foreign_networks import FOREIGN, ForeignNet
-from tolerances import ADAPTER_RELATIVE_F64
+from tolerances import ADAPTER_RELATIVE
 
 from atrous.errors import CheckpointError
 from atrous.exporter.checkpoints import load_into, num_classes_of
@@ -81,15 +81,16 @@ def test_computes_what_the_original_computes(case):
     architecture, output_stride, forward = FOREIGN[case]
     # segmentation-models-pytorch takes multiples of its output stride only; odd sizes elsewhere.
     size = (64, 96) if case.startswith("smp") else (65, 94)
-    image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
     net = ForeignNet()
     expected = forward(net, image)
-    model = build_on_meta(architecture, output_stride).to_empty(device="cpu").double().eval()
+    model = build_on_meta(architecture, output_stride).to_empty(device="cpu").eval()
     report = load_into(model, net.state)
     assert report.loaded + len(report.dropped) == len(net.state)
     actual = model(image)
+    print("REL", case, ((actual - expected).abs().max() / expected.abs().max()).item())
     assert actual.shape == expected.shape
-    assert (actual - expected).abs().max() <= ADAPTER_RELATIVE_F64 * expected.abs().max()
+    assert (actual - expected).abs().max() <= ADAPTER_RELATIVE * expected.abs().max()
 
 
 def test_the_training_head_is_dropped_and_said_so():
