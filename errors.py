@@ -18,6 +18,9 @@ want are attributes as well.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AtrousError(Exception):
     """Base class: catch this to catch everything that atrous raises on purpose."""
@@ -118,3 +121,19 @@ class MissingDependencyError(AtrousError, ImportError):
         )
         self.package = package
         self.extra = extra
+
+
+@contextmanager
+def importing(extra: str, *, purpose: str) -> Iterator[None]:
+    """Around imports that need an optional package: a missing one is reported with the extra that installs it.
+
+    Raises:
+        MissingDependencyError: a package that is not atrous itself is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        package = (exc.name or "").partition(".")[0]
+        if package in ("", __package__):
+            raise
+        raise MissingDependencyError(package, extra=extra, purpose=purpose) from exc

@@ -1,11 +1,12 @@
 """The application: every verb, and what becomes of errors.
 
-Exit codes: 0 done; 1 atrous refused or a check failed, said in one line without a traceback; 2 wrong usage;
-130 interrupted.
+Exit codes: 0 done; 1 atrous refused or a check failed, said without a traceback; 2 wrong usage; 130 interrupted
+(Ctrl-C; bundles and pictures are written whole or not at all).
 """
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -13,7 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import AtrousError
-from .console import errors
+from .console import print_error
 from .doctor import doctor
 from .export import export
 from .inspect import inspect
@@ -35,15 +36,14 @@ for verb in (export, pack, run, verify, inspect, doctor):
 
 def run_app() -> None:
     """Run the application on `sys.argv` and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # × and Δ where the terminal or the pipe takes ASCII only
     try:
         app()
-    except AtrousError as exc:
-        errors.print(f"[bold red]error[/] {type(exc).__name__}: ", end="")
-        errors.print(str(exc), markup=False, highlight=False, soft_wrap=True)
+    except (AtrousError, OSError) as exc:  # OSError: a full disk, a folder that may not be read
+        print_error(exc)
         sys.exit(1)
-    except KeyboardInterrupt:
-        errors.print("interrupted; nothing was half-written")
-        sys.exit(130)
 
 
 def _print_version(wanted: bool) -> None:

@@ -11,10 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.status import Status
 from rich.text import Text
 
-#: Results go to stdout, everything else to stderr, so that `--json` can be piped. No markup: a path, a class or a
-#: licence may have brackets in it. Long lines are the terminal's to wrap, so that a path can be copied.
-results = Console(markup=False, highlight=False, soft_wrap=True)
-errors = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
+#: Results go to stdout, everything else to stderr, so that `--json` can be piped. Text is
+#: taken literally: a path, a class or a licence may have brackets or colons in it.
+results = Console(markup=False, emoji=False, highlight=False)
+errors = Console(markup=False, emoji=False, highlight=False, stderr=True)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -24,9 +24,14 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - JSON
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
-def print_error(exc: Exception) -> None:
-    """One line on stderr: the kind of error and its message."""
-    errors.print(Text(type(exc).__name__, style="bold red"), str(exc), sep=": ")
+def print_line(text: str, *, console: Console = results) -> None:
+    """Print one line whole: the terminal wraps it, so that a path in it can be copied."""
+    console.print(text, soft_wrap=True)
+
+
+def print_error(exc: Exception, *, console: Console = errors) -> None:
+    """Print the kind of an error and its message."""
+    console.print(Text(type(exc).__name__, style="bold red"), str(exc), sep=": ", soft_wrap=True)
 
 
 def status(message: str) -> Status:

@@ -10,6 +10,7 @@ import platform
 from typing import Any, Final
 
 from rich.table import Table
+from rich.text import Text
 
 from .. import __version__
 from .console import JsonFlag, print_json, results
@@ -39,15 +40,19 @@ def doctor(*, as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(report)
         return
-    system = Table(show_header=False, box=None, title="[bold]system[/]", title_justify="left")
+    system = Table(show_header=False, box=None, title="system", title_justify="left")
     for key, value in report["system"].items():
         system.add_row(key, str(value))
-    backends = Table("backend", "", "detail", title="[bold]backends[/]", title_justify="left")
+    backends = Table("backend", "", "detail", title="backends", title_justify="left")
     for entry in report["backends"]:
-        backends.add_row(entry["name"], "[green]ready[/]" if entry["available"] else "[red]no[/]", entry["detail"])
-    packages = Table("package", "version", "for", title="[bold]optional packages[/]", title_justify="left")
+        backends.add_row(
+            entry["name"],
+            Text("ready", style="green") if entry["available"] else Text("no", style="red"),
+            entry["detail"],
+        )
+    packages = Table("package", "version", "for", title="optional packages", title_justify="left")
     for name, entry in report["packages"].items():
-        missing = f"[yellow]not installed[/]: pip install 'atrous\\[{entry['extra']}]'"
+        missing = Text(f"pip install 'atrous[{entry['extra']}]'", style="yellow")
         packages.add_row(name, entry["version"] or missing, entry["purpose"])
     for table in (system, backends, packages):
         results.print(table)

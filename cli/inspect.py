@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ..bundle import Bundle
 from ..manifest import ClassInfo, Manifest, SizePolicy
-from .console import JsonFlag, print_json, results
+from .console import JsonFlag, print_json, results, verdict
 from .options import BundleArgument
 
 
@@ -28,7 +28,7 @@ def inspect(bundle: BundleArgument, *, as_json: JsonFlag = False) -> None:
 
 def _print_summary(manifest: Manifest) -> None:
     inputs, outputs = manifest.input, manifest.output
-    table = Table(show_header=False, box=None, title=f"[bold]{manifest.name}[/]", title_justify="left")
+    table = Table(show_header=False, box=None, title=manifest.name, title_justify="left")
     table.add_row("made by", manifest.created_by)
     table.add_row("classes", _swatches(manifest.classes))
     table.add_row("input", f"{_sizes(inputs.size)}, {inputs.color_order}, resize: {inputs.resize}")
@@ -46,9 +46,9 @@ def _print_artifacts(manifest: Manifest) -> None:
     checks = {entry.artifact: entry for entry in manifest.verification}
     for artifact in manifest.artifacts:
         check = checks.get(artifact.file)
-        verified = ("not verified", "", "", "")
+        verified: tuple[str | Text, ...] = ("not verified", "", "", "")
         if check is not None:
-            mark = "[green]passed[/]" if check.passed else "[red]failed[/]"
+            mark = verdict(passed=check.passed)
             verified = (check.against, f"{check.max_abs:.1e}", f"{check.argmax_agreement:.4%}", mark)
         megabytes = f"{artifact.bytes / 1e6:.1f}"
         table.add_row(artifact.file, artifact.kind, artifact.precision, megabytes, artifact.sha256[:12], *verified)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..manifest import Size
+
+if TYPE_CHECKING:
+    from ..exporter.description import DynamicSize
 
 _SIZE = re.compile(r"(\d+)x(\d+)")
 
@@ -16,7 +19,7 @@ BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A NAME.a
 OutputArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The bundle to write: NAME.atrous.")]
 ClassesOption = Annotated[
     Path | None,
-    typer.Option(help='Classes: a text file with a name a line, or JSON [{"name": …, "color": [r, g, b]}, …].'),
+    typer.Option(help='Classes: a text file with a name a line, or JSON [{"name": …, "color": \\[r, g, b]}, …].'),
 ]
 SizeOption = Annotated[str | None, typer.Option(metavar="HxW", help="One input size, e.g. 360x480.")]
 DynamicOption = Annotated[
@@ -28,6 +31,17 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an e
 BackendOption = Annotated[str, typer.Option(help="openvino, onnxruntime, or auto for the fastest installed.")]
 PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16, int8, or auto.")]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all cores.")]
+
+
+def chosen_size(size: str | None, dynamic: str | None) -> Size | DynamicSize | None:
+    """The values of --size and --dynamic, of which at most one may be given."""
+    from ..exporter.description import DynamicSize
+
+    if size and dynamic:
+        raise typer.BadParameter("--size HxW and --dynamic MIN:OPT:MAX exclude each other; pass one")
+    if dynamic:
+        return DynamicSize(*parse_range(dynamic))
+    return parse_size(size) if size else None
 
 
 def parse_size(text: str) -> Size:

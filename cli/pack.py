@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .console import errors, results
+from ..errors import importing
+from .console import print_line, status
 from .options import (
     ClassesOption,
     DynamicOption,
@@ -15,8 +16,7 @@ from .options import (
     OutputArgument,
     OverwriteOption,
     SizeOption,
-    parse_range,
-    parse_size,
+    chosen_size,
 )
 
 
@@ -40,23 +40,25 @@ def pack(
 
     Example: atrous pack model.onnx street.atrous --classes names.txt
     """
-    from ..exporter.description import DynamicSize, Preprocessing, read_classes
+    from ..exporter.description import Preprocessing, read_classes
     from ..exporter.normalization import NORMALIZATIONS
-    from ..exporter.pack import pack as pack_graph
 
+    with importing("export", purpose="atrous pack"):
+        from ..exporter.pack import pack as pack_graph
     if normalization not in NORMALIZATIONS:
         raise typer.BadParameter(f"unknown normalization {normalization!r}; expected {', '.join(NORMALIZATIONS)}")
     if classes is None:
         raise typer.BadParameter("an ONNX graph does not name its classes; pass --classes FILE")
-    with errors.status(f"packing {graph}"):
+    sizes = chosen_size(size, dynamic)
+    with status(f"packing {graph}"):
         bundle = pack_graph(
             graph,
             out,
             classes=read_classes(classes),
-            size=DynamicSize(*parse_range(dynamic)) if dynamic else parse_size(size) if size else None,
+            size=sizes,
             preprocessing=Preprocessing(NORMALIZATIONS[normalization], resize="stretch" if stretch else "none"),
             align_corners=align_corners,
             license=license,
             overwrite=overwrite,
         )
-    results.print(f"wrote {bundle.path}")
+    print_line(f"wrote {bundle.path}")

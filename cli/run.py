@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..errors import AtrousError, ImageError
-from .console import JsonFlag, errors, print_json, progress_bar, results
+from .console import JsonFlag, errors, print_error, print_json, progress_bar, results
 from .inputs import VIDEO_SUFFIXES, find_images
 from .options import BackendOption, BundleArgument, PrecisionOption, ThreadsOption
 
@@ -40,21 +40,27 @@ def run(
     paths = find_images(inputs)
     names = _output_names(paths)
     segmenter = load(bundle, backend=backend, precision=precision, crf=crf, threads=threads)
-    out.mkdir(parents=True, exist_ok=True)
+    _make_folder(out)
     rows: list[dict[str, Any]] = []
-    failed = 0
+    failures: list[dict[str, str]] = []
     with progress_bar() as progress:
         for path in progress.track(paths, description="segmenting"):
             try:
                 rows.append(_segment(segmenter, path, out / names[path]))
             except AtrousError as exc:
-                failed += 1
-                progress.console.print(f"[red]{type(exc).__name__}[/] ", end="")
-                progress.console.print(str(exc), markup=False, highlight=False, soft_wrap=True)
-    _report(segmenter, rows, as_json=as_json)
-    if failed:
-        errors.print(f"{failed} of {len(paths)} inputs failed")
+                failures.append({"input": str(path), "error": str(exc)})
+                print_error(exc, console=progress.console)
+    _report(segmenter, rows, failures, as_json=as_json)
+    if failures:
+        errors.print(f"{len(failures)} of {len(paths)} inputs failed")
         raise typer.Exit(1)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ImageError(f"cannot write to {path}: {exc.strerror}. Choose a writable folder with --out.") from exc
 
 
 def _segment(segmenter: Segmenter, path: Path, stem: Path) -> dict[str, Any]:
@@ -91,7 +97,7 @@ def _output_names(paths: list[Path]) -> dict[Path, str]:
     return names
 
 
-def _report(segmenter: Segmenter, rows: list[dict[str, Any]], *, as_json: bool) -> None:
+def _report(segmenter: Segmenter, rows: list[dict[str, Any]], failures: list[dict[str, str]], *, as_json: bool) -> None:
     backend = segmenter.backend
     if as_json:
         print_json(
@@ -101,11 +107,14 @@ def _report(segmenter: Segmenter, rows: list[dict[str, Any]], *, as_json: bool) 
                 "precision": backend.artifact.precision,
                 "crf": segmenter.crf is not None,
                 "results": rows,
+                "failures": failures,
             }
         )
         return
     stages = sorted({stage for row in rows for stage in row["timings_ms"]}, key=_STAGES.index)
-    table = Table("input", "overlay", *(f"{stage} ms" for stage in stages))
+    table = Table(
+        *(Column(name, overflow="fold") for name in ("input", "overlay")), *(f"{stage} ms" for stage in stages)
+    )
     table.caption = f"{backend.name} on the {backend.device}, {backend.artifact.precision}"
     for row in rows:
         table.add_row(row["input"], row["overlay"], *(f"{row['timings_ms'].get(stage, 0):.1f}" for stage in stages))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from ..bundle import Bundle
-from .console import JsonFlag, errors, print_json, results
+from ..manifest import Verification
+from .console import JsonFlag, print_json, results, status, verdict
 from .inputs import find_images
 from .options import BundleArgument
 
@@ -31,17 +33,21 @@ def verify(
 
     opened = Bundle.open(bundle)
     paths = find_images(images) if images else []
-    with errors.status("verifying"):
+    with status("verifying"):
         checks = verify_bundle(opened, images=paths)
     if as_json:
-        print_json([dataclasses.asdict(check) for check in checks])
+        print_json([_plain(check) for check in checks])
     else:
         table = Table("artifact", "against", "max |Δ|", "same class", "inputs", "")
         for check in checks:
-            mark = "[green]passed[/]" if check.passed else "[red]failed[/]"
+            difference, agreement = f"{check.max_abs:.1e}", f"{check.argmax_agreement:.4%}"
             shapes = ", ".join("×".join(map(str, shape)) for shape in check.inputs[:4])
-            row = (check.artifact, check.against, f"{check.max_abs:.1e}", f"{check.argmax_agreement:.4%}", shapes, mark)
-            table.add_row(*row)
+            table.add_row(check.artifact, check.against, difference, agreement, shapes, verdict(passed=check.passed))
         results.print(table)
     if not all(check.passed for check in checks):
         raise typer.Exit(1)
+
+
+def _plain(check: Verification) -> dict[str, Any]:
+    """As JSON values; JSON has no infinity, which stands for answers that cannot be compared."""
+    return dataclasses.asdict(check) | {"max_abs": check.max_abs if math.isfinite(check.max_abs) else None}

@@ -11,10 +11,10 @@ from typing import Final
 import numpy as np
 import onnx
 
-from ..bundle import Bundle, stage_bundle
+from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..crf import CRFParams
 from ..errors import ExportError
-from ..manifest import ClassInfo, Precision, Size
+from ..manifest import ClassInfo, Manifest, Precision, Size
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
 from .description import Description, DynamicSize, Preprocessing, describe_classes
 from .verify import compare, probe_inputs, require_passed
@@ -70,23 +70,30 @@ def pack(
     first = np.zeros((1, 3, *provisional.opt), np.float32)
     manifest = description.draft_manifest(Path(path), plain.run(first).shape)
     with stage_bundle(path, overwrite=overwrite) as staged:
-        precision = _precision(model)
-        file = f"model.{precision}.onnx"
-        onnx.save(model, staged.path / file)
-        provenance = {"exporter": f"{model.producer_name} {model.producer_version}".strip(), "source": source.name}
-        artifact = staged.artifact(file, kind="onnx", precision=precision, provenance=provenance)
-        manifest = dataclasses.replace(manifest, artifacts=(artifact,))
-        backend = OnnxRuntimeBackend(staged.write_manifest(manifest), precision=precision, cuda=False)
-        verification = compare(
-            backend.infer,
-            plain.run,
-            probe_inputs(manifest.input, manifest.output),
-            artifact=file,
-            against="onnxruntime without graph optimizations",
-        )
-        require_passed(verification)
-        staged.write_manifest(dataclasses.replace(manifest, verification=(verification,)))
+        staged.write_manifest(_add_graph(staged, model, manifest, plain, source=source.name))
     return Bundle.open(path)
+
+
+def _add_graph(
+    staged: StagedBundle, model: onnx.ModelProto, manifest: Manifest, plain: OnnxSession, *, source: str
+) -> Manifest:
+    """Write the graph, and judge ONNX Runtime's optimized form of it by the plain one."""
+    precision = _precision(model)
+    file = f"model.{precision}.onnx"
+    onnx.save(model, staged.path / file)
+    provenance = {"exporter": f"{model.producer_name} {model.producer_version}".strip(), "source": source}
+    artifact = staged.artifact(file, kind="onnx", precision=precision, provenance=provenance)
+    manifest = dataclasses.replace(manifest, artifacts=(artifact,))
+    backend = OnnxRuntimeBackend(staged.write_manifest(manifest), precision=precision, cuda=False)
+    verification = compare(
+        backend.infer,
+        plain.run,
+        probe_inputs(manifest.input, manifest.output),
+        artifact=file,
+        against="onnxruntime without graph optimizations",
+    )
+    require_passed(verification)
+    return dataclasses.replace(manifest, verification=(verification,))
 
 
 def _read_graph(source: Path) -> onnx.ModelProto:
