@@ -6,7 +6,6 @@ SHA-256 have been checked (`Bundle.open`, `Bundle.read`).
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import shutil
@@ -87,7 +86,12 @@ class Bundle:
         """Hash every artifact; raises `BundleError` at the first that differs from the manifest."""
         for artifact in self.manifest.artifacts:
             self._check_size(artifact)
-            self._compare_hash(artifact, hash_file(self.path_of(artifact)))
+            path = self.path_of(artifact)
+            try:
+                actual = hash_file(path)
+            except OSError as exc:
+                raise BundleError(f"cannot read {path}: {exc.strerror}", path=path) from exc
+            self._compare_hash(artifact, actual)
 
     def path_of(self, artifact: Artifact) -> Path:
         """Where an artifact lies; raises `BundleError` when that is outside the bundle."""
@@ -95,7 +99,11 @@ class Bundle:
         path = self.path / relative
         # resolve() as well: a symbolic link inside the bundle can point out of it.
         escapes = relative.is_absolute() or ".." in relative.parts or "\\" in artifact.file
-        if escapes or not path.resolve().is_relative_to(self.path.resolve()):
+        try:
+            inside = not escapes and path.resolve().is_relative_to(self.path.resolve())
+        except (OSError, RuntimeError, ValueError) as exc:  # a circle of links; a name that no file can have
+            raise BundleError(f"{self.path}: artifact path {artifact.file!r} is unusable: {exc}", path=path) from exc
+        if not inside:
             raise BundleError(
                 f"{self.path}: artifact path {artifact.file!r} leads out of the bundle; refusing to open it",
                 path=path,
@@ -104,9 +112,17 @@ class Bundle:
 
     def _check_size(self, artifact: Artifact) -> None:
         path = self.path_of(artifact)
-        if not path.is_file():
-            raise BundleError(f"{self.path}: {artifact.file} is listed in the manifest but missing", path=path)
-        actual = path.stat().st_size
+        try:
+            found = path.is_file()
+            actual = path.stat().st_size if found else 0
+        except OSError as exc:
+            raise BundleError(f"cannot read {path}: {exc.strerror}", path=path) from exc
+        if not found:
+            raise BundleError(
+                f"{self.path}: {artifact.file} is listed in the manifest but missing. "
+                "Copy the whole directory again, or export it again.",
+                path=path,
+            )
         if actual != artifact.bytes:
             raise BundleError(
                 f"{path} has {actual} bytes; the manifest says {artifact.bytes}. It is truncated or was replaced.",
@@ -149,7 +165,10 @@ class StagedBundle:
 
     def write_manifest(self, manifest: Manifest) -> Bundle:
         """Write `manifest.json` and open the staged bundle, so that a wrong one fails before it is published."""
-        (self.path / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+        try:
+            (self.path / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+        except OSError as exc:
+            raise BundleError(f"cannot write to {self.path}: {exc.strerror}", path=self.path) from exc
         return Bundle.open(self.path)
 
 
@@ -179,23 +198,9 @@ def stage_bundle(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
     try:
         yield StagedBundle(staging)
         staging.chmod(0o755)  # mkdtemp makes it private; a bundle is to be served to others
-        _publish(staging, target)
+        _publish(staging, target, overwrite=overwrite)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def replace_manifest(bundle: Bundle, **changes: Any) -> Bundle:  # noqa: ANN401 - the fields of Manifest
-    """Rewrite `manifest.json` of a bundle atomically with some fields changed; the artifacts stay."""
-    manifest = dataclasses.replace(bundle.manifest, **changes)
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=".manifest.", dir=bundle.path)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(manifest.to_json())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(bundle.path / MANIFEST_FILE)
-    except OSError as exc:
-        raise BundleError(f"cannot write to {bundle.path}: {exc.strerror}", path=bundle.path) from exc
-    return Bundle(bundle.path, manifest)
 
 
 def hash_file(path: Path) -> str:
@@ -218,18 +223,20 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
         raise BundleError(f"{target} exists and is not a bundle: refusing to replace it", path=target)
 
 
-def _publish(staging: Path, target: Path) -> None:
-    """Rename `staging` to `target`; an old bundle there steps aside first and comes back if the rename fails."""
-    if not target.exists():
-        staging.rename(target)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+def _publish(staging: Path, target: Path, *, overwrite: bool) -> None:
+    """Rename `staging` to `target`; an old bundle there steps aside first and comes back if anything goes wrong."""
     try:
-        target.rename(aside / target.name)
+        if not (overwrite and target.exists()):
+            staging.rename(target)  # fails when another process has put a bundle there meanwhile
+            return
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+        old = aside / target.name
         try:
+            target.rename(old)
             staging.rename(target)
-        except BaseException:
-            (aside / target.name).rename(target)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        finally:
+            if old.exists() and not target.exists():
+                old.rename(target)
+            shutil.rmtree(aside, ignore_errors=True)
+    except OSError as exc:
+        raise BundleError(f"cannot put the bundle at {target}: {exc.strerror}", path=target) from exc

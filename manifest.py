@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -183,8 +184,8 @@ class Manifest:
             BundleError: not JSON, another major version, or not what the schema says (with the place).
         """
         try:
-            data = json.loads(text)
-        except ValueError as exc:
+            data = json.loads(text, parse_float=_parse_number, parse_constant=_parse_number)
+        except (ValueError, RecursionError) as exc:
             raise BundleError(
                 f"manifest.json is not valid JSON: {exc}. The bundle is damaged: export it again."
             ) from exc
@@ -202,7 +203,15 @@ def load_schema() -> dict[str, Any]:
     return schema
 
 
-def _check_version(data: object) -> None:
+def _parse_number(text: str) -> float:
+    # 16.0 is an integer to JSON Schema, so it must be one here; NaN, Infinity and 1e999 are no JSON numbers.
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return int(value) if value.is_integer() else value
+
+
+def _check_version(data: Any) -> None:  # noqa: ANN401 - JSON
     # Before the schema: a future manifest should be called that, not a list of unknown fields.
     version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(version, str):
@@ -216,14 +225,17 @@ def _check_version(data: object) -> None:
         )
 
 
-def _check_schema(data: object) -> None:
+def _check_schema(data: Mapping[str, Any]) -> None:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
     error = best_match(Draft202012Validator(load_schema()).iter_errors(data))
     if error is not None:
         place = "/".join(str(part) for part in error.absolute_path) or "the top level"
-        raise BundleError(f"manifest.json does not follow its schema at {place}: {error.message}")
+        raise BundleError(
+            f"manifest.json (schema {data['schema_version']}, this atrous knows {SCHEMA_VERSION}) does not follow its "
+            f"schema at {place}: {error.message}"
+        )
 
 
 def _manifest_from_dict(data: Mapping[str, Any]) -> Manifest:

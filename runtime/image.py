@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from pathlib import Path
 from typing import Any, Final, Union
@@ -17,6 +18,7 @@ ImageSource = Union[str, "os.PathLike[str]", Image.Image, NDArray[np.uint8]]
 
 #: 16-bit grey modes of Pillow; `convert("RGB")` would clip them at 255 instead of scaling.
 _MODES_16_BIT: Final = ("I", "I;16", "I;16B", "I;16L")
+_WARNING_FILTERS: Final = threading.Lock()
 
 
 def load_image(source: ImageSource) -> NDArray[np.uint8]:
@@ -34,12 +36,18 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
     if isinstance(source, Image.Image):
         return _from_pil(source, path=None)
     path = Path(source)
+    with _open(path) as image:
+        return _from_pil(image, path=path)
+
+
+def _open(path: Path) -> Image.Image:
+    """Open an image file and read its header."""
     try:
-        # A bomb warning is for whoever opens files of strangers; the limit itself still raises.
-        with warnings.catch_warnings():
+        # A bomb warning is for whoever opens files of strangers; the limit itself still raises. The filters belong to
+        # the whole process, so threads take turns.
+        with _WARNING_FILTERS, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return _from_pil(image, path=path)
+            return Image.open(path)
     except FileNotFoundError as exc:
         raise ImageError(f"no such image: {path}", path=path) from exc
     except Image.DecompressionBombError as exc:
@@ -50,20 +58,30 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
     except UnidentifiedImageError as exc:
         detail = "is empty (0 bytes)" if path.stat().st_size == 0 else "is not a picture in a format that Pillow reads"
         raise ImageError(f"{path} {detail}", path=path) from exc
-    except (OSError, SyntaxError, ValueError) as exc:
-        raise ImageError(f"cannot read {path} as a picture: {exc}. Is it truncated?", path=path) from exc
+    except Exception as exc:  # as in _from_pil; a folder or a file without read permission is an OSError
+        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
+        raise ImageError(f"cannot read {path} as a picture: {reason}", path=path) from exc
 
 
 def _from_pil(image: Image.Image, *, path: Path | None) -> NDArray[np.uint8]:
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in _MODES_16_BIT:
-        wide = np.asarray(upright)
-        if wide.min() < 0 or wide.max() > np.iinfo(np.uint16).max:
-            raise ImageError(f"a grey image of mode {upright.mode!r} must hold 16-bit values", path=path)
-        return _from_array((wide >> 8).astype(np.uint8))
+    name = str(path) if path else "the image"
+    try:
+        upright = ImageOps.exif_transpose(image)  # decodes the pixels, if nothing did before
+        rgb = None if upright.mode in (*_MODES_16_BIT, "F") else upright.convert("RGB")
+    except Exception as exc:  # Pillow's decoders raise OSError, SyntaxError, ValueError, RuntimeError, struct.error, …
+        raise ImageError(f"cannot decode {name}: {exc}. Is it truncated or damaged?", path=path) from exc
+    if rgb is not None:
+        return np.asarray(rgb)
     if upright.mode == "F":
-        raise ImageError("floating-point images have no agreed range; convert to 8 bits first", path=path)
-    return np.asarray(upright.convert("RGB"))
+        raise ImageError(f"{name} holds floats, which have no agreed range; convert it to 8 bits first", path=path)
+    wide = np.asarray(upright)
+    if wide.min() < 0 or wide.max() > np.iinfo(np.uint16).max:
+        raise ImageError(
+            f"{name} is grey with values from {wide.min()} to {wide.max()}; expected 8 or 16 bits: 0 to 65535. "
+            "Convert it to 8 bits first.",
+            path=path,
+        )
+    return _from_array((wide >> 8).astype(np.uint8))
 
 
 def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -74,4 +92,5 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
         raise ShapeError(f"an image array must be {expected}; got {actual}", expected=expected, actual=actual)
     if channels == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
-    return np.ascontiguousarray(array[:, :, :3])
+    # A copy: callers reuse the buffers of frames, and a result shows its picture later.
+    return np.array(array[:, :, :3], order="C")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from ..errors import ImageError
 from ..manifest import ClassInfo
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """One segmented picture.
 
@@ -87,4 +88,5 @@ def save_picture(picture: Image.Image, path: str | os.PathLike[str]) -> None:
     except OSError as exc:
         raise ImageError(f"cannot write {target}: {exc.strerror or exc}", path=target) from exc
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a folder that is none, for example: the error above says it
+            temporary.unlink(missing_ok=True)

@@ -48,7 +48,8 @@ def load(
 
     Raises:
         BundleError: not a bundle, damaged, or of another version.
-        EngineError: the backend is unknown or refuses the artifact.
+        EngineError: the backend is unknown or refuses the artifact, or `threads` is negative.
+        CRFError: the bundle's CRF parameters are unusable, and `crf=True` asks for them.
         MissingDependencyError: the backend's library is not installed.
     """
     bundle = Bundle.open(path)
@@ -165,7 +166,8 @@ class Segmenter:
                 tile = picture[top : top + height, left : left + width]
                 prepared = prepare_image(tile, plan.tile_size, self._input, threads=self.threads)
             with clock.measure("inference"):
-                return self._infer(prepared[None])[0]
+                own: NDArray[np.float32] = self._infer(prepared[None])[0]
+            return own
 
         logits = blend_tiles(plan, self._output, infer)
         return logits, Geometry(geometry.image_size, plan.full_size, plan.full_size)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ShapeError
+from ..errors import EngineError, ShapeError
 from ..manifest import InputSpec, OutputSpec, Size
 from .preprocess import Geometry, fit_size
 
@@ -61,12 +61,22 @@ def plan_tiles(geometry: Geometry, inputs: InputSpec, outputs: OutputSpec) -> Ti
 def blend_tiles(
     plan: TilePlan, outputs: OutputSpec, infer: Callable[[int, int], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """Run `infer(top, left)` → logits [C, h, w] for every tile, and blend them to [C, H / stride, W / stride]."""
+    """Run `infer(top, left)` → logits [C, h, w] for every tile, and blend them to [C, H / stride, W / stride].
+
+    Raises:
+        EngineError: the logits of a tile are not at the manifest's stride.
+    """
     stride = outputs.stride
     total: NDArray[np.float32] | None = None
     weights = np.zeros(_coarse_size(plan.full_size, outputs), np.float32)
+    expected = _coarse_size(plan.tile_size, outputs)
     for top, left in plan.origins:
         logits = infer(top, left)
+        if logits.shape[1:] != expected:
+            raise EngineError(
+                f"the network answers {list(logits.shape[1:])} logits for a tile of {plan.tile_size}; expected "
+                f"{list(expected)} at stride {stride}. The manifest's output stride is wrong: pack the model again."
+            )
         weight = np.minimum.outer(
             _ramp(logits.shape[1], top > 0, top + plan.tile_size[0] < plan.full_size[0]),
             _ramp(logits.shape[2], left > 0, left + plan.tile_size[1] < plan.full_size[1]),

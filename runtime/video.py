@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
@@ -27,11 +28,15 @@ def segment_video(segmenter: Segmenter, source: Path, target: Path) -> tuple[int
         ImageError: `source` is not a readable video, or `target` cannot be written.
     """
     av = _import_av()
-    temporary = target.with_name(f".{target.stem}.tmp{target.suffix}")
+    if target.suffix.lower() != ".mp4" or not target.parent.is_dir():
+        raise ImageError(
+            f"cannot write {target}: expected a name that ends in .mp4, in an existing folder", path=target
+        )
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     totals: defaultdict[str, float] = defaultdict(float)
     count = 0
     try:
-        with av.open(str(source)) as reader, av.open(str(temporary), "w") as writer:
+        with av.open(str(source)) as reader, av.open(str(temporary), "w", format="mp4") as writer:
             if not reader.streams.video:
                 raise ImageError(f"{source} has no video stream", path=source)
             stream = reader.streams.video[0]
@@ -39,16 +44,21 @@ def segment_video(segmenter: Segmenter, source: Path, target: Path) -> tuple[int
             output = writer.add_stream("libx264", rate=stream.average_rate or _DEFAULT_FPS)
             output.width, output.height = stream.width // 2 * 2, stream.height // 2 * 2  # 4:2:0 has even sizes
             output.pix_fmt = "yuv420p"
+            output.codec_context.time_base = stream.time_base
             for frame in reader.decode(stream):
                 result = segmenter(frame.to_ndarray(format="rgb24"))
                 for stage, value in result.timings_ms.items():
                     totals[stage] += value
                 count += 1
-                writer.mux(output.encode(av.VideoFrame.from_image(result.overlay())))
+                overlay = av.VideoFrame.from_image(result.overlay())
+                overlay.pts, overlay.time_base = frame.pts, frame.time_base  # the frame rate may vary
+                writer.mux(output.encode(overlay))
             writer.mux(output.encode(None))
+        if count == 0:
+            raise ImageError(f"{source} has no frames", path=source)
         temporary.replace(target)
     except (av.FFmpegError, OSError) as exc:
-        raise ImageError(f"cannot segment the video {source}: {exc}", path=source) from exc
+        raise ImageError(f"cannot segment the video {source} into {target}: {exc}", path=source) from exc
     finally:
         temporary.unlink(missing_ok=True)
     return count, {stage: total / count for stage, total in totals.items()}

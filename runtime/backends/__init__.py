@@ -41,9 +41,11 @@ def open_backend(bundle: Bundle, *, backend: str = "auto", precision: str = "aut
         threads: CPU threads of one inference; 0 for all cores.
 
     Raises:
-        EngineError: unknown backend, or it refuses the artifact.
+        EngineError: unknown backend, or it refuses the artifact, or `threads` is negative.
         MissingDependencyError: the backend's library is not installed.
     """
+    if threads < 0:
+        raise EngineError(f"threads must be 0 (all cores) or more; got {threads}")
     name = choose_backend() if backend == "auto" else backend
     if name not in BACKENDS:
         raise EngineError(f"unknown backend {backend!r}; expected auto, {', '.join(BACKENDS)}")

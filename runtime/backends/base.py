@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...bundle import Bundle
 from ...errors import EngineError
-from ...manifest import Artifact
+from ...manifest import Artifact, Precision
 
 FloatArray = NDArray[np.float32]
+
+#: What `auto` tries, in this order; a graph that was packed quantized has no FP32.
+_BY_PRECISION: Final[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
 
 
 class Backend(Protocol):
@@ -33,14 +36,14 @@ class Backend(Protocol):
 
 
 def find_onnx(bundle: Bundle, precision: str, *, backend: str) -> Artifact:
-    """The ONNX artifact of that precision (`auto`: FP32, the reference), or an error that lists what is there."""
-    wanted = "fp32" if precision == "auto" else precision
-    available = [artifact for artifact in bundle.manifest.artifacts if artifact.kind == "onnx"]
-    for artifact in available:
-        if artifact.precision == wanted:
-            return artifact
-    have = ", ".join(artifact.precision for artifact in available) or "none"
-    raise EngineError(f"{bundle.path} has no {wanted} ONNX graph for the {backend} backend; it has: {have}")
+    """The ONNX artifact of that precision (`auto`: the most precise), or an error that lists what is there."""
+    available = {artifact.precision: artifact for artifact in bundle.manifest.artifacts if artifact.kind == "onnx"}
+    for wanted in _BY_PRECISION if precision == "auto" else (precision,):
+        if wanted in available:
+            return available[wanted]
+    asked = "" if precision == "auto" else f"{precision} "
+    have = ", ".join(available) or "none"
+    raise EngineError(f"{bundle.path} has no {asked}ONNX graph for the {backend} backend; it has: {have}")
 
 
 def check_logits(logits: Any, artifact: Artifact) -> FloatArray:  # noqa: ANN401 - whatever the engine gave

@@ -56,7 +56,7 @@ class OnnxRuntimeBackend:
     """An ONNX artifact in ONNX Runtime.
 
     Args:
-        precision: `fp32`, `fp16`, `int8`, or `auto` for FP32.
+        precision: `fp32`, `fp16`, `int8`, or `auto` for the most precise that is there.
         threads: of one inference on the CPU; 0 for all cores.
         cuda: None uses CUDA where it starts, True insists, False stays on the CPU.
 

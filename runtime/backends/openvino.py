@@ -23,7 +23,7 @@ class OpenVinoBackend:
     has it, and change the answer.
 
     Args:
-        precision: `fp32`, `fp16`, `int8`, or `auto` for FP32.
+        precision: `fp32`, `fp16`, `int8`, or `auto` for the most precise that is there.
         threads: of one inference; 0 for all cores.
 
     Raises:
