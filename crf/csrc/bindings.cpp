@@ -1,0 +1,181 @@
+// Python face of the dense CRF core. Shapes are checked here as far as memory safety needs it; messages for people are
+// the business of the Python layer.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "error.hpp"
+#include "mean_field.hpp"
+#include "parallel.hpp"
+
+namespace py = pybind11;
+
+namespace atrous {
+namespace {
+
+using FloatArray = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using ByteArray = py::array_t<std::uint8_t, py::array::c_style>;
+
+Normalization normalization_from(const std::string& name) {
+    if (name == "none") return Normalization::none;
+    if (name == "before") return Normalization::before;
+    if (name == "after") return Normalization::after;
+    if (name == "symmetric") return Normalization::symmetric;
+    throw CrfError("unknown normalization '" + name + "': expected none, before, after or symmetric");
+}
+
+void build_filter(Filter& filter, const FeatureSource& source, const std::string& normalization, int threads) {
+    const Normalization kind = normalization_from(normalization);
+    const py::gil_scoped_release released;
+    filter.build(source, kind, resolve_threads(threads));
+}
+
+void build_bilateral(Filter& filter, const ByteArray& image, std::pair<float, float> sigma_xy_px,
+                     std::array<float, 3> sigma_rgb, const std::string& normalization, int threads) {
+    if (image.ndim() != 3 || image.shape(2) != 3) throw CrfError("the image must be [H, W, 3] uint8");
+    const float sigmas[3] = {sigma_rgb[0], sigma_rgb[1], sigma_rgb[2]};
+    const ColourFeatures source(image.data(), static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1)),
+                                sigma_xy_px.first, sigma_xy_px.second, sigmas);
+    build_filter(filter, source, normalization, threads);
+}
+
+void build_from_features(Filter& filter, const FloatArray& features, const std::string& normalization, int threads) {
+    if (features.ndim() != 2) throw CrfError("features must be [D, N]");
+    const ArrayFeatures source(features.data(), static_cast<int>(features.shape(0)), features.shape(1));
+    build_filter(filter, source, normalization, threads);
+}
+
+/// The planar array [channels, pixels] (any trailing shape), or CrfError.
+const float* planar_data(const MeanField& field, const FloatArray& array) {
+    const bool fits =
+        array.ndim() >= 2 && array.shape(0) == field.channels() && array.size() == field.channels() * field.pixels();
+    if (fits) return array.data();
+    throw CrfError("expected an array of " + std::to_string(field.channels()) + " channels and " +
+                   std::to_string(field.pixels()) + " pixels");
+}
+
+Compatibility compatibility_from(const MeanField& field, const FloatArray& array) {
+    Compatibility compatibility;
+    const auto channels = static_cast<std::size_t>(field.channels());
+    const auto size = static_cast<std::size_t>(array.size());
+    if (array.ndim() == 1 && size == channels) {
+        compatibility.diagonal.assign(array.data(), array.data() + size);
+    } else if (array.ndim() == 2 && size == channels * channels) {
+        compatibility.matrix.assign(array.data(), array.data() + size);
+    } else {
+        throw CrfError("a compatibility is a vector of one value a label or a square matrix");
+    }
+    return compatibility;
+}
+
+/// Runs mean-field steps; Ctrl-C stops between two of them.
+void run_steps(MeanField& field, int steps) {
+    for (int step = 0; step < steps; ++step) {
+        {
+            const py::gil_scoped_release released;
+            field.step();
+        }
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    }
+}
+
+py::array_t<float> marginals_of(const MeanField& field) {
+    py::array_t<float> out({static_cast<py::ssize_t>(field.channels()), static_cast<py::ssize_t>(field.pixels())});
+    float* data = out.mutable_data();
+    const py::gil_scoped_release released;
+    field.read_marginals(data);
+    return out;
+}
+
+py::array_t<std::uint8_t> labels_of(const MeanField& field) {
+    py::array_t<std::uint8_t> out(static_cast<py::ssize_t>(field.pixels()));
+    std::uint8_t* data = out.mutable_data();
+    const py::gil_scoped_release released;
+    field.read_labels(data);
+    return out;
+}
+
+void bind_mean_field(py::module_& module) {
+    using Release = py::call_guard<py::gil_scoped_release>;
+    py::class_<MeanField>(module, "MeanField")
+        .def(py::init([](std::int64_t pixels, int channels, int threads) {
+                 if (pixels < 1 || channels < 1) throw CrfError("a CRF needs at least one pixel and one channel");
+                 return std::make_unique<MeanField>(pixels, channels, resolve_threads(threads));
+             }),
+             py::arg("pixels"), py::arg("channels"), py::arg("threads") = 0)
+        .def(
+            "set_unary",
+            [](MeanField& field, const FloatArray& unary) {
+                const float* data = planar_data(field, unary);
+                const py::gil_scoped_release released;
+                return field.set_unary(data);
+            },
+            py::arg("unary"))
+        .def(
+            "set_unary_from_probabilities",
+            [](MeanField& field, const FloatArray& probabilities, float floor) {
+                const float* data = planar_data(field, probabilities);
+                const py::gil_scoped_release released;
+                return field.set_unary_from_probabilities(data, floor);
+            },
+            py::arg("probabilities"), py::arg("floor"))
+        .def(
+            "add_term",
+            [](MeanField& field, std::shared_ptr<Filter> filter, const FloatArray& compatibility) {
+                field.add_term(std::move(filter), compatibility_from(field, compatibility));
+            },
+            py::arg("filter"), py::arg("compatibility"))
+        .def("start", &MeanField::start, Release())
+        .def("run", &run_steps, py::arg("steps"))
+        .def("marginals", &marginals_of)
+        .def(
+            "set_marginals",
+            [](MeanField& field, const FloatArray& marginals) {
+                const float* data = planar_data(field, marginals);
+                const py::gil_scoped_release released;
+                return field.write_marginals(data);
+            },
+            py::arg("marginals"))
+        .def("labels", &labels_of)
+        .def("kl_divergence", &MeanField::kl_divergence, Release());
+}
+
+}  // namespace
+
+void bind_crf(py::module_& module) {
+    // Looked up when needed: the package that defines the class is still being imported at this point.
+    py::register_exception_translator([](std::exception_ptr failure) {
+        try {
+            if (failure) std::rethrow_exception(failure);
+        } catch (const CrfError& error) {
+            py::set_error(py::module_::import("atrous.errors").attr("CRFError"), error.what());
+        }
+    });
+    py::class_<Filter, std::shared_ptr<Filter>>(module, "Filter")
+        .def(py::init<>())
+        .def(
+            "build_gaussian",
+            [](Filter& filter, int height, int width, std::pair<float, float> sigma_xy_px,
+               const std::string& normalization, int threads) {
+                const PositionFeatures source(height, width, sigma_xy_px.first, sigma_xy_px.second);
+                build_filter(filter, source, normalization, threads);
+            },
+            py::arg("height"), py::arg("width"), py::arg("sigma_xy_px"), py::arg("normalization") = "symmetric",
+            py::arg("threads") = 0)
+        .def("build_bilateral", &build_bilateral, py::arg("image"), py::arg("sigma_xy_px"), py::arg("sigma_rgb"),
+             py::arg("normalization") = "symmetric", py::arg("threads") = 0)
+        .def("build_from_features", &build_from_features, py::arg("features"), py::arg("normalization") = "symmetric",
+             py::arg("threads") = 0)
+        .def_property_readonly("pixels", [](const Filter& filter) { return filter.lattice().pixels(); })
+        .def_property_readonly("vertices", [](const Filter& filter) { return filter.lattice().vertices(); })
+        .def_property_readonly("nbytes", [](const Filter& filter) { return filter.lattice().bytes(); });
+    bind_mean_field(module);
+}
+
+}  // namespace atrous

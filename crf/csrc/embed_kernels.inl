@@ -1,0 +1,113 @@
+// Compiled once per instruction set by embed_kernels.cpp.
+
+#include "lanes.inl"
+
+/// Position on the lattice plane. s_i = √(2/3)·(d+1)/√((i+1)(i+2)); e_j = sm − j·f_{j−1}·s_{j−1} for j = d…1.
+template <int fixed>
+ATROUS_INLINE void elevate(const EmbedTile& tile, int runtime_features, int column, Float8* elevated) {
+    const int d = fixed > 0 ? fixed : runtime_features;
+    const float spread = std::sqrt(2.0f / 3.0f) * static_cast<float>(d + 1);
+    Float8 sum{};
+    for (int j = d; j > 0; --j) {
+        const float scale = 1.0f / std::sqrt(static_cast<float>(j * (j + 1))) * spread;
+        const Float8 scaled = load<Float8>(tile.features[j - 1] + column) * scale;
+        elevated[j] = sum - static_cast<float>(j) * scaled;
+        sum = sum + scaled;
+    }
+    elevated[0] = sum;
+}
+
+/// Nearest point whose coordinates are multiples of d+1, and the order of the distances to it. Moving the point back
+/// onto the plane (coordinate sum 0) shifts the ranks with it.
+template <int fixed>
+ATROUS_INLINE void find_simplex(int runtime_features, const Float8* elevated, Float8* origin, Int8* rank) {
+    const int d = fixed > 0 ? fixed : runtime_features;
+    const float size = static_cast<float>(d + 1);
+    const float inverse_size = 1.0f / size;
+    Int8 excess{};
+    for (int i = 0; i <= d; ++i) {
+        const Float8 nearest = round_even(elevated[i] * inverse_size);
+        origin[i] = nearest * size;
+        excess += __builtin_convertvector(nearest, Int8);
+        rank[i] = Int8{};
+    }
+    for (int i = 0; i < d; ++i) {
+        const Float8 distance = elevated[i] - origin[i];
+        for (int j = i + 1; j <= d; ++j) {
+            const Int8 behind = distance < elevated[j] - origin[j];  // -1 where true
+            rank[i] -= behind;
+            rank[j] += behind + 1;
+        }
+    }
+    const Int8 period = Int8{} + (d + 1);
+    for (int i = 0; i <= d; ++i) {
+        rank[i] += excess;
+        const Int8 below = rank[i] < 0;
+        const Int8 above = rank[i] > d;
+        const Int8 shift = (below & period) - (above & period);
+        rank[i] += shift;
+        origin[i] += __builtin_convertvector(shift, Float8);
+    }
+}
+
+/// Barycentric weights are differences of consecutive ranked distances.
+template <int fixed>
+ATROUS_INLINE void weigh(EmbedTile& tile, int runtime_features, int column, const Float8* elevated,
+                         const Float8* origin, const Int8* rank) {
+    const int d = fixed > 0 ? fixed : runtime_features;
+    const float inverse_size = 1.0f / static_cast<float>(d + 1);
+    Float8 first{};
+    Float8 previous{};
+    for (int r = 0; r <= d; ++r) {
+        Float8 distance{};
+        Int8 axis{};
+        for (int i = 0; i <= d; ++i) {
+            const Int8 here = rank[i] == r;
+            distance = here ? (elevated[i] - origin[i]) * inverse_size : distance;
+            axis |= here & i;
+        }
+        __builtin_memcpy(tile.axis_of_rank[r] + column, &axis, sizeof axis);
+        if (r == 0) {
+            first = distance;
+        } else {
+            store(tile.weights[d - r + 1] + column, previous - distance);
+        }
+        previous = distance;
+    }
+    store(tile.weights[0] + column, previous + (1.0f - first));
+}
+
+template <int fixed>
+static bool embed_features(EmbedTile& tile, int runtime_features, int count, float limit) {
+    const int d = fixed > 0 ? fixed : runtime_features;
+    constexpr int rows = (fixed > 0 ? fixed : kMaxFeatures) + 1;
+    Int8 bad{};
+    for (int column = 0; column < count; column += 8) {
+        Float8 elevated[rows];
+        Float8 origin[rows];
+        Int8 rank[rows];
+        elevate<fixed>(tile, d, column, elevated);
+        for (int i = 0; i <= d; ++i) {
+            // Written so that NaN counts as out of range.
+            bad |= ~((elevated[i] <= splat8(limit)) & (elevated[i] >= splat8(-limit)));
+        }
+        find_simplex<fixed>(d, elevated, origin, rank);
+        weigh<fixed>(tile, d, column, elevated, origin, rank);
+        for (int i = 0; i <= d; ++i) {
+            const Int8 rounded = __builtin_convertvector(origin[i], Int8);
+            __builtin_memcpy(tile.origin[i] + column, &rounded, sizeof rounded);
+        }
+    }
+    for (int lane = 0; lane < 8; ++lane) {
+        if (bad[lane] != 0) return false;
+    }
+    return true;
+}
+
+static bool embed(EmbedTile& tile, int features, int count, float limit) {
+    if (features == 5) return embed_features<5>(tile, features, count, limit);
+    if (features == 2) return embed_features<2>(tile, features, count, limit);
+    return embed_features<0>(tile, features, count, limit);
+}
+
+static constexpr EmbedKernels kEmbedKernels{embed};

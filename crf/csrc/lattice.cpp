@@ -1,0 +1,73 @@
+#include "lattice.hpp"
+
+#include <string>
+
+#include "error.hpp"
+#include "lattice_builder.hpp"
+#include "parallel.hpp"
+
+namespace atrous {
+
+struct Lattice::Workspace {
+    LatticeBuilder<1> narrow;
+    LatticeBuilder<2> wide;
+    LatticeBuilder<8> widest;
+};
+
+Lattice::Lattice() : workspace_(std::make_unique<Workspace>()) {}
+Lattice::~Lattice() = default;
+
+void Lattice::build(const FeatureSource& source, int threads) {
+    const int features = source.features();
+    if (features < 1 || features > kMaxFeatures) {
+        throw CrfError("a lattice takes 1 to " + std::to_string(kMaxFeatures) + " features a pixel, got " +
+                       std::to_string(features));
+    }
+    if (source.pixels() < 1) throw CrfError("a lattice needs at least one pixel");
+    if (source.pixels() > INT32_MAX / (features + 1)) {
+        throw CrfError(std::to_string(source.pixels()) + " pixels of " + std::to_string(features) +
+                       " features exceed the 2^31 lattice entries that 32-bit indices address; split the image");
+    }
+    // Twelve bits a coordinate are enough for most photos and keep the table small; the wide layout is for the rest.
+    if (features <= 4 && workspace_->narrow.build(*this, source, 16, threads)) return;
+    if (features == 5 && workspace_->narrow.build(*this, source, 12, threads)) return;
+    if (features > 4 && features <= 8 && workspace_->wide.build(*this, source, 16, threads)) return;
+    if (features > 8 && workspace_->widest.build(*this, source, 16, threads)) return;
+    pixels_ = 0;  // so that a filter built half cannot be used by mistake
+    throw CrfError(
+        "lattice coordinates are not finite or exceed 16 bits: a standard deviation is too small for the range of its "
+        "feature; use a larger sigma");
+}
+
+std::size_t Lattice::bytes() const {
+    std::size_t total = pixel_vertices_.capacity_bytes() + pixel_weights_.capacity_bytes() +
+                        first_entry_.capacity_bytes() + entries_.capacity_bytes();
+    for (const Axis& axis : axes_) total += axis.sequence.capacity_bytes();
+    return total;
+}
+
+void Lattice::scale_weights(const float* before, const float* after, int threads) {
+    parallel_ranges(pixels_, 16384, threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t pixel = begin; pixel < end; ++pixel) {
+            for (int j = 0; j < corners_; ++j) pixel_weights_[pixel * corners_ + j] *= after[pixel];
+        }
+    });
+    parallel_ranges(pixels_ * corners_, 65536, threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) entries_[i].weight *= before[entries_[i].pixel];
+    });
+}
+
+void Lattice::splat_and_blur(const float* rows, int stride, float* values, int threads) const {
+    const FilterKernels& kernels = filter_kernels();
+    parallel_pieces(static_cast<std::int64_t>(splat_begins_.size()) - 1, threads, [&](std::int64_t piece) {
+        kernels.splat(first_entry_.data(), entries_.data(), rows, stride, splat_begins_[piece],
+                      splat_begins_[piece + 1], values);
+    });
+    for (const Axis& axis : axes_) {
+        parallel_pieces(static_cast<std::int64_t>(axis.piece_begins.size()) - 1, threads, [&](std::int64_t piece) {
+            kernels.blur(axis.sequence.data(), axis.piece_begins[piece], axis.piece_begins[piece + 1], stride, values);
+        });
+    }
+}
+
+}  // namespace atrous

@@ -1,0 +1,78 @@
+// Lattice coordinates packed into machine words. All fields stay in range (the embedding is checked first), so moving
+// a point is one addition a word, and fields never carry into each other.
+#pragma once
+
+#include <cstdint>
+
+namespace atrous {
+
+/// d coordinates of `bits` bits each, biased to be non-negative; the coordinate d is redundant (the sum is 0).
+template <int words>
+struct VertexKey {
+    std::uint64_t word[words];
+
+    friend bool operator==(const VertexKey& a, const VertexKey& b) {
+        std::uint64_t difference = 0;
+        for (int w = 0; w < words; ++w) difference |= a.word[w] ^ b.word[w];
+        return difference == 0;
+    }
+    friend VertexKey operator+(VertexKey a, const VertexKey& b) {
+        for (int w = 0; w < words; ++w) a.word[w] += b.word[w];
+        return a;
+    }
+    /// Bits that spread over the whole word; tables use the top ones.
+    std::uint64_t hash() const {
+        std::uint64_t mixed = word[0] * 0x9E3779B97F4A7C15u;
+        for (int w = 1; w < words; ++w) mixed = ((mixed ^ (mixed >> 32)) + word[w]) * 0x9E3779B97F4A7C15u;
+        return mixed ^ (mixed >> 29);
+    }
+};
+
+/// How the coordinates of one lattice are packed, and the steps between its points.
+template <int words>
+class KeyLayout {
+  public:
+    using Key = VertexKey<words>;
+
+    KeyLayout(int features, int bits) : features_(features), bits_(bits), per_word_(64 / bits) {}
+
+    /// Coordinates that any lattice point, and each of its neighbours, may have: the room left by two moves.
+    float limit() const { return static_cast<float>((1 << (bits_ - 1)) - 1 - 3 * (features_ + 1)); }
+
+    /// 1 in the field of coordinate `axis`; nothing for the redundant one.
+    Key unit(int axis) const {
+        Key key{};
+        if (axis < features_) key.word[axis / per_word_] = std::uint64_t{1} << (axis % per_word_ * bits_);
+        return key;
+    }
+
+    /// The packed point whose coordinate i is coordinates[i · stride].
+    Key pack(const std::int32_t* coordinates, int stride) const {
+        Key key{};
+        const std::int32_t bias = 1 << (bits_ - 1);
+        for (int i = 0; i < features_; ++i) {
+            const auto field = static_cast<std::uint64_t>(coordinates[i * stride] + bias);
+            key.word[i / per_word_] |= field << (i % per_word_ * bits_);
+        }
+        return key;
+    }
+
+    /// The move to the next point along `axis`: +1 on every coordinate, −d on its own. It also leads from the vertex of
+    /// remainder k of a simplex to that of remainder k+1, along the axis of rank d−k.
+    Key step(int axis) const {
+        Key key{};
+        for (int i = 0; i < features_; ++i) {
+            const auto times = i == axis ? -static_cast<std::int64_t>(features_) : 1;
+            const Key one = unit(i);
+            for (int w = 0; w < words; ++w) key.word[w] += one.word[w] * static_cast<std::uint64_t>(times);
+        }
+        return key;
+    }
+
+  private:
+    int features_;
+    int bits_;
+    int per_word_;
+};
+
+}  // namespace atrous

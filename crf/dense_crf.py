@@ -1,0 +1,164 @@
+"""Refinement of class probabilities by a fully connected CRF, on the CPU."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .. import _native
+from ..errors import CRFError, ShapeError
+from .arrays import class_maps, not_finite
+from .params import CRFParams
+
+_PROBABILITY_FLOOR = 1e-5
+"""−log of this is the largest unary energy; the customary value (pydensecrf's `unary_from_softmax`)."""
+
+_BILATERAL_CORNERS = 6
+_GAUSSIAN_CORNERS = 3
+_BYTES_PER_CORNER = 28
+"""Lattice index (4) and weight (4) of a pixel's corner, sorted entry (8), packed key (8), neighbour links (4)."""
+
+
+class DenseCRF:
+    """Mean-field inference in a dense CRF with a bilateral and a Gaussian kernel (Krähenbühl & Koltun 2011).
+
+    Buffers and the Gaussian lattice are kept between calls of one size. An instance may be shared by threads, which
+    then take turns; separate instances run in parallel.
+
+    Args:
+        params: weights and standard deviations of the kernels.
+        iterations: mean-field updates; 0 gives softmax(−unary).
+        threads: CPU threads; 0 uses all cores. Results have the same bits for any number.
+
+    Raises:
+        CRFError: `iterations` or `threads` is negative.
+    """
+
+    def __init__(self, params: CRFParams | None = None, *, iterations: int = 10, threads: int = 0) -> None:
+        for name, value in (("iterations", iterations), ("threads", threads)):
+            if value < 0:
+                raise CRFError(f"{name} must be 0 or more, got {value}")
+        self.params = params if params is not None else CRFParams.deeplab_v2_resnet()
+        self.iterations = iterations
+        self.threads = threads
+        self._lock = threading.Lock()
+        self._size: tuple[int, int, int] | None = None
+        self._field: _native.MeanField | None = None
+        self._bilateral = _native.Filter()
+
+    def __call__(self, probabilities: ArrayLike, image: ArrayLike) -> NDArray[np.float32]:
+        """Refined class probabilities.
+
+        Args:
+            probabilities: [C, H, W] floating point in [0, 1]; clipped to [1e-5, 1] before the logarithm.
+            image: [H, W, 3] uint8 RGB.
+
+        Returns:
+            Marginals [C, H, W] float32; they sum to 1 over the classes.
+
+        Raises:
+            ShapeError: shapes, dtypes or values do not fit.
+            CRFError: the image needs more memory than there is, or a sigma is too small for its size.
+        """
+        with self._lock:
+            field, shape = self._infer(probabilities, image)
+            return field.marginals().reshape(shape)
+
+    def labels(self, probabilities: ArrayLike, image: ArrayLike) -> NDArray[np.uint8]:
+        """The most probable class of each pixel after refinement; of equals, the lowest.
+
+        Args:
+            probabilities: as for a call.
+            image: as for a call.
+
+        Returns:
+            Labels [H, W] uint8.
+
+        Raises:
+            ShapeError: shapes, dtypes or values do not fit.
+            CRFError: the image needs more memory than there is, or a sigma is too small for its size.
+        """
+        with self._lock:
+            field, shape = self._infer(probabilities, image)
+            return field.labels().reshape(shape[1:])
+
+    def _infer(self, probabilities: ArrayLike, image: ArrayLike) -> tuple[_native.MeanField, tuple[int, int, int]]:
+        unchecked = class_maps(probabilities, "probabilities")
+        classes, height, width = shape = unchecked.shape
+        _check_memory(classes, height, width)
+        pixels = _checked_image(image, height, width)
+        maps = np.ascontiguousarray(unchecked, dtype=np.float32)
+        if maps.min() < 0 or maps.max() > 1 + 1e-3:
+            actual = f"{maps.min():g} to {maps.max():g}"
+            raise ShapeError(
+                f"probabilities must lie in [0, 1], got {actual}; apply softmax to logits first",
+                expected="values in [0, 1]",
+                actual=actual,
+            )
+        field = self._field if self._field is not None and self._size == shape else self._allocate(shape)
+        if self.iterations > 0 and self.params.bilateral_weight != 0:
+            sigma_xy_px = (self.params.bilateral_sigma_xy_px,) * 2
+            sigma_rgb = (self.params.bilateral_sigma_rgb,) * 3
+            self._bilateral.build_bilateral(pixels, sigma_xy_px, sigma_rgb, threads=self.threads)
+        if not field.set_unary_from_probabilities(maps, _PROBABILITY_FLOOR):
+            raise not_finite(maps, "probabilities")
+        field.start()
+        field.run(self.iterations)
+        return field, shape
+
+    def _allocate(self, shape: tuple[int, int, int]) -> _native.MeanField:
+        """Makes the buffers for maps of `shape` [C, H, W] and the Gaussian lattice, which depends on nothing else."""
+        self._field = None  # free the old buffers before the new ones are made
+        self._bilateral = _native.Filter()
+        classes, height, width = shape
+        field = _native.MeanField(height * width, classes, self.threads)
+        if self.params.gaussian_weight != 0:
+            gaussian = _native.Filter()
+            gaussian.build_gaussian(height, width, (self.params.gaussian_sigma_xy_px,) * 2, threads=self.threads)
+            field.add_term(gaussian, _potts(classes, self.params.gaussian_weight))
+        if self.params.bilateral_weight != 0:
+            field.add_term(self._bilateral, _potts(classes, self.params.bilateral_weight))
+        self._field, self._size = field, shape
+        return field
+
+
+def _potts(classes: int, weight: float) -> NDArray[np.float32]:
+    """Potts compatibility: labels that agree are rewarded by `weight`."""
+    return np.full(classes, -weight, dtype=np.float32)
+
+
+def _checked_image(image: ArrayLike, height: int, width: int) -> NDArray[np.uint8]:
+    """The image as C-contiguous [height, width, 3] uint8, or a ShapeError."""
+    array = np.asarray(image)
+    expected = f"uint8 RGB [{height}, {width}, 3]"
+    actual = f"{array.dtype} {list(array.shape)}"
+    problem = ""
+    if array.ndim != 3 or array.shape[2] != 3:
+        problem = "has the wrong shape; convert it to RGB"
+    elif array.dtype != np.uint8:
+        problem = "has the wrong dtype; the colour sigma is in units of 0…255"
+    elif array.shape[:2] == (width, height) != (height, width):
+        problem = "has width and height swapped with respect to the probabilities"
+    elif array.shape[:2] != (height, width):
+        problem = "differs in size from the probabilities"
+    if problem:
+        raise ShapeError(f"the image {problem}: expected {expected}, got {actual}", expected=expected, actual=actual)
+    return np.ascontiguousarray(array)
+
+
+def _check_memory(classes: int, height: int, width: int) -> None:
+    """Raises CRFError when inference on maps of this size would exceed what 32-bit indices or this machine hold."""
+    row_bytes = 4 * (classes if classes == 1 else max(4, -(-classes // 8) * 8))
+    # Unaries, marginals, output, and values of about as many vertices as pixels in each of the two lattices.
+    estimate = height * width * (5 * row_bytes + _BYTES_PER_CORNER * (_BILATERAL_CORNERS + _GAUSSIAN_CORNERS))
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    too_many = height * width * _BILATERAL_CORNERS >= 2**31
+    if too_many or estimate > available:
+        raise CRFError(
+            f"a dense CRF of {classes} classes on {height}×{width} pixels needs about {estimate / 2**30:.1f} GiB; this "
+            f"machine has {available / 2**30:.1f} GiB and the limit is {2**31 // _BILATERAL_CORNERS / 1e6:.0f} million "
+            "pixels. Refine a smaller image or tiles of it"
+        )

@@ -1,0 +1,127 @@
+// Python face of the image kernels. Values and messages for people are checked by the Python layer; shapes are checked
+// here as far as memory safety needs it.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <utility>
+
+#include "crf/csrc/filter_kernels.hpp"
+#include "crf/csrc/parallel.hpp"
+#include "image.hpp"
+#include "resample.hpp"
+
+namespace py = pybind11;
+
+namespace atrous {
+namespace {
+
+using FloatArray = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using ByteArray = py::array_t<std::uint8_t, py::array::c_style>;
+using Size = std::pair<int, int>;
+
+ResampleShape shape_of(const FloatArray& logits, Size full, Size out, bool align_corners) {
+    if (logits.ndim() != 3 || logits.size() == 0 || logits.shape(0) > kMaxLabels) {
+        throw py::value_error("logits must be [C, h, w] with 1 to 256 channels");
+    }
+    if (out.first < 1 || out.second < 1 || out.first > full.first || out.second > full.second) {
+        throw py::value_error("the wanted part must lie inside the full size");
+    }
+    return {static_cast<int>(logits.shape(0)),
+            static_cast<int>(logits.shape(1)),
+            static_cast<int>(logits.shape(2)),
+            full.first,
+            full.second,
+            out.first,
+            out.second,
+            align_corners};
+}
+
+py::array_t<std::uint8_t> upsample_labels(const FloatArray& logits, Size full, Size out, bool align_corners,
+                                          int threads) {
+    const ResampleShape shape = shape_of(logits, full, out, align_corners);
+    py::array_t<std::uint8_t> labels({out.first, out.second});
+    const float* source = logits.data();
+    std::uint8_t* target = labels.mutable_data();
+    const py::gil_scoped_release released;
+    resample_labels(source, shape, resolve_threads(threads), target);
+    return labels;
+}
+
+template <void (*resample)(const float*, const ResampleShape&, int, float*)>
+py::array_t<float> upsample_maps(const FloatArray& logits, Size full, Size out, bool align_corners, int threads) {
+    const ResampleShape shape = shape_of(logits, full, out, align_corners);
+    py::array_t<float> maps({shape.channels, out.first, out.second});
+    const float* source = logits.data();
+    float* target = maps.mutable_data();
+    const py::gil_scoped_release released;
+    resample(source, shape, resolve_threads(threads), target);
+    return maps;
+}
+
+py::array_t<float> normalize(const py::array_t<std::uint8_t>& image, std::array<float, 3> mean,
+                             std::array<float, 3> std, bool swap_rgb, int out_height, int out_width,
+                             std::array<float, 3> pad_value, int threads) {
+    if (image.ndim() != 3 || image.shape(2) != 3 || image.strides(2) != 1 || image.strides(1) != 3) {
+        throw py::value_error("the image must be [H, W, 3] uint8 with packed pixels");
+    }
+    const auto height = static_cast<int>(image.shape(0));
+    const auto width = static_cast<int>(image.shape(1));
+    if (out_height < height || out_width < width) throw py::value_error("the output is smaller than the image");
+    const NormalizeOptions options{mean, std, swap_rgb, pad_value, out_height, out_width};
+    py::array_t<float> out({3, out_height, out_width});
+    const std::uint8_t* source = image.data();
+    const auto row_bytes = static_cast<std::int64_t>(image.strides(0));
+    float* target = out.mutable_data();
+    const py::gil_scoped_release released;
+    normalize_image(source, height, width, row_bytes, options, resolve_threads(threads), target);
+    return out;
+}
+
+py::array_t<std::uint8_t> overlay_labels(const ByteArray& image, const ByteArray& labels, const ByteArray& palette,
+                                         float alpha, int threads) {
+    if (image.ndim() != 3 || image.shape(2) != 3 || labels.ndim() != 2 || labels.shape(0) != image.shape(0) ||
+        labels.shape(1) != image.shape(1)) {
+        throw py::value_error("the image must be [H, W, 3] uint8 and the labels [H, W] uint8");
+    }
+    if (palette.ndim() != 2 || palette.shape(0) != 256 || palette.shape(1) != 3) {
+        throw py::value_error("the palette must be [256, 3] uint8");
+    }
+    if (!(alpha >= 0.0f && alpha <= 1.0f)) throw py::value_error("alpha must lie in [0, 1]");
+    py::array_t<std::uint8_t> out({image.shape(0), image.shape(1), image.shape(2)});
+    const std::uint8_t* pixels = image.data();
+    const std::uint8_t* classes = labels.data();
+    const std::uint8_t* colours = palette.data();
+    std::uint8_t* target = out.mutable_data();
+    const auto count = static_cast<std::int64_t>(labels.size());
+    const py::gil_scoped_release released;
+    overlay(pixels, classes, colours, count, alpha, resolve_threads(threads), target);
+    return out;
+}
+
+bool all_finite(const FloatArray& values) {
+    const float* data = values.data();
+    const auto count = static_cast<std::int64_t>(values.size());
+    const py::gil_scoped_release released;
+    return filter_kernels().all_finite(data, count);
+}
+
+}  // namespace
+
+void bind_runtime(py::module_& module) {
+    module.def("upsample_labels", &upsample_labels, py::arg("logits"), py::arg("full_size"), py::arg("out_size"),
+               py::arg("align_corners"), py::arg("threads") = 0);
+    module.def("upsample_logits", &upsample_maps<resample_logits>, py::arg("logits"), py::arg("full_size"),
+               py::arg("out_size"), py::arg("align_corners"), py::arg("threads") = 0);
+    module.def("upsample_probabilities", &upsample_maps<resample_probabilities>, py::arg("logits"),
+               py::arg("full_size"), py::arg("out_size"), py::arg("align_corners"), py::arg("threads") = 0);
+    module.def("normalize_image", &normalize, py::arg("image"), py::arg("mean"), py::arg("std"), py::arg("swap_rgb"),
+               py::arg("out_height"), py::arg("out_width"), py::arg("pad_value"), py::arg("threads") = 0);
+    module.def("overlay", &overlay_labels, py::arg("image"), py::arg("labels"), py::arg("palette"), py::arg("alpha"),
+               py::arg("threads") = 0);
+    module.def("all_finite", &all_finite, py::arg("values"), "True when no value is NaN or infinite.");
+}
+
+}  // namespace atrous
