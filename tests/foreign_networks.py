@@ -118,7 +118,7 @@ def torchvision_resnet(depth):
     return forward
 
 
-# arXiv 1905.02244, table 1: kernel, hidden, out, squeeze-excite channels, hard-swish, stride; C4 atrous as in torchvision.
+# arXiv 1905.02244, table 1: kernel, hidden, out, squeeze-excite channels, hard-swish, stride, rate (torchvision).
 MOBILENET_V3 = (
     (3, 16, 16, 0, False, 1, 1),
     (3, 64, 24, 0, False, 2, 1),

@@ -88,7 +88,6 @@ def test_computes_what_the_original_computes(case):
     report = load_into(model, net.state)
     assert report.loaded + len(report.dropped) == len(net.state)
     actual = model(image)
-    print("REL", case, ((actual - expected).abs().max() / expected.abs().max()).item())
     assert actual.shape == expected.shape
     assert (actual - expected).abs().max() <= ADAPTER_RELATIVE * expected.abs().max()
 

@@ -1,0 +1,170 @@
+"""Every architecture: sizes, strides, rates and parameters, without computing anything (meta device)."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import pytest
+import torch
+from torch import nn
+
+from atrous.errors import ExportError
+from atrous.exporter.models import ARCHITECTURES, create_model
+
+# 21 classes. The DeepLabv3 counts plus the auxiliary heads are torchvision's documented ones: see test_adapters.py.
+PARAMETERS = {
+    "deeplab_largefov_vgg16": 20_505_429,
+    "deeplab_aspp_s_vgg16": 37_877_652,
+    "deeplab_aspp_l_vgg16": 37_877_652,
+    "deeplabv2_resnet101": 44_048_532,
+    "deeplabv3_resnet50": 39_638_869,
+    "deeplabv3_resnet101": 58_630_997,
+    "deeplabv3_resnet50_smp": 39_638_869,
+    "deeplabv3_resnet101_smp": 58_630_997,
+    "deeplabv3_mobilenet_v2": 12_653_077,
+    "deeplabv3_mobilenet_v3_large": 11_025_477,
+    "deeplabv3plus_resnet50": 26_682_725,
+    "deeplabv3plus_resnet101": 45_674_853,
+    "deeplabv3plus_mobilenet_v2": 4_383_653,
+    "deeplabv3plus_efficientnet_lite0": 3_774_277,
+}
+
+# (rate, number of spatial convolutions in a row that have it), in order of definition.
+_VGG_TRUNK = [(1, 10), (2, 3)]
+RATES = {
+    ("deeplab_largefov_vgg16", 8): [*_VGG_TRUNK, (12, 1)],
+    ("deeplab_aspp_s_vgg16", 8): [(1, 10), (2, 4), (4, 1), (8, 1), (12, 1)],
+    ("deeplab_aspp_l_vgg16", 8): [*_VGG_TRUNK, (6, 1), (12, 1), (18, 1), (24, 1)],
+    ("deeplabv2_resnet101", 8): [(1, 8), (2, 23), (4, 3), (6, 1), (12, 1), (18, 1), (24, 1)],
+    ("deeplabv3_resnet50", 8): [(1, 9), (2, 6), (4, 2), (12, 1), (24, 1), (36, 1), (1, 1)],
+    ("deeplabv3_resnet50", 16): [(1, 15), (2, 2), (6, 1), (12, 1), (18, 1), (1, 1)],
+    ("deeplabv3_resnet101", 8): [(1, 9), (2, 23), (4, 2), (12, 1), (24, 1), (36, 1), (1, 1)],
+    ("deeplabv3_resnet101", 16): [(1, 32), (2, 2), (6, 1), (12, 1), (18, 1), (1, 1)],
+    ("deeplabv3_resnet50_smp", 8): [(1, 8), (2, 6), (4, 3), (12, 1), (24, 1), (36, 1), (1, 1)],
+    ("deeplabv3_resnet50_smp", 16): [(1, 14), (2, 3), (12, 1), (24, 1), (36, 1), (1, 1)],
+    ("deeplabv3_resnet101_smp", 8): [(1, 8), (2, 23), (4, 3), (12, 1), (24, 1), (36, 1), (1, 1)],
+    ("deeplabv3_resnet101_smp", 16): [(1, 31), (2, 3), (12, 1), (24, 1), (36, 1), (1, 1)],
+    ("deeplabv3_mobilenet_v2", 8): [(1, 7), (2, 7), (4, 4), (12, 1), (24, 1), (36, 1), (1, 1)],
+    ("deeplabv3_mobilenet_v2", 16): [(1, 14), (2, 4), (12, 1), (24, 1), (36, 1), (1, 1)],
+    ("deeplabv3_mobilenet_v3_large", 16): [(1, 13), (2, 3), (12, 1), (24, 1), (36, 1), (1, 1)],
+    ("deeplabv3_mobilenet_v3_large", 8): [(1, 7), (2, 6), (4, 3), (24, 1), (48, 1), (72, 1), (1, 1)],
+    ("deeplabv3plus_resnet50", 16): [(1, 14), (2, 3), (12, 1), (24, 1), (36, 1), (1, 2)],
+    ("deeplabv3plus_resnet50", 8): [(1, 8), (2, 6), (4, 3), (12, 1), (24, 1), (36, 1), (1, 2)],
+    ("deeplabv3plus_resnet101", 16): [(1, 31), (2, 3), (12, 1), (24, 1), (36, 1), (1, 2)],
+    ("deeplabv3plus_resnet101", 8): [(1, 8), (2, 23), (4, 3), (12, 1), (24, 1), (36, 1), (1, 2)],
+    ("deeplabv3plus_mobilenet_v2", 16): [(1, 14), (2, 4), (12, 1), (24, 1), (36, 1), (1, 2)],
+    ("deeplabv3plus_mobilenet_v2", 8): [(1, 7), (2, 7), (4, 4), (12, 1), (24, 1), (36, 1), (1, 2)],
+    ("deeplabv3plus_efficientnet_lite0", 16): [(1, 13), (2, 4), (6, 1), (12, 1), (18, 1), (1, 2)],
+    ("deeplabv3plus_efficientnet_lite0", 8): [(1, 7), (2, 6), (4, 4), (12, 1), (24, 1), (36, 1), (1, 2)],
+}
+
+SIZES = [(64, 96), (65, 97), (127, 63), (1, 1)]
+EVERY = [(name, stride) for name, entry in ARCHITECTURES.items() for stride in entry.output_strides]
+
+
+def build(name, output_stride=None, num_classes=21):
+    with torch.device("meta"):
+        return create_model(name, num_classes=num_classes, output_stride=output_stride).eval()
+
+
+def expected_length(length, name, logits_stride):
+    """Halve as the layers do: strided convolutions round up, Caffe's pools go to the next sample past the edge."""
+    if "vgg16" in name:
+        halvings = ["pool"] * 3
+    elif name == "deeplabv2_resnet101":
+        halvings = ["conv", "pool", "conv"]
+    else:
+        halvings = ["conv"] * (logits_stride.bit_length() - 1)
+    for kind in halvings:
+        length = length // 2 + 1 if kind == "pool" and length > 1 else (length + 1) // 2
+    return length
+
+
+def test_the_tables_cover_the_registry():
+    assert set(PARAMETERS) == set(ARCHITECTURES)
+    assert set(RATES) == set(EVERY)
+    assert all(name == entry.name for name, entry in ARCHITECTURES.items())
+
+
+@pytest.mark.parametrize(("name", "output_stride"), EVERY)
+def test_output_shape_follows_from_the_stride(name, output_stride):
+    model = build(name, output_stride)
+    stride = ARCHITECTURES[name].logits_stride(output_stride)
+    for height, width in SIZES:
+        logits = model(torch.empty(2, 3, height, width, device="meta"))
+        expected = (2, 21, expected_length(height, name, stride), expected_length(width, name, stride))
+        assert logits.shape == expected, (height, width)
+
+
+@pytest.mark.parametrize(("name", "output_stride"), EVERY)
+def test_size_multiple_leaves_no_remainder(name, output_stride):
+    entry = ARCHITECTURES[name]
+    stride, multiple = entry.logits_stride(output_stride), entry.size_multiple(output_stride)
+    assert multiple == output_stride
+    # With aligned corners the first and last logits lie on the first and last pixels: (h − 1) · stride = H − 1.
+    length = 4 * multiple + (1 if entry.align_corners else 0)
+    logits = build(name, output_stride)(torch.empty(1, 3, length, length, device="meta"))
+    covered = (logits.shape[2] - 1) * stride + 1 if entry.align_corners else logits.shape[2] * stride
+    # Caffe's pools give one sample more than H / 8 at sizes that are upsampled with half-pixel centres.
+    surplus = stride if name == "deeplabv2_resnet101" else 0
+    assert covered == length + surplus
+
+
+@pytest.mark.parametrize(("name", "output_stride"), EVERY)
+def test_rates_of_every_spatial_convolution(name, output_stride):
+    convolutions = [module for module in build(name, output_stride).modules() if isinstance(module, nn.Conv2d)]
+    spatial = [conv for conv in convolutions if conv.kernel_size != (1, 1)]
+    assert all(conv.dilation[0] == conv.dilation[1] for conv in spatial)
+    runs = [(rate, len(list(run))) for rate, run in groupby(conv.dilation[0] for conv in spatial)]
+    assert runs == RATES[name, output_stride]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_atrous_convolutions_keep_the_size(name):
+    for module in build(name).modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.padding == tuple(
+                rate * (kernel // 2) for rate, kernel in zip(module.dilation, module.kernel_size, strict=True)
+            )
+            assert module.stride == (1, 1) or module.dilation == (1, 1)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_parameters(name):
+    model = build(name)
+    assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_output_stride_changes_no_weight(name):
+    shapes = [
+        {key: value.shape for key, value in build(name, stride).state_dict().items()}
+        for stride in ARCHITECTURES[name].output_strides
+    ]
+    assert all(each == shapes[0] for each in shapes)
+
+
+def test_the_default_output_stride_is_the_first():
+    assert ARCHITECTURES["deeplabv3_resnet50"].default_output_stride == 8
+    logits = build("deeplabv3_resnet50", num_classes=2)(torch.empty(1, 3, 64, 64, device="meta"))
+    assert logits.shape == (1, 2, 8, 8)
+
+
+def test_an_unknown_name_suggests_the_closest_and_lists_all():
+    with pytest.raises(ExportError, match="Did you mean 'deeplabv3plus_resnet50'") as caught:
+        create_model("deeplabv3plus-resnet50", num_classes=21)
+    assert all(name in str(caught.value) for name in ARCHITECTURES)
+    with pytest.raises(ExportError, match=r"unknown architecture 'zzz'\. Known: "):
+        create_model("zzz", num_classes=21)
+
+
+def test_an_unsupported_output_stride_names_those_that_are():
+    with pytest.raises(ExportError, match="deeplabv3_resnet50 has output stride 8 or 16; got 32"):
+        create_model("deeplabv3_resnet50", num_classes=21, output_stride=32)
+    with pytest.raises(ExportError, match="deeplabv2_resnet101 has output stride 8; got 16"):
+        create_model("deeplabv2_resnet101", num_classes=21, output_stride=16)
+
+
+def test_no_class_is_an_error():
+    with pytest.raises(ExportError, match="at least one class; got num_classes=0"):
+        create_model("deeplabv3_resnet50", num_classes=0)
