@@ -22,7 +22,7 @@ CRF_LATTICE_ABS: Final = 1e-5
 #: Measured: mean 8.2e-4, 99.86 % of labels equal, 4 classes at 24×30, 5 iterations.
 CRF_EXACT_MEAN_ABS: Final = 2e-3
 
-#: Marginals of one pixel, summed in float32 over up to 256 classes: |sum − 1|. Measured: SUMERR.
+#: Marginals of one pixel, summed in float32 over up to 256 classes: |sum − 1|. Measured: 7.2e-7.
 CRF_SUM_ABS: Final = 1e-5
 
 #: Bilinear upsampling against torch, logits of magnitude up to 20: max |difference|. Measured: 3.8e-6, 65² to 513².
