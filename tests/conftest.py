@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from tiny_graphs import color_layers, local_layers, make_bundle
+
+from atrous.bundle import Bundle
+from atrous.exporter.description import DynamicSize
 
 # No deadline: a busy machine is not a bug. Derandomized: a failure in CI is the same failure on a desk.
 settings.register_profile(
@@ -17,3 +21,17 @@ settings.load_profile("atrous")
 def rng() -> np.random.Generator:
     """A generator that starts from the same seed in every test."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A random network of 5 classes and stride 8 for 32×32 to 128×128; read-only: copy it before changing it."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.atrous"
+    return make_bundle(path, local_layers(5), sizes=DynamicSize((32, 32), (64, 96), (128, 128), multiple=8))
+
+
+@pytest.fixture(scope="session")
+def color_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Every 8th pixel is its own logits: class 0 is red, 1 green, 2 blue; for 16×16 to 256×256. Read-only."""
+    path = tmp_path_factory.mktemp("color") / "color.atrous"
+    return make_bundle(path, color_layers(8), sizes=DynamicSize((16, 16), (64, 64), (256, 256), multiple=8))

@@ -1,0 +1,105 @@
+"""Small ONNX graphs with known answers, made in milliseconds, and bundles of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from atrous.bundle import Bundle
+from atrous.exporter.description import DynamicSize, Preprocessing
+from atrous.exporter.normalization import Normalization
+from atrous.exporter.pack import pack
+from atrous.manifest import ResizePolicy, Size
+
+#: `logits == pixels`: what enters the graph is what leaves it.
+PLAIN = Normalization(color_order="RGB", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), scale=1.0)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """One convolution: weight [out, in, k, k] float32, padded so that only the stride changes the size."""
+
+    weight: NDArray[np.float32]
+    stride: int = 1
+    dilation: int = 1
+    relu: bool = False
+
+
+def color_layers(stride: int) -> list[Conv]:
+    """Logits = every `stride`-th pixel: class 0, 1 or 2 is the channel that is largest there."""
+    return [Conv(np.eye(3, dtype=np.float32)[:, :, None, None], stride=stride)]
+
+
+def local_layers(classes: int, *, halvings: int = 3, dilation: int = 1) -> list[Conv]:
+    """A random network of stride 2^halvings; beyond its strided layers it sees `dilation` cells to each side."""
+    rng = np.random.default_rng(1)
+    channels = 8
+
+    def weight(outputs: int, inputs: int, size: int) -> NDArray[np.float32]:
+        return (rng.standard_normal((outputs, inputs, size, size)) / np.sqrt(inputs * size**2)).astype(np.float32)
+
+    layers = [Conv(weight(channels, 3 if i == 0 else channels, 3), stride=2, relu=True) for i in range(halvings)]
+    context = Conv(weight(channels, channels, 3), dilation=dilation, relu=True)
+    head = weight(classes, channels, 1)
+    return [*layers, context, Conv(head - head.mean(axis=1, keepdims=True))]
+
+
+def save_graph(path: Path, layers: Sequence[Conv], *, size: Size | None = None) -> Path:
+    """Write the layers as an ONNX file: [1, 3, *size], or any [N, 3, H, W] where `size` is None."""
+    nodes, tensors, value = [], [], "image"
+    for index, layer in enumerate(layers):
+        tensors.append(numpy_helper.from_array(layer.weight, f"w{index}"))
+        padding = layer.dilation * (layer.weight.shape[2] // 2)
+        nodes.append(
+            helper.make_node(
+                "Conv",
+                [value, f"w{index}"],
+                [f"c{index}"],
+                strides=[layer.stride] * 2,
+                dilations=[layer.dilation] * 2,
+                pads=[padding] * 4,
+            )
+        )
+        value = f"c{index}"
+        if layer.relu:
+            nodes.append(helper.make_node("Relu", [value], [f"r{index}"]))
+            value = f"r{index}"
+    shape = ["N", 3, "H", "W"] if size is None else [1, 3, *size]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(value, TensorProto.FLOAT, ["N", len(layers[-1].weight), "h", "w"])],
+        tensors,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, path)
+    return path
+
+
+def make_bundle(
+    path: Path,
+    layers: Sequence[Conv],
+    *,
+    fixed: Size | None = None,
+    sizes: DynamicSize | None = None,
+    normalization: Normalization = PLAIN,
+    resize: ResizePolicy = "none",
+    align_corners: bool = False,
+) -> Bundle:
+    """Pack the layers, through the real `pack`, as `path`; `fixed` or `sizes` says what the graph takes."""
+    graph = save_graph(path.with_suffix(".onnx"), layers, size=fixed)
+    return pack(
+        graph,
+        path,
+        classes=[f"class {index}" for index in range(len(layers[-1].weight))],
+        size=sizes,
+        preprocessing=Preprocessing(normalization, resize),
+        align_corners=align_corners,
+    )
