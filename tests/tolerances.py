@@ -36,3 +36,11 @@ ATROUS_EQUIVALENCE_RELATIVE: Final = 1e-5
 #: `MultiScale` in ONNX Runtime against torch: max |difference| / max |reference|. Measured: 3.0e-6 over the sizes in
 #: tests/exporter/models/test_multiscale.py (Resize rounds its float32 coordinates otherwise than torch).
 MULTISCALE_ONNX_RELATIVE: Final = 1e-5
+
+#: A flat CMYK colour through JPEG at quality 95, in levels of 255. Measured: 0 with libjpeg-turbo 3;
+#: other decoders may round differently.
+JPEG_LEVELS: Final = 2
+
+#: Prepared input against `(pixel * scale - mean) / std` in float64: max |difference| / (255 · scale + |mean|) · std.
+#: Measured: 6.5e-08 over all 256 levels and every normalisation.
+NORMALIZE_RELATIVE: Final = 3e-7

@@ -1,0 +1,285 @@
+"""Every picture that a user may have becomes [H, W, 3] uint8 RGB, or a clear error."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from tolerances import JPEG_LEVELS
+
+from atrous.errors import ImageError, ShapeError
+from atrous.runtime.image import load_image
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+@pytest.fixture
+def photo(rng: np.random.Generator) -> NDArray[np.uint8]:
+    return rng.integers(0, 256, (24, 31, 3), dtype=np.uint8)
+
+
+def saved(folder: Path, picture: Image.Image, name: str, **options: Any) -> Path:
+    path = folder / name
+    picture.save(path, **options)
+    return path
+
+
+def two_colors(mode: str) -> Image.Image:
+    """2×1: red left, blue right, in another mode of Pillow."""
+    picture = Image.new("RGB", (2, 1))
+    picture.putpixel((0, 0), RED)
+    picture.putpixel((1, 0), BLUE)
+    return picture.convert(mode)
+
+
+class TestModes:
+    @pytest.mark.parametrize("source", [Path, str], ids=["path", "str"])
+    def test_a_png_comes_back_exactly(
+        self, photo: NDArray[np.uint8], tmp_path: Path, source: Callable[[Path], Any]
+    ) -> None:
+        path = saved(tmp_path, Image.fromarray(photo), "photo.png")
+        image = load_image(source(path))
+        assert image.dtype == np.uint8
+        assert image.flags.c_contiguous
+        np.testing.assert_array_equal(image, photo)
+
+    @pytest.mark.parametrize(("mode", "name"), [("RGBA", "x.png"), ("P", "x.png"), ("P", "x.gif"), ("CMYK", "x.tif")])
+    def test_colours_survive_other_modes(self, tmp_path: Path, mode: str, name: str) -> None:
+        image = load_image(saved(tmp_path, two_colors(mode), name))
+        np.testing.assert_array_equal(image, [[RED, BLUE]])
+
+    def test_cmyk_jpeg(self, tmp_path: Path) -> None:
+        green = Image.new("CMYK", (16, 16), (255, 0, 255, 0))
+        image = load_image(saved(tmp_path, green, "x.jpg", quality=95))
+        assert np.abs(image.astype(int) - GREEN).max() <= JPEG_LEVELS
+
+    def test_alpha_is_dropped_not_blended(self, tmp_path: Path) -> None:
+        clear = Image.new("RGBA", (3, 2), (*GREEN, 0))
+        np.testing.assert_array_equal(load_image(saved(tmp_path, clear, "x.png")), np.tile(GREEN, (2, 3, 1)))
+
+    @pytest.mark.parametrize("mode", ["L", "LA"])
+    def test_grey_is_repeated(self, tmp_path: Path, mode: str) -> None:
+        grey = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).convert(mode)
+        image = load_image(saved(tmp_path, grey, "x.png"))
+        np.testing.assert_array_equal(image, np.arange(12).reshape(3, 4, 1).repeat(3, axis=2))
+
+    def test_one_bit(self, tmp_path: Path) -> None:
+        bits = Image.new("1", (2, 1))
+        bits.putpixel((1, 0), 1)
+        np.testing.assert_array_equal(load_image(saved(tmp_path, bits, "x.png")), [[[0] * 3, [255] * 3]])
+
+    @pytest.mark.parametrize("name", ["x.png", "x.tif", "x.pgm"])
+    def test_16_bit_grey_is_scaled_not_clipped(self, tmp_path: Path, name: str) -> None:
+        values = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
+        image = load_image(saved(tmp_path, Image.fromarray(values), name))
+        np.testing.assert_array_equal(image[0, :, 0], [0, 0, 1, 128, 255])
+
+    def test_16_bit_rgb_keeps_the_high_bytes(self, tmp_path: Path) -> None:
+        """Pillow cannot write such a PNG, so it is put together here: one row of two pixels."""
+        row = np.array([[65535, 32768, 255], [0, 256, 4660]], ">u2")
+        chunks = (
+            (b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)),
+            (b"IDAT", zlib.compress(b"\0" + row.tobytes())),
+            (b"IEND", b""),
+        )
+        path = tmp_path / "x.png"
+        path.write_bytes(
+            b"\x89PNG\r\n\x1a\n"
+            + b"".join(
+                struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+                for kind, data in chunks
+            )
+        )
+        np.testing.assert_array_equal(load_image(path), [row >> 8])
+
+    def test_32_bit_grey_beyond_16_bits_is_refused(self, tmp_path: Path) -> None:
+        path = saved(tmp_path, Image.fromarray(np.array([[70000]], np.int32)), "x.tif")
+        with pytest.raises(ImageError, match=r"x\.tif is grey with values from 70000 to 70000; expected") as caught:
+            load_image(path)
+        assert caught.value.path == path
+
+    def test_floats_are_refused(self, tmp_path: Path) -> None:
+        path = saved(tmp_path, Image.fromarray(np.array([[0.5]], np.float32)), "x.tif")
+        with pytest.raises(ImageError, match=r"x\.tif holds floats.*convert it to 8 bits"):
+            load_image(path)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_exif_orientation_is_applied(self, tmp_path: Path, orientation: int) -> None:
+        """Stored so that every orientation shows the same: red at the top left, green at the top right, blue below."""
+        upright = np.array([[RED, GREEN, GREEN], [BLUE, BLUE, BLUE]], np.uint8)
+        stored = {
+            1: upright,
+            2: upright[:, ::-1],
+            3: upright[::-1, ::-1],
+            4: upright[::-1],
+            5: upright.transpose(1, 0, 2),
+            6: np.rot90(upright, 1),
+            7: upright[::-1, ::-1].transpose(1, 0, 2),
+            8: np.rot90(upright, -1),
+        }[orientation]
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = saved(tmp_path, Image.fromarray(np.ascontiguousarray(stored)), "x.png", exif=exif)
+        np.testing.assert_array_equal(load_image(path), upright)
+
+    def test_one_pixel(self, tmp_path: Path) -> None:
+        np.testing.assert_array_equal(load_image(saved(tmp_path, Image.new("RGB", (1, 1), BLUE), "x.png")), [[BLUE]])
+
+    def test_the_first_frame_of_an_animation(self, tmp_path: Path) -> None:
+        frames = [Image.new("P", (2, 2), index) for index in range(3)]
+        for frame in frames:
+            frame.putpalette([*RED, *GREEN, *BLUE])
+        path = saved(tmp_path, frames[0], "x.gif", save_all=True, append_images=frames[1:])
+        np.testing.assert_array_equal(load_image(path), np.tile(RED, (2, 2, 1)))
+
+
+class TestArrays:
+    @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1)])
+    def test_grey(self, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+        grey = rng.integers(0, 256, shape, dtype=np.uint8)
+        np.testing.assert_array_equal(load_image(grey), grey.reshape(4, 5, 1).repeat(3, axis=2))
+
+    def test_rgba(self, rng: np.random.Generator) -> None:
+        array = rng.integers(0, 256, (4, 5, 4), dtype=np.uint8)
+        np.testing.assert_array_equal(load_image(array), array[:, :, :3])
+
+    @pytest.mark.parametrize(
+        "view",
+        [
+            lambda array: array[::2, ::-1],
+            lambda array: array.transpose(1, 0, 2),
+            lambda array: array[:, :, ::-1],
+            lambda array: array[:1, :2][:, ::2],  # one pixel, with strides that contiguity does not look at
+        ],
+    )
+    def test_any_view_becomes_packed(
+        self, photo: NDArray[np.uint8], view: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+    ) -> None:
+        image = load_image(view(photo))
+        np.testing.assert_array_equal(image, view(photo))
+        assert image.strides == (image.shape[1] * 3, 3, 1)
+
+    def test_a_caller_may_reuse_the_array(self, photo: NDArray[np.uint8]) -> None:
+        image, before = load_image(photo), photo.copy()
+        photo[:] = 0
+        np.testing.assert_array_equal(image, before)
+
+    @pytest.mark.parametrize(
+        "array",
+        [
+            np.zeros((4, 5, 3), np.float32),
+            np.zeros((4, 5, 3), np.uint16),
+            np.zeros((4, 5, 2), np.uint8),
+            np.zeros((3, 40, 50), np.uint8),
+            np.zeros((1, 4, 5, 3), np.uint8),
+            np.zeros((5,), np.uint8),
+            np.zeros((0, 5, 3), np.uint8),
+        ],
+        ids=lambda array: f"{array.shape} {array.dtype}",
+    )
+    def test_other_arrays_are_refused_with_what_they_are(self, array: NDArray[Any]) -> None:
+        with pytest.raises(ShapeError, match=r"\[H, W, 3\]") as caught:
+            load_image(array)
+        assert caught.value.actual == f"{list(array.shape)} {array.dtype}"
+
+    def test_a_pil_image_is_not_changed(self) -> None:
+        picture = two_colors("RGBA")
+        np.testing.assert_array_equal(load_image(picture), [[RED, BLUE]])
+        assert picture.mode == "RGBA"
+
+    def test_a_truncated_pil_image(self, photo: NDArray[np.uint8], tmp_path: Path) -> None:
+        path = saved(tmp_path, Image.fromarray(photo), "x.png")
+        path.write_bytes(path.read_bytes()[:500])
+        with Image.open(path) as lazy, pytest.raises(ImageError, match=r"cannot decode the image.*truncated"):
+            load_image(lazy)
+
+
+class TestBadFiles:
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"", r"bad\.png is empty \(0 bytes\)"),
+            (b"this is text\n", r"bad\.png is not a picture in a format that Pillow reads"),
+            (b"\x89PNG\r\n\x1a\n", r"bad\.png"),
+        ],
+    )
+    def test_what_is_no_picture(self, tmp_path: Path, content: bytes, message: str) -> None:
+        path = tmp_path / "bad.png"
+        path.write_bytes(content)
+        with pytest.raises(ImageError, match=message) as caught:
+            load_image(path)
+        assert caught.value.path == path
+
+    def test_missing_and_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageError, match="no such image"):
+            load_image(tmp_path / "missing.png")
+        with pytest.raises(ImageError, match=r"Is a directory$"):
+            load_image(tmp_path)
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(ImageError, match=r"Not a directory$"):
+            load_image(tmp_path / "file" / "x.png")
+
+    @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.webp", "x.tif"])
+    @pytest.mark.parametrize("share", [0.5, 0.95])
+    def test_truncated_files(self, photo: NDArray[np.uint8], tmp_path: Path, name: str, share: float) -> None:
+        path = saved(tmp_path, Image.fromarray(photo), name)
+        data = path.read_bytes()
+        path.write_bytes(data[: int(len(data) * share)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TIFF says "Truncated File Read" as well
+            with pytest.raises(ImageError, match=path.name):
+                load_image(path)
+
+    def test_a_bomb_says_what_to_do(self, tmp_path: Path) -> None:
+        path = saved(tmp_path, Image.new("1", (60_000, 4_000)), "bomb.png")
+        with pytest.raises(ImageError, match=r"too large.*MAX_IMAGE_PIXELS"):
+            load_image(path)
+
+    def test_a_large_picture_below_the_limit_gives_no_warning(self, tmp_path: Path) -> None:
+        path = saved(tmp_path, Image.new("1", (30_000, 3_100)), "wide.png")
+        assert load_image(path).shape == (3_100, 30_000, 3)
+
+    def test_threads_leave_the_warning_filters_alone(self, photo: NDArray[np.uint8], tmp_path: Path) -> None:
+        path = saved(tmp_path, Image.fromarray(photo), "x.png")
+        before = list(warnings.filters)
+        threads = [threading.Thread(target=lambda: [load_image(path) for _ in range(50)]) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert list(warnings.filters) == before
+
+    @pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"])
+    def test_random_damage_gives_a_picture_or_an_image_error(
+        self, photo: NDArray[np.uint8], tmp_path: Path, name: str
+    ) -> None:
+        random_bytes = random.Random(0)
+        buffer = io.BytesIO()
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(photo).save(buffer, name, **({} if name in ("GIF", "BMP") else {"exif": exif}))
+        path = tmp_path / "damaged"
+        for _ in range(60):
+            data = bytearray(buffer.getvalue())
+            for _ in range(random_bytes.choice((1, 4, 16))):
+                data[random_bytes.randrange(min(len(data), 400))] = random_bytes.randrange(256)
+            path.write_bytes(data)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about metadata
+                try:
+                    image = load_image(path)
+                except ImageError:
+                    continue
+            assert image.dtype == np.uint8
+            assert image.shape[2] == 3

@@ -1,0 +1,105 @@
+"""The network's input, against its definition written in NumPy."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from tolerances import NORMALIZE_RELATIVE
+
+from atrous.errors import ShapeError
+from atrous.exporter.normalization import NORMALIZATIONS
+from atrous.manifest import InputSpec, OutputSpec, Size, SizePolicy
+from atrous.runtime.preprocess import fit_size, plan_geometry, prepare_image
+
+SIZES = SizePolicy((32, 32), (64, 96), (128, 160), 16)
+
+
+def input_spec(name: str = "imagenet", *, size: SizePolicy = SIZES, resize: str = "none") -> InputSpec:
+    norm = NORMALIZATIONS[name]
+    spec = InputSpec(size, norm.color_order, norm.mean, norm.std, norm.scale, pad_value=(10, 20, 30))
+    return dataclasses.replace(spec, resize=resize)
+
+
+def defined(image: NDArray[np.uint8], size: Size, spec: InputSpec) -> NDArray[np.float64]:
+    """`(pixel * scale - mean) / std`, padded at the bottom and right, channels first, in float64."""
+    padded = np.empty((*size, 3), np.uint8)
+    padded[:] = spec.pad_value
+    padded[: image.shape[0], : image.shape[1]] = image
+    ordered = padded if spec.color_order == "RGB" else padded[:, :, ::-1]
+    values: NDArray[np.float64] = (ordered * spec.scale - np.array(spec.mean)) / np.array(spec.std)
+    return values.transpose(2, 0, 1)
+
+
+class TestPrepare:
+    @pytest.mark.parametrize("name", sorted(NORMALIZATIONS))
+    @pytest.mark.parametrize(
+        ("shape", "size"), [((1, 1), (1, 1)), ((1, 1), (32, 48)), ((37, 53), (37, 53)), ((50, 33), (64, 48))]
+    )
+    @pytest.mark.parametrize("threads", [0, 1, 3])
+    def test_equals_its_definition(
+        self, rng: np.random.Generator, name: str, shape: Size, size: Size, threads: int
+    ) -> None:
+        image, spec = rng.integers(0, 256, (*shape, 3), dtype=np.uint8), input_spec(name)
+        prepared = prepare_image(image, size, spec, threads=threads)
+        expected = defined(image, size, spec)
+        assert prepared.dtype == np.float32
+        assert prepared.shape == (3, *size)
+        # Relative to the terms of the subtraction: the difference itself may be 0.
+        largest = (255 * spec.scale + np.abs(spec.mean)) / spec.std
+        assert np.abs(prepared - expected).max() <= NORMALIZE_RELATIVE * largest.max()
+
+    def test_a_tile_of_a_picture_is_read_in_place(self, rng: np.random.Generator) -> None:
+        picture, spec = rng.integers(0, 256, (60, 70, 3), dtype=np.uint8), input_spec()
+        tile = picture[16:48, 30:62]
+        np.testing.assert_array_equal(prepare_image(tile, (32, 32), spec), prepare_image(tile.copy(), (32, 32), spec))
+
+    @pytest.mark.parametrize("shape", [(33, 32), (32, 33)])
+    def test_a_picture_that_does_not_fit_is_refused(self, shape: Size) -> None:
+        with pytest.raises(ShapeError, match="does not fit"):
+            prepare_image(np.zeros((*shape, 3), np.uint8), (32, 32), input_spec())
+
+    @pytest.mark.parametrize("shape", [(1, 1), (200, 64), (64, 96), (500, 700)])
+    def test_stretch_resizes_like_pillow(self, rng: np.random.Generator, shape: Size) -> None:
+        image, spec = rng.integers(0, 256, (*shape, 3), dtype=np.uint8), input_spec(resize="stretch")
+        resized = np.asarray(Image.fromarray(image).resize((96, 64), Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(
+            prepare_image(image, (64, 96), spec), prepare_image(resized, (64, 96), input_spec())
+        )
+
+
+class TestGeometry:
+    @pytest.mark.parametrize(
+        ("image", "align_corners", "expected"),
+        [
+            ((1, 1), False, (32, 32)),
+            ((64, 96), False, (64, 96)),
+            ((65, 97), False, (80, 112)),
+            ((65, 97), True, (65, 97)),
+            ((66, 98), True, (81, 113)),
+            ((1, 1), True, (33, 33)),
+            ((300, 33), False, (304, 48)),  # beyond the maximum: tiled
+        ],
+    )
+    def test_padding_goes_to_whole_cells(self, image: Size, align_corners: bool, expected: Size) -> None:
+        geometry = plan_geometry(image, input_spec(), OutputSpec(16, align_corners))
+        assert (geometry.image_size, geometry.input_size, geometry.full_size) == (image, expected, expected)
+
+    def test_stretch_covers_the_picture_itself(self) -> None:
+        geometry = plan_geometry((1000, 3), input_spec(resize="stretch"), OutputSpec(16))
+        assert (geometry.input_size, geometry.full_size) == ((64, 96), (1000, 3))
+
+    def test_a_fixed_size_of_no_whole_cells_stands(self) -> None:
+        fixed = SizePolicy((513, 513), (513, 513), (513, 513), 1)
+        assert plan_geometry((400, 513), input_spec(size=fixed), OutputSpec(16)).input_size == (513, 513)
+
+    @given(length=st.integers(1, 5000), multiple=st.integers(1, 64), align_corners=st.booleans())
+    def test_fit_size_is_the_smallest_that_fits(self, length: int, multiple: int, align_corners: bool) -> None:
+        fitted = fit_size(length, multiple, align_corners=align_corners)
+        assert length <= fitted < length + multiple
+        assert (fitted - align_corners) % multiple == 0
