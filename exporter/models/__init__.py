@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from .multiscale import MultiScale
-from .registry import ARCHITECTURES, Architecture, Normalization, Source, create_model, find_architecture
+from .registry import ARCHITECTURES, Architecture, Source, create_model, find_architecture
 
 __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "MultiScale",
-    "Normalization",
     "Source",
     "create_model",
     "find_architecture",

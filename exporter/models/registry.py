@@ -11,6 +11,7 @@ from typing import Final, Literal
 from torch import nn
 
 from ...errors import ExportError
+from ..normalization import CAFFE, IMAGENET, LITE, Normalization
 from .deeplab_v2 import ASPP_L_RATES, ASPP_S_RATES, LARGE_FOV_RATES, DeepLabV2, DeepLabVGG16
 from .deeplab_v3 import DeepLabV3, aspp_rates
 from .deeplab_v3plus import MOBILE_DECODER, SMP_DECODER, DeepLabV3Plus
@@ -24,24 +25,6 @@ Source = Literal["atrous", "torchvision", "smp", "kazuto1011"]
 # segmentation-models-pytorch uses these at either output stride.
 _SMP_RATES: Final = (12, 24, 36)
 _V3PLUS_LOGITS_STRIDE: Final = 4
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """Input of a network from 0–255 pixels: `(pixel * scale - mean) / std`, channels in `color_order`."""
-
-    color_order: Literal["RGB", "BGR"]
-    scale: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-#: torchvision's and segmentation-models-pytorch's constants.
-IMAGENET: Final = Normalization("RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-#: Caffe's VGG mean, as in DeepLab's released prototxt files.
-CAFFE: Final = Normalization("BGR", 1.0, (104.008, 116.669, 122.675), (1.0, 1.0, 1.0))
-#: TensorFlow's EfficientNet-Lite constants.
-LITE: Final = Normalization("RGB", 1.0, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
 
 
 @dataclass(frozen=True)
