@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 # -ffp-contract=off: all instruction sets, and so all machines, round alike and give the same bits.
 # -Wno-psabi: vector types never cross a call between files, so the note about their calling convention is moot.
@@ -20,8 +21,18 @@ def sources(pattern: str) -> list[str]:
     return sorted(str(path) for folder in ("crf/csrc", "runtime/csrc") for path in Path(folder).glob(pattern))
 
 
+class BuildPackages(build_py):
+    """Leaves this file out: the root is the package, so it would be installed as `atrous.setup`."""
+
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        """All modules of the package but `setup`."""
+        modules = super().find_package_modules(package, package_dir)
+        return [entry for entry in modules if entry[:2] != ("atrous", "setup")]
+
+
 ParallelCompile("ATROUS_BUILD_JOBS", default=0).install()
 setup(
+    cmdclass={"build_py": BuildPackages},
     ext_modules=[
         Pybind11Extension(
             "atrous._native",
@@ -32,5 +43,5 @@ setup(
             extra_compile_args=[*COMPILE_ARGS, *OPENMP_ARGS],
             extra_link_args=OPENMP_ARGS,
         )
-    ]
+    ],
 )
