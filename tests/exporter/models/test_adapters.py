@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from foreign_networks import FOREIGN, ForeignNet
@@ -30,6 +32,7 @@ NUMERIC = (
 )
 
 
+@cache
 def foreign_shapes(case):
     """The state dict of a foreign network without memory behind it."""
     net = ForeignNet(device="meta")
@@ -37,9 +40,16 @@ def foreign_shapes(case):
     return net
 
 
+@cache
 def build_on_meta(name, output_stride):
     with torch.device("meta"):
         return create_model(name, num_classes=21, output_stride=output_stride)
+
+
+def create_on_cpu(name, output_stride):
+    """Without the time that initializing weights takes."""
+    with torch.device("meta"):
+        return create_model(name, num_classes=21, output_stride=output_stride).to_empty(device="cpu").eval()
 
 
 @pytest.mark.parametrize("case", FOREIGN)
@@ -84,7 +94,7 @@ def test_computes_what_the_original_computes(case):
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
     net = ForeignNet()
     expected = forward(net, image)
-    model = build_on_meta(architecture, output_stride).to_empty(device="cpu").eval()
+    model = create_on_cpu(architecture, output_stride)
     report = load_into(model, net.state)
     assert report.loaded + len(report.dropped) == len(net.state)
     actual = model(image)

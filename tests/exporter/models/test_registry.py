@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import groupby
 
 import pytest
@@ -62,6 +63,7 @@ SIZES = [(64, 96), (65, 97), (127, 63), (1, 1)]
 EVERY = [(name, stride) for name, entry in ARCHITECTURES.items() for stride in entry.output_strides]
 
 
+@cache
 def build(name, output_stride=None, num_classes=21):
     with torch.device("meta"):
         return create_model(name, num_classes=num_classes, output_stride=output_stride).eval()
