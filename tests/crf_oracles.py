@@ -38,6 +38,9 @@ def lattice_kernel(features: np.ndarray) -> Kernel:
     for corners in simplices:
         for point, _ in corners:
             vertices.setdefault(point, len(vertices))
+    if len(features) % 4:  # pydensecrf pads the pixels to fours with zero features: vertices without a value
+        for point, _ in _simplex(np.zeros_like(features[0])):
+            vertices.setdefault(point, len(vertices))
     splat = np.zeros((len(vertices), len(simplices)))
     for pixel, corners in enumerate(simplices):
         for point, weight in corners:
@@ -62,10 +65,9 @@ def _simplex(feature: np.ndarray) -> list[tuple[tuple[int, ...], float]]:
     """
     d = len(feature)
     elevated = np.zeros(d + 1, np.float32)
-    spread = np.sqrt(np.float32(2.0) / np.float32(3.0)) * np.float32(d + 1)
     total = np.float32(0)
     for j in range(d, 0, -1):
-        scaled = np.float32(feature[j - 1]) * (np.float32(1) / np.sqrt(np.float32(j * (j + 1))) * spread)
+        scaled = np.float32(feature[j - 1]) * np.float32(float(np.float32(np.sqrt(2 / 3) * (d + 1))) / np.sqrt(j * (j + 1)))
         elevated[j] = total - np.float32(j) * scaled
         total += scaled
     elevated[0] = total

@@ -2,15 +2,14 @@
 
 #include "lanes.inl"
 
-/// Position on the lattice plane. s_i = √(2/3)·(d+1)/√((i+1)(i+2)); e_j = sm − j·f_{j−1}·s_{j−1} for j = d…1.
+/// Position on the lattice plane: e_j = sm − j·f_{j−1}·s_{j−1} for j = d…1, e_0 = sm.
 template <int fixed>
-ATROUS_INLINE void elevate(const EmbedTile& tile, int runtime_features, int column, Float8* elevated) {
+ATROUS_INLINE void elevate(const EmbedTile& tile, const float* scale, int runtime_features, int column,
+                           Float8* elevated) {
     const int d = fixed > 0 ? fixed : runtime_features;
-    const float spread = std::sqrt(2.0f / 3.0f) * static_cast<float>(d + 1);
     Float8 sum{};
     for (int j = d; j > 0; --j) {
-        const float scale = 1.0f / std::sqrt(static_cast<float>(j * (j + 1))) * spread;
-        const Float8 scaled = load<Float8>(tile.features[j - 1] + column) * scale;
+        const Float8 scaled = load<Float8>(tile.features[j - 1] + column) * scale[j - 1];
         elevated[j] = sum - static_cast<float>(j) * scaled;
         sum = sum + scaled;
     }
@@ -81,12 +80,15 @@ template <int fixed>
 static bool embed_features(EmbedTile& tile, int runtime_features, int count, float limit) {
     const int d = fixed > 0 ? fixed : runtime_features;
     constexpr int rows = (fixed > 0 ? fixed : kMaxFeatures) + 1;
+    float scale[rows];  // s_i = √(2/3)·(d+1) / √((i+1)(i+2)), rounded as pydensecrf does
+    const float spread = static_cast<float>(std::sqrt(2.0 / 3.0) * (d + 1));
+    for (int i = 0; i < d; ++i) scale[i] = static_cast<float>(1.0 / std::sqrt((i + 1.0) * (i + 2.0)) * spread);
     Int8 bad{};
     for (int column = 0; column < count; column += 8) {
         Float8 elevated[rows];
         Float8 origin[rows];
         Int8 rank[rows];
-        elevate<fixed>(tile, d, column, elevated);
+        elevate<fixed>(tile, scale, d, column, elevated);
         for (int i = 0; i <= d; ++i) {
             // Written so that NaN counts as out of range.
             bad |= ~((elevated[i] <= splat8(limit)) & (elevated[i] >= splat8(-limit)));

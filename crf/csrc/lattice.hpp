@@ -57,7 +57,7 @@ class Lattice {
     std::int64_t pixels_ = 0;
     std::int64_t vertices_ = 0;
     int corners_ = 0;
-    Buffer<std::int32_t> pixel_vertices_;  ///< [pixels, corners]
+    Buffer<std::int32_t> pixel_vertices_;  ///< [pixels, corners], and then the ghost's (lattice_builder.cpp)
     Buffer<float> pixel_weights_;          ///< [pixels, corners]
     Buffer<std::int32_t> first_entry_;     ///< [vertices + 1]
     Buffer<SplatEntry> entries_;           ///< [pixels · corners], by vertex, then by pixel

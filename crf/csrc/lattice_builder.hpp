@@ -32,15 +32,17 @@ class LatticeBuilder {
 
     std::size_t partition_of(const Key& key) const { return (key.hash() & 0xffff) * partitions_.size() >> 16; }
 
+    void pack_corners(const EmbedTile& tile, int column, const KeyLayout<words>& layout, Key* keys);
     bool embed(Lattice& lattice, const FeatureSource& source, const KeyLayout<words>& layout, int threads);
     void find_vertices(Lattice& lattice, int threads);
     void collect_points(Partition& partition, std::size_t self, Lattice& lattice);
     void number_vertices(Lattice& lattice, int threads);
     void sort_entries(Lattice& lattice, int threads);
-    void find_neighbours(Lattice& lattice, const KeyLayout<words>& layout, int threads);
+    void find_neighbours(Lattice& lattice, int threads);
     void link_chains(Lattice& lattice, int axis);
 
-    Buffer<Key> keys_;  ///< [pixels, corners]
+    std::vector<Key> steps_;  ///< the move to the next point along each axis
+    Buffer<Key> keys_;        ///< [pixels, corners], and the corners of the ghost pixel if there is one
     std::vector<Partition> partitions_;
     Buffer<std::uint64_t> touched_;        ///< one bit a corner: set where a vertex is met first
     Buffer<std::int32_t> touched_before_;  ///< set bits before each word
