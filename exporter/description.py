@@ -89,14 +89,14 @@ class Description:
         """A manifest without artifacts, given the logits [N, C, h, w] of one run at `provisional_size().opt`.
 
         Raises:
-            ExportError: the logits have another number of classes, or no whole stride.
+            ExportError: the logits have another number of classes, or no stride.
         """
         if len(coarse) != 4 or coarse[1] != len(self.classes):
             raise ExportError(
                 f"the model answers {list(coarse)}; expected [N, {len(self.classes)}, h, w]: one channel for each of "
                 f"the {len(self.classes)} classes named ({', '.join(info.name for info in self.classes)})"
             )
-        stride = output_stride(self.provisional_size().opt, coarse[2:], align_corners=self.align_corners)
+        stride = output_stride(self.provisional_size().opt, coarse[2:])
         sizes = size_policy(self.size, stride=stride, align_corners=self.align_corners)
         return Manifest(
             name=path.stem,
@@ -109,23 +109,22 @@ class Description:
         )
 
 
-def output_stride(size: Size, coarse: Sequence[int], *, align_corners: bool) -> int:
-    """Pixels from one coarse cell to the next, from one input size and its (h, w) of logits.
+def output_stride(size: Size, coarse: Sequence[int]) -> int:
+    """Pixels from one coarse cell to the next, from one input size and the (h, w) of its logits.
+
+    Strided layers round down, up, or up and one more (pools that round up, as in VGG-16): `length // stride` to
+    `length // stride + 2` cells. Powers of two are tried first, since that is what strided layers make.
 
     Raises:
-        ExportError: height and width disagree, or the coarse map is not a whole fraction of the input.
+        ExportError: no stride explains both height and width.
     """
-    strides = []
-    for length, cells in zip(size, coarse, strict=True):
-        aligned = align_corners and cells > 1
-        strides.append(round((length - 1) / (cells - 1)) if aligned else -(-length // cells))
-    whole = all(-(-length // strides[0]) == cells for length, cells in zip(size, coarse, strict=True))
-    if strides[0] != strides[1] or not whole:
-        raise ExportError(
-            f"logits of {tuple(coarse)} for an input of {size} have no whole output stride (align_corners="
-            f"{align_corners}); choose an input size that the model maps onto whole cells"
-        )
-    return strides[0]
+    for stride in sorted(range(1, max(size) + 1), key=lambda value: (value.bit_count() > 1, value)):
+        if all(0 <= cells - length // stride <= 2 for length, cells in zip(size, coarse, strict=True)):
+            return stride
+    raise ExportError(
+        f"logits of {tuple(coarse)} for an input of {size} have no output stride that fits height and width; expected "
+        "[N, C, h, w] with h and w the same fraction of the input's. Are the axes in another order?"
+    )
 
 
 def size_policy(size: Size | DynamicSize, *, stride: int, align_corners: bool) -> SizePolicy:
@@ -180,14 +179,14 @@ def read_classes(path: Path) -> tuple[ClassInfo, ...]:
         ExportError: the file is missing or is neither.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         raise ExportError(f"cannot read classes from {path}: {exc}") from exc
     if path.suffix.lower() != ".json":
         return describe_classes([line.strip() for line in text.splitlines() if line.strip()])
     try:
         return describe_classes([_class_from_json(index, entry) for index, entry in enumerate(json.loads(text))])
-    except (ValueError, TypeError, KeyError) as exc:
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
         raise ExportError(
             f'{path} does not list classes: {exc!r}. Expected [{{"name": "road", "color": [128, 64, 128]}}, …]'
         ) from exc
@@ -202,5 +201,7 @@ def voc_color(index: int) -> tuple[int, int, int]:
 
 
 def _class_from_json(index: int, entry: Any) -> ClassInfo:  # noqa: ANN401 - JSON
-    red, green, blue = (int(value) for value in entry.get("color", voc_color(index)))
+    red, green, blue = entry.get("color", voc_color(index))
+    if not all(isinstance(value, int) and 0 <= value <= 255 for value in (red, green, blue)):
+        raise ValueError(f"color {entry['color']} is not three whole numbers from 0 to 255")
     return ClassInfo(index, str(entry["name"]), (red, green, blue))

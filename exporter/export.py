@@ -133,7 +133,8 @@ def _write_graph(
 def _module_infer(model: nn.Module) -> Infer:
     def infer(images: FloatArray) -> NDArray[Any]:
         with torch.inference_mode():
-            output: NDArray[Any] = model(torch.from_numpy(images)).numpy()
+            # A copy, since a module may write to its input.
+            output: NDArray[Any] = model(torch.tensor(images)).numpy()
         return output
 
     return infer

@@ -17,7 +17,7 @@ from ..errors import ExportError
 from ..manifest import ClassInfo, Manifest, Precision, Size
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
 from .description import Description, DynamicSize, Preprocessing, describe_classes
-from .verify import compare, probe_inputs, require_passed
+from .verify import TOLERANCES, compare, probe_inputs, require_passed
 
 #: Ops that only quantized graphs have; their presence makes a graph INT8.
 _QUANTIZED_OPS: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -91,8 +91,9 @@ def _add_graph(
         probe_inputs(manifest.input, manifest.output),
         artifact=file,
         against="onnxruntime without graph optimizations",
+        tolerance=TOLERANCES[precision],
     )
-    require_passed(verification)
+    require_passed(verification, TOLERANCES[precision])
     return dataclasses.replace(manifest, verification=(verification,))
 
 
@@ -105,22 +106,23 @@ def _read_graph(source: Path) -> onnx.ModelProto:
         raise ExportError(f"cannot read {source}: a file is missing ({exc})") from exc
     except Exception as exc:  # protobuf's and onnx's own families, OSError
         raise ExportError(f"{source} is not a usable ONNX file: {exc}") from exc
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in initializers]
+    inputs = _inputs(model)
     if len(inputs) != 1 or len(model.graph.output) != 1:
         raise ExportError(
             f"{source} has {len(inputs)} inputs ({_names(inputs)}) and {len(model.graph.output)} outputs "
             f"({_names(model.graph.output)}); expected one image [N, 3, H, W] and its logits [N, C, h, w]"
         )
-    for value in (inputs[0], model.graph.output[0]):
-        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(_dims(value)) != 4:
+    image, logits = inputs[0], model.graph.output[0]
+    # A graph need not state the shape of its output; the first run shows it.
+    for value, ranks in ((image, (4,)), (logits, (0, 4))):
+        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(_dims(value)) not in ranks:
             dtype = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
             raise ExportError(
                 f"{source}: {value.name!r} is {dtype} {_dims(value)}; expected FLOAT with four axes (N, C, H, W)"
             )
-    if _dims(inputs[0])[1] != 3:
+    if _dims(image)[1] != 3:
         raise ExportError(
-            f"{source}: input {inputs[0].name!r} is {_dims(inputs[0])}; expected [N, 3, H, W] (channels first). "
+            f"{source}: input {image.name!r} is {_dims(image)}; expected [N, 3, H, W] (channels first). "
             "A graph in another layout needs a Transpose in front."
         )
     return model
@@ -128,17 +130,23 @@ def _read_graph(source: Path) -> onnx.ModelProto:
 
 def _graph_size(model: onnx.ModelProto, source: Path, size: Size | DynamicSize | None) -> Size | DynamicSize:
     """The size that the graph fixes, or the stated one where it does not."""
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    value = next(value for value in model.graph.input if value.name not in initializers)
-    height, width = _dims(value)[2:]
+    dims = _dims(_inputs(model)[0])
+    batch, _, height, width = dims
+    if isinstance(batch, int) and batch != 1:
+        raise ExportError(f"{source} takes batches of {batch} only ({dims}); expected 1, or a dynamic batch")
     if isinstance(height, int) and isinstance(width, int):
         if size not in (None, (height, width)):
             raise ExportError(f"{source} takes {height}×{width} only; got size {size}. Leave the size out.")
         return height, width
-    if not isinstance(size, DynamicSize):
+    if size is None:
         raise ExportError(
-            f"{source} takes any size ({_dims(value)}), so the range to use it in must be stated: "
-            "size=DynamicSize(min, opt, max), or --dynamic MIN:OPT:MAX"
+            f"{source} takes any size ({dims}), so what to use it at must be stated: size=(height, width) or "
+            "size=DynamicSize(min, opt, max); --size HxW or --dynamic MIN:OPT:MAX"
+        )
+    if isinstance(size, DynamicSize) and any(isinstance(length, int) for length in (batch, height, width)):
+        raise ExportError(
+            f"{source} takes {dims}; a range of sizes needs batch, height and width to be dynamic, all three. "
+            "State one size, or export the graph again with dynamic axes."
         )
     return size
 
@@ -151,10 +159,15 @@ def _precision(model: onnx.ModelProto) -> Precision:
     return "fp32"
 
 
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """What a caller must give; old exporters list the weights among the inputs too."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in initializers]
+
+
 def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
-    return [
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in value.type.tensor_type.shape.dim
-    ]
+    """Axis lengths; a name, or `?`, where one is dynamic (some exporters write 0 or −1 for that)."""
+    return [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in value.type.tensor_type.shape.dim]
 
 
 def _names(values: Iterable[onnx.ValueInfoProto]) -> str:
