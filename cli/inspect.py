@@ -42,17 +42,17 @@ def _print_summary(manifest: Manifest) -> None:
 
 
 def _print_artifacts(manifest: Manifest) -> None:
-    table = Table("file", "kind", "precision", "MB", "SHA-256", "verified against", "max |Δ|", "same class", "")
     checks = {entry.artifact: entry for entry in manifest.verification}
     for artifact in manifest.artifacts:
+        table = Table(show_header=False, box=None, title=artifact.file, title_justify="left")
+        table.add_row("is", f"{artifact.kind}, {artifact.precision}, {artifact.bytes / 1e6:.1f} MB")
+        table.add_row("SHA-256", artifact.sha256)
+        table.add_row("made with", ", ".join(f"{key} {value}" for key, value in artifact.provenance.items()))
         check = checks.get(artifact.file)
-        verified: tuple[str | Text, ...] = ("not verified", "", "", "")
         if check is not None:
-            mark = verdict(passed=check.passed)
-            verified = (check.against, f"{check.max_abs:.1e}", f"{check.argmax_agreement:.4%}", mark)
-        megabytes = f"{artifact.bytes / 1e6:.1f}"
-        table.add_row(artifact.file, artifact.kind, artifact.precision, megabytes, artifact.sha256[:12], *verified)
-    results.print(table)
+            numbers = f"max |Δ| {check.max_abs:.1e}, same class {check.argmax_agreement:.4%}, against {check.against}: "
+            table.add_row("verified", Text(numbers) + verdict(passed=check.passed))
+        results.print(table)
 
 
 def _swatches(classes: tuple[ClassInfo, ...]) -> Text:

@@ -111,14 +111,16 @@ def _report(segmenter: Segmenter, rows: list[dict[str, Any]], failures: list[dic
             }
         )
         return
-    stages = sorted({stage for row in rows for stage in row["timings_ms"]}, key=_STAGES.index)
-    table = Table(
-        *(Column(name, overflow="fold") for name in ("input", "overlay")), *(f"{stage} ms" for stage in stages)
-    )
+    stages = [stage for stage in _STAGES if any(stage in row["timings_ms"] for row in rows)]
+    table = Table(Column("picture", overflow="fold"), *(f"{_STAGES[stage]} ms" for stage in stages))
     table.caption = f"{backend.name} on the {backend.device}, {backend.artifact.precision}"
     for row in rows:
-        table.add_row(row["input"], row["overlay"], *(f"{row['timings_ms'].get(stage, 0):.1f}" for stage in stages))
+        timings = row["timings_ms"]
+        table.add_row(Path(row["overlay"]).name, *(f"{timings.get(stage, 0):.1f}" for stage in stages))
     results.print(table)
+    if rows:
+        results.print(f"in {Path(rows[0]['overlay']).parent}/", markup=False, highlight=False, soft_wrap=True)
 
 
-_STAGES = ("preprocess", "inference", "postprocess", "crf")
+#: Stages in the order in which they run → their column.
+_STAGES = {"preprocess": "pre", "inference": "network", "postprocess": "post", "crf": "CRF"}
