@@ -1,9 +1,10 @@
 """Pictures larger than the network's maximum: overlapping tiles, blended in the coarse logits.
 
 Tiles start at multiples of the output stride, so their coarse cells coincide with those of the whole picture. They
-are blended there, with weights that fall linearly towards inner tile edges, and the one coarse map that results goes
-through the same upsampling and CRF as an untiled one. Activations never exceed one tile; what grows with the picture
-is the coarse map, classes / stride² floats a pixel.
+are blended there, with weights that fall linearly towards inner tile edges and leave out the cells next to them: a
+network that looks less far than that gives the same answer as on the whole picture. The one coarse map that results
+goes through the same upsampling and CRF as an untiled one. Activations never exceed one tile; what grows with the
+picture is the coarse map, classes / stride² floats a pixel.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,11 @@ from ..manifest import InputSpec, OutputSpec, Size
 from .preprocess import Geometry, fit_size
 
 #: Share of a tile that it has in common with the next one.
-_OVERLAP = 0.25
+_OVERLAP: Final = 0.25
+#: Share of the overlap, next to a tile's inner edge, that is left to the other tile: the network saw zeros beyond.
+_MARGIN: Final = 0.25
+#: Weight of the margin, for cells that no other tile covers.
+_LEAST_WEIGHT: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -110,10 +116,11 @@ def _coarse_size(size: Size, outputs: OutputSpec) -> Size:
 def _ramp(length: int, has_before: bool, has_after: bool) -> NDArray[np.float32]:
     """Blending weights along one axis: rising from an inner edge at the start, falling to one at the end, 1 between."""
     overlap = max(1, int(length * _OVERLAP))
-    distance = np.arange(length, dtype=np.float32) + 0.5
+    depth = (np.arange(length, dtype=np.float32) + 0.5) / overlap
+    rising = np.clip((depth - _MARGIN) / (1 - 2 * _MARGIN), _LEAST_WEIGHT, 1)
     ramp = np.ones(length, np.float32)
     if has_before:
-        ramp = np.minimum(ramp, distance / overlap)
+        ramp = np.minimum(ramp, rising)
     if has_after:
-        ramp = np.minimum(ramp, distance[::-1] / overlap)
+        ramp = np.minimum(ramp, rising[::-1])
     return ramp
