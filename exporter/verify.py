@@ -67,12 +67,11 @@ def compare(
     for batch in inputs:
         expected, actual = reference(batch), candidate(batch)
         shapes.append(batch.shape)
-        if expected.shape != actual.shape:
+        # A NaN or an infinity on either side fails too: no difference can be taken, and max() would drop a NaN.
+        if expected.shape != actual.shape or not (np.isfinite(expected).all() and np.isfinite(actual).all()):
             return Verification(artifact, against, float("inf"), 0.0, passed=False, inputs=tuple(shapes))
         if np.issubdtype(expected.dtype, np.floating):
-            # NaN on either side must fail, and max() would drop it.
-            difference = float(np.abs(expected - actual).max())
-            max_abs = max(max_abs, difference if np.isfinite(difference) else float("inf"))
+            max_abs = max(max_abs, float(np.abs(expected - actual).max()))
             magnitude = max(magnitude, float(np.abs(expected).max()))
             expected, actual = expected.argmax(axis=1), actual.argmax(axis=1)
         same += int((expected == actual).sum())
