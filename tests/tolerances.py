@@ -52,3 +52,15 @@ TILED_ABSOLUTE: Final = 5e-6
 #: Share of equal labels, tiled against whole, of a random network that looks past the margin of its tiles. Measured:
 #: 0.978 (4 cells far, tiles of 33×33 cells, corners aligned) and 0.985 (32×32, edges aligned).
 TILED_AGREEMENT: Final = 0.97
+
+#: Sum over classes of a pixel's float32 probabilities, against 1. Measured: PLACEHOLDER (tests/runtime/test_segmenter.py).
+PROBABILITY_SUM: Final = 1e-5
+
+#: Probabilities of a batch against those of single calls: max |difference|. Measured: PLACEHOLDER
+#: (tests/runtime/test_segmenter.py); kernels for another batch may sum in another order.
+BATCH_ABSOLUTE: Final = 1e-5
+
+#: An exported graph in ONNX Runtime against torch: max |difference| / max |reference|. PLACEHOLDER
+EXPORT_RELATIVE: Final = 1e-5
+DEINTERLACED_EXPORT_RELATIVE: Final = 1e-5
+STANDALONE_PROBABILITIES_ABS: Final = 1e-5
