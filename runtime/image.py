@@ -65,6 +65,8 @@ def _open(path: Path) -> Image.Image:
 
 def _from_pil(image: Image.Image, *, path: Path | None) -> NDArray[np.uint8]:
     name = str(path) if path else "the image"
+    if 0 in image.size:
+        raise ImageError(f"{name} has no pixels: it is {image.width}×{image.height}", path=path)
     try:
         upright = ImageOps.exif_transpose(image)  # decodes the pixels, if nothing did before
         rgb = None if upright.mode in (*_MODES_16_BIT, "F") else upright.convert("RGB")

@@ -198,6 +198,10 @@ class TestArrays:
         np.testing.assert_array_equal(load_image(picture), [[RED, BLUE]])
         assert picture.mode == "RGBA"
 
+    def test_a_pil_image_without_pixels(self) -> None:
+        with pytest.raises(ImageError, match="has no pixels: it is 0×5"):
+            load_image(Image.new("RGB", (0, 5)))
+
     def test_a_truncated_pil_image(self, photo: NDArray[np.uint8], tmp_path: Path) -> None:
         path = saved(tmp_path, Image.fromarray(photo), "x.png")
         path.write_bytes(path.read_bytes()[:500])

@@ -166,6 +166,14 @@ class TestBatch:
         results = load(bundle.path).batch([np.full((20, 20, 3), color, np.uint8) for color in (RED, GREEN, BLUE)])
         assert [int(result.labels[0, 0]) for result in results] == [0, 1, 2]
 
+    def test_stretched_pictures_share_an_input_and_keep_their_sizes(self, tmp_path: Path, backend: str) -> None:
+        bundle = make_bundle(tmp_path / "x.atrous", color_layers(8), sizes=SIZES, resize="stretch")
+        segmenter = load(bundle.path, backend=backend)
+        pictures = [noise(size, seed) for seed, size in enumerate([(50, 70), (300, 20), (64, 64)])]
+        for picture, result in zip(pictures, segmenter.batch(pictures), strict=True):
+            assert result.labels.shape == picture.shape[:2]
+            assert (result.labels == segmenter(picture).labels).mean() >= 0.999  # but for ties
+
     def test_nothing_in_nothing_out(self, tiny: Segmenter) -> None:
         assert tiny.batch([]) == []
 
