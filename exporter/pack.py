@@ -113,9 +113,8 @@ def _read_graph(source: Path) -> onnx.ModelProto:
             f"({_names(model.graph.output)}); expected one image [N, 3, H, W] and its logits [N, C, h, w]"
         )
     image, logits = inputs[0], model.graph.output[0]
-    # A graph need not state the shape of its output; the first run shows it.
-    for value, ranks in ((image, (4,)), (logits, (0, 4))):
-        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(_dims(value)) not in ranks:
+    for value in (image, logits):
+        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(_dims(value)) != 4:
             dtype = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
             raise ExportError(
                 f"{source}: {value.name!r} is {dtype} {_dims(value)}; expected FLOAT with four axes (N, C, H, W)"
@@ -166,8 +165,11 @@ def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
-    """Axis lengths; a name, or `?`, where one is dynamic (some exporters write 0 or −1 for that)."""
-    return [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in value.type.tensor_type.shape.dim]
+    """Axis lengths; a name, or `?`, where one is dynamic (some exporters write −1 for that)."""
+    return [
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param or "?"
+        for dim in value.type.tensor_type.shape.dim
+    ]
 
 
 def _names(values: Iterable[onnx.ValueInfoProto]) -> str:

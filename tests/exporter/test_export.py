@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from reference_networks import settled
+from tiny_networks import (
+    Answering,
+    BranchingOnPixels,
+    Counting,
+    Interrupted,
+    NormalizingInPlace,
+    TinyDeepLab,
+    Unsteady,
+)
+from tolerances import DEINTERLACED_EXPORT_RELATIVE, EXPORT_RELATIVE, STANDALONE_PROBABILITIES_ABS
+from torch import nn
+
+import atrous
+from atrous.bundle import Bundle
+from atrous.errors import BundleError, ExportError
+from atrous.exporter.description import DynamicSize
+from atrous.exporter.export import export
+from atrous.exporter.models import MultiScale
+from atrous.exporter.onnx_export import StandaloneHead
+
+ODD_SHAPES = [(1, 3, 33, 47), (2, 3, 17, 65), (3, 3, 64, 16)]
+FIXED = (33, 46)
+
+
+def run(bundle: Bundle, images: torch.Tensor, file: str = "model.fp32.onnx") -> NDArray[Any]:
+    session = onnxruntime.InferenceSession(bundle.path / file, providers=["CPUExecutionProvider"])
+    (output,) = session.run(None, {"image": images.numpy()})
+    return output
+
+
+def picture(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+def relative_error(actual: NDArray[Any], expected: torch.Tensor) -> float:
+    assert actual.shape == expected.shape
+    return float(np.abs(actual - expected.numpy()).max() / expected.abs().max())
+
+
+def operators(bundle: Bundle, file: str = "model.fp32.onnx") -> list[str]:
+    return [node.op_type for node in onnx.load(bundle.path / file).graph.node]
+
+
+def rates(bundle: Bundle) -> set[int]:
+    return {
+        rate
+        for node in onnx.load(bundle.path / "model.fp32.onnx").graph.node
+        for attribute in node.attribute
+        if attribute.name == "dilations"
+        for rate in attribute.ints
+    }
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+class TestBundle:
+    def test_manifest(self, dynamic_bundle: Bundle, classes: tuple[str, ...]) -> None:
+        manifest = dynamic_bundle.manifest
+        assert manifest.name == "street"
+        assert tuple(entry.name for entry in manifest.classes) == classes
+        assert (manifest.output.stride, manifest.output.align_corners) == (4, False)
+        (artifact,) = manifest.artifacts
+        assert (artifact.kind, artifact.precision, artifact.file) == ("onnx", "fp32", "model.fp32.onnx")
+        assert artifact.provenance["model"] == "TinyDeepLab"
+        assert artifact.provenance["atrous"] == "dilated"
+
+    def test_was_verified_at_three_sizes_and_as_a_batch(self, dynamic_bundle: Bundle) -> None:
+        (check,) = dynamic_bundle.manifest.verification
+        assert check.passed
+        assert check.against.startswith("torch ")
+        assert len({shape[2:] for shape in check.inputs}) == 3
+        assert max(shape[0] for shape in check.inputs) == 2
+
+    def test_holds_nothing_else(self, dynamic_bundle: Bundle) -> None:
+        assert sorted(path.name for path in dynamic_bundle.path.iterdir()) == ["manifest.json", "model.fp32.onnx"]
+
+    @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+    def test_runs(self, dynamic_bundle: Bundle, backend: str, rng: np.random.Generator) -> None:
+        image = rng.integers(0, 256, (45, 61, 3), np.uint8)
+        labels = atrous.load(dynamic_bundle.path, backend=backend)(image).labels
+        assert labels.shape == (45, 61)
+        assert labels.max() < 5
+
+    def test_the_model_is_not_changed(self, sizes: DynamicSize, classes: tuple[str, ...], folder: Path) -> None:
+        model = TinyDeepLab().train()
+        before = copy.deepcopy(model.state_dict())
+        export(model, folder / "street.atrous", classes=classes, size=sizes)
+        assert model.training
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+    def test_half_and_double_weights_become_float32(self, classes: tuple[str, ...], folder: Path) -> None:
+        for dtype in (torch.float16, torch.float64):
+            export(TinyDeepLab().to(dtype), folder / f"{dtype}.atrous", classes=classes, size=FIXED)
+
+
+class TestGraph:
+    """The graph that lies in the bundle computes what torch computes."""
+
+    @pytest.mark.parametrize("shape", ODD_SHAPES)
+    def test_any_size_and_batch(self, network: nn.Module, dynamic_bundle: Bundle, shape: tuple[int, ...]) -> None:
+        images = picture(*shape)
+        with torch.inference_mode():
+            expected = network(images)
+        assert relative_error(run(dynamic_bundle, images), expected) <= EXPORT_RELATIVE
+
+    def test_one_odd_size(self, network: nn.Module, classes: tuple[str, ...], folder: Path) -> None:
+        bundle = export(network, folder / "street.atrous", classes=classes, size=FIXED)
+        assert bundle.manifest.input.size.is_fixed
+        assert bundle.manifest.verification[0].inputs == ((1, 3, *FIXED),) * 3
+        images = picture(1, 3, *FIXED)
+        with torch.inference_mode():
+            assert relative_error(run(bundle, images), network(images)) <= EXPORT_RELATIVE
+
+    def test_corners_aligned(self, network: nn.Module, classes: tuple[str, ...], folder: Path) -> None:
+        size = DynamicSize((16, 16), (32, 48), (64, 64), multiple=8)
+        bundle = export(network, folder / "street.atrous", classes=classes, size=size, align_corners=True)
+        assert bundle.manifest.output.align_corners
+        assert bundle.manifest.input.size.opt == (33, 49)
+        assert bundle.manifest.output.stride == 4
+
+    def test_a_model_that_writes_to_its_input(self, classes: tuple[str, ...], folder: Path) -> None:
+        model = NormalizingInPlace().eval()
+        bundle = export(model, folder / "street.atrous", classes=classes, size=FIXED)
+        images = picture(1, 3, *FIXED)
+        with torch.inference_mode():
+            assert relative_error(run(bundle, images), model(images.clone())) <= EXPORT_RELATIVE
+
+    def test_scales_fused_in_one_graph(
+        self, network: nn.Module, classes: tuple[str, ...], sizes: DynamicSize, folder: Path
+    ) -> None:
+        model = MultiScale(network).eval()
+        bundle = export(model, folder / "street.atrous", classes=classes, size=sizes)
+        assert operators(bundle).count("Resize") == 4  # two images and two score maps
+        assert operators(bundle).count("Max") == 2
+        for shape in ODD_SHAPES:
+            images = picture(*shape)
+            with torch.inference_mode():
+                assert relative_error(run(bundle, images), model(images)) <= EXPORT_RELATIVE
+
+
+@pytest.fixture(scope="module")
+def deinterlaced(
+    network: nn.Module, classes: tuple[str, ...], sizes: DynamicSize, tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
+    """The tiny network with both additions: deinterlaced, and a standalone graph of labels."""
+    path = tmp_path_factory.mktemp("deinterlaced") / "street.atrous"
+    return export(network, path, classes=classes, size=sizes, atrous="deinterlaced", head="labels")
+
+
+class TestDeinterlaced:
+    def test_has_no_atrous_convolution_left(self, deinterlaced: Bundle, dynamic_bundle: Bundle) -> None:
+        assert rates(dynamic_bundle) == {1, 2, 5}
+        assert rates(deinterlaced) <= {1}
+        assert deinterlaced.manifest.artifacts[0].provenance["atrous"] == "deinterlaced"
+        assert deinterlaced.manifest.verification[0].passed
+
+    @pytest.mark.parametrize("shape", ODD_SHAPES)
+    def test_equals_the_dilated_form(
+        self, deinterlaced: Bundle, dynamic_bundle: Bundle, shape: tuple[int, ...]
+    ) -> None:
+        images = picture(*shape)
+        expected = torch.from_numpy(run(dynamic_bundle, images))
+        assert relative_error(run(deinterlaced, images), expected) <= DEINTERLACED_EXPORT_RELATIVE
+
+
+class TestStandaloneHead:
+    def test_labels(self, network: nn.Module, deinterlaced: Bundle) -> None:
+        wrapped = StandaloneHead(network, "labels", align_corners=False)
+        for shape in ODD_SHAPES:
+            images = picture(*shape)
+            labels = run(deinterlaced, images, "model.fp32.labels.onnx")
+            assert labels.dtype == np.uint8
+            with torch.inference_mode():
+                expected = wrapped(images).numpy()
+            assert labels.shape == expected.shape
+            assert (labels == expected).mean() >= 0.999  # near ties, as in verification
+
+    @pytest.mark.parametrize("align_corners", [False, True])
+    def test_probabilities(
+        self, network: nn.Module, classes: tuple[str, ...], folder: Path, align_corners: bool
+    ) -> None:
+        bundle = export(
+            network,
+            folder / "street.atrous",
+            classes=classes,
+            size=FIXED,
+            head="probabilities",
+            align_corners=align_corners,
+        )
+        images = picture(1, 3, *FIXED)
+        with torch.inference_mode():
+            expected = StandaloneHead(network, "probabilities", align_corners=align_corners)(images).numpy()
+        actual = run(bundle, images, "model.fp32.probabilities.onnx")
+        assert actual.shape == (1, 5, *FIXED)
+        assert np.abs(actual - expected).max() <= STANDALONE_PROBABILITIES_ABS
+
+    def test_is_there_beside_what_the_runtime_loads(self, deinterlaced: Bundle) -> None:
+        kinds = {artifact.file: artifact.kind for artifact in deinterlaced.manifest.artifacts}
+        assert kinds == {"model.fp32.onnx": "onnx", "model.fp32.labels.onnx": "standalone"}
+        assert [check.artifact for check in deinterlaced.manifest.verification] == list(kinds)
+        assert atrous.load(deinterlaced.path).backend.artifact.kind == "onnx"
+
+
+class TestRefusals:
+    """Whatever goes wrong, there is no bundle, and no trace of one."""
+
+    @pytest.mark.parametrize(
+        ("make", "said"),
+        [
+            (lambda: Answering("dict"), "answers a dict"),
+            (lambda: Answering("tuple"), "answers a tuple"),
+            (lambda: Answering("three axes"), r"expected one float32 tensor \[N, C, h, w\]"),
+            (lambda: Answering("float16"), r"answers torch\.float16"),
+            (BranchingOnPixels, "torch cannot export BranchingOnPixels"),
+            (Unsteady, "does not compute what torch"),
+            (Counting, "does not compute what torch .* behave differently between calls"),
+            (lambda: TinyDeepLab(4), r"answers \[1, 4, 9, 12\]; expected \[N, 5, h, w\]"),
+        ],
+    )
+    def test_models(self, make: Callable[[], nn.Module], said: str, classes: tuple[str, ...], folder: Path) -> None:
+        with pytest.raises(ExportError, match=said):
+            export(make(), folder / "street.atrous", classes=classes, size=FIXED)
+        assert list(folder.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("size", "said"),
+        [
+            ((0, 32), "must be positive"),
+            (DynamicSize((64, 64), (32, 32), (128, 128)), "min ≤ opt ≤ max"),
+        ],
+    )
+    def test_sizes(
+        self, network: nn.Module, classes: tuple[str, ...], folder: Path, size: DynamicSize, said: str
+    ) -> None:
+        with pytest.raises(ExportError, match=said):
+            export(network, folder / "street.atrous", classes=classes, size=size)
+        assert list(folder.iterdir()) == []
+
+    @pytest.mark.parametrize("call", [1, 2, 3])
+    def test_ctrl_c(self, classes: tuple[str, ...], folder: Path, call: int) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            export(Interrupted(call), folder / "street.atrous", classes=classes, size=FIXED)
+        assert list(folder.iterdir()) == []
+
+    def test_a_name_that_is_no_bundle(self, network: nn.Module, classes: tuple[str, ...], folder: Path) -> None:
+        with pytest.raises(BundleError, match=r"ends in '\.atrous'"):
+            export(network, folder / "street.onnx", classes=classes, size=FIXED)
+        assert list(folder.iterdir()) == []
+
+    def test_a_path_below_a_file(self, network: nn.Module, classes: tuple[str, ...], folder: Path) -> None:
+        (folder / "file").write_text("")
+        with pytest.raises(BundleError, match="cannot write to"):
+            export(network, folder / "file" / "street.atrous", classes=classes, size=FIXED)
+
+
+class TestExistingBundle:
+    @pytest.fixture
+    def existing(self, network: nn.Module, classes: tuple[str, ...], folder: Path) -> Path:
+        return export(network, folder / "street.atrous", classes=classes, size=FIXED).path
+
+    def test_is_kept_unless_asked(self, network: nn.Module, classes: tuple[str, ...], existing: Path) -> None:
+        before = digest(existing)
+        with pytest.raises(BundleError, match="exists already"):
+            export(network, existing, classes=classes, size=FIXED)
+        assert digest(existing) == before
+
+    def test_is_replaced_on_purpose(self, network: nn.Module, classes: tuple[str, ...], existing: Path) -> None:
+        bundle = export(network, existing, classes=classes, size=(16, 24), overwrite=True)
+        assert bundle.manifest.input.size.opt == (16, 24)
+        assert list(existing.parent.iterdir()) == [existing]
+
+    @pytest.mark.parametrize("model", [Unsteady, lambda: Interrupted(3)])
+    def test_is_kept_when_its_successor_fails(
+        self, model: Callable[[], nn.Module], classes: tuple[str, ...], existing: Path
+    ) -> None:
+        before = digest(existing)
+        with pytest.raises((ExportError, KeyboardInterrupt)):
+            export(model(), existing, classes=classes, size=FIXED, overwrite=True)
+        assert digest(existing) == before
+        assert list(existing.parent.iterdir()) == [existing]
+
+
+@pytest.fixture(scope="module")
+def lite0() -> nn.Module:
+    return settled("deeplabv3plus_efficientnet_lite0", classes=5)
+
+
+class TestEfficientNetLite0:
+    """The architecture of the demo: depthwise and separable convolutions, image pooling, a decoder."""
+
+    @pytest.mark.parametrize(
+        ("size", "shapes"),
+        [
+            (DynamicSize((32, 32), (64, 48), (96, 96)), [(2, 3, 65, 97), (1, 3, 32, 80), (1, 3, 47, 33)]),
+            ((65, 97), [(1, 3, 65, 97)]),
+        ],
+        ids=["dynamic", "fixed"],
+    )
+    def test_deinterlaced_graph(
+        self,
+        lite0: nn.Module,
+        classes: tuple[str, ...],
+        folder: Path,
+        size: DynamicSize,
+        shapes: list[tuple[int, ...]],
+    ) -> None:
+        bundle = export(lite0, folder / "street.atrous", classes=classes, size=size, atrous="deinterlaced")
+        assert rates(bundle) <= {1}
+        assert bundle.manifest.output.stride == 4
+        for shape in shapes:
+            images = picture(*shape)
+            with torch.inference_mode():
+                assert relative_error(run(bundle, images), lite0(images)) <= EXPORT_RELATIVE

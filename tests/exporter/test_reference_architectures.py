@@ -1,0 +1,31 @@
+"""Every reference architecture goes the whole way: exported, verified against torch, and again in every backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from reference_networks import settled
+
+from atrous.exporter.description import DynamicSize, Preprocessing
+from atrous.exporter.export import export
+from atrous.exporter.models import ARCHITECTURES
+from atrous.exporter.verify import verify_bundle
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_exports_and_verifies(name: str, tmp_path: Path) -> None:
+    architecture = ARCHITECTURES[name]
+    output_stride = architecture.default_output_stride
+    bundle = export(
+        settled(name, classes=5),
+        tmp_path / f"{name}.atrous",
+        classes=["sky", "road", "car", "tree", "person"],
+        size=DynamicSize((32, 32), (64, 48), (96, 96), multiple=architecture.size_multiple(output_stride)),
+        preprocessing=Preprocessing(architecture.normalization),
+        align_corners=architecture.align_corners,
+    )
+    assert bundle.manifest.output.stride == architecture.logits_stride(output_stride)
+    for check in verify_bundle(bundle):
+        assert check.passed, check
