@@ -137,6 +137,7 @@ class TestOpen:
         [
             "../outside.onnx",
             "engines/../../outside.onnx",
+            f"engines/../{ONNX}",
             "/etc/passwd",
             "..",
             "..\\outside.onnx",

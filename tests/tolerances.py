@@ -70,3 +70,14 @@ DEINTERLACED_EXPORT_RELATIVE: Final = 1e-5
 
 #: Probabilities of a standalone graph against torch. Measured: 1.2e-7.
 STANDALONE_PROBABILITIES_ABS: Final = 1e-6
+
+#: Logits of magnitude 1, OpenVINO against ONNX Runtime in FP32: max |difference|. Measured: 1.8e-7
+#: (tests/runtime/backends, AVX-512).
+BACKEND_ABSOLUTE: Final = 2e-6
+
+#: FP32 logits against float64: max |difference| / max |reference|. Measured: 5.3e-7 in OpenVINO, 2.9e-7
+#: in ONNX Runtime (tests/runtime/backends); OpenVINO told to use bfloat16 is 5.2e-3 away.
+FLOAT64_RELATIVE: Final = 2e-6
+
+#: A flat colour through H.264 in 4:2:0 twice, in levels of 255. Measured: 3 (tests/runtime/test_video.py).
+VIDEO_LEVELS: Final = 8
