@@ -22,12 +22,14 @@ def find_images(sources: Iterable[Path | str]) -> list[Path]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            matches = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in _picture_suffixes())
+            suffixes = _picture_suffixes()
+            matches = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in suffixes and entry.is_file())
             problem = f"no pictures in the folder {path}"
         elif path.exists():
             matches, problem = [path], ""
         else:
-            matches = sorted(Path(match) for match in glob.glob(str(source), recursive=True))  # noqa: PTH207 - absolute globs
+            entries = map(Path, glob.glob(str(source), recursive=True))  # noqa: PTH207 - absolute globs
+            matches = sorted(entry for entry in entries if entry.is_file())
             problem = f"no such file, folder or match: {source}"
         if not matches:
             raise ImageError(problem, path=path)

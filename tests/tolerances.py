@@ -81,3 +81,7 @@ FLOAT64_RELATIVE: Final = 2e-6
 
 #: A flat colour through H.264 in 4:2:0 twice, in levels of 255. Measured: 3 (tests/runtime/test_video.py).
 VIDEO_LEVELS: Final = 8
+
+#: Reference architectures with random weights, exported, against torch: max |difference| / max |reference|.
+#: PLACEHOLDER
+REFERENCE_EXPORT_RELATIVE: Final = 1e-4

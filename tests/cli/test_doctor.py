@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+from command_line import Command
+
+from atrous import __version__
+from atrous.cli.doctor import examine
+
+
+def test_says_what_is_here_and_what_to_install(atrous: Command) -> None:
+    outcome = atrous("doctor")
+    assert (outcome.code, outcome.err) == (0, "")
+    for text in (__version__, "onnxruntime", "ready", "optional packages", "torch"):
+        assert text in outcome.out
+    for name, entry in examine()["packages"].items():
+        installed = entry["version"] is not None
+        assert (f"pip install 'atrous[{entry['extra']}]'" in _line(outcome.out, name)) is not installed
+
+
+def test_json(atrous: Command) -> None:
+    outcome = atrous("doctor", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.json() == examine()
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_backends_are_those_that_import(backend: str) -> None:
+    (entry,) = (entry for entry in examine()["backends"] if entry["name"] == backend)
+    assert entry["available"] is (importlib.util.find_spec(backend) is not None)
+
+
+def _line(text: str, package: str) -> str:
+    return next(line for line in text.splitlines() if f"│ {package} " in line)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from command_line import Command
+from reference_networks import settled
+from safetensors.torch import save_file
+from tolerances import REFERENCE_EXPORT_RELATIVE
+
+from atrous.bundle import Bundle
+from atrous.exporter.models import MultiScale
+
+ARCH = "deeplabv3plus_efficientnet_lite0"
+METADATA = {"architecture": ARCH, "classes": "road, car, sky", "output_stride": "16"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a network of 3 classes that say what they are."""
+    path = tmp_path_factory.mktemp("weights") / "deeplab.safetensors"
+    save_file(settled(ARCH, classes=3).state_dict(), path, metadata=METADATA)
+    return path
+
+
+@pytest.fixture(scope="module")
+def unnamed(checkpoint: Path) -> Path:
+    """Weights of the same network that say nothing of themselves, under the name that training scripts use."""
+    path = checkpoint.with_name("unnamed.pth")
+    torch.save({"state_dict": settled(ARCH, classes=3).state_dict(), "epoch": 3}, path)
+    return path
+
+
+def test_exports_verifies_and_runs(atrous: Command, checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "street.atrous"
+    options = ("--dynamic", "32x32:48x64:96x96", "--atrous", "deinterlaced", "--license", "research only")
+    exported = atrous("export", checkpoint, out, *options)
+    assert exported.code == 0, exported.err
+    assert exported.out.endswith(f"wrote {out}\n")
+    assert "against torch" in exported.out
+    manifest = Bundle.open(out).manifest
+    assert [entry.name for entry in manifest.classes] == ["road", "car", "sky"]
+    assert manifest.input.mean == (127.0, 127.0, 127.0)
+    assert (manifest.output.stride, manifest.input.size.multiple, manifest.license) == (4, 16, "research only")
+    assert atrous("verify", out).code == 0
+    assert atrous("run", out, photos, "--out", tmp_path / "out", "--crf").code == 0
+
+
+def test_options_say_what_a_checkpoint_does_not(atrous: Command, unnamed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "street.atrous"
+    options = ("--arch", ARCH, "--size", "33x47", "--head", "labels", "--stretch")
+    exported = atrous("export", unnamed, out, *options)
+    assert exported.code == 0, exported.err
+    assert "dropped" in exported.err
+    manifest = Bundle.open(out).manifest
+    assert [entry.name for entry in manifest.classes] == ["class 0", "class 1", "class 2"]
+    assert [artifact.kind for artifact in manifest.artifacts] == ["onnx", "standalone"]
+    assert (manifest.input.resize, manifest.input.size.opt) == ("stretch", (33, 47))
+
+
+@pytest.mark.slow
+def test_scales_are_fused_by_the_rule_of_the_architecture(atrous: Command, tmp_path: Path) -> None:
+    network = settled("deeplab_largefov_vgg16", classes=3)  # aligns corners
+    save_file(network.state_dict(), tmp_path / "vgg.safetensors", metadata={"architecture": "deeplab_largefov_vgg16"})
+    out = tmp_path / "street.atrous"
+    assert atrous("export", tmp_path / "vgg.safetensors", out, "--size", "65x49", "--multi-scale").code == 0
+    images = torch.randn(1, 3, 65, 49, generator=torch.Generator().manual_seed(0))
+    session = onnxruntime.InferenceSession(out / "model.fp32.onnx")
+    (logits,) = session.run(None, {"image": images.numpy()})
+    with torch.inference_mode():
+        expected = MultiScale(network, align_corners=True).eval()(images).numpy()
+    assert np.abs(logits - expected).max() <= REFERENCE_EXPORT_RELATIVE * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ((), 2, "pass --size HxW (fastest) or --dynamic MIN:OPT:MAX"),
+        (("--size", "32"), 2, "is not a size"),
+        (("--size", "8x8", "--dynamic", "8x8:8x8:9x9"), 2, "exclude each other"),
+        (("--size", "32x32", "--source", "caffe"), 2, "caffe"),
+        (("--size", "0x32"), 1, "must be positive"),
+        (("--dynamic", "64x64:32x32:96x96"), 1, "min ≤ opt ≤ max"),
+        (("--size", "32x32", "--arch", "deeplabv3plus_efficientnet"), 1, f"Did you mean '{ARCH}'?"),
+        (("--size", "32x32", "--arch", "deeplabv3_mobilenet_v2"), 1, "does not fit"),
+        (("--size", "32x32", "--output-stride", "7"), 1, "output stride 16 or 8; got 7"),
+        (("--size", "32x32", "--classes", "{two}"), 1, "the checkpoint has 3 classes, the model has 2"),
+        (("--size", "32x32", "--source", "smp"), 1, "weights of smp"),
+    ],
+)
+def test_mistakes(
+    atrous: Command, checkpoint: Path, tmp_path: Path, options: tuple[str, ...], code: int, said: str
+) -> None:
+    two = tmp_path / "two.txt"
+    two.write_text("road\ncar\n")
+    out = tmp_path / "out" / "street.atrous"
+    outcome = atrous("export", checkpoint, out, *(text.format(two=two) for text in options))
+    assert (outcome.code, outcome.out) == (code, "")
+    assert said in outcome.err
+    assert not out.parent.exists()
+
+
+def test_an_architecture_must_be_known(atrous: Command, unnamed: Path, tmp_path: Path) -> None:
+    outcome = atrous("export", unnamed, tmp_path / "street.atrous", "--size", "32x32")
+    assert outcome.code == 1
+    assert "pass --arch NAME" in outcome.err
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not weights"])
+def test_what_is_no_checkpoint(atrous: Command, tmp_path: Path, content: bytes | None) -> None:
+    weights = tmp_path / "[/x].pth"
+    if content is not None:
+        weights.write_bytes(content)
+    outcome = atrous("export", weights, tmp_path / "street.atrous", "--size", "32x32")
+    assert outcome.code == 1
+    assert outcome.err.startswith("CheckpointError: ")
+    assert "[/x].pth" in outcome.err
+
+
+@pytest.mark.parametrize("out", ["deeplab.safetensors/street.atrous", "street.zip"])
+def test_where_nothing_can_be_written(atrous: Command, checkpoint: Path, out: str) -> None:
+    outcome = atrous("export", checkpoint, checkpoint.parent / out, "--size", "32x32")
+    assert outcome.code == 1
+    assert outcome.err.startswith("BundleError: ")

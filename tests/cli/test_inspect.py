@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import Command
+from tiny_graphs import color_layers, save_graph
+
+from atrous.bundle import Bundle
+from atrous.exporter.pack import pack
+
+
+def test_prints_what_a_bundle_holds(atrous: Command, tiny_bundle: Bundle) -> None:
+    outcome = atrous("inspect", tiny_bundle.path)
+    assert outcome.code == 0
+    artifact = tiny_bundle.manifest.artifacts[0]
+    for text in ("class 4", "32×32 … 64×96 … 128×128", "stride 8", artifact.file, artifact.sha256[:12], "passed"):
+        assert text in outcome.out
+
+
+def test_json_is_the_manifest(atrous: Command, tiny_bundle: Bundle) -> None:
+    outcome = atrous("inspect", tiny_bundle.path, "--json")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    assert outcome.json() == json.loads((tiny_bundle.path / "manifest.json").read_text())
+
+
+@pytest.mark.parametrize("text", ["[bold]licence[/bold]", "[/]", "CC BY-NC 4.0 :copyright: [research only]"])
+def test_texts_are_taken_literally(atrous: Command, tmp_path: Path, text: str) -> None:
+    graph = save_graph(tmp_path / "model.onnx", color_layers(8), size=(32, 32))
+    pack(graph, tmp_path / "[x].atrous", classes=[text, "b", "c"], license=text)
+    outcome = atrous("inspect", tmp_path / "[x].atrous")
+    assert outcome.code == 0
+    assert outcome.out.count(text) == 2
+    assert "[x]" in outcome.out
+
+
+def test_a_truncated_graph_is_found(atrous: Command, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "street.atrous"
+    folder.mkdir()
+    for file in tiny_bundle.path.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "model.fp32.onnx").write_bytes(b"")
+    outcome = atrous("inspect", folder)
+    assert outcome.code == 1
+    assert "has 0 bytes" in outcome.err

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import Command
+from PIL import Image
+
+from atrous.bundle import Bundle
+from atrous.runtime.segmenter import load
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+class TestOutputs:
+    def test_labels_and_overlay_of_one_picture(
+        self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path
+    ) -> None:
+        outcome = atrous("run", tiny_bundle.path, photos / "a.png", "--out", tmp_path / "out")
+        assert outcome.code == 0, outcome.err
+        assert written(tmp_path / "out") == ["a.labels.png", "a.overlay.png"]
+        with Image.open(tmp_path / "out" / "a.labels.png") as picture:
+            labels = np.asarray(picture)
+        assert np.array_equal(labels, load(tiny_bundle.path)(photos / "a.png").labels)
+
+    @pytest.mark.parametrize("source", ["", "*.*g", "a.png"])
+    def test_folders_and_globs(
+        self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path, source: str
+    ) -> None:
+        arguments = (photos / source, photos / "c.png", photos / "b.jpg")
+        outcome = atrous("run", tiny_bundle.path, *arguments, "--out", tmp_path / "out")
+        assert outcome.code == 0
+        assert written(tmp_path / "out") == [f"{name}.{kind}.png" for name in "abc" for kind in ("labels", "overlay")]
+
+    def test_default_folder(
+        self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert atrous("run", tiny_bundle.path, photos / "a.png").code == 0
+        assert (tmp_path / "segmented" / "a.labels.png").is_file()
+
+    def test_json(self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
+        outcome = atrous("run", tiny_bundle.path, photos, "--out", tmp_path / "out", "--json")
+        report = outcome.json()
+        assert (outcome.code, outcome.err) == (0, "")
+        assert report["precision"] == "fp32"
+        assert report["crf"] is False
+        assert report["failures"] == []
+        assert [Path(row["input"]).name for row in report["results"]] == ["a.png", "b.jpg", "c.png"]
+        for row in report["results"]:
+            assert Path(row["labels"]).is_file()
+            assert Path(row["overlay"]).is_file()
+            assert set(row["timings_ms"]) == {"preprocess", "inference", "postprocess"}
+
+    def test_crf(self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
+        options = ("--crf", "--threads", "1", "--backend", "onnxruntime", "--out", tmp_path / "out", "--json")
+        report = atrous("run", tiny_bundle.path, photos / "a.png", *options).json()
+        assert report["crf"] is True
+        assert report["backend"] == "onnxruntime"
+        assert "crf" in report["results"][0]["timings_ms"]
+
+    @pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="PyAV is not installed (atrous[video])")
+    def test_video(self, atrous: Command, tiny_bundle: Bundle, tmp_path: Path, rng: np.random.Generator) -> None:
+        import av
+
+        with av.open(str(tmp_path / "clip.mp4"), "w") as writer:
+            stream = writer.add_stream("libx264", rate=5)
+            stream.width, stream.height = 64, 48
+            for _ in range(3):
+                frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, (48, 64, 3), np.uint8), format="rgb24")
+                writer.mux(stream.encode(frame))
+            writer.mux(stream.encode())
+        outcome = atrous("run", tiny_bundle.path, tmp_path / "clip.mp4", "--out", tmp_path / "out", "--json")
+        assert outcome.code == 0, outcome.err
+        assert outcome.json()["results"][0]["frames"] == 3
+        assert written(tmp_path / "out") == ["clip.overlay.mp4"]
+
+
+class TestNames:
+    def test_one_stem_in_two_formats(self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
+        shutil.copy(photos / "a.png", photos / "b.png")
+        outcome = atrous("run", tiny_bundle.path, photos / "b.png", photos / "b.jpg", "--out", tmp_path / "out")
+        assert outcome.code == 0
+        assert written(tmp_path / "out") == [
+            f"b.{x}.{kind}.png" for x in ("jpg", "png") for kind in ("labels", "overlay")
+        ]
+
+    def test_one_name_in_two_folders(self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
+        shutil.copytree(photos, tmp_path / "more")
+        outcome = atrous("run", tiny_bundle.path, photos, tmp_path / "more", "--out", tmp_path / "out")
+        assert outcome.code == 1
+        assert "several inputs are called 'a.png'" in outcome.err
+        assert not (tmp_path / "out").exists()
+
+
+class TestFailures:
+    def test_a_bad_picture_is_named_and_the_others_are_done(
+        self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path
+    ) -> None:
+        whole = (photos / "b.jpg").read_bytes()
+        (photos / "b.jpg").write_bytes(whole[: len(whole) // 2])
+        outcome = atrous("run", tiny_bundle.path, photos, photos / "notes.txt", "--out", tmp_path / "out")
+        assert outcome.code == 1
+        assert str(photos / "b.jpg") in outcome.err
+        assert str(photos / "notes.txt") in outcome.err
+        assert "2 of 4 inputs failed" in outcome.err
+        assert written(tmp_path / "out") == [f"{name}.{kind}.png" for name in "ac" for kind in ("labels", "overlay")]
+
+    def test_a_bad_picture_in_json(self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
+        (photos / "b.jpg").write_bytes(b"")
+        outcome = atrous("run", tiny_bundle.path, photos, "--out", tmp_path / "out", "--json")
+        assert outcome.code == 1
+        report = outcome.json()
+        assert len(report["results"]) == 2
+        (failure,) = report["failures"]
+        assert failure["input"] == str(photos / "b.jpg")
+        assert "0 bytes" in failure["error"]
+
+    def test_all_bad(self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
+        outcome = atrous("run", tiny_bundle.path, photos / "notes.txt", "--out", tmp_path / "out")
+        assert outcome.code == 1
+        assert written(tmp_path / "out") == []
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (("--backend", "tpu"), "unknown backend 'tpu'"),
+            (("--precision", "int8"), "no int8 ONNX graph"),
+            (("--out", "{photos}/a.png"), "cannot write to"),
+            (("--out", "{photos}/a.png/below"), "cannot write to"),
+        ],
+    )
+    def test_options(
+        self, atrous: Command, tiny_bundle: Bundle, photos: Path, options: tuple[str, ...], said: str
+    ) -> None:
+        outcome = atrous("run", tiny_bundle.path, photos / "b.jpg", *(text.format(photos=photos) for text in options))
+        assert (outcome.code, outcome.out) == (1, "")
+        assert said in outcome.err
+
+    def test_nothing_to_segment(self, atrous: Command, tiny_bundle: Bundle, tmp_path: Path) -> None:
+        outcome = atrous("run", tiny_bundle.path, tmp_path / "*.png", "--out", tmp_path / "out")
+        assert outcome.code == 1
+        assert "no such file, folder or match" in outcome.err
+        assert not (tmp_path / "out").exists()
+
+    def test_negative_threads_are_wrong_usage(self, atrous: Command, tiny_bundle: Bundle, photos: Path) -> None:
+        assert atrous("run", tiny_bundle.path, photos, "--threads", "-1").code == 2
