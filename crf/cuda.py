@@ -1,0 +1,246 @@
+"""Refinement of class probabilities by a fully connected CRF, on the GPU."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import CRFError, DeviceError, ShapeError
+from ..gpu import Buffer, Device, PyCudaDevice
+from .cuda_field import CudaField, Failure, FieldSpec, Status
+from .cuda_inputs import AnyArray, Input, checked_compatibility, checked_image, checked_probabilities
+from .cuda_lattice import Normalization
+from .cuda_queue import Queue
+from .params import CRFParams
+
+_NORMALIZATIONS = ("symmetric", "before", "after", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceArray:
+    """A result in GPU memory, for whatever reads `__cuda_array_interface__`. The next call overwrites it.
+
+    Attributes:
+        shape: of the array, C-contiguous.
+        typestr: NumPy's code of the dtype.
+        buffer: the memory.
+    """
+
+    shape: tuple[int, ...]
+    typestr: str
+    buffer: Buffer = field(repr=False)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Version 3; the result is complete, so there is no stream to wait for."""
+        data = (self.buffer.address, False)
+        return {"shape": self.shape, "typestr": self.typestr, "data": data, "version": 3, "stream": None}
+
+
+class CudaDenseCRF:
+    """Mean-field inference in a dense CRF with a bilateral and a Gaussian kernel (Krähenbühl & Koltun 2011).
+
+    Computes what `DenseCRF` computes. Memory, the Gaussian lattice and a CUDA graph of the whole inference are kept
+    between calls of one shape. Calls take turns, and come from the thread that made `device`.
+
+    Args:
+        params: weights and standard deviations of the kernels.
+        iterations: mean-field updates; 0 gives softmax(−unary).
+        precision: of the values on the lattice and of Q between updates; arithmetic, unaries and norms are always in
+            single precision.
+        normalization: where the response of a kernel to ones, s, divides: by √s on both sides, or by s on one.
+        compatibility: [C] on the diagonal or [C, C], multiplied by the weight of each kernel; negative values attract.
+            A matrix counts as ½(m + mᵀ). Potts, −1 on the diagonal, by default.
+        device: the GPU; a `PyCudaDevice` by default.
+
+    Raises:
+        CRFError: an option is not usable.
+        MissingDependencyError: PyCUDA is not installed.
+        DeviceError: there is no GPU.
+    """
+
+    def __init__(
+        self,
+        params: CRFParams | None = None,
+        *,
+        iterations: int = 10,
+        precision: Literal["fp32", "fp16"] = "fp32",
+        normalization: Normalization = "symmetric",
+        compatibility: ArrayLike | None = None,
+        device: Device | None = None,
+    ) -> None:
+        if iterations < 0:
+            raise CRFError(f"iterations must be 0 or more, got {iterations}")
+        for name, value, choices in (
+            ("precision", precision, ("fp32", "fp16")),
+            ("normalization", normalization, _NORMALIZATIONS),
+        ):
+            if value not in choices:
+                raise CRFError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        if precision == "fp16" and normalization in ("after", "none"):
+            raise CRFError(
+                f"normalization={normalization!r} leaves sums over thousands of pixels on the lattice, beyond half "
+                "precision: use precision='fp32', or 'symmetric' or 'before'"
+            )
+        self.params = params if params is not None else CRFParams.deeplab_v2_resnet()
+        self.iterations = iterations
+        self.precision = precision
+        self.normalization: Normalization = normalization
+        self._compatibility = None if compatibility is None else checked_compatibility(compatibility)
+        self._device: Device = device if device is not None else PyCudaDevice()
+        self._queue = Queue(self._device, self._device.stream())
+        self._lock = threading.Lock()
+        self._field: CudaField | None = None
+        self._last: Status | None = None
+
+    def __call__(self, probabilities: AnyArray, image: AnyArray) -> NDArray[np.float32]:
+        """Refined class probabilities, on the host.
+
+        Args:
+            probabilities: [C, H, W] or [B, C, H, W] floating point in [0, 1]; clipped to [1e-5, 1] before the
+                logarithm. On the GPU, float32 and C-contiguous.
+            image: [H, W, 3] or [B, H, W, 3] uint8 RGB. On the GPU, C-contiguous.
+
+        Returns:
+            Marginals of the probabilities' shape, float32; they sum to 1 over the classes.
+
+        Raises:
+            ShapeError: shapes, dtypes or values do not fit.
+            CRFError: a sigma is too small for the image, or there are too many pixels.
+            DeviceError: there is not enough GPU memory, or the GPU failed.
+        """
+        with self._lock:
+            shape = self._infer(probabilities, image)
+            self._active.queue_marginals()
+            return self._download(shape, np.float32, "planes")
+
+    def labels(self, probabilities: AnyArray, image: AnyArray) -> NDArray[np.uint8]:
+        """The most probable class of each pixel after refinement, on the host; of equals, the lowest.
+
+        Arguments and errors are those of a call; the result is [H, W] or [B, H, W] uint8.
+        """
+        with self._lock:
+            shape = self._infer(probabilities, image)
+            self._active.queue_labels()
+            return self._download(_without_classes(shape), np.uint8, "labels")
+
+    def marginals_on_device(self, probabilities: AnyArray, image: AnyArray) -> DeviceArray:
+        """Like a call, with the result in GPU memory until the next call."""
+        with self._lock:
+            shape = self._infer(probabilities, image)
+            self._active.queue_marginals()
+            self._queue.stream.synchronize()
+            return DeviceArray(shape, "<f4", self._active.buffers["planes"])
+
+    def labels_on_device(self, probabilities: AnyArray, image: AnyArray) -> DeviceArray:
+        """Like `labels`, with the result in GPU memory until the next call."""
+        with self._lock:
+            shape = self._infer(probabilities, image)
+            self._active.queue_labels()
+            self._queue.stream.synchronize()
+            return DeviceArray(_without_classes(shape), "|u1", self._active.buffers["labels"])
+
+    @property
+    def vertices(self) -> dict[str, int]:
+        """Vertices of each lattice in the last call, over all images: time and memory grow with them."""
+        if self._last is None:
+            return {}
+        return {"gaussian": self._last.gaussian_vertices, "bilateral": self._last.bilateral_vertices}
+
+    @property
+    def _active(self) -> CudaField:
+        if self._field is None:  # only between a failed allocation and the next call
+            raise DeviceError("no inference has run")
+        return self._field
+
+    def _infer(self, probabilities: AnyArray, image: AnyArray) -> tuple[int, ...]:
+        maps = checked_probabilities(probabilities)
+        pixels = checked_image(image, maps.shape)
+        self._prepare(maps.shape)
+        while True:
+            buffers = self._active.buffers
+            self._send(maps, np.float32, buffers["planes"])
+            self._send(pixels, np.uint8, buffers["rgb"])
+            status = self._active.run()
+            if status.failures & Failure.TABLE_FULL and (grown := self._active.spec.grown()) is not None:
+                self._replace(grown)
+                continue
+            self._last = status
+            self._raise_failures(status, maps.shape)
+            return maps.shape
+
+    def _prepare(self, shape: tuple[int, ...]) -> None:
+        """Makes the field for probabilities of this shape, unless the last one was for it."""
+        images, (classes, height, width) = (shape[0] if len(shape) == 4 else 1), shape[-3:]
+        if self._field is not None:
+            spec = self._field.spec
+            if (spec.images, spec.classes, spec.height, spec.width) == (images, classes, height, width):
+                return
+        if self._compatibility is not None and len(self._compatibility) != classes:
+            raise CRFError(
+                f"the compatibility is for {len(self._compatibility)} classes and the probabilities have {classes}"
+            )
+        spec = FieldSpec(
+            images=images,
+            classes=classes,
+            height=height,
+            width=width,
+            is_half=self.precision == "fp16",
+            iterations=self.iterations,
+            normalization=self.normalization,
+            params=self.params,
+        )
+        self._replace(spec)
+
+    def _replace(self, spec: FieldSpec) -> None:
+        self._field = None  # frees the old memory before the new is taken
+        potts = np.full(spec.classes, -1, np.float32)
+        self._field = CudaField(self._queue, spec, potts if self._compatibility is None else self._compatibility)
+
+    def _send(self, array: Input, dtype: type[np.generic], buffer: Buffer) -> None:
+        if array.host is not None:  # converted here: not before the memory for it has been found
+            self._device.upload(buffer, np.ascontiguousarray(array.host, dtype=dtype), self._queue.stream)
+            return
+        if array.must_wait:
+            self._device.wait_for_others()
+        self._device.copy_from_address(buffer, array.address, array.nbytes, self._queue.stream)
+
+    def _download(self, shape: tuple[int, ...], dtype: type[np.generic], name: str) -> NDArray[Any]:
+        result = np.empty(shape, dtype)
+        self._device.download(result, self._active.buffers[name], self._queue.stream)
+        return result
+
+    def _raise_failures(self, status: Status, shape: tuple[int, ...]) -> None:
+        failures = status.failures
+        if failures & Failure.NOT_FINITE:
+            *image, class_index, row, column = (int(i) for i in np.unravel_index(status.first_bad, shape))
+            where = f"image {image[0]}, " if image else ""
+            raise ShapeError(
+                f"probabilities must be finite, got NaN or infinity at {where}class {class_index}, row {row}, column "
+                f"{column}; check what computed them (overflow in half precision is a common cause)",
+                expected="finite values",
+                actual="NaN or infinity",
+            )
+        if failures & Failure.NOT_PROBABILITY:
+            raise ShapeError(
+                "probabilities must lie in [0, 1]; apply softmax to logits first",
+                expected="values in [0, 1]",
+                actual="values outside",
+            )
+        if failures & Failure.KEY_RANGE:
+            raise CRFError(
+                "lattice coordinates of the bilateral kernel exceed their keys: a sigma is too small for the image's "
+                f"size or colours (xy {self.params.bilateral_sigma_xy_px:g} px, rgb "
+                f"{self.params.bilateral_sigma_rgb:g}). Use a larger sigma, or DenseCRF on the CPU"
+            )
+        if failures:
+            raise DeviceError(f"the lattice's table overflowed although it has room for every vertex: {failures!r}")
+
+
+def _without_classes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """[..., C, H, W] → [..., H, W]."""
+    return (*shape[:-3], *shape[-2:])

@@ -1,0 +1,85 @@
+"""CUDA source → machine code for one compute capability, by nvcc, cached."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from ..errors import DeviceError
+from .device import KernelSource
+
+BASE_FLAGS = ("-std=c++17", "-O3", "-lineinfo")
+
+
+def find_nvcc() -> Path | None:
+    """The compiler: the one of CUDA_HOME if that is set, else the first on the path, else none."""
+    home = os.environ.get("CUDA_HOME")
+    found = shutil.which("nvcc", path=str(Path(home) / "bin")) if home else shutil.which("nvcc")
+    return Path(found) if found else None
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept for this user."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "atrous" / "kernels"
+
+
+def compile_cubin(source: KernelSource, compute_capability: tuple[int, int], folder: Path | None = None) -> Path:
+    """Machine code of `source`; compiled only if the source, its includes, the flags or the compiler changed.
+
+    Args:
+        source: the translation unit.
+        compute_capability: (major, minor) of the GPU to run on.
+        folder: where to keep it; `cache_folder()` by default.
+
+    Returns:
+        A .cubin file; the compiler's log with registers and spills of each kernel is beside it, as .log.
+
+    Raises:
+        DeviceError: nvcc is missing or fails.
+    """
+    nvcc = find_nvcc()
+    if nvcc is None:
+        raise DeviceError(
+            f"compiling {source.path.name} needs nvcc, which is neither in CUDA_HOME/bin nor on the path. Install the "
+            "CUDA toolkit (any release from 11.8 on that knows this GPU) or use the CRF on the CPU"
+        )
+    flags = (*BASE_FLAGS, *source.flags, f"-arch=sm_{compute_capability[0]}{compute_capability[1]}")
+    digest = hashlib.sha256("\0".join((_version_of(nvcc), *flags)).encode())
+    for path in source.files():
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    folder = folder or cache_folder()
+    cubin = folder / f"{source.path.stem}-{digest.hexdigest()[:24]}.cubin"
+    if not cubin.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _run_nvcc(nvcc, source, flags, cubin)
+    return cubin
+
+
+@cache
+def _version_of(nvcc: Path) -> str:
+    """What nvcc says it is."""
+    run = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True, check=False)  # noqa: S603
+    if run.returncode != 0:
+        raise DeviceError(f"{nvcc} --version failed with exit code {run.returncode}:\n{run.stdout}{run.stderr}")
+    return run.stdout
+
+
+def _run_nvcc(nvcc: Path, source: KernelSource, flags: tuple[str, ...], cubin: Path) -> None:
+    """Compiles to a temporary folder and renames, so that two processes may compile the same source at once."""
+    with tempfile.TemporaryDirectory(dir=cubin.parent) as scratch:
+        out = Path(scratch) / cubin.name
+        command = [str(nvcc), *flags, "-cubin", "-Xptxas", "-v", str(source.path), "-o", str(out)]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        log = run.stdout + run.stderr
+        if run.returncode != 0:
+            what = f"nvcc failed on {source.path.name} with exit code {run.returncode} ({' '.join(flags)})"
+            raise DeviceError(f"{what}. Its log:\n{log}")
+        out.with_suffix(".log").write_text(log, encoding="utf-8")
+        out.with_suffix(".log").replace(cubin.with_suffix(".log"))
+        out.replace(cubin)

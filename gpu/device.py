@@ -1,0 +1,184 @@
+"""What orchestration code needs of a GPU. `PyCudaDevice` is a real one; the tests plug in an emulated one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Argument: TypeAlias = "Buffer | np.generic | None"
+"""What a kernel takes: a buffer or None for a pointer, a NumPy scalar of the parameter's exact type for a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProperties:
+    """What a launch sequence is fitted to.
+
+    Attributes:
+        name: as the driver reports it.
+        compute_capability: (major, minor).
+        multiprocessors: how many blocks run at once, at least.
+        total_bytes: memory of the device.
+    """
+
+    name: str
+    compute_capability: tuple[int, int]
+    multiprocessors: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSource:
+    """One CUDA translation unit.
+
+    Attributes:
+        path: the .cu file; files that it includes lie beside it.
+        flags: compiler flags that change what is computed.
+    """
+
+    path: Path
+    flags: tuple[str, ...] = ()
+
+    def files(self) -> list[Path]:
+        """The unit and everything beside it that it may include, in a fixed order."""
+        return [self.path, *sorted(self.path.parent.glob("*.cuh"))]
+
+
+class Buffer(Protocol):
+    """Memory on the device; freed when the last reference goes."""
+
+    @property
+    def address(self) -> int:
+        """The device pointer."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """The size in bytes."""
+        ...
+
+
+class Stream(Protocol):
+    """A queue of work; what is queued on one stream runs in order."""
+
+    def synchronize(self) -> None:
+        """Waits until everything queued so far is done.
+
+        Raises:
+            DeviceError: some of it failed.
+        """
+        ...
+
+
+class Event(Protocol):
+    """A point in a stream."""
+
+    def elapsed_ms(self, since: Event) -> float:
+        """Milliseconds between two events that have both been reached; waits for this one."""
+        ...
+
+
+class Module(Protocol):
+    """Loaded kernels."""
+
+    def launch(self, launch: Launch, stream: Stream) -> None:
+        """Queues one launch.
+
+        Raises:
+            DeviceError: the kernel does not exist, its arguments do not fit, or the driver refuses.
+        """
+        ...
+
+
+class Graph(Protocol):
+    """A recorded sequence of work."""
+
+    def replay(self, stream: Stream) -> None:
+        """Queues all of it again, with the arguments of the recording."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One kernel launch.
+
+    Attributes:
+        kernel: its name.
+        grid: number of blocks.
+        block: threads of a block along x and y.
+        args: in the kernel's order.
+    """
+
+    kernel: str
+    grid: int
+    block: tuple[int, int]
+    args: Sequence[Argument]
+
+
+class Device(Protocol):
+    """A GPU, or what stands in for one. For one thread at a time."""
+
+    @property
+    def properties(self) -> DeviceProperties:
+        """What it is."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Memory that can still be allocated."""
+        ...
+
+    def load(self, source: KernelSource) -> Module:
+        """Compiles kernels, or takes them from the cache, and loads them.
+
+        Raises:
+            DeviceError: they do not compile; the message ends with the compiler's log.
+        """
+        ...
+
+    def allocate(self, nbytes: int) -> Buffer:
+        """Memory with undefined content, aligned to 256 bytes.
+
+        Raises:
+            DeviceError: there is not enough.
+        """
+        ...
+
+    def stream(self) -> Stream:
+        """A new stream, independent of all others."""
+        ...
+
+    def record(self, stream: Stream) -> Event:
+        """Marks a point in a stream."""
+        ...
+
+    def fill(self, buffer: Buffer, word: int, stream: Stream) -> None:
+        """Queues setting every 32-bit word of a buffer, whose size is a multiple of 4, to `word`."""
+        ...
+
+    def upload(self, buffer: Buffer, array: NDArray[Any], stream: Stream) -> None:
+        """Queues a copy from the host. The array is C-contiguous and may change once this returns."""
+        ...
+
+    def download(self, array: NDArray[Any], buffer: Buffer, stream: Stream) -> None:
+        """Copies to a C-contiguous host array; everything queued before is done when this returns."""
+        ...
+
+    def copy_from_address(self, buffer: Buffer, address: int, nbytes: int, stream: Stream) -> None:
+        """Queues a copy from memory of this device that someone else owns."""
+        ...
+
+    def wait_for_others(self) -> None:
+        """Waits for the work of everyone else on this device, whose results are about to be read."""
+        ...
+
+    def capture(self, queue: Callable[[], None], stream: Stream) -> Graph:
+        """Records what `queue` puts into `stream`, without running it. `queue` allocates nothing and waits for nothing.
+
+        Raises:
+            DeviceError: the driver cannot record it.
+        """
+        ...

@@ -1,0 +1,274 @@
+"""A GPU through PyCUDA."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DeviceError, importing
+from .compile import compile_cubin
+from .device import Buffer, DeviceProperties, Event, Graph, KernelSource, Launch, Module, Stream
+
+_CAPTURE_THREAD_LOCAL = 1
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating."""
+
+_STREAM_NON_BLOCKING = 1
+"""CU_STREAM_NON_BLOCKING."""
+
+
+class PyCudaDevice:
+    """One NVIDIA GPU, for the thread that makes this object.
+
+    The device's primary context is retained, the one that PyTorch and the CUDA runtime use, so pointers can be
+    exchanged with them. It is current only while a method runs: nothing of the caller's contexts changes. PyCUDA ties
+    contexts to threads, so each thread makes its own `PyCudaDevice`; they share the memory and the work of one GPU.
+
+    Args:
+        ordinal: which GPU, in the driver's order.
+
+    Raises:
+        MissingDependencyError: PyCUDA is not installed.
+        DeviceError: there is no driver, or no such GPU.
+    """
+
+    def __init__(self, ordinal: int = 0) -> None:
+        self._cuda = _import_driver()
+        try:
+            self._cuda.init()
+            count = self._cuda.Device.count()
+        except self._cuda.Error as exc:
+            raise DeviceError(f"no GPU can be used: the CUDA driver reports {exc}. See nvidia-smi") from exc
+        if not 0 <= ordinal < count:
+            raise DeviceError(f"there is no GPU {ordinal}: the CUDA driver sees {count}, numbered from 0")
+        self.thread = threading.get_ident()
+        gpu = self._cuda.Device(ordinal)
+        self.properties = DeviceProperties(
+            name=gpu.name(),
+            compute_capability=gpu.compute_capability(),
+            multiprocessors=gpu.get_attribute(self._cuda.device_attribute.MULTIPROCESSOR_COUNT),
+            total_bytes=gpu.total_memory(),
+        )
+        self._context = gpu.retain_primary_context()
+        self._graphs = _GraphApi()
+        with self.active("making a memory pool"):
+            from pycuda.tools import DeviceMemoryPool
+
+            self._pool = DeviceMemoryPool()
+
+    @contextmanager
+    def active(self, doing: str) -> Iterator[None]:
+        """Makes the context current; errors of the driver come out as DeviceError.
+
+        Raises:
+            DeviceError: the driver failed, or another thread than the one that made the device calls.
+        """
+        if threading.get_ident() != self.thread:
+            raise DeviceError(f"{doing} from another thread than made the PyCudaDevice: make one in each thread")
+        self._context.push()
+        try:
+            yield
+        except self._cuda.Error as exc:
+            raise DeviceError(f"{doing} failed on {self.properties.name}: {exc}") from exc
+        finally:
+            self._context.pop()
+
+    def free_bytes(self) -> int:
+        """Memory that can still be allocated, what the pool holds unused included."""
+        with self.active("asking for free memory"):
+            free, _ = self._cuda.mem_get_info()
+            return int(free) + int(self._pool.managed_bytes) - int(self._pool.active_bytes)
+
+    def load(self, source: KernelSource) -> Module:
+        """Compiles kernels for this GPU, or takes them from the cache, and loads them."""
+        cubin = compile_cubin(source, self.properties.compute_capability)
+        with self.active(f"loading {cubin.name}"):
+            return _PyCudaModule(self, self._cuda.module_from_buffer(cubin.read_bytes()))
+
+    def allocate(self, nbytes: int) -> Buffer:
+        """Memory from this device's pool."""
+        with self.active(f"allocating {nbytes / 2**20:.1f} MiB of GPU memory"):
+            return _PyCudaBuffer(self._pool.allocate(nbytes), nbytes)
+
+    def stream(self) -> Stream:
+        """A stream that does not wait for the legacy default stream."""
+        with self.active("making a stream"):
+            return _PyCudaStream(self, self._cuda.Stream(_STREAM_NON_BLOCKING))
+
+    def record(self, stream: Stream) -> Event:
+        """Marks a point in a stream."""
+        with self.active("recording an event"):
+            event = self._cuda.Event()
+            event.record(_own(stream).handle)
+            return _PyCudaEvent(self, event)
+
+    def fill(self, buffer: Buffer, word: int, stream: Stream) -> None:
+        """Queues a fill with 32-bit words."""
+        with self.active("filling memory"):
+            self._cuda.memset_d32_async(buffer.address, word, buffer.nbytes // 4, _own(stream).handle)
+
+    def upload(self, buffer: Buffer, array: NDArray[Any], stream: Stream) -> None:
+        """Queues a copy from the host; the driver has read pageable memory when this returns."""
+        with self.active("copying to the GPU"):
+            self._cuda.memcpy_htod_async(buffer.address, array, _own(stream).handle)
+
+    def download(self, array: NDArray[Any], buffer: Buffer, stream: Stream) -> None:
+        """Copies to the host and waits for it."""
+        with self.active("copying from the GPU"):
+            self._cuda.memcpy_dtoh_async(array, buffer.address, _own(stream).handle)
+            _own(stream).handle.synchronize()
+
+    def copy_from_address(self, buffer: Buffer, address: int, nbytes: int, stream: Stream) -> None:
+        """Queues a copy from memory of this GPU that someone else owns."""
+        with self.active("copying on the GPU"):
+            self._cuda.memcpy_dtod_async(buffer.address, address, nbytes, _own(stream).handle)
+
+    def wait_for_others(self) -> None:
+        """Waits for all streams of the primary context."""
+        with self.active("waiting for the GPU"):
+            self._cuda.Context.synchronize()
+
+    def capture(self, queue: Callable[[], None], stream: Stream) -> Graph:
+        """Records a CUDA graph."""
+        with self.active("recording a CUDA graph"):
+            return _CudaGraph(self, self._graphs, self._graphs.capture(queue, _own(stream).handle.handle))
+
+
+def _import_driver() -> Any:  # noqa: ANN401 - PyCUDA has no types
+    """`pycuda.driver`, which fails to load where there is no driver library."""
+    with importing("gpu", purpose="running on a GPU"):
+        try:
+            import pycuda.driver
+        except ModuleNotFoundError:
+            raise
+        except ImportError as exc:
+            raise DeviceError(
+                f"no GPU can be used: PyCUDA cannot load the CUDA driver ({exc}). See nvidia-smi"
+            ) from exc
+    return pycuda.driver
+
+
+class _PyCudaBuffer:
+    def __init__(self, allocation: Any, nbytes: int) -> None:  # noqa: ANN401
+        self._allocation = allocation  # gives its memory back to the pool when it goes
+        self.address = int(allocation)
+        self.nbytes = nbytes
+
+
+class _PyCudaStream:
+    def __init__(self, device: PyCudaDevice, handle: Any) -> None:  # noqa: ANN401
+        self._device = device
+        self.handle = handle
+
+    def synchronize(self) -> None:
+        with self._device.active("running on the GPU"):
+            self.handle.synchronize()
+
+
+class _PyCudaEvent:
+    def __init__(self, device: PyCudaDevice, handle: Any) -> None:  # noqa: ANN401
+        self._device = device
+        self.handle = handle
+
+    def elapsed_ms(self, since: Event) -> float:
+        if not isinstance(since, _PyCudaEvent):
+            raise DeviceError(f"an event of another device: expected one of PyCudaDevice.record(), got {since!r}")
+        with self._device.active("waiting for an event"):
+            self.handle.synchronize()
+            return float(self.handle.time_since(since.handle))
+
+
+def _own(stream: Stream) -> _PyCudaStream:
+    """The stream as one of this module's."""
+    if not isinstance(stream, _PyCudaStream):
+        raise DeviceError(f"a stream of another device: expected one of PyCudaDevice.stream(), got {stream!r}")
+    return stream
+
+
+class _PyCudaModule:
+    def __init__(self, device: PyCudaDevice, handle: Any) -> None:  # noqa: ANN401
+        self._device = device
+        self._handle = handle
+        self._functions: dict[str, Any] = {}
+
+    def launch(self, launch: Launch, stream: Stream) -> None:
+        with self._device.active(f"launching {launch.kernel}"):
+            function = self._functions.get(launch.kernel)
+            if function is None:
+                function = self._handle.get_function(launch.kernel)
+                # Type codes of the struct module; pointers are passed as integers.
+                function.prepare("".join(a.dtype.char if isinstance(a, np.generic) else "P" for a in launch.args))
+                self._functions[launch.kernel] = function
+            values = [_plain(argument) for argument in launch.args]
+            block = (*launch.block, 1)
+            function.prepared_async_call((launch.grid, 1), block, _own(stream).handle, *values)
+
+
+def _plain(argument: Buffer | np.generic | None) -> int | float:
+    """The Python number that PyCUDA packs for an argument."""
+    if argument is None:
+        return 0
+    if isinstance(argument, np.generic):
+        number: int | float = argument.item()
+        return number
+    return argument.address
+
+
+class _GraphApi:
+    """The driver's graph functions, which PyCUDA does not wrap (CUDA driver API, 11.4 on)."""
+
+    def __init__(self) -> None:
+        self._library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+
+    def call(self, name: str, *args: object) -> None:
+        """Calls one function.
+
+        Raises:
+            DeviceError: it returns another status than success.
+        """
+        status = getattr(self._library, name)(*args)
+        if status != 0:
+            text = ctypes.c_char_p()
+            self._library.cuGetErrorString(status, ctypes.byref(text))
+            reason = (text.value or b"unknown error").decode()
+            raise DeviceError(f"{name} failed with status {status}: {reason}")
+
+    def capture(self, queue: Callable[[], None], stream: int) -> ctypes.c_void_p:
+        """Records `queue` and makes the graph executable."""
+        handle = ctypes.c_void_p(stream)
+        graph = ctypes.c_void_p()
+        executable = ctypes.c_void_p()
+        self.call("cuStreamBeginCapture_v2", handle, ctypes.c_int(_CAPTURE_THREAD_LOCAL))
+        try:
+            queue()
+        finally:  # always, so that the stream can be used again
+            self.call("cuStreamEndCapture", handle, ctypes.byref(graph))
+        try:
+            self.call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+        finally:
+            self.call("cuGraphDestroy", graph)
+        return executable
+
+
+class _CudaGraph:
+    def __init__(self, device: PyCudaDevice, api: _GraphApi, executable: ctypes.c_void_p) -> None:
+        self._device = device
+        self._api = api
+        self._executable = executable
+
+    def replay(self, stream: Stream) -> None:
+        with self._device.active("replaying a CUDA graph"):
+            self._api.call("cuGraphLaunch", self._executable, ctypes.c_void_p(_own(stream).handle.handle))
+
+    def __del__(self) -> None:
+        # In the context, and not from another thread, where it could not be made current: there it is left to the
+        # driver, which frees it with the context.
+        if threading.get_ident() == self._device.thread:
+            with self._device.active("freeing a CUDA graph"):
+                self._api.call("cuGraphExecDestroy", self._executable)
