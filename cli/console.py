@@ -45,7 +45,7 @@ def verdict(*, passed: bool) -> Text:
 
 
 def progress_bar() -> Progress:
-    """A progress bar on stderr that vanishes when done."""
+    """A progress bar on stderr that vanishes when done; none where stderr is a file."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -53,4 +53,5 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         console=errors,
         transient=True,
+        disable=not errors.is_terminal,
     )

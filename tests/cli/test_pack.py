@@ -80,6 +80,7 @@ def test_mistakes(
 @pytest.mark.parametrize("content", [None, b"", b"not a graph"])
 def test_what_is_no_graph(atrous: Command, names: Path, tmp_path: Path, content: bytes | None) -> None:
     graph = tmp_path / "[/x].onnx"
+    graph.parent.mkdir()  # its path has a closing tag of rich's markup in it
     if content is not None:
         graph.write_bytes(content)
     outcome = atrous("pack", graph, tmp_path / "street.atrous", "--classes", names, "--size", "32x32")
