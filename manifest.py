@@ -41,13 +41,15 @@ class SizePolicy:
     """Input sizes (height, width) that the graph takes; `min == opt == max` is a fixed size.
 
     Attributes:
-        multiple: sizes are multiples of it, or one more than a multiple when the output aligns corners.
+        multiple: sizes are k · multiple + offset, which the network maps onto whole cells.
+        offset: 1 for networks that put logits on pixels 0, s, 2s … (321 = 8·40 + 1), otherwise 0.
     """
 
     min: Size
     opt: Size
     max: Size
     multiple: int
+    offset: int = 0
 
     def __post_init__(self) -> None:
         for axis in (0, 1):
@@ -247,7 +249,9 @@ def _manifest_from_dict(data: Mapping[str, Any]) -> Manifest:
         created_by=data["created_by"],
         classes=tuple(ClassInfo(entry["id"], entry["name"], _triple(entry["color"])) for entry in data["classes"]),
         input=InputSpec(
-            size=SizePolicy(_pair(size["min"]), _pair(size["opt"]), _pair(size["max"]), size["multiple"]),
+            size=SizePolicy(
+                _pair(size["min"]), _pair(size["opt"]), _pair(size["max"]), size["multiple"], size["offset"]
+            ),
             color_order=source["color_order"],
             mean=_triple(source["mean"]),
             std=_triple(source["std"]),

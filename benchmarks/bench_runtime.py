@@ -82,7 +82,7 @@ def with_torch(model: nn.Module, bundle: atrous.Bundle) -> Contender:
     def run(picture: Picture) -> tuple[Picture, dict[str, float]]:
         start = time.perf_counter()
         height, width = picture.shape[:2]
-        geometry = plan_geometry((height, width), inputs, bundle.manifest.output)
+        geometry = plan_geometry((height, width), inputs)
         pixels = torch.from_numpy(picture).permute(2, 0, 1).float()
         if inputs.color_order == "BGR":
             pixels = pixels.flip(0)

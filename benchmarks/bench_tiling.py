@@ -65,7 +65,7 @@ def _segment_here(
 def near_seams(path: Path, maximum: Size, size: Size) -> npt.NDArray[np.bool_]:
     """[H, W]: pixels near an inner edge of a tile."""
     manifest = with_maximum(path, maximum).manifest
-    plan = plan_tiles(plan_geometry(size, manifest.input, manifest.output), manifest.input, manifest.output)
+    plan = plan_tiles(plan_geometry(size, manifest.input), manifest.input, manifest.output)
     mask = np.zeros(plan.full_size, bool)
     for axis in (0, 1):
         starts = {origin[axis] for origin in plan.origins}

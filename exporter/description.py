@@ -83,7 +83,7 @@ class Description:
 
     def provisional_size(self) -> SizePolicy:
         """The sizes before the stride of the logits is known, for the run that finds it."""
-        return size_policy(self.size, stride=1, align_corners=self.align_corners)
+        return size_policy(self.size, stride=1, offset=0)
 
     def draft_manifest(self, path: Path, coarse: tuple[int, ...]) -> Manifest:
         """A manifest without artifacts, given the logits [N, C, h, w] of one run at `provisional_size().opt`.
@@ -96,8 +96,11 @@ class Description:
                 f"the model answers {list(coarse)}; expected [N, {len(self.classes)}, h, w]: one channel for each of "
                 f"the {len(self.classes)} classes named ({', '.join(info.name for info in self.classes)})"
             )
-        stride = output_stride(self.provisional_size().opt, coarse[2:])
-        sizes = size_policy(self.size, stride=stride, align_corners=self.align_corners)
+        size = self.provisional_size().opt
+        stride = output_stride(size, coarse[2:])
+        # One cell more than whole strides: the logits lie on pixels 0, stride, 2 · stride …
+        offset = int(all(cells == length // stride + 1 for length, cells in zip(size, coarse[2:], strict=True)))
+        sizes = size_policy(self.size, stride=stride, offset=offset)
         return Manifest(
             name=path.stem,
             created_by=f"atrous {__version__}",
@@ -127,12 +130,13 @@ def output_stride(size: Size, coarse: Sequence[int]) -> int:
     )
 
 
-def size_policy(size: Size | DynamicSize, *, stride: int, align_corners: bool) -> SizePolicy:
-    """The sizes that a graph takes: as stated when fixed, rounded up to the multiple when a range.
+def size_policy(size: Size | DynamicSize, *, stride: int, offset: int) -> SizePolicy:
+    """The sizes that a graph takes: as stated when fixed, rounded up to k · multiple + offset when a range.
 
     Args:
         size: as the user stated it.
         stride: of the logits; multiples are made multiples of it, so that padding adds whole coarse cells.
+        offset: 1 for networks that put logits on pixels 0, stride, 2 · stride …, otherwise 0.
 
     Raises:
         ExportError: sizes that are not positive, or not min ≤ opt ≤ max.
@@ -140,22 +144,19 @@ def size_policy(size: Size | DynamicSize, *, stride: int, align_corners: bool) -
     if isinstance(size, DynamicSize):
         multiple = math.lcm(size.multiple, stride)
         low, mid, high = (
-            (
-                fit_size(height, multiple, align_corners=align_corners),
-                fit_size(width, multiple, align_corners=align_corners),
-            )
+            (fit_size(height, multiple, offset), fit_size(width, multiple, offset))
             for height, width in (size.min, size.opt, size.max)
         )
     else:
         low = mid = high = size
         # A fixed size stands as it is; whole cells are a bonus, with which larger pictures can be tiled.
-        whole = all(fit_size(length, stride, align_corners=align_corners) == length for length in size)
-        multiple = stride if whole else 1
+        whole = all(fit_size(length, stride, offset) == length for length in size)
+        multiple, offset = (stride, offset) if whole else (1, 0)
     if min(low) < 1:
         raise ExportError(f"input sizes must be positive; got {size}")
     if any(not low[axis] <= mid[axis] <= high[axis] for axis in (0, 1)):
         raise ExportError(f"input sizes must be min ≤ opt ≤ max in height and width; got {size}")
-    return SizePolicy(low, mid, high, multiple=multiple)
+    return SizePolicy(low, mid, high, multiple=multiple, offset=offset)
 
 
 def describe_classes(classes: Sequence[str | ClassInfo]) -> tuple[ClassInfo, ...]:

@@ -84,7 +84,7 @@ def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, *, at
     verification = compare(
         backend.infer,
         _module_infer(model),
-        probe_inputs(manifest.input, manifest.output),
+        probe_inputs(manifest.input),
         artifact=GRAPH_FILE,
         against=f"torch {torch.__version__}",
     )
@@ -109,7 +109,7 @@ def _add_standalone(
     verification = compare(
         session.run,
         _module_infer(wrapped),
-        probe_inputs(manifest.input, manifest.output),
+        probe_inputs(manifest.input),
         artifact=file,
         against=f"torch {torch.__version__}",
     )

@@ -88,7 +88,7 @@ def _add_graph(
     verification = compare(
         backend.infer,
         plain.run,
-        probe_inputs(manifest.input, manifest.output),
+        probe_inputs(manifest.input),
         artifact=file,
         against="onnxruntime without graph optimizations",
         tolerance=TOLERANCES[precision],

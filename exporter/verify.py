@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import ExportError
-from ..manifest import InputSpec, OutputSpec, Precision, Size, Verification
+from ..manifest import InputSpec, Precision, Size, Verification
 from ..runtime.backends import BACKENDS, Backend, backend_status
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ..runtime.image import ImageSource, load_image
@@ -93,7 +93,7 @@ def require_passed(verification: Verification, tolerance: Tolerance = FP32_TOLER
     )
 
 
-def probe_inputs(inputs: InputSpec, outputs: OutputSpec) -> list[FloatArray]:
+def probe_inputs(inputs: InputSpec) -> list[FloatArray]:
     """Prepared synthetic pictures that exercise the sizes of a graph.
 
     A range of sizes: three of them (as far as it has three), the smallest and the optimal among them, and a batch of
@@ -104,7 +104,7 @@ def probe_inputs(inputs: InputSpec, outputs: OutputSpec) -> list[FloatArray]:
     if policy.is_fixed:
         return [_probe(generator, [policy.opt], inputs) for _ in range(3)]
     middle = tuple(
-        min(high, fit_size((low + mid) // 2 + policy.multiple, policy.multiple, align_corners=outputs.align_corners))
+        min(high, fit_size((low + mid) // 2 + policy.multiple, policy.multiple, policy.offset))
         for low, mid, high in zip(policy.min, policy.opt, policy.max, strict=True)
     )
     shapes = [policy.min, policy.opt, (middle[0], policy.min[1]), (policy.min[0], middle[1]), policy.max]
@@ -113,14 +113,14 @@ def probe_inputs(inputs: InputSpec, outputs: OutputSpec) -> list[FloatArray]:
     return [_probe(generator, sizes, inputs) for sizes in batches]
 
 
-def photo_inputs(images: Sequence[ImageSource], inputs: InputSpec, outputs: OutputSpec) -> list[FloatArray]:
+def photo_inputs(images: Sequence[ImageSource], inputs: InputSpec) -> list[FloatArray]:
     """Prepared pictures of a user; what exceeds the maximum is cropped to it, since coarse logits are compared."""
     prepared = []
     for image in images:
         picture = load_image(image)
         if inputs.resize == "none":
             picture = picture[: inputs.size.max[0], : inputs.size.max[1]]
-        geometry = plan_geometry((picture.shape[0], picture.shape[1]), inputs, outputs)
+        geometry = plan_geometry((picture.shape[0], picture.shape[1]), inputs)
         prepared.append(prepare_image(picture, geometry.input_size, inputs)[None])
     return prepared
 
@@ -140,7 +140,7 @@ def verify_bundle(bundle: Bundle, *, images: Sequence[ImageSource] = ()) -> list
     bundle.check()
     manifest = bundle.manifest
     reference = OnnxRuntimeBackend(bundle, cuda=False)
-    batches = photo_inputs(images, manifest.input, manifest.output) or probe_inputs(manifest.input, manifest.output)
+    batches = photo_inputs(images, manifest.input) or probe_inputs(manifest.input)
     results = []
     for status in backend_status():
         if not status.available:

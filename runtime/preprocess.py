@@ -10,7 +10,7 @@ from PIL import Image
 
 from .. import _native
 from ..errors import ShapeError
-from ..manifest import InputSpec, OutputSpec, Size
+from ..manifest import InputSpec, Size
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,20 @@ class Geometry:
     full_size: Size
 
 
-def plan_geometry(image_size: Size, inputs: InputSpec, outputs: OutputSpec) -> Geometry:
+def plan_geometry(image_size: Size, inputs: InputSpec) -> Geometry:
     """Sizes for one picture; the input may exceed `inputs.size.max`, and is tiled then."""
     if inputs.resize == "stretch":
         return Geometry(image_size, inputs.size.opt, image_size)
     policy = inputs.size
     height, width = (
-        fit_size(max(image_size[axis], policy.min[axis]), policy.multiple, align_corners=outputs.align_corners)
-        for axis in (0, 1)
+        fit_size(max(image_size[axis], policy.min[axis]), policy.multiple, policy.offset) for axis in (0, 1)
     )
     return Geometry(image_size, (height, width), (height, width))
 
 
-def fit_size(length: int, multiple: int, *, align_corners: bool) -> int:
-    """The smallest size ≥ `length` that the network maps onto whole cells: k·m, or k·m + 1 when corners align."""
-    extra = 1 if align_corners else 0
-    return -(-(length - extra) // multiple) * multiple + extra
+def fit_size(length: int, multiple: int, offset: int) -> int:
+    """The smallest k · multiple + offset that is at least `length`."""
+    return -(-(length - offset) // multiple) * multiple + offset
 
 
 def prepare_image(

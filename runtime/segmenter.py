@@ -98,7 +98,7 @@ class Segmenter:
         clock = _Clock()
         with clock.measure("preprocess"):
             picture = load_image(image)
-            geometry = plan_geometry(_size(picture), self._input, self._output)
+            geometry = plan_geometry(_size(picture), self._input)
         maximum = self._input.size.max
         if geometry.input_size[0] > maximum[0] or geometry.input_size[1] > maximum[1]:
             logits, geometry = self._run_tiled(picture, geometry, clock)
@@ -134,7 +134,7 @@ class Segmenter:
         clock = _Clock()
         with clock.measure("preprocess"):
             picture = load_image(image)
-            geometry = plan_geometry(_size(picture), self._input, self._output)
+            geometry = plan_geometry(_size(picture), self._input)
             maximum = self._input.size.max
             # A graph with a fixed size has a fixed batch of one as well.
             if self._input.size.is_fixed or any(
@@ -169,7 +169,7 @@ class Segmenter:
                 own: NDArray[np.float32] = self._infer(prepared[None])[0]
             return own
 
-        logits = blend_tiles(plan, self._output, infer)
+        logits = blend_tiles(plan, infer)
         return logits, Geometry(geometry.image_size, plan.full_size, plan.full_size)
 
     def _infer(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -31,11 +31,23 @@ _LEAST_WEIGHT: Final = 1e-6
 
 @dataclass(frozen=True)
 class TilePlan:
-    """Tiles of one picture: all of `tile_size`, at `origins` (top, left), covering `full_size`; pixels."""
+    """Tiles of one picture: all of `tile_size`, at `origins` (top, left), covering `full_size`; pixels.
+
+    Attributes:
+        stride: pixels from one coarse cell to the next.
+        offset: cells beyond size // stride, 0 or 1: of the size policy.
+    """
 
     tile_size: Size
     origins: tuple[tuple[int, int], ...]
     full_size: Size
+    stride: int
+    offset: int
+
+    def coarse_size(self, size: Size) -> Size:
+        """Coarse cells of a picture of `size`."""
+        height, width = ((length - self.offset) // self.stride + self.offset for length in size)
+        return height, width
 
 
 def plan_tiles(geometry: Geometry, inputs: InputSpec, outputs: OutputSpec) -> TilePlan:
@@ -45,37 +57,35 @@ def plan_tiles(geometry: Geometry, inputs: InputSpec, outputs: OutputSpec) -> Ti
         ShapeError: a fixed input size that does not consist of whole coarse cells cannot be tiled.
     """
     step_multiple = math.lcm(inputs.size.multiple, outputs.stride)
-    extra = 1 if outputs.align_corners else 0
-    largest = tuple((length - extra) // step_multiple * step_multiple + extra for length in inputs.size.max)
+    offset = inputs.size.offset
+    largest = tuple((length - offset) // step_multiple * step_multiple + offset for length in inputs.size.max)
     if any(length < shortest for length, shortest in zip(largest, inputs.size.min, strict=True)):
         raise ShapeError(
             f"a picture of {geometry.image_size} is larger than the network's {inputs.size.max}, and cannot be tiled: "
-            f"tiles must be multiples of {step_multiple}{' plus 1' if extra else ''}. "
+            f"tiles must be multiples of {step_multiple}{' plus 1' if offset else ''}. "
             "Resize the picture, or export with a dynamic size or with resize='stretch'.",
             expected=f"at most {inputs.size.max}",
             actual=str(geometry.image_size),
         )
     extents: list[tuple[int, int, list[int]]] = []
     for axis in (0, 1):
-        needed = fit_size(geometry.input_size[axis], step_multiple, align_corners=outputs.align_corners)
+        needed = fit_size(geometry.input_size[axis], step_multiple, offset)
         extents.append(_plan_axis(needed, largest[axis], step_multiple))
     (tile_height, height, tops), (tile_width, width, lefts) = extents
     origins = tuple((top, left) for top in tops for left in lefts)
-    return TilePlan((tile_height, tile_width), origins, (height, width))
+    return TilePlan((tile_height, tile_width), origins, (height, width), outputs.stride, offset)
 
 
-def blend_tiles(
-    plan: TilePlan, outputs: OutputSpec, infer: Callable[[int, int], NDArray[np.float32]]
-) -> NDArray[np.float32]:
+def blend_tiles(plan: TilePlan, infer: Callable[[int, int], NDArray[np.float32]]) -> NDArray[np.float32]:
     """Run `infer(top, left)` → logits [C, h, w] for every tile, and blend them to [C, H / stride, W / stride].
 
     Raises:
         EngineError: the logits of a tile are not at the manifest's stride.
     """
-    stride = outputs.stride
+    stride = plan.stride
     total: NDArray[np.float32] | None = None
-    weights = np.zeros(_coarse_size(plan.full_size, outputs), np.float32)
-    expected = _coarse_size(plan.tile_size, outputs)
+    weights = np.zeros(plan.coarse_size(plan.full_size), np.float32)
+    expected = plan.coarse_size(plan.tile_size)
     for top, left in plan.origins:
         logits = infer(top, left)
         if logits.shape[1:] != expected:
@@ -106,11 +116,6 @@ def _plan_axis(needed: int, maximum: int, multiple: int) -> tuple[int, int, list
     count = 1 + math.ceil((needed - maximum) / step)
     # The last tile ends at the end, on the grid: needed and maximum differ by a multiple.
     return maximum, needed, [min(index * step, needed - maximum) for index in range(count)]
-
-
-def _coarse_size(size: Size, outputs: OutputSpec) -> Size:
-    extra = 1 if outputs.align_corners else 0
-    return (size[0] - extra) // outputs.stride + extra, (size[1] - extra) // outputs.stride + extra
 
 
 def _ramp(length: int, has_before: bool, has_after: bool) -> NDArray[np.float32]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from emulator.emulated_device import EmulatedDevice
 from hypothesis import HealthCheck, settings
 from tiny_graphs import color_layers, local_layers, make_bundle
 
 from atrous.bundle import Bundle
+from atrous.errors import DeviceError, MissingDependencyError
 from atrous.exporter.description import DynamicSize
+from atrous.gpu import Device, PyCudaDevice
 
 # No deadline: a busy machine is not a bug. Derandomized: a failure in CI is the same failure on a desk.
 settings.register_profile(
@@ -35,3 +38,14 @@ def color_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Every 8th pixel is its own logits: class 0 is red, 1 green, 2 blue; for 16×16 to 256×256. Read-only."""
     path = tmp_path_factory.mktemp("color") / "color.atrous"
     return make_bundle(path, color_layers(8), sizes=DynamicSize((16, 16), (64, 64), (256, 256), multiple=8))
+
+
+@pytest.fixture(params=["emulator", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Device:
+    """What runs kernels: a CPU emulator, and a GPU where there is one."""
+    if request.param == "emulator":
+        return EmulatedDevice()
+    try:
+        return PyCudaDevice()
+    except (DeviceError, MissingDependencyError) as exc:
+        pytest.skip(str(exc))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from atrous.bundle import Bundle
+from atrous.bundle import MANIFEST_FILE, Bundle
 from atrous.exporter.description import DynamicSize, Preprocessing
 from atrous.exporter.normalization import Normalization
 from atrous.exporter.pack import pack
-from atrous.manifest import ResizePolicy, Size
+from atrous.manifest import ResizePolicy, Size, SizePolicy
 
 #: `logits == pixels`: what enters the graph is what leaves it.
 PLAIN = Normalization(color_order="RGB", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), scale=1.0)
@@ -103,3 +104,13 @@ def make_bundle(
         preprocessing=Preprocessing(normalization, resize),
         align_corners=align_corners,
     )
+
+
+def put_logits_on_pixels(bundle: Bundle) -> Bundle:
+    """The bundle, rewritten as for a network of sizes k · multiple + 1; strided convolutions answer k + 1 there."""
+    inputs = bundle.manifest.input
+    low, mid, high = ((height + 1, width + 1) for height, width in (inputs.size.min, inputs.size.opt, inputs.size.max))
+    size = SizePolicy(low, mid, high, inputs.size.multiple, offset=1)
+    manifest = dataclasses.replace(bundle.manifest, input=dataclasses.replace(inputs, size=size))
+    (bundle.path / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+    return Bundle.open(bundle.path)

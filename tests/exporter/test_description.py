@@ -101,17 +101,17 @@ class TestReadClasses:
 class TestPreprocessing:
     @pytest.mark.parametrize("name", NORMALIZATIONS)
     def test_padding_is_zero_to_the_network(self, name: str) -> None:
-        spec = Preprocessing(NORMALIZATIONS[name]).input_spec(size_policy((4, 4), stride=1, align_corners=False))
+        spec = Preprocessing(NORMALIZATIONS[name]).input_spec(size_policy((4, 4), stride=1, offset=0))
         padded = prepare_image(np.zeros((1, 1, 3), np.uint8), (4, 4), spec)[:, 1:, 1:]
         half_a_level = 0.5 * spec.scale / min(spec.std)
         assert np.abs(padded).max() <= half_a_level * 1.001
 
     def test_caffe_pads_with_its_mean_in_rgb(self) -> None:
-        spec = Preprocessing(NORMALIZATIONS["caffe"]).input_spec(size_policy((4, 4), stride=1, align_corners=False))
+        spec = Preprocessing(NORMALIZATIONS["caffe"]).input_spec(size_policy((4, 4), stride=1, offset=0))
         assert (spec.color_order, spec.pad_value) == ("BGR", (123, 117, 104))
 
     def test_a_stated_padding_wins(self) -> None:
-        policy = size_policy((4, 4), stride=1, align_corners=False)
+        policy = size_policy((4, 4), stride=1, offset=0)
         assert Preprocessing(pad_value=(1, 2, 3)).input_spec(policy).pad_value == (1, 2, 3)
 
 
@@ -153,28 +153,28 @@ class TestOutputStride:
 
 class TestSizePolicy:
     @pytest.mark.parametrize(
-        ("size", "align_corners", "multiple"),
-        [((64, 96), False, 8), ((65, 97), False, 1), ((65, 97), True, 8), ((64, 96), True, 1)],
+        ("size", "offset", "multiple"),
+        [((64, 96), 0, 8), ((65, 97), 0, 1), ((65, 97), 1, 8), ((64, 96), 1, 1)],
     )
-    def test_a_fixed_size_stands(self, size: tuple[int, int], align_corners: bool, multiple: int) -> None:
-        policy = size_policy(size, stride=8, align_corners=align_corners)
-        assert policy == SizePolicy(size, size, size, multiple)
+    def test_a_fixed_size_stands(self, size: tuple[int, int], offset: int, multiple: int) -> None:
+        policy = size_policy(size, stride=8, offset=offset)
+        assert policy == SizePolicy(size, size, size, multiple, offset if multiple > 1 else 0)
         assert policy.is_fixed
 
-    @pytest.mark.parametrize(("align_corners", "extra"), [(False, 0), (True, 1)])
-    def test_a_range_is_rounded_up(self, align_corners: bool, extra: int) -> None:
+    @pytest.mark.parametrize("offset", [0, 1])
+    def test_a_range_is_rounded_up(self, offset: int) -> None:
         size = DynamicSize((50, 60), (100, 130), (200, 200), multiple=16)
-        policy = size_policy(size, stride=8, align_corners=align_corners)
-        low, mid, high = ((64 + extra, 64 + extra), (112 + extra, 144 + extra), (208 + extra, 208 + extra))
-        assert policy == SizePolicy(low, mid, high, 16)
+        policy = size_policy(size, stride=8, offset=offset)
+        low, mid, high = ((64 + offset, 64 + offset), (112 + offset, 144 + offset), (208 + offset, 208 + offset))
+        assert policy == SizePolicy(low, mid, high, 16, offset)
 
     def test_the_multiple_holds_whole_cells(self) -> None:
-        assert size_policy(DynamicSize((1, 1), (9, 9), (99, 99), 6), stride=4, align_corners=False).multiple == 12
+        assert size_policy(DynamicSize((1, 1), (9, 9), (99, 99), 6), stride=4, offset=0).multiple == 12
 
     @pytest.mark.parametrize("size", [(0, 32), (-8, 32), DynamicSize((0, 32), (32, 32), (32, 32))])
     def test_sizes_are_positive(self, size: tuple[int, int] | DynamicSize) -> None:
         with pytest.raises(ExportError, match="must be positive"):
-            size_policy(size, stride=8, align_corners=False)
+            size_policy(size, stride=8, offset=0)
 
     @pytest.mark.parametrize(
         "size",
@@ -186,7 +186,7 @@ class TestSizePolicy:
     )
     def test_sizes_are_in_order(self, size: DynamicSize) -> None:
         with pytest.raises(ExportError, match="min ≤ opt ≤ max"):
-            size_policy(size, stride=8, align_corners=False)
+            size_policy(size, stride=8, offset=0)
 
 
 class TestDraftManifest:
@@ -195,6 +195,15 @@ class TestDraftManifest:
         assert (manifest.name, manifest.output.stride, manifest.input.size.opt) == ("street", 8, (128, 192))
         assert manifest.crf == CRFParams.deeplab_v2_resnet().to_dict()
         assert json.loads(manifest.to_json())["classes"][1]["name"] == "car"
+
+    @pytest.mark.parametrize(
+        ("coarse", "offset", "smallest"), [((1, 2, 16, 24), 0, (64, 64)), ((1, 2, 17, 25), 1, (65, 65))]
+    )
+    def test_where_the_logits_lie_shows_in_their_number(
+        self, coarse: tuple[int, ...], offset: int, smallest: tuple[int, int]
+    ) -> None:
+        policy = describe().draft_manifest(Path("street.atrous"), coarse).input.size
+        assert (policy.multiple, policy.offset, policy.min) == (16, offset, smallest)
 
     @pytest.mark.parametrize("coarse", [(1, 3, 16, 24), (1, 16, 24, 2), (1, 16, 24), (1, 2, 4, 16, 24)])
     def test_other_logits_are_refused(self, coarse: tuple[int, ...]) -> None:

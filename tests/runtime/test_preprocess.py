@@ -14,7 +14,7 @@ from tolerances import NORMALIZE_RELATIVE
 
 from atrous.errors import ShapeError
 from atrous.exporter.normalization import NORMALIZATIONS
-from atrous.manifest import InputSpec, OutputSpec, Size, SizePolicy
+from atrous.manifest import InputSpec, Size, SizePolicy
 from atrous.runtime.preprocess import fit_size, plan_geometry, prepare_image
 
 SIZES = SizePolicy((32, 32), (64, 96), (128, 160), 16)
@@ -75,31 +75,32 @@ class TestPrepare:
 
 class TestGeometry:
     @pytest.mark.parametrize(
-        ("image", "align_corners", "expected"),
+        ("image", "offset", "expected"),
         [
-            ((1, 1), False, (32, 32)),
-            ((64, 96), False, (64, 96)),
-            ((65, 97), False, (80, 112)),
-            ((65, 97), True, (65, 97)),
-            ((66, 98), True, (81, 113)),
-            ((1, 1), True, (33, 33)),
-            ((300, 33), False, (304, 48)),  # beyond the maximum: tiled
+            ((1, 1), 0, (32, 32)),
+            ((64, 96), 0, (64, 96)),
+            ((65, 97), 0, (80, 112)),
+            ((65, 97), 1, (65, 97)),
+            ((66, 98), 1, (81, 113)),
+            ((1, 1), 1, (33, 33)),
+            ((300, 33), 0, (304, 48)),  # beyond the maximum: tiled
         ],
     )
-    def test_padding_goes_to_whole_cells(self, image: Size, align_corners: bool, expected: Size) -> None:
-        geometry = plan_geometry(image, input_spec(), OutputSpec(16, align_corners))
+    def test_padding_goes_to_whole_cells(self, image: Size, offset: int, expected: Size) -> None:
+        sizes = SizePolicy((32 + offset,) * 2, (64 + offset, 96 + offset), (128 + offset, 160 + offset), 16, offset)
+        geometry = plan_geometry(image, input_spec(size=sizes))
         assert (geometry.image_size, geometry.input_size, geometry.full_size) == (image, expected, expected)
 
     def test_stretch_covers_the_picture_itself(self) -> None:
-        geometry = plan_geometry((1000, 3), input_spec(resize="stretch"), OutputSpec(16))
+        geometry = plan_geometry((1000, 3), input_spec(resize="stretch"))
         assert (geometry.input_size, geometry.full_size) == ((64, 96), (1000, 3))
 
     def test_a_fixed_size_of_no_whole_cells_stands(self) -> None:
         fixed = SizePolicy((513, 513), (513, 513), (513, 513), 1)
-        assert plan_geometry((400, 513), input_spec(size=fixed), OutputSpec(16)).input_size == (513, 513)
+        assert plan_geometry((400, 513), input_spec(size=fixed)).input_size == (513, 513)
 
-    @given(length=st.integers(1, 5000), multiple=st.integers(1, 64), align_corners=st.booleans())
-    def test_fit_size_is_the_smallest_that_fits(self, length: int, multiple: int, align_corners: bool) -> None:
-        fitted = fit_size(length, multiple, align_corners=align_corners)
+    @given(length=st.integers(1, 5000), multiple=st.integers(1, 64), offset=st.integers(0, 1))
+    def test_fit_size_is_the_smallest_that_fits(self, length: int, multiple: int, offset: int) -> None:
+        fitted = fit_size(length, multiple, offset)
         assert length <= fitted < length + multiple
-        assert (fitted - align_corners) % multiple == 0
+        assert (fitted - offset) % multiple == 0

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from tiny_graphs import local_layers, make_bundle
+from tiny_graphs import local_layers, make_bundle, put_logits_on_pixels
 from tolerances import TILED_ABSOLUTE, TILED_AGREEMENT
 
 from atrous.bundle import Bundle
@@ -32,17 +32,13 @@ STRIDE = 8
 
 def plan_for(image: Size, policy: SizePolicy, outputs: OutputSpec) -> TilePlan:
     inputs = InputSpec(policy)
-    return plan_tiles(plan_geometry(image, inputs, outputs), inputs, outputs)
-
-
-def cells(length: int, outputs: OutputSpec) -> int:
-    return (length - outputs.align_corners) // outputs.stride + outputs.align_corners
+    return plan_tiles(plan_geometry(image, inputs), inputs, outputs)
 
 
 @st.composite
 def policies(draw: st.DrawFn) -> tuple[SizePolicy, OutputSpec]:
     """What exports make: dynamic sizes on the grid, the multiple a multiple of the stride; or one fixed size."""
-    outputs = OutputSpec(draw(st.sampled_from([1, 4, 8, 16, 32])), draw(st.booleans()))
+    outputs, offset = OutputSpec(draw(st.sampled_from([1, 4, 8, 16, 32]))), draw(st.integers(0, 1))
     multiple = outputs.stride * draw(st.integers(1, 3))
     blocks = [
         draw(st.lists(st.integers(1, 12), min_size=1, max_size=1)) * 3
@@ -50,11 +46,8 @@ def policies(draw: st.DrawFn) -> tuple[SizePolicy, OutputSpec]:
         else sorted(draw(st.lists(st.integers(1, 12), min_size=3, max_size=3)))
         for _ in range(2)
     ]
-    low, mid, high = (
-        (tall * multiple + outputs.align_corners, wide * multiple + outputs.align_corners)
-        for tall, wide in zip(*blocks, strict=True)
-    )
-    return SizePolicy(low, mid, high, multiple), outputs
+    low, mid, high = ((tall * multiple + offset, wide * multiple + offset) for tall, wide in zip(*blocks, strict=True))
+    return SizePolicy(low, mid, high, multiple, offset), outputs
 
 
 class TestPlan:
@@ -68,14 +61,15 @@ class TestPlan:
             tile, full = plan.tile_size[axis], plan.full_size[axis]
             starts = sorted({origin[axis] for origin in plan.origins})
             assert sizes.min[axis] <= tile <= sizes.max[axis]
-            assert (tile - outputs.align_corners) % sizes.multiple == 0
+            assert (tile - sizes.offset) % sizes.multiple == 0
             assert image[axis] <= full
             assert full < max(image[axis], sizes.min[axis]) + sizes.multiple
             assert all(start % outputs.stride == 0 for start in starts)
-            covered = np.zeros(cells(full, outputs), int)
+            (tile_cells, full_cells) = (plan.coarse_size(size)[axis] for size in (plan.tile_size, plan.full_size))
+            covered = np.zeros(full_cells, int)
             for start in starts:
                 first = start // outputs.stride
-                covered[first : first + cells(tile, outputs)] += 1
+                covered[first : first + tile_cells] += 1
                 assert 0 <= start <= full - tile
             assert covered.min() >= 1
             steps = np.diff(starts)
@@ -95,11 +89,10 @@ class TestPlan:
         assert plan.tile_size == (64, 1024)
         assert {top for top, _ in plan.origins} == {0}
 
-    @pytest.mark.parametrize("align_corners", [False, True])
-    def test_a_fixed_size_of_no_whole_cells_cannot_be_tiled(self, align_corners: bool) -> None:
+    def test_a_fixed_size_of_no_whole_cells_cannot_be_tiled(self) -> None:
         fixed = SizePolicy((500, 500), (500, 500), (500, 500), 1)
         with pytest.raises(ShapeError, match=r"cannot be tiled.*stretch") as caught:
-            plan_for((600, 400), fixed, OutputSpec(16, align_corners))
+            plan_for((600, 400), fixed, OutputSpec(16))
         assert caught.value.actual == "(600, 400)"
 
 
@@ -112,21 +105,21 @@ class TestBlend:
         sizes, outputs = policy
         assume(any(length > most for length, most in zip(image, sizes.max, strict=True)))
         plan = plan_for(image, sizes, outputs)
-        shape = (2, *(cells(length, outputs) for length in plan.full_size))
+        shape = (2, *plan.coarse_size(plan.full_size))
         whole = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
         def cut(top: int, left: int) -> NDArray[np.float32]:
             row, column = top // outputs.stride, left // outputs.stride
-            height, width = (cells(length, outputs) for length in plan.tile_size)
+            height, width = plan.coarse_size(plan.tile_size)
             return whole[:, row : row + height, column : column + width]
 
-        np.testing.assert_allclose(blend_tiles(plan, outputs, cut), whole, rtol=0, atol=TILED_ABSOLUTE)
+        np.testing.assert_allclose(blend_tiles(plan, cut), whole, rtol=0, atol=TILED_ABSOLUTE)
 
     def test_a_wrong_stride_in_the_manifest_is_an_engine_error(self) -> None:
         outputs = OutputSpec(16)
         plan = plan_for((300, 300), SizePolicy((64, 64), (64, 64), (128, 128), 16), outputs)
         with pytest.raises(EngineError, match=r"\[16, 16\] logits for a tile of \(128, 128\); expected \[8, 8\]"):
-            blend_tiles(plan, outputs, lambda _top, _left: np.zeros((2, 16, 16), np.float32))
+            blend_tiles(plan, lambda _top, _left: np.zeros((2, 16, 16), np.float32))
 
 
 @dataclass(frozen=True)
@@ -141,7 +134,7 @@ class Pair:
         """Tiled and whole, [C, h, w] each."""
         inputs, outputs = self.small.manifest.input, self.small.manifest.output
         backend = open_backend(self.small, backend="onnxruntime", threads=1)
-        geometry = plan_geometry(self.picture.shape[:2], inputs, outputs)
+        geometry = plan_geometry(self.picture.shape[:2], inputs)
         plan = plan_tiles(geometry, inputs, outputs)
         height, width = plan.tile_size
 
@@ -150,7 +143,7 @@ class Pair:
             return backend.infer(prepare_image(tile, plan.tile_size, inputs)[None])[0]
 
         whole = backend.infer(prepare_image(self.picture, plan.full_size, inputs)[None])[0]
-        return blend_tiles(plan, outputs, infer), whole, plan
+        return blend_tiles(plan, infer), whole, plan
 
     def labels(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Tiled and whole, [H, W] each, through the segmenter."""
@@ -162,17 +155,18 @@ class Pair:
 
 
 def make_pair(folder: Path, *, dilation: int, maximum: int, align_corners: bool) -> Pair:
-    extra = int(align_corners)
     small, large = (
         make_bundle(
             folder / f"{most}.atrous",
             local_layers(5, dilation=dilation),
-            sizes=DynamicSize((32 + extra,) * 2, (64 + extra,) * 2, (most + extra,) * 2, multiple=STRIDE),
+            sizes=DynamicSize((32, 32), (64, 64), (most, most), multiple=STRIDE),
             normalization=IMAGENET,
             align_corners=align_corners,
         )
         for most in (maximum, 1024)
     )
+    if align_corners:
+        small, large = put_logits_on_pixels(small), put_logits_on_pixels(large)
     noise = np.random.default_rng(0).integers(0, 256, (590, 700, 3), dtype=np.uint8)
     blurred = np.asarray(Image.fromarray(noise).filter(ImageFilter.GaussianBlur(6))).astype(np.float64)
     contrast = (blurred - blurred.min()) / np.ptp(blurred)

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 import pytest
+
 from atrous.errors import ExportError
 from atrous.exporter.passes import run_passes
 

@@ -9,12 +9,13 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from atrous.errors import ExportError
-from atrous.exporter.passes import DeinterlaceAtrousConv, SkippedConv, run_passes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from tolerances import DEINTERLACE_RELATIVE
+
+from atrous.errors import ExportError
+from atrous.exporter.passes import DeinterlaceAtrousConv, SkippedConv, run_passes
 
 Float32Array = npt.NDArray[np.float32]
 

@@ -10,10 +10,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from atrous.exporter.models import create_model
-from atrous.exporter.passes import DeinterlaceAtrousConv, run_passes
 from tolerances import DEINTERLACE_RELATIVE
 from torch import nn
+
+from atrous.exporter.models import create_model
+from atrous.exporter.passes import DeinterlaceAtrousConv, run_passes
 
 RATES = [2, 2, 2, 2, 6, 12, 18]  # three blocks of stage 6, the one of stage 7, three ASPP branches
 
