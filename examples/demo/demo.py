@@ -120,13 +120,12 @@ def side_by_side(plain: atrous.Result, refined: atrous.Result) -> Image.Image:
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """The table of what ran."""
     stages = {"preprocess": "pre", "inference": "network", "postprocess": "post", "crf": "CRF"}
-    table = Table("photo", "backend", "precision", *(f"{title} ms" for title in stages.values()), "same labels")
+    table = Table("photo", "backend", *stages.values(), "same labels", title="Milliseconds by stage")
     for row in rows:
         timings = row["timings_ms"]
         table.add_row(
             row["photo"],
-            f"{row['backend']} ({row['device']})",
-            row["precision"],
+            f"{row['backend']} {row['device']} {row['precision']}",
             *(f"{timings[stage]:.1f}" if stage in timings else "" for stage in stages),
             f"{row['agreement']:.2%}",
         )
