@@ -125,4 +125,4 @@ def test_what_is_no_checkpoint(atrous: Command, tmp_path: Path, content: bytes |
 def test_where_nothing_can_be_written(atrous: Command, checkpoint: Path, out: str) -> None:
     outcome = atrous("export", checkpoint, checkpoint.parent / out, "--size", "32x32")
     assert outcome.code == 1
-    assert outcome.err.startswith("BundleError: ")
+    assert "\nBundleError: " in outcome.err
