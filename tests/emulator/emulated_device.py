@@ -35,9 +35,17 @@ class EmulatedBuffer:
         self.address = self._memory.ctypes.data + start
         self.nbytes = nbytes
         device.used_bytes += nbytes
+        self._mark_guards("__asan_poison_memory_region")
 
     def __del__(self) -> None:
+        self._mark_guards("__asan_unpoison_memory_region")
         self._device.used_bytes -= self.nbytes
+
+    def _mark_guards(self, marker: str) -> None:
+        """Tells AddressSanitizer that nobody may touch them, or that anybody may again."""
+        if self._device.sanitize:
+            for guard in self._guards:
+                getattr(ctypes.CDLL(None), marker)(ctypes.c_void_p(guard.ctypes.data), ctypes.c_size_t(guard.nbytes))
 
     def guards_hold(self) -> bool:
         """Whether nothing wrote just outside."""
@@ -119,7 +127,7 @@ class EmulatedDevice:
         self.launches: Counter[str] = Counter()
         self.replays = 0
         self.waits = 0
-        self._sanitize = sanitize
+        self.sanitize = sanitize
         self._recording: list[Callable[[], None]] | None = None
 
     def queue(self, work: Callable[[], None]) -> None:
@@ -133,7 +141,7 @@ class EmulatedDevice:
         return self.properties.total_bytes - self.used_bytes
 
     def load(self, source: KernelSource) -> EmulatedModule:
-        return EmulatedModule(self, ctypes.CDLL(str(build(source, sanitize=self._sanitize))))
+        return EmulatedModule(self, ctypes.CDLL(str(build(source, sanitize=self.sanitize))))
 
     def allocate(self, nbytes: int) -> EmulatedBuffer:
         self._refuse_while_capturing("allocating")

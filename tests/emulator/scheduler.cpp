@@ -142,7 +142,9 @@ void Scheduler::run_block() {
             ready_.swap(at_barrier_);
             continue;
         } else {
+            const bool in_warps = static_cast<int>(at_barrier_.size()) + finished_ < count;
             error_ = at_barrier_.empty() ? "a warp operation that not all lanes of the warp reach"
+                     : in_warps          ? "threads that wait at different barriers"
                                          : "a barrier that not all threads of the block reach";
             break;
         }

@@ -1,0 +1,271 @@
+"""Each kernel of the CRF against NumPy."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from crf_oracles import softmax
+from emulator.calls import Calls
+from emulator.emulated_device import BACKWARDS, SHUFFLED, EmulatedDevice
+from tolerances import CUDA_HALF_ROW_RELATIVE, CUDA_SOFTMAX_ABS, CUDA_SUM_RELATIVE
+
+from atrous.crf import cuda_field, cuda_lattice, cuda_queue
+from atrous.crf.cuda_queue import KERNELS, Queue, Sorting, ceil_div
+
+GOOD = np.array([0, 0xFFFFFFFF], np.uint32)
+"""The status of a frame without a failure."""
+STORAGES = {"f32": (np.float32, 4), "f16": (np.float16, 8)}
+CLASSES = [1, 2, 3, 5, 8, 21, 33, 256]
+
+
+@pytest.fixture
+def call(device) -> Calls:
+    return Calls(device)
+
+
+def assert_near(rows: np.ndarray, expected: np.ndarray) -> None:
+    """Within what the storage allows; the smallest half apart from 0 is 2^−24."""
+    if rows.dtype == np.float16:
+        assert rows.astype(float) == pytest.approx(expected, rel=CUDA_HALF_ROW_RELATIVE, abs=2**-24)
+    else:
+        assert rows == pytest.approx(expected, rel=CUDA_SUM_RELATIVE, abs=0)
+
+
+def padded(classes: int, width: int) -> int:
+    return ceil_div(classes, width) * width
+
+
+# --- what Python repeats of the kernels
+
+
+def constant(name: str) -> float:
+    """The value of a constant in the kernels, which may be an expression of earlier ones."""
+    text = "".join(path.read_text(encoding="utf-8") for path in KERNELS.files())
+    names = dict(re.findall(r"constexpr int (k\w+) = ([\w *<]+);", text))
+    value = names[name]
+    while words := re.findall(r"k\w+", value):
+        for word in words:
+            value = value.replace(word, f"({names[word]})")
+    return eval(value)
+
+
+def test_python_and_kernels_agree_on_constants():
+    assert constant("kThreads") == cuda_queue.THREADS
+    assert constant("kScanTile") == cuda_queue._SCAN_TILE
+    assert constant("kSortTile") == cuda_queue._SORT_TILE
+    assert constant("kDigitBits") == cuda_queue._DIGIT_BITS
+    assert constant("kSlice") == cuda_lattice._SLICE
+    assert constant("kPlaneTile") == cuda_field._PLANE_TILE
+    text = "".join(path.read_text(encoding="utf-8") for path in KERNELS.files())
+    for failure in cuda_field.Failure:
+        name = "k" + "".join(word.capitalize() for word in failure.name.split("_"))
+        assert re.search(rf"\b{name} = {int(failure)},", text)
+
+
+@pytest.mark.parametrize(("name", "features"), [("plane", 2), ("space", 5)])
+def test_scales_are_those_of_the_formula(name, features):
+    text = (KERNELS.path.parent / "embed.cuh").read_text(encoding="utf-8")
+    (values,) = re.findall(rf"{name}\[{features}\] = \{{(.*?)\}}", text)
+    spread = np.float32(np.sqrt(2 / 3) * (features + 1))
+    i = np.arange(features)
+    formula = (1 / np.sqrt((i + 1.0) * (i + 2.0)) * np.float64(spread)).astype(np.float32)
+    assert ([np.float32(value.rstrip("f")) for value in values.split(", ")] == formula).all()
+
+
+# --- scan and sort
+
+
+class Sorter:
+    """The queue's scan and sort on arrays."""
+
+    def __init__(self, device, count: int) -> None:
+        self.device = device
+        self.stream = device.stream()
+        self.queue = Queue(device, self.stream)
+        self.sorting = Sorting(*(device.allocate(nbytes) for nbytes in Sorting.sizes(count)))
+
+    def scan(self, values: np.ndarray) -> tuple[np.ndarray, int]:
+        buffer, out, total = self.device.allocate(values.nbytes), np.empty_like(values), np.empty(1, np.uint32)
+        self.device.upload(buffer, values, self.stream)
+        self.queue.scan(buffer, len(values), self.sorting.tile_sums, self.sorting.total)
+        self.device.download(out, buffer, self.stream)
+        self.device.download(total, self.sorting.total, self.stream)
+        return out, int(total[0])
+
+    def sort(self, pairs: np.ndarray, high: int) -> np.ndarray:
+        buffer, other, out = *(self.device.allocate(pairs.nbytes) for _ in range(2)), np.empty_like(pairs)
+        self.device.upload(buffer, pairs, self.stream)
+        self.device.download(out, self.queue.sort(buffer, other, len(pairs), high, self.sorting), self.stream)
+        return out
+
+
+@pytest.mark.parametrize("count", [1, 7, 255, 2047, 2048, 2049, 12289])
+def test_scan(device, rng, count):
+    values = rng.integers(0, 1000, size=count).astype(np.uint32)
+    out, total = Sorter(device, count).scan(values)
+    assert total == values.sum()
+    assert (out == np.cumsum(values) - values).all()
+
+
+@pytest.mark.parametrize(("count", "high"), [(1, 1), (31, 5), (4096, 200), (4097, 70000), (9001, 300), (5000, 2**24)])
+def test_sort_is_stable(device, rng, count, high):
+    upper = rng.integers(0, high, size=count).astype(np.uint64)
+    pairs = (upper << 32) | np.arange(count, dtype=np.uint64)
+    assert (Sorter(device, count).sort(pairs, high) == pairs[np.argsort(upper, kind="stable")]).all()
+
+
+@pytest.mark.parametrize("order", [BACKWARDS, SHUFFLED])
+def test_scan_and_sort_do_not_depend_on_the_order_of_threads(rng, order):
+    values = rng.integers(0, 9, size=5000).astype(np.uint32)
+    pairs = (values.astype(np.uint64) << 32) | np.arange(5000, dtype=np.uint64)
+    sorter = Sorter(EmulatedDevice(order=order), 5000)
+    assert (sorter.scan(values)[0] == np.cumsum(values) - values).all()
+    assert (sorter.sort(pairs, 9) == pairs[np.argsort(values, kind="stable")]).all()
+
+
+# --- splat and blur
+
+
+def entries_by_vertex(rng, counts: np.ndarray, pixels: int):
+    """Splat entries of vertices with so many contributions, as `crf_lay_out_entries` makes them."""
+    slice_size = cuda_lattice._SLICE
+    total = int(counts.sum())
+    entries = np.zeros(ceil_div(total, slice_size) * slice_size, [("pixel", np.int32), ("weight", np.float32)])
+    pixel = rng.integers(0, pixels, size=total)
+    weight = rng.uniform(size=total).astype(np.float32)
+    first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    coded = pixel.copy()
+    coded[first[1:] - 1] = ~coded[first[1:] - 1]
+    entries["pixel"][:total], entries["weight"][:total] = coded, weight
+    vertex = np.repeat(np.arange(len(counts)), counts)
+    return entries, first, vertex[::slice_size].astype(np.int32), vertex, pixel, weight
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("classes", CLASSES)
+def test_splat_sums_the_entries_of_each_vertex(call, rng, storage, classes):
+    dtype, width = STORAGES[storage]
+    pixels, stride = 37, padded(classes, width)
+    # One entry for most vertices, exact slices, and one that spans many.
+    counts = np.concatenate([np.ones(45, int), [32, 19, 64, 700, 1, 31, 33], rng.integers(1, 6, size=60)])
+    entries, first, slice_vertex, vertex, pixel, weight = entries_by_vertex(rng, counts, pixels)
+    rows = rng.uniform(size=(pixels, stride)).astype(dtype)
+    values = np.zeros((len(counts), stride), dtype)
+    tails = np.full((len(slice_vertex), stride), np.nan, np.float32)
+    slices, block = np.int32(len(slice_vertex)), (stride // width, 256 * width // stride)
+    call(f"crf_splat_{storage}", 2, block, entries, slice_vertex, slices, rows, np.int32(stride), values, tails, GOOD)
+    call(f"crf_splat_tails_{storage}", 2, block, slice_vertex, first, slices, tails, np.int32(stride), values, GOOD)
+    expected = np.zeros((len(counts), stride))
+    np.add.at(expected, vertex, weight[:, None].astype(float) * rows[pixel])
+    assert_near(values, expected)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("classes", CLASSES)
+def test_blur_adds_half_of_both_neighbours(call, rng, storage, classes):
+    dtype, width = STORAGES[storage]
+    vertices, stride = 53, padded(classes, width)
+    neighbours = rng.integers(-1, vertices, size=(vertices, 2)).astype(np.int32)
+    values = rng.uniform(size=(vertices, stride)).astype(dtype)
+    out = np.zeros_like(values)
+    block = (stride // width, 256 * width // stride)
+    count = np.array([vertices], np.uint32)
+    call(f"crf_blur_{storage}", 3, block, neighbours, count, values, np.int32(stride), out, GOOD)
+    with_none = np.concatenate([values.astype(float), np.zeros((1, stride))])  # row −1 is the missing neighbour
+    expected = with_none[:-1] + 0.5 * with_none[neighbours].sum(axis=1)
+    assert_near(out, expected)
+
+
+# --- the update
+
+
+class Terms:
+    """A table of terms in device memory, over random values, and what it adds up to."""
+
+    def __init__(self, device, rng, dtype, pixels: int, classes: int, stride: int, is_matrix: bool) -> None:
+        self._device, self._stream, self._kept = device, device.stream(), []
+        self.energy = np.zeros((pixels, classes))
+        rows = []
+        for corners in (3, 6):
+            vertices = rng.integers(0, 40, size=(pixels, corners)).astype(np.int32)
+            weights = rng.uniform(size=(pixels, corners)).astype(np.float32)
+            values = rng.uniform(size=(40, stride)).astype(dtype)
+            filtered = np.einsum("pj,pjc->pc", weights, values.astype(float)[vertices])[:, :classes]
+            scale, matrix = np.zeros(stride, np.float32), np.zeros((classes, stride), np.float32)
+            scale[:classes] = rng.normal(size=classes)
+            matrix[:, :classes] = rng.normal(scale=classes**-0.5, size=(classes, classes))
+            self.energy += filtered @ matrix[:, :classes] if is_matrix else filtered * scale[:classes]
+            addresses = [self._send(array) for array in (values, vertices, weights, scale, matrix)]
+            rows.append([*addresses[:4], addresses[4] if is_matrix else 0, corners])
+        self.table = np.array(rows, np.int64)
+
+    def _send(self, array: np.ndarray) -> int:
+        self._kept.append(self._device.allocate(array.nbytes))
+        self._device.upload(self._kept[-1], array, self._stream)
+        self._stream.synchronize()
+        return self._kept[-1].address
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("is_matrix", [False, True], ids=["diagonal", "matrix"])
+def test_step_slices_weighs_and_normalizes(device, call, rng, storage, classes, is_matrix):
+    dtype, width = STORAGES[storage]
+    pixels, stride = 45, padded(classes, width)
+    terms = Terms(device, rng, dtype, pixels, classes, stride, is_matrix)
+    logits = np.full((pixels, stride), -1e30, np.float32)
+    logits[:, :classes] = rng.normal(scale=4, size=(pixels, classes))
+    groups = stride // width
+    lanes = 1 << (ceil_div(groups, 2 if groups > 32 else 1) - 1).bit_length()
+    suffix = storage + ("_wide" if groups > 32 else "")
+    shape = [np.int32(n) for n in (pixels, classes, stride)]
+    expected = softmax(logits[:, :classes] + terms.energy)
+    for kernel, kind in ((f"crf_step_{suffix}", dtype), (f"crf_last_step_{suffix}", np.float32)):
+        out = np.zeros((pixels, stride), kind)
+        call(kernel, 1, (lanes, 256 // lanes), terms.table, np.int32(2), logits, *shape, out, GOOD)
+        tolerance = CUDA_SOFTMAX_ABS if kind == np.float32 else 2**-11  # half a unit in the last place of [0.5, 1]
+        assert np.abs(out[:, :classes].astype(float) - expected).max() <= tolerance + CUDA_SOFTMAX_ABS
+        assert (out[:, classes:] == 0).all()
+
+
+# --- in and out
+
+
+@pytest.mark.parametrize(("images", "height", "width"), [(1, 1, 1), (1, 5, 7), (3, 8, 8), (2, 1, 67)])
+@pytest.mark.parametrize("classes", CLASSES)
+def test_planes_to_rows_and_back(call, rng, images, height, width, classes):
+    area, stride = height * width, padded(classes, 4)
+    planes = rng.uniform(size=(images, classes, area)).astype(np.float32)
+    planes.flat[0] = 0
+    rows = np.zeros((images * area, stride), np.float32)
+    shape = [np.int32(n) for n in (images, classes, area, stride)]
+    status = GOOD.copy()
+    call("crf_read_probabilities", 3, (32, 8), planes, *shape, np.float32(1e-5), rows, status)
+    expected = np.log(np.maximum(planes, np.float32(1e-5))).transpose(0, 2, 1).reshape(-1, classes)
+    assert rows[:, :classes] == pytest.approx(expected, rel=1e-6, abs=1e-7)
+    assert (rows[:, classes:] <= -1e29).all()
+    assert (status == GOOD).all()
+    back = np.zeros_like(planes)
+    call("crf_write_marginals", 3, (32, 8), rows, *shape, back, GOOD)
+    assert (back.transpose(0, 2, 1).reshape(-1, classes) == rows[:, :classes]).all()
+
+
+def test_bad_probabilities_are_reported_with_the_first_place(call):
+    planes = np.full((2, 3, 40), 0.5, np.float32)
+    planes[1, 2, 5], planes[1, 0, 7] = np.nan, np.inf
+    shape = [np.int32(n) for n in (2, 3, 40, 4)]
+    status = GOOD.copy()
+    call("crf_read_probabilities", 2, (32, 8), planes, *shape, np.float32(1e-5), np.zeros((80, 4), np.float32), status)
+    assert status.tolist() == [cuda_field.Failure.NOT_FINITE, np.ravel_multi_index((1, 0, 7), planes.shape)]
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_labels_are_the_first_of_the_largest(call, rng, classes):
+    rows = np.zeros((61, padded(classes, 4)), np.float32)
+    rows[:, :classes] = rng.integers(0, 3, size=(61, classes))  # many ties
+    labels = np.zeros(61, np.uint8)
+    shape = [np.int32(n) for n in (61, classes, rows.shape[1])]
+    call("crf_write_labels", 1, (256, 1), rows, *shape, labels, GOOD)
+    assert (labels == rows[:, :classes].argmax(axis=1)).all()
