@@ -1,5 +1,4 @@
-// The inner loops of mean-field inference. Arrays are pixel-major or vertex-major rows of `stride` floats: the channels
-// of one pixel lie side by side, so that one row is one or a few vector registers.
+// The inner loops of mean-field inference.
 #pragma once
 
 #include <cstdint>
@@ -12,32 +11,46 @@ struct SplatEntry {
     float weight;
 };
 
-/// Floats in a row of `channels`: what a kernel can load without a remainder. Padding stays 0.
-constexpr int row_stride(int channels) {
-    if (channels == 1) return 1;
-    return channels <= 4 ? 4 : (channels + 7) / 8 * 8;
-}
+/// The vertices on both sides of one along an axis. Where there is none, the index of a row of zeros.
+struct Neighbours {
+    std::int32_t previous, next;
+};
+
+/// How the channels of a pixel or vertex are stored: `groups` vectors of `width` floats, padded with zeros.
+struct ChannelLayout {
+    int channels, width, groups;
+
+    explicit constexpr ChannelLayout(int count)
+        : channels(count), width(count == 1 ? 1 : (count <= 4 ? 4 : 8)), groups((count + width - 1) / width) {}
+    constexpr int padded() const { return groups * width; }
+};
 
 /// A logit this low gives probability 0 and keeps padded channels out of every maximum and sum.
 constexpr float kPaddingLogit = -1e30f;
 
+/// Arrays are rows of padded() floats: the channels of one pixel or vertex.
 struct FilterKernels {
-    /// values[v] = Σ weight · rows[pixel] over the entries of each vertex v in [begin, end).
-    void (*splat)(const std::int32_t* first_entry, const SplatEntry* entries, const float* rows, int stride,
-                  std::int64_t begin, std::int64_t end, float* values);
+    /// values[v] = Σ weight · rows[pixel] for the vertices from `vertex` on whose entries are [begin, end).
+    /// The first entry of a vertex is stored with its pixel complemented; every vertex has an entry.
+    void (*splat)(const SplatEntry* entries, std::int64_t begin, std::int64_t end, std::int64_t vertex,
+                  const ChannelLayout& layout, const float* rows, float* values);
 
-    /// One axis of the lattice blur, in place: v' = v + ½(v₋ + v₊) along each chain in sequence[begin, end).
-    /// The last vertex of a chain is stored as its complement.
-    void (*blur)(const std::int32_t* sequence, std::int64_t begin, std::int64_t end, int stride, float* values);
+    /// One axis of the lattice blur: out[v] = in[v] + ½(in[neighbours[v].previous] + in[neighbours[v].next]) for
+    /// vertices v in [begin, end).
+    void (*blur)(const Neighbours* neighbours, std::int64_t begin, std::int64_t end, const ChannelLayout& layout,
+                 const float* in, float* out);
 
     /// out[p - begin] += scale ∘ Σ_j weights[p][j] · values[vertices[p][j]] for pixels p in [begin, end).
-    void (*slice)(const std::int32_t* vertices, const float* weights, int corners, const float* values, int stride,
-                  const float* scale, std::int64_t begin, std::int64_t end, float* out);
+    void (*slice)(const std::int32_t* vertices, const float* weights, int corners, const ChannelLayout& layout,
+                  const float* values, const float* scale, std::int64_t begin, std::int64_t end, float* out);
 
-    /// rows[i] = softmax(logits[i]) for i in [0, count); stride as in row_stride.
-    void (*softmax)(const float* logits, int stride, std::int64_t count, float* rows);
+    /// out[i] += matrixᵀ · in[i] for `count` rows; matrix [padded, padded].
+    void (*mix)(const float* in, const float* matrix, const ChannelLayout& layout, std::int64_t count, float* out);
 
-    /// logits[i] = log(clip(probabilities[i], floor, 1)) in place over `count` floats.
+    /// rows[i] = softmax(logits[i]) for `count` rows.
+    void (*softmax)(const float* logits, const ChannelLayout& layout, std::int64_t count, float* rows);
+
+    /// values[i] = log(clip(values[i], floor, 1)) over `count` floats.
     void (*log_clipped)(float* values, std::int64_t count, float floor);
 
     /// True when none of `count` floats is NaN or infinite.

@@ -2,201 +2,163 @@
 
 #include "lanes.inl"
 
-/// Calls `body<V, blocks>(offset)` for groups of at most 8 vectors that together cover a row of `stride` floats.
+/// Calls `body.run<V, groups>(offset)` for parts of a row that together cover it; a part fits the registers.
 template <typename Body>
-ATROUS_INLINE void for_channel_groups(int stride, const Body& body) {
-    if (stride == 1) return body.template operator()<float, 1>(0);
-    if (stride == 4) return body.template operator()<Float4, 1>(0);
-    int offset = 0;
-    for (; stride - offset > 64; offset += 64) body.template operator()<Float8, 8>(offset);
-    switch ((stride - offset) / 8) {
+ATROUS_INLINE void for_parts_of_row(const ChannelLayout& layout, const Body& body) {
+    if (layout.width == 1) return body.template run<float, 1>(0);
+    if (layout.width == 4) return body.template run<Float4, 1>(0);
+    int group = 0;
+    for (; layout.groups - group > 4; group += 4) body.template run<Float8, 4>(group * 8);
+    switch (layout.groups - group) {
         case 1:
-            return body.template operator()<Float8, 1>(offset);
+            return body.template run<Float8, 1>(group * 8);
         case 2:
-            return body.template operator()<Float8, 2>(offset);
+            return body.template run<Float8, 2>(group * 8);
         case 3:
-            return body.template operator()<Float8, 3>(offset);
-        case 4:
-            return body.template operator()<Float8, 4>(offset);
-        case 5:
-            return body.template operator()<Float8, 5>(offset);
-        case 6:
-            return body.template operator()<Float8, 6>(offset);
-        case 7:
-            return body.template operator()<Float8, 7>(offset);
+            return body.template run<Float8, 3>(group * 8);
         default:
-            return body.template operator()<Float8, 8>(offset);
+            return body.template run<Float8, 4>(group * 8);
     }
 }
 
-/// `blocks` vectors of one row, meant to live in registers.
-template <typename V, int blocks>
-struct Row {
-    static constexpr int kLanes = sizeof(V) / sizeof(float);
-    V block[blocks];
-
-    ATROUS_INLINE Row zero() {
-        Row row;
-        for (int b = 0; b < blocks; ++b) row.block[b] = V{};
-        return row;
-    }
-    ATROUS_INLINE Row load_from(const float* from) {
-        Row row;
-        for (int b = 0; b < blocks; ++b) row.block[b] = load<V>(from + b * kLanes);
-        return row;
-    }
-    inline __attribute__((always_inline)) void store_to(float* to) const {
-        for (int b = 0; b < blocks; ++b) store<V>(to + b * kLanes, block[b]);
-    }
-    inline __attribute__((always_inline)) void add_scaled(float weight, const float* from) {
-        for (int b = 0; b < blocks; ++b) block[b] += weight * load<V>(from + b * kLanes);
-    }
-};
+// Vertices have few entries, and randomly many. A branch at the last one would be mispredicted about once a vertex, and
+// each time the look-ahead into memory would be lost: the loop over entries masks instead of branching.
 
 struct SplatBody {
-    const std::int32_t* first_entry;
     const SplatEntry* entries;
+    std::int64_t begin, end, first_vertex, stride;
     const float* rows;
-    std::int64_t stride, begin, end;
     float* values;
 
-    template <typename V, int blocks>
-    void operator()(int offset) const {
-        std::int32_t entry = first_entry[begin];
-        for (std::int64_t vertex = begin; vertex < end; ++vertex) {
-            auto sum = Row<V, blocks>::zero();
-            for (const std::int32_t last = first_entry[vertex + 1]; entry < last; ++entry) {
-                sum.add_scaled(entries[entry].weight, rows + entries[entry].pixel * stride + offset);
+    template <typename V, int groups>
+    void run(int offset) const {
+        constexpr int width = sizeof(V) / sizeof(float);
+        V sum[groups] = {};
+        float* out = values + (first_vertex - 1) * stride + offset;
+        for (std::int64_t at = begin; at < end; ++at) {
+            const std::int32_t coded = entries[at].pixel;
+            const std::int32_t is_first = coded >> 31;
+            const float* row = rows + (coded ^ is_first) * stride + offset;
+            const float weight = entries[at].weight;
+            out += stride & is_first;
+            for (int g = 0; g < groups; ++g) {
+                sum[g] = masked(sum[g], ~is_first) + weight * load<V>(row + g * width);
+                store(out + g * width, sum[g]);
             }
-            sum.store_to(values + vertex * stride + offset);
         }
     }
 };
 
-static void splat(const std::int32_t* first_entry, const SplatEntry* entries, const float* rows, int stride,
-                  std::int64_t begin, std::int64_t end, float* values) {
-    for_channel_groups(stride, SplatBody{first_entry, entries, rows, stride, begin, end, values});
+static void splat(const SplatEntry* entries, std::int64_t begin, std::int64_t end, std::int64_t vertex,
+                  const ChannelLayout& layout, const float* rows, float* values) {
+    for_parts_of_row(layout, SplatBody{entries, begin, end, vertex, layout.padded(), rows, values});
 }
 
 struct BlurBody {
-    const std::int32_t* sequence;
+    const Neighbours* neighbours;
     std::int64_t begin, end, stride;
-    float* values;
+    const float* in;
+    float* out;
 
-    template <typename V, int blocks>
-    void operator()(int offset) const {
-        using R = Row<V, blocks>;
-        float* base = values + offset;
-        for (std::int64_t at = begin; at < end; ++at) {
-            // Each vertex is read once and written once: its old value is still here when the next one needs it.
-            R before = R::zero();
-            float* address = base + sequence[at] * stride;
-            R current = R::load_from(address);
-            for (bool more = true; more;) {
-                const std::int32_t coded = sequence[++at];
-                more = coded >= 0;
-                float* next_address = base + (more ? coded : ~coded) * stride;
-                const R next = R::load_from(next_address);
-                R blurred;
-                for (int b = 0; b < blocks; ++b) {
-                    blurred.block[b] = current.block[b] + 0.5f * (before.block[b] + next.block[b]);
-                }
-                blurred.store_to(address);
-                before = current;
-                current = next;
-                address = next_address;
+    template <typename V, int groups>
+    void run(int offset) const {
+        constexpr int width = sizeof(V) / sizeof(float);
+        for (std::int64_t vertex = begin; vertex < end; ++vertex) {
+            const float* here = in + vertex * stride + offset;
+            const float* previous = in + neighbours[vertex].previous * stride + offset;
+            const float* next = in + neighbours[vertex].next * stride + offset;
+            float* target = out + vertex * stride + offset;
+            for (int at = 0; at < groups * width; at += width) {
+                store(target + at, load<V>(here + at) + 0.5f * (load<V>(previous + at) + load<V>(next + at)));
             }
-            for (int b = 0; b < blocks; ++b) current.block[b] += 0.5f * before.block[b];
-            current.store_to(address);
         }
     }
 };
 
-static void blur(const std::int32_t* sequence, std::int64_t begin, std::int64_t end, int stride, float* values) {
-    for_channel_groups(stride, BlurBody{sequence, begin, end, stride, values});
+static void blur(const Neighbours* neighbours, std::int64_t begin, std::int64_t end, const ChannelLayout& layout,
+                 const float* in, float* out) {
+    for_parts_of_row(layout, BlurBody{neighbours, begin, end, layout.padded(), in, out});
 }
 
 struct SliceBody {
     const std::int32_t* vertices;
     const float* weights;
     int corners;
+    std::int64_t stride, begin, end;
     const float* values;
-    std::int64_t stride;
     const float* scale;
-    std::int64_t begin, end;
     float* out;
 
-    template <typename V, int blocks, int fixed_corners>
+    template <typename V, int groups>
     void run(int offset) const {
-        using R = Row<V, blocks>;
-        const int count = fixed_corners > 0 ? fixed_corners : corners;
-        const R scales = R::load_from(scale + offset);
-        for (std::int64_t pixel = begin; pixel < end; ++pixel) {
-            R sum = R::zero();
-            for (int j = 0; j < count; ++j) {
-                const std::int64_t at = pixel * count + j;
-                sum.add_scaled(weights[at], values + vertices[at] * stride + offset);
-            }
-            float* target = out + (pixel - begin) * stride + offset;
-            R total = R::load_from(target);
-            for (int b = 0; b < blocks; ++b) total.block[b] += scales.block[b] * sum.block[b];
-            total.store_to(target);
-        }
+        if (corners == 6) return run_corners<V, groups, 6>(offset);  // bilateral: (x, y, r, g, b)
+        if (corners == 3) return run_corners<V, groups, 3>(offset);  // Gaussian: (x, y)
+        run_corners<V, groups, 0>(offset);
     }
 
-    template <typename V, int blocks>
-    void operator()(int offset) const {
-        if (corners == 6) return run<V, blocks, 6>(offset);  // bilateral: (x, y, r, g, b)
-        if (corners == 3) return run<V, blocks, 3>(offset);  // Gaussian: (x, y)
-        run<V, blocks, 0>(offset);
+    template <typename V, int groups, int fixed_corners>
+    void run_corners(int offset) const {
+        constexpr int width = sizeof(V) / sizeof(float);
+        const int count = fixed_corners > 0 ? fixed_corners : corners;
+        for (std::int64_t pixel = begin; pixel < end; ++pixel) {
+            V sum[groups] = {};
+            for (int j = 0; j < count; ++j) {
+                const std::int64_t at = pixel * count + j;
+                const float* row = values + vertices[at] * stride + offset;
+                for (int g = 0; g < groups; ++g) sum[g] += weights[at] * load<V>(row + g * width);
+            }
+            float* target = out + (pixel - begin) * stride + offset;
+            for (int g = 0; g < groups; ++g) {
+                const V scales = load<V>(scale + offset + g * width);
+                store(target + g * width, load<V>(target + g * width) + scales * sum[g]);
+            }
+        }
     }
 };
 
-static void slice(const std::int32_t* vertices, const float* weights, int corners, const float* values, int stride,
-                  const float* scale, std::int64_t begin, std::int64_t end, float* out) {
-    for_channel_groups(stride, SliceBody{vertices, weights, corners, values, stride, scale, begin, end, out});
+static void slice(const std::int32_t* vertices, const float* weights, int corners, const ChannelLayout& layout,
+                  const float* values, const float* scale, std::int64_t begin, std::int64_t end, float* out) {
+    for_parts_of_row(layout, SliceBody{vertices, weights, corners, layout.padded(), begin, end, values, scale, out});
 }
 
-/// Rows of up to 4 channels: one pixel a time, padded to a full vector.
-static void softmax_narrow(const float* logits, int stride, std::int64_t count, float* rows) {
+static void mix(const float* in, const float* matrix, const ChannelLayout& layout, std::int64_t count, float* out) {
+    const int padded = layout.padded();
     for (std::int64_t i = 0; i < count; ++i) {
-        Float8 x = splat8(kPaddingLogit);
-        for (int c = 0; c < stride; ++c) x[c] = logits[i * stride + c];
-        float largest = x[0];
-        for (int c = 1; c < stride; ++c) largest = x[c] > largest ? x[c] : largest;
-        const Float8 e = exp_nonpositive(x - largest);
-        float sum = 0.0f;
-        for (int c = 0; c < stride; ++c) sum += e[c];
-        for (int c = 0; c < stride; ++c) rows[i * stride + c] = e[c] / sum;
+        for (int from = 0; from < layout.channels; ++from) {
+            const float value = in[i * padded + from];
+            for (int to = 0; to < padded; ++to) out[i * padded + to] += value * matrix[from * padded + to];
+        }
     }
 }
 
-ATROUS_INLINE float horizontal_max(Float8 v) {
-    float largest = v[0];
-    for (int c = 1; c < 8; ++c) largest = v[c] > largest ? v[c] : largest;
-    return largest;
-}
-
-ATROUS_INLINE float horizontal_sum(Float8 v) {
-    return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
-}
-
-static void softmax(const float* logits, int stride, std::int64_t count, float* rows) {
-    if (stride < 8) return softmax_narrow(logits, stride, count, rows);
+/// Up to 4 channels, padded to a full vector.
+static void softmax_narrow(const float* logits, int width, std::int64_t count, float* rows) {
     for (std::int64_t i = 0; i < count; ++i) {
-        const float* in = logits + i * stride;
-        float* out = rows + i * stride;
+        Float8 x = splat8(kPaddingLogit);
+        for (int c = 0; c < width; ++c) x[c] = logits[i * width + c];
+        const Float8 e = exp_nonpositive(x - max_of_lanes(x));
+        const Float8 p = e / sum_of_lanes(e);
+        for (int c = 0; c < width; ++c) rows[i * width + c] = p[c];
+    }
+}
+
+static void softmax(const float* logits, const ChannelLayout& layout, std::int64_t count, float* rows) {
+    if (layout.width < 8) return softmax_narrow(logits, layout.width, count, rows);
+    const int padded = layout.padded();
+    for (std::int64_t i = 0; i < count; ++i) {
+        const float* in = logits + i * padded;
+        float* out = rows + i * padded;
         Float8 largest = load<Float8>(in);
-        for (int c = 8; c < stride; c += 8) largest = max8(largest, load<Float8>(in + c));
-        const float peak = horizontal_max(largest);
-        Float8 sums{};
-        for (int c = 0; c < stride; c += 8) {
-            const Float8 e = exp_nonpositive(load<Float8>(in + c) - peak);
+        for (int c = 8; c < padded; c += 8) largest = max8(largest, load<Float8>(in + c));
+        largest = max_of_lanes(largest);
+        Float8 sum{};
+        for (int c = 0; c < padded; c += 8) {
+            const Float8 e = exp_nonpositive(load<Float8>(in + c) - largest);
             store(out + c, e);
-            sums += e;
+            sum += e;
         }
-        const float scale = 1.0f / horizontal_sum(sums);
-        for (int c = 0; c < stride; c += 8) store(out + c, load<Float8>(out + c) * scale);
+        const Float8 scale = 1.0f / sum_of_lanes(sum);
+        for (int c = 0; c < padded; c += 8) store(out + c, load<Float8>(out + c) * scale);
     }
 }
 
@@ -219,9 +181,9 @@ static bool all_finite(const float* values, std::int64_t count) {
     Float8 sums{};
     std::int64_t i = 0;
     for (; i + 8 <= count; i += 8) sums += load<Float8>(values + i) * 0.0f;
-    float sum = horizontal_sum(sums);
+    float sum = sum_of_lanes(sums)[0];
     for (; i < count; ++i) sum += values[i] * 0.0f;
     return sum == 0.0f;
 }
 
-static constexpr FilterKernels kFilterKernels{splat, blur, slice, softmax, log_clipped, all_finite};
+static constexpr FilterKernels kFilterKernels{splat, blur, slice, mix, softmax, log_clipped, all_finite};

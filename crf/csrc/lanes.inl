@@ -5,7 +5,24 @@
 
 typedef float Float4 __attribute__((vector_size(16)));
 typedef float Float8 __attribute__((vector_size(32)));
+typedef std::int32_t Int4 __attribute__((vector_size(16)));
 typedef std::int32_t Int8 __attribute__((vector_size(32)));
+
+/// The integers as wide as the floats of V.
+template <typename V>
+struct Bits;
+template <>
+struct Bits<float> {
+    using Type = std::int32_t;
+};
+template <>
+struct Bits<Float4> {
+    using Type = Int4;
+};
+template <>
+struct Bits<Float8> {
+    using Type = Int8;
+};
 
 template <typename V>
 ATROUS_INLINE V load(const float* from) {
@@ -17,6 +34,16 @@ ATROUS_INLINE V load(const float* from) {
 template <typename V>
 ATROUS_INLINE void store(float* to, V value) {
     __builtin_memcpy(to, &value, sizeof value);
+}
+
+/// `value` where `mask` is -1, zero where it is 0: a condition without a branch.
+template <typename V>
+ATROUS_INLINE V masked(V value, std::int32_t mask) {
+    typename Bits<V>::Type bits;
+    __builtin_memcpy(&bits, &value, sizeof bits);
+    bits &= mask;
+    __builtin_memcpy(&value, &bits, sizeof bits);
+    return value;
 }
 
 ATROUS_INLINE Float8 bits_as_float(Int8 bits) {
@@ -37,6 +64,20 @@ ATROUS_INLINE Float8 splat8(float value) {
 
 ATROUS_INLINE Float8 max8(Float8 a, Float8 b) {
     return a > b ? a : b;
+}
+
+/// The largest lane, in every lane.
+ATROUS_INLINE Float8 max_of_lanes(Float8 v) {
+    v = max8(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3));
+    v = max8(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5));
+    return max8(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6));
+}
+
+/// The sum of the lanes, in every lane.
+ATROUS_INLINE Float8 sum_of_lanes(Float8 v) {
+    v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3);
+    v += __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5);
+    return v + __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6);
 }
 
 /// Nearest integer, halves to even, for |x| < 2^22: adding 1.5·2^23 leaves no fraction bits.

@@ -1,12 +1,20 @@
 #include "lattice.hpp"
 
+#include <algorithm>
 #include <string>
+#include <utility>
 
 #include "error.hpp"
 #include "lattice_builder.hpp"
 #include "parallel.hpp"
 
 namespace atrous {
+namespace {
+
+/// Vertices of a scheduled piece of the blur.
+constexpr std::int64_t kBlurRange = 4096;
+
+}  // namespace
 
 struct Lattice::Workspace {
     LatticeBuilder<1> narrow;
@@ -40,9 +48,8 @@ void Lattice::build(const FeatureSource& source, int threads) {
 }
 
 std::size_t Lattice::bytes() const {
-    std::size_t total = pixel_vertices_.capacity_bytes() + pixel_weights_.capacity_bytes() +
-                        first_entry_.capacity_bytes() + entries_.capacity_bytes();
-    for (const Axis& axis : axes_) total += axis.sequence.capacity_bytes();
+    std::size_t total = pixel_vertices_.capacity_bytes() + pixel_weights_.capacity_bytes() + entries_.capacity_bytes();
+    for (const Buffer<Neighbours>& axis : neighbours_) total += axis.capacity_bytes();
     return total;
 }
 
@@ -52,21 +59,32 @@ void Lattice::scale_weights(const float* before, const float* after, int threads
             for (int j = 0; j < corners_; ++j) pixel_weights_[pixel * corners_ + j] *= after[pixel];
         }
     });
-    parallel_ranges(pixels_ * corners_, 65536, threads, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) entries_[i].weight *= before[entries_[i].pixel];
+    parallel_ranges(entries_.size(), 65536, threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) {
+            const std::int32_t coded = entries_[i].pixel;
+            entries_[i].weight *= before[coded < 0 ? ~coded : coded];
+        }
     });
 }
 
-void Lattice::splat_and_blur(const float* rows, int stride, float* values, int threads) const {
+void Lattice::splat_and_blur(const float* rows, const ChannelLayout& layout, float* values, float* scratch,
+                             int threads) const {
     const FilterKernels& kernels = filter_kernels();
-    parallel_pieces(static_cast<std::int64_t>(splat_begins_.size()) - 1, threads, [&](std::int64_t piece) {
-        kernels.splat(first_entry_.data(), entries_.data(), rows, stride, splat_begins_[piece],
-                      splat_begins_[piece + 1], values);
+    const std::int64_t zero_row = vertices_ * layout.padded();
+    std::fill(values + zero_row, values + zero_row + layout.padded(), 0.0f);
+    std::fill(scratch + zero_row, scratch + zero_row + layout.padded(), 0.0f);
+    // Each axis reads one array and writes the other; the last one writes `values`.
+    float* from = corners_ % 2 == 0 ? values : scratch;
+    float* to = corners_ % 2 == 0 ? scratch : values;
+    parallel_pieces(static_cast<std::int64_t>(splat_pieces_.size()), threads, [&](std::int64_t index) {
+        const SplatPiece& piece = splat_pieces_[index];
+        kernels.splat(entries_.data(), piece.begin, piece.end, piece.vertex, layout, rows, from);
     });
-    for (const Axis& axis : axes_) {
-        parallel_pieces(static_cast<std::int64_t>(axis.piece_begins.size()) - 1, threads, [&](std::int64_t piece) {
-            kernels.blur(axis.sequence.data(), axis.piece_begins[piece], axis.piece_begins[piece + 1], stride, values);
+    for (const Buffer<Neighbours>& axis : neighbours_) {
+        parallel_ranges(vertices_, kBlurRange, threads, [&](std::int64_t begin, std::int64_t end) {
+            kernels.blur(axis.data(), begin, end, layout, from, to);
         });
+        std::swap(from, to);
     }
 }
 

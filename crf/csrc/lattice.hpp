@@ -13,8 +13,7 @@ namespace atrous {
 
 /// Gaussian filtering in d dimensions by splat, blur and slice (Adams, Baek & Davis 2010).
 ///
-/// Vertices are numbered in the order in which a scan over the pixels first meets them, so that vertices of nearby
-/// pixels lie near each other in memory.
+/// Vertices are numbered as CellGrid orders them, so that the blur reads memory in streams.
 class Lattice {
   public:
     Lattice();
@@ -34,21 +33,24 @@ class Lattice {
     /// Multiplies the weights by `before[pixel]` where values enter and `after[pixel]` where they leave.
     void scale_weights(const float* before, const float* after, int threads);
 
-    /// values[vertex] = blurred sum of rows[pixel]. `values` holds vertices() rows of `stride` floats.
-    void splat_and_blur(const float* rows, int stride, float* values, int threads) const;
+    /// Floats that splat_and_blur() needs for its result and for its scratch memory, each.
+    std::size_t values_size(const ChannelLayout& layout) const { return (vertices_ + 1) * layout.padded(); }
+
+    /// values[vertex] = blurred sum of rows[pixel].
+    void splat_and_blur(const float* rows, const ChannelLayout& layout, float* values, float* scratch,
+                        int threads) const;
 
     /// out[i] += scale ∘ filtered value of pixel begin + i, for pixels in [begin, end).
-    void slice(const float* values, int stride, const float* scale, std::int64_t begin, std::int64_t end,
-               float* out) const {
-        filter_kernels().slice(pixel_vertices_.data(), pixel_weights_.data(), corners_, values, stride, scale, begin,
+    void slice(const float* values, const ChannelLayout& layout, const float* scale, std::int64_t begin,
+               std::int64_t end, float* out) const {
+        filter_kernels().slice(pixel_vertices_.data(), pixel_weights_.data(), corners_, layout, values, scale, begin,
                                end, out);
     }
 
   private:
-    /// Vertices with a neighbour along one axis, chain after chain, in kernel order; the others need no blur.
-    struct Axis {
-        Buffer<std::int32_t> sequence;
-        std::vector<std::int64_t> piece_begins;  ///< chain borders that cut the sequence into even pieces
+    /// Entries of consecutive vertices, for one scheduled piece of work.
+    struct SplatPiece {
+        std::int64_t begin, end, vertex;
     };
     template <int words>
     friend class LatticeBuilder;
@@ -59,10 +61,9 @@ class Lattice {
     int corners_ = 0;
     Buffer<std::int32_t> pixel_vertices_;  ///< [pixels, corners], and then the ghost's (lattice_builder.cpp)
     Buffer<float> pixel_weights_;          ///< [pixels, corners]
-    Buffer<std::int32_t> first_entry_;     ///< [vertices + 1]
-    Buffer<SplatEntry> entries_;           ///< [pixels · corners], by vertex, then by pixel
-    std::vector<std::int64_t> splat_begins_;
-    std::vector<Axis> axes_;
+    Buffer<SplatEntry> entries_;           ///< by vertex, then by pixel, in kernel coding
+    std::vector<SplatPiece> splat_pieces_;
+    std::vector<Buffer<Neighbours>> neighbours_;  ///< [axis][vertex]
     std::unique_ptr<Workspace> workspace_;
 };
 

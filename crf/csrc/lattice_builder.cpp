@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <numeric>
 
 #include "embed_kernels.hpp"
 #include "parallel.hpp"
@@ -17,11 +18,6 @@ constexpr std::int64_t kPieceEntries = 8192;
 /// results differ by up to 2e-3 when they are left out.
 constexpr int kGhostPeriod = 4;
 
-/// How many bits of `word` are set below bit `bit`.
-int bits_below(std::uint64_t word, int bit) {
-    return __builtin_popcountll(word & ((std::uint64_t{1} << bit) - 1));
-}
-
 }  // namespace
 
 template <int words>
@@ -30,7 +26,9 @@ bool LatticeBuilder<words>::build(Lattice& lattice, const FeatureSource& source,
     lattice.pixels_ = source.pixels();
     lattice.corners_ = source.features() + 1;
     if (!embed(lattice, source, layout, threads)) return false;
-    find_vertices(lattice, threads);
+    collect_points(lattice, threads);
+    number_points(layout, threads);
+    number_corners(lattice, threads);
     sort_entries(lattice, threads);
     find_neighbours(lattice, threads);
     return true;
@@ -86,24 +84,24 @@ bool LatticeBuilder<words>::embed(Lattice& lattice, const FeatureSource& source,
     return in_range;
 }
 
+/// Finds the distinct points; the corners get numbers that are local to the partition of their point.
 template <int words>
-void LatticeBuilder<words>::find_vertices(Lattice& lattice, int threads) {
+void LatticeBuilder<words>::collect_points(Lattice& lattice, int threads) {
     lattice.pixel_vertices_.resize(keys_.size());
-    touched_.resize((keys_.size() + 63) / 64);
-    std::fill(touched_.begin(), touched_.end(), std::uint64_t{0});
     partitions_.resize(threads);
-    parallel_pieces(threads, threads, [&](std::int64_t self) { collect_points(partitions_[self], self, lattice); });
-    number_vertices(lattice, threads);
+    parallel_pieces(threads, threads, [&](std::int64_t self) { collect_partition(lattice, self); });
+    lattice.vertices_ = 0;
+    for (const Partition& partition : partitions_) lattice.vertices_ += partition.points.size();
 }
 
-/// Numbers the points of one partition; marks the corners that meet them first.
 template <int words>
-void LatticeBuilder<words>::collect_points(Partition& partition, std::size_t self, Lattice& lattice) {
+void LatticeBuilder<words>::collect_partition(Lattice& lattice, std::size_t self) {
+    Partition& partition = partitions_[self];
     const auto total = static_cast<std::int64_t>(keys_.size());
     const std::int64_t corners = lattice.corners_;
     std::int32_t* numbers = lattice.pixel_vertices_.data();
     partition.table.clear();
-    partition.first_touch.clear();
+    partition.points.clear();
     for (std::int64_t at = 0; at < total; ++at) {
         const Key key = keys_[at];
         if (partition_of(key) != self) continue;
@@ -111,36 +109,52 @@ void LatticeBuilder<words>::collect_points(Partition& partition, std::size_t sel
             numbers[at] = numbers[at - corners];
             continue;
         }
-        const auto next = static_cast<std::int32_t>(partition.first_touch.size());
+        const auto next = static_cast<std::int32_t>(partition.points.size());
         numbers[at] = partition.table.find_or_insert(key, next);
-        if (numbers[at] == next) partition.first_touch.push_back(static_cast<std::int32_t>(at));
+        if (numbers[at] == next) partition.points.push_back({key, next});
     }
 }
 
-/// Numbers all vertices in scan order: the rank of the first touch among the first touches of all partitions.
+/// Numbers the points by cell.
 template <int words>
-void LatticeBuilder<words>::number_vertices(Lattice& lattice, int threads) {
+void LatticeBuilder<words>::number_points(const KeyLayout<words>& layout, int threads) {
+    grid_ = CellGrid<words>(layout);
+    std::int64_t total = 0;
     for (const Partition& partition : partitions_) {
-        for (const std::int32_t at : partition.first_touch) touched_[at / 64] |= std::uint64_t{1} << (at % 64);
+        for (const Point& point : partition.points) grid_.include(point.key);
+        total += partition.points.size();
     }
-    touched_before_.resize(touched_.size());
-    std::int32_t count = 0;
-    for (std::size_t w = 0; w < touched_.size(); ++w) {
-        touched_before_[w] = count;
-        count += __builtin_popcountll(touched_[w]);
+    grid_.settle(total);
+    points_.resize(total);
+    cell_begins_.assign(grid_.cells() + 1, 0);
+    for (const Partition& partition : partitions_) {
+        for (const Point& point : partition.points) ++cell_begins_[grid_.cell(point.key) + 1];
     }
-    lattice.vertices_ = count;
-    vertex_keys_.resize(count);
-    parallel_pieces(threads, threads, [&](std::int64_t self) {
-        Partition& partition = partitions_[self];
-        partition.vertex.resize(partition.first_touch.size());
-        for (std::size_t local = 0; local < partition.vertex.size(); ++local) {
-            const std::int32_t at = partition.first_touch[local];
-            const std::int32_t vertex = touched_before_[at / 64] + bits_below(touched_[at / 64], at % 64);
-            partition.vertex[local] = vertex;
-            vertex_keys_[vertex] = keys_[at];
-        }
+    std::partial_sum(cell_begins_.begin(), cell_begins_.end(), cell_begins_.begin());
+    std::vector<std::int64_t> cursor(cell_begins_.begin(), cell_begins_.end() - 1);
+    for (const Partition& partition : partitions_) {
+        for (const Point& point : partition.points) points_[cursor[grid_.cell(point.key)]++] = point;
+    }
+    for (Partition& partition : partitions_) partition.vertex.resize(partition.points.size());
+    parallel_ranges(grid_.cells(), 16, threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t cell = begin; cell < end; ++cell) number_cell(cell);
     });
+}
+
+/// Numbers the points of a cell in the order of their keys.
+template <int words>
+void LatticeBuilder<words>::number_cell(std::int64_t cell) {
+    std::sort(points_.data() + cell_begins_[cell], points_.data() + cell_begins_[cell + 1],
+              [](const Point& a, const Point& b) { return a.key < b.key; });
+    for (std::int64_t vertex = cell_begins_[cell]; vertex < cell_begins_[cell + 1]; ++vertex) {
+        const Point& point = points_[vertex];
+        partitions_[partition_of(point.key)].vertex[point.local] = static_cast<std::int32_t>(vertex);
+    }
+}
+
+/// Replaces the partitions' numbers of the corners by vertices.
+template <int words>
+void LatticeBuilder<words>::number_corners(Lattice& lattice, int threads) {
     parallel_ranges(keys_.size(), 65536, threads, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t at = begin; at < end; ++at) {
             std::int32_t& number = lattice.pixel_vertices_[at];
@@ -152,97 +166,93 @@ void LatticeBuilder<words>::number_vertices(Lattice& lattice, int threads) {
 /// Sorts the corners by vertex (a counting sort; each worker owns a range of vertices), so that splatting gathers.
 template <int words>
 void LatticeBuilder<words>::sort_entries(Lattice& lattice, int threads) {
-    const std::int64_t total = lattice.pixels_ * lattice.corners_;
+    const auto total = static_cast<std::int64_t>(keys_.size());
     const std::int32_t* vertices = lattice.pixel_vertices_.data();
-    Buffer<std::int32_t>& first = lattice.first_entry_;
-    first.resize(lattice.vertices_ + 1);
+    first_entry_.resize(lattice.vertices_ + 1);
     lattice.entries_.resize(total);
-    std::vector<std::int64_t> borders;
-    for (int t = 0; t <= threads; ++t) borders.push_back(lattice.vertices_ * t / threads);
-
-    std::fill(first.begin(), first.end(), 0);
+    std::fill(first_entry_.begin(), first_entry_.end(), 0);
+    const auto border = [&](std::int64_t worker) { return lattice.vertices_ * worker / threads; };
     parallel_pieces(threads, threads, [&](std::int64_t self) {
-        const std::int64_t low = borders[self];
-        const std::int64_t high = borders[self + 1];
+        const std::int64_t low = border(self);
+        const std::int64_t high = border(self + 1);
         for (std::int64_t at = 0; at < total; ++at) {
-            if (vertices[at] >= low && vertices[at] < high) ++first[vertices[at]];
+            if (vertices[at] >= low && vertices[at] < high) ++first_entry_[vertices[at]];
         }
     });
     std::int32_t sum = 0;
-    for (std::int32_t& entry : first) {
+    for (std::int32_t& entry : first_entry_) {
         const std::int32_t count = entry;
         entry = sum;
         sum += count;
     }
-    parallel_pieces(threads, threads, [&](std::int64_t self) {
-        const std::int64_t low = borders[self];
-        const std::int64_t high = borders[self + 1];
-        std::vector<std::int32_t> cursor(first.data() + low, first.data() + high);
-        for (std::int64_t pixel = 0, at = 0; pixel < lattice.pixels_; ++pixel) {
-            for (int j = 0; j < lattice.corners_; ++j, ++at) {
-                if (vertices[at] < low || vertices[at] >= high) continue;
-                lattice.entries_[cursor[vertices[at] - low]++] = {static_cast<std::int32_t>(pixel),
-                                                                  lattice.pixel_weights_[at]};
-            }
+    parallel_pieces(threads, threads,
+                    [&](std::int64_t self) { fill_entries(lattice, border(self), border(self + 1)); });
+    lattice.splat_pieces_.clear();
+    for (std::int64_t vertex = 0, begin = 0; vertex < lattice.vertices_; ++vertex) {
+        const std::int64_t end = first_entry_[vertex + 1];
+        if (end - first_entry_[begin] < kPieceEntries && vertex + 1 < lattice.vertices_) continue;
+        lattice.splat_pieces_.push_back({first_entry_[begin], end, begin});
+        begin = vertex + 1;
+    }
+}
+
+/// Writes the entries of the vertices in [low, high).
+template <int words>
+void LatticeBuilder<words>::fill_entries(Lattice& lattice, std::int64_t low, std::int64_t high) {
+    const auto total = static_cast<std::int64_t>(keys_.size());
+    const std::int64_t real = lattice.pixels_ * lattice.corners_;
+    const std::int32_t* vertices = lattice.pixel_vertices_.data();
+    std::vector<std::int32_t> cursor(first_entry_.data() + low, first_entry_.data() + high);
+    std::int32_t pixel = 0;
+    int corner = 0;
+    for (std::int64_t at = 0; at < total; ++at) {
+        const std::int32_t vertex = vertices[at];
+        if (vertex >= low && vertex < high) {
+            const std::int32_t entry = cursor[vertex - low]++;
+            // The ghost adds nothing, but its vertices get an entry like all others.
+            const std::int32_t source = at < real ? pixel : 0;
+            lattice.entries_[entry].pixel = entry == first_entry_[vertex] ? ~source : source;
+            lattice.entries_[entry].weight = at < real ? lattice.pixel_weights_[at] : 0.0f;
         }
-    });
-    lattice.splat_begins_.assign(1, 0);
-    for (std::int64_t vertex = 1; vertex < lattice.vertices_; ++vertex) {
-        if (first[vertex] - first[lattice.splat_begins_.back()] >= kPieceEntries) {
-            lattice.splat_begins_.push_back(vertex);
+        if (++corner == lattice.corners_) {
+            corner = 0;
+            ++pixel;
         }
     }
-    lattice.splat_begins_.push_back(lattice.vertices_);
 }
 
 template <int words>
 void LatticeBuilder<words>::find_neighbours(Lattice& lattice, int threads) {
-    const int corners = lattice.corners_;
-    next_.resize(corners);
-    has_previous_.resize(corners);
-    for (int axis = 0; axis < corners; ++axis) {
-        next_[axis].resize(lattice.vertices_);
-        has_previous_[axis].resize(lattice.vertices_);
-        std::fill(has_previous_[axis].begin(), has_previous_[axis].end(), std::uint8_t{0});
+    lattice.neighbours_.resize(steps_.size());
+    const auto none = static_cast<std::int32_t>(lattice.vertices_);  // the row of zeros
+    for (Buffer<Neighbours>& axis : lattice.neighbours_) {
+        axis.resize(lattice.vertices_);
+        std::fill(axis.begin(), axis.end(), Neighbours{none, none});
     }
-    constexpr std::int64_t ahead = 8;  // look-ups wait for memory: ask for it this many vertices early
-    parallel_ranges(lattice.vertices_, kPieceEntries, threads, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t vertex = begin; vertex < end; ++vertex) {
-            for (int axis = 0; axis < corners; ++axis) {
-                if (vertex + ahead < end) {
-                    const Key later = vertex_keys_[vertex + ahead] + steps_[axis];
-                    partitions_[partition_of(later)].table.prefetch(later);
-                }
-                const Key key = vertex_keys_[vertex] + steps_[axis];
-                const Partition& partition = partitions_[partition_of(key)];
-                const std::int32_t local = partition.table.find(key);
-                next_[axis][vertex] = local == Table::kMissing ? Table::kMissing : partition.vertex[local];
-                // Only one vertex has this neighbour, so no two threads write the same byte.
-                if (local != Table::kMissing) has_previous_[axis][partition.vertex[local]] = 1;
-            }
-        }
+    parallel_ranges(grid_.cells(), 16, threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t cell = begin; cell < end; ++cell) find_neighbours_of(cell, lattice);
     });
-    lattice.axes_.resize(corners);
-    parallel_pieces(corners, threads, [&](std::int64_t axis) { link_chains(lattice, static_cast<int>(axis)); });
 }
 
-/// Lists the vertices that have a neighbour along `axis`, each run of neighbours from its first to its last.
+/// Merges the points of one cell, moved a step along each axis, with those of the cell that the step leads to.
 template <int words>
-void LatticeBuilder<words>::link_chains(Lattice& lattice, int axis) {
-    Lattice::Axis& chains = lattice.axes_[axis];
-    const Buffer<std::int32_t>& next = next_[axis];
-    const Buffer<std::uint8_t>& has_previous = has_previous_[axis];
-    chains.sequence.resize(lattice.vertices_);
-    chains.piece_begins.assign(1, 0);
-    std::int64_t at = 0;
-    for (std::int64_t head = 0; head < lattice.vertices_; ++head) {
-        if (has_previous[head] != 0 || next[head] == Table::kMissing) continue;
-        if (at - chains.piece_begins.back() >= kPieceEntries / 8) chains.piece_begins.push_back(at);
-        auto vertex = static_cast<std::int32_t>(head);
-        for (; next[vertex] != Table::kMissing; vertex = next[vertex]) chains.sequence[at++] = vertex;
-        chains.sequence[at++] = ~vertex;
+void LatticeBuilder<words>::find_neighbours_of(std::int64_t cell, Lattice& lattice) {
+    for (int axis = 0; axis < static_cast<int>(steps_.size()); ++axis) {
+        const std::int64_t other = grid_.neighbour(cell, axis);
+        if (other < 0) continue;
+        Buffer<Neighbours>& neighbours = lattice.neighbours_[axis];
+        std::int64_t candidate = cell_begins_[other];
+        const std::int64_t last = cell_begins_[other + 1];
+        for (std::int64_t vertex = cell_begins_[cell]; vertex < cell_begins_[cell + 1]; ++vertex) {
+            const Key wanted = points_[vertex].key + steps_[axis];
+            while (candidate < last && points_[candidate].key < wanted) ++candidate;
+            if (candidate == last) break;
+            if (!(points_[candidate].key == wanted)) continue;
+            // Either field is written by one cell only, whatever cells other threads are at.
+            neighbours[vertex].next = static_cast<std::int32_t>(candidate);
+            neighbours[candidate].previous = static_cast<std::int32_t>(vertex);
+        }
     }
-    if (at > 0) chains.piece_begins.push_back(at);
 }
 
 template class LatticeBuilder<1>;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "buffer.hpp"
+#include "cell_grid.hpp"
 #include "features.hpp"
 #include "lattice.hpp"
 #include "vertex_key.hpp"
@@ -23,32 +24,40 @@ class LatticeBuilder {
     using Key = VertexKey<words>;
     using Table = VertexTable<words>;
 
-    /// The points whose hash falls to one worker, numbered by the worker in scan order.
+    /// A lattice point on its way to its vertex number.
+    struct Point {
+        Key key;
+        std::int32_t local;  ///< its index among the points of its partition
+    };
+
+    /// The points whose hash falls to one worker.
     struct Partition {
         Table table;
-        std::vector<std::int32_t> first_touch;  ///< local number → index of the corner that met the point first
-        std::vector<std::int32_t> vertex;       ///< local number → vertex of the lattice
+        std::vector<Point> points;         ///< as met
+        std::vector<std::int32_t> vertex;  ///< index in points → vertex of the lattice
     };
 
     std::size_t partition_of(const Key& key) const { return (key.hash() & 0xffff) * partitions_.size() >> 16; }
 
     void pack_corners(const EmbedTile& tile, int column, const KeyLayout<words>& layout, Key* keys);
     bool embed(Lattice& lattice, const FeatureSource& source, const KeyLayout<words>& layout, int threads);
-    void find_vertices(Lattice& lattice, int threads);
-    void collect_points(Partition& partition, std::size_t self, Lattice& lattice);
-    void number_vertices(Lattice& lattice, int threads);
+    void collect_points(Lattice& lattice, int threads);
+    void collect_partition(Lattice& lattice, std::size_t self);
+    void number_points(const KeyLayout<words>& layout, int threads);
+    void number_cell(std::int64_t cell);
+    void number_corners(Lattice& lattice, int threads);
     void sort_entries(Lattice& lattice, int threads);
+    void fill_entries(Lattice& lattice, std::int64_t low, std::int64_t high);
     void find_neighbours(Lattice& lattice, int threads);
-    void link_chains(Lattice& lattice, int axis);
+    void find_neighbours_of(std::int64_t cell, Lattice& lattice);
 
     std::vector<Key> steps_;  ///< the move to the next point along each axis
     Buffer<Key> keys_;        ///< [pixels, corners], and the corners of the ghost pixel if there is one
     std::vector<Partition> partitions_;
-    Buffer<std::uint64_t> touched_;        ///< one bit a corner: set where a vertex is met first
-    Buffer<std::int32_t> touched_before_;  ///< set bits before each word
-    Buffer<Key> vertex_keys_;
-    std::vector<Buffer<std::int32_t>> next_;          ///< [axis][vertex] → neighbour along the axis, or kMissing
-    std::vector<Buffer<std::uint8_t>> has_previous_;  ///< [axis][vertex]
+    CellGrid<words> grid_{KeyLayout<words>(1, 16)};
+    Buffer<Point> points_;  ///< by cell, then by key: the index is the vertex
+    std::vector<std::int64_t> cell_begins_;
+    Buffer<std::int32_t> first_entry_;  ///< [vertices + 1]
 };
 
 extern template class LatticeBuilder<1>;

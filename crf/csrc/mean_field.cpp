@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstring>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -13,10 +13,8 @@
 namespace atrous {
 namespace {
 
-/// Pixels whose logits are updated together: they stay in the first-level cache between the terms.
-constexpr std::int64_t kTile = 64;
-/// Pixels a scheduled piece.
-constexpr std::int64_t kPiecePixels = 2048;
+/// Pixels of a piece of work: few enough that their rows stay in the nearest caches, enough to hide the scheduling.
+constexpr std::int64_t kTile = 512;
 
 }  // namespace
 
@@ -25,16 +23,18 @@ void Filter::build(const FeatureSource& source, Normalization normalization, int
     const std::int64_t pixels = lattice_.pixels();
     // The lattice response to a unit impulse is too large by 1 + 2^-d.
     const float alpha = 1.0f / (1.0f + std::ldexp(1.0f, 1 - lattice_.corners()));
+    constexpr ChannelLayout scalar(1);
     ones_.resize(pixels);
     response_.resize(pixels);
-    values_.resize(lattice_.vertices());
+    values_.resize(lattice_.values_size(scalar));
+    scratch_.resize(lattice_.values_size(scalar));
     std::fill(ones_.begin(), ones_.end(), 1.0f);
     if (normalization != Normalization::none) {
-        lattice_.splat_and_blur(ones_.data(), 1, values_.data(), threads);
-        parallel_ranges(pixels, kPiecePixels, threads, [&](std::int64_t begin, std::int64_t end) {
+        lattice_.splat_and_blur(ones_.data(), scalar, values_.data(), scratch_.data(), threads);
+        parallel_ranges(pixels, kTile, threads, [&](std::int64_t begin, std::int64_t end) {
             float* out = response_.data() + begin;
             std::fill(out, out + (end - begin), 0.0f);
-            lattice_.slice(values_.data(), 1, &alpha, begin, end, out);
+            lattice_.slice(values_.data(), scalar, &alpha, begin, end, out);
             for (std::int64_t i = 0; i < end - begin; ++i) {
                 const float sum = out[i] + 1e-20f;
                 out[i] = 1.0f / (normalization == Normalization::symmetric ? std::sqrt(sum) : sum);
@@ -54,9 +54,9 @@ void Filter::build(const FeatureSource& source, Normalization normalization, int
 }
 
 MeanField::MeanField(std::int64_t pixels, int channels, int threads)
-    : pixels_(pixels), channels_(channels), stride_(row_stride(channels)), threads_(threads) {
-    logits_.resize(pixels * stride_);
-    marginals_.resize(pixels * stride_);
+    : pixels_(pixels), layout_(channels), threads_(threads) {
+    logits_.resize(pixels * layout_.padded());
+    marginals_.resize(pixels * layout_.padded());
 }
 
 void MeanField::check_pixels(const Filter& filter) const {
@@ -66,16 +66,18 @@ void MeanField::check_pixels(const Filter& filter) const {
 }
 
 void MeanField::add_term(std::shared_ptr<const Filter> filter, Compatibility compatibility) {
+    const int channels = layout_.channels;
+    const int padded = layout_.padded();
     Term term;
-    term.scale.assign(stride_, 0.0f);
+    term.scale.assign(padded, 0.0f);
     if (compatibility.matrix.empty()) {
-        for (int c = 0; c < channels_; ++c) term.scale[c] = -compatibility.diagonal[c];
+        for (int c = 0; c < channels; ++c) term.scale[c] = -compatibility.diagonal[c];
     } else {
-        std::fill(term.scale.begin(), term.scale.begin() + channels_, 1.0f);
-        term.matrix.assign(static_cast<std::size_t>(channels_) * stride_, 0.0f);
-        for (int from = 0; from < channels_; ++from) {
-            for (int to = 0; to < channels_; ++to) {
-                term.matrix[from * stride_ + to] = -compatibility.matrix[to * channels_ + from];
+        std::fill(term.scale.begin(), term.scale.begin() + channels, 1.0f);
+        term.matrix.assign(static_cast<std::size_t>(padded) * padded, 0.0f);
+        for (int from = 0; from < channels; ++from) {
+            for (int to = 0; to < channels; ++to) {
+                term.matrix[from * padded + to] = -compatibility.matrix[to * channels + from];
             }
         }
     }
@@ -87,18 +89,16 @@ void MeanField::add_term(std::shared_ptr<const Filter> filter, Compatibility com
 bool MeanField::read_planar(const float* planar, float sign, float* rows) const {
     std::atomic<bool> finite{true};
     const float padding = sign < 0.0f ? kPaddingLogit : 0.0f;
-    parallel_ranges(pixels_, kPiecePixels, threads_, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t tile = begin; tile < end; tile += kTile) {
-            const std::int64_t stop = std::min(tile + kTile, end);
-            for (int c = 0; c < channels_; ++c) {
-                const float* plane = planar + c * pixels_;
-                for (std::int64_t p = tile; p < stop; ++p) rows[p * stride_ + c] = sign * plane[p];
-            }
-            for (std::int64_t p = tile; p < stop; ++p) {
-                std::fill(rows + p * stride_ + channels_, rows + (p + 1) * stride_, padding);
-            }
+    const std::int64_t stride = layout_.padded();
+    parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
+        for (int c = 0; c < layout_.channels; ++c) {
+            const float* plane = planar + c * pixels_;
+            for (std::int64_t p = begin; p < end; ++p) rows[p * stride + c] = sign * plane[p];
+            if (!filter_kernels().all_finite(plane + begin, end - begin)) finite = false;
         }
-        if (!filter_kernels().all_finite(rows + begin * stride_, (end - begin) * stride_)) finite = false;
+        for (std::int64_t p = begin; p < end; ++p) {
+            std::fill(rows + p * stride + layout_.channels, rows + (p + 1) * stride, padding);
+        }
     });
     return finite;
 }
@@ -109,10 +109,11 @@ bool MeanField::set_unary(const float* planar) {
 
 bool MeanField::set_unary_from_probabilities(const float* planar, float floor) {
     if (!read_planar(planar, 1.0f, logits_.data())) return false;
-    parallel_ranges(pixels_, kPiecePixels, threads_, [&](std::int64_t begin, std::int64_t end) {
-        filter_kernels().log_clipped(logits_.data() + begin * stride_, (end - begin) * stride_, floor);
+    const std::int64_t stride = layout_.padded();
+    parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
+        filter_kernels().log_clipped(&logits_[begin * stride], (end - begin) * stride, floor);
         for (std::int64_t p = begin; p < end; ++p) {
-            std::fill(&logits_[p * stride_ + channels_], &logits_[p * stride_] + stride_, kPaddingLogit);
+            std::fill(&logits_[p * stride + layout_.channels], &logits_[p * stride] + stride, kPaddingLogit);
         }
     });
     return true;
@@ -123,8 +124,9 @@ bool MeanField::write_marginals(const float* planar) {
 }
 
 void MeanField::start() {
-    parallel_ranges(pixels_, kPiecePixels, threads_, [&](std::int64_t begin, std::int64_t end) {
-        filter_kernels().softmax(&logits_[begin * stride_], stride_, end - begin, &marginals_[begin * stride_]);
+    parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
+        const std::int64_t at = begin * layout_.padded();
+        filter_kernels().softmax(&logits_[at], layout_, end - begin, &marginals_[at]);
     });
 }
 
@@ -132,90 +134,74 @@ void MeanField::filter_terms() {
     for (Term& term : terms_) {
         // A filter may have been rebuilt since the last step.
         check_pixels(*term.filter);
-        term.values.resize(term.filter->lattice().vertices() * stride_);
-        term.filter->lattice().splat_and_blur(marginals_.data(), stride_, term.values.data(), threads_);
+        const Lattice& lattice = term.filter->lattice();
+        term.values.resize(lattice.values_size(layout_));
+        scratch_.resize(lattice.values_size(layout_));
+        lattice.splat_and_blur(marginals_.data(), layout_, term.values.data(), scratch_.data(), threads_);
     }
 }
 
-/// logits[i] −= Σ_k μ_k(K̂_k Q) for pixels in [begin, end); `scratch` holds as many rows.
-void MeanField::add_terms(std::int64_t begin, std::int64_t end, float* logits, float* scratch) const {
+/// −U − Σ_k μ_k(K̂_k Q) for pixels in [begin, end), after filter_terms().
+std::vector<float> MeanField::energies(std::int64_t begin, std::int64_t end) const {
+    const float* from = &logits_[begin * layout_.padded()];
+    std::vector<float> sum(from, from + (end - begin) * layout_.padded());
+    std::vector<float> response;
     for (const Term& term : terms_) {
         const Lattice& lattice = term.filter->lattice();
         if (term.matrix.empty()) {
-            lattice.slice(term.values.data(), stride_, term.scale.data(), begin, end, logits);
+            lattice.slice(term.values.data(), layout_, term.scale.data(), begin, end, sum.data());
             continue;
         }
-        std::fill(scratch, scratch + (end - begin) * stride_, 0.0f);
-        lattice.slice(term.values.data(), stride_, term.scale.data(), begin, end, scratch);
-        for (std::int64_t i = 0; i < end - begin; ++i) {
-            float* out = logits + i * stride_;
-            for (int from = 0; from < channels_; ++from) {
-                const float value = scratch[i * stride_ + from];
-                const float* row = &term.matrix[from * stride_];
-                for (int to = 0; to < stride_; ++to) out[to] += value * row[to];
-            }
-        }
+        response.assign(sum.size(), 0.0f);
+        lattice.slice(term.values.data(), layout_, term.scale.data(), begin, end, response.data());
+        filter_kernels().mix(response.data(), term.matrix.data(), layout_, end - begin, sum.data());
     }
+    return sum;
 }
 
 void MeanField::step() {
     filter_terms();
-    parallel_ranges(pixels_, kPiecePixels, threads_, [&](std::int64_t begin, std::int64_t end) {
-        std::vector<float> tile(2 * kTile * stride_);
-        float* logits = tile.data();
-        for (std::int64_t at = begin; at < end; at += kTile) {
-            const std::int64_t stop = std::min(at + kTile, end);
-            std::memcpy(logits, &logits_[at * stride_], (stop - at) * stride_ * sizeof(float));
-            add_terms(at, stop, logits, logits + kTile * stride_);
-            filter_kernels().softmax(logits, stride_, stop - at, &marginals_[at * stride_]);
-        }
+    parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
+        const std::vector<float> logits = energies(begin, end);
+        filter_kernels().softmax(logits.data(), layout_, end - begin, &marginals_[begin * layout_.padded()]);
     });
 }
 
 void MeanField::read_marginals(float* planar) const {
-    parallel_ranges(pixels_, kPiecePixels, threads_, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t tile = begin; tile < end; tile += kTile) {
-            const std::int64_t stop = std::min(tile + kTile, end);
-            for (int c = 0; c < channels_; ++c) {
-                float* plane = planar + c * pixels_;
-                for (std::int64_t p = tile; p < stop; ++p) plane[p] = marginals_[p * stride_ + c];
-            }
+    const std::int64_t stride = layout_.padded();
+    parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
+        for (int c = 0; c < layout_.channels; ++c) {
+            float* plane = planar + c * pixels_;
+            for (std::int64_t p = begin; p < end; ++p) plane[p] = marginals_[p * stride + c];
         }
     });
 }
 
 void MeanField::read_labels(std::uint8_t* labels) const {
-    parallel_ranges(pixels_, kPiecePixels, threads_, [&](std::int64_t begin, std::int64_t end) {
+    parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t p = begin; p < end; ++p) {
-            const float* row = &marginals_[p * stride_];
-            labels[p] = static_cast<std::uint8_t>(std::max_element(row, row + channels_) - row);
+            const float* row = &marginals_[p * layout_.padded()];
+            labels[p] = static_cast<std::uint8_t>(std::max_element(row, row + layout_.channels) - row);
         }
     });
 }
 
 double MeanField::kl_divergence() {
     filter_terms();
-    const std::int64_t pieces = (pixels_ + kTile - 1) / kTile;
-    std::vector<double> partial(pieces);
-    parallel_pieces(pieces, threads_, [&](std::int64_t piece) {
-        const std::int64_t begin = piece * kTile;
-        const std::int64_t end = std::min(begin + kTile, pixels_);
-        std::vector<float> tile(2 * kTile * stride_);
-        float* energies = tile.data();  // −U − Σ_k μ_k(K̂_k Q)
-        std::memcpy(energies, &logits_[begin * stride_], (end - begin) * stride_ * sizeof(float));
-        add_terms(begin, end, energies, energies + kTile * stride_);
+    const std::int64_t stride = layout_.padded();
+    std::vector<double> partial((pixels_ + kTile - 1) / kTile);
+    parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
+        const std::vector<float> minus_energy = energies(begin, end);
         double sum = 0.0;
-        for (std::int64_t i = 0; i < end - begin; ++i) {
-            for (int c = 0; c < channels_; ++c) {
-                const double q = marginals_[(begin + i) * stride_ + c];
-                sum += q * (std::log(std::max(q, 1e-20)) - energies[i * stride_ + c]);
+        for (std::int64_t p = begin; p < end; ++p) {
+            for (int c = 0; c < layout_.channels; ++c) {
+                const double q = marginals_[p * stride + c];
+                sum += q * (std::log(std::max(q, 1e-20)) - minus_energy[(p - begin) * stride + c]);
             }
         }
-        partial[piece] = sum;
+        partial[begin / kTile] = sum;
     });
-    double total = 0.0;  // in a fixed order: the same bits for any number of threads
-    for (const double sum : partial) total += sum;
-    return total;
+    return std::accumulate(partial.begin(), partial.end(), 0.0);  // in order: the same bits for any number of threads
 }
 
 }  // namespace atrous

@@ -22,7 +22,7 @@ class Filter {
 
   private:
     Lattice lattice_;
-    Buffer<float> ones_, values_, response_;
+    Buffer<float> ones_, values_, scratch_, response_;
 };
 
 /// μ: how labels interact. Either a factor a channel (Potts: −w for all) or a symmetric matrix.
@@ -37,7 +37,7 @@ class MeanField {
     MeanField(std::int64_t pixels, int channels, int threads);
 
     std::int64_t pixels() const { return pixels_; }
-    int channels() const { return channels_; }
+    int channels() const { return layout_.channels; }
 
     /// Unary energies U, planar [channels, pixels]. False, leaving them unusable, when one is not finite.
     bool set_unary(const float* planar);
@@ -63,21 +63,21 @@ class MeanField {
   private:
     struct Term {
         std::shared_ptr<const Filter> filter;
-        std::vector<float> scale;   ///< [stride], what is added to −U per unit of filter response
-        std::vector<float> matrix;  ///< [channels, stride], empty for a diagonal compatibility
+        std::vector<float> scale;   ///< [padded channels], what is added to −U per unit of filter response
+        std::vector<float> matrix;  ///< [padded, padded], from row to column; empty for a diagonal compatibility
         Buffer<float> values;
     };
     void check_pixels(const Filter& filter) const;
     bool read_planar(const float* planar, float sign, float* rows) const;
     void filter_terms();
-    void add_terms(std::int64_t begin, std::int64_t end, float* logits, float* scratch) const;
+    std::vector<float> energies(std::int64_t begin, std::int64_t end) const;
 
     std::int64_t pixels_;
-    int channels_;
-    int stride_;
+    ChannelLayout layout_;
     int threads_;
-    Buffer<float> logits_;     ///< −U, rows of stride_
-    Buffer<float> marginals_;  ///< Q, rows of stride_
+    Buffer<float> logits_;     ///< −U, [pixels, padded channels]
+    Buffer<float> marginals_;  ///< Q, [pixels, padded channels]
+    Buffer<float> scratch_;    ///< of the blur, for one term after the other
     std::vector<Term> terms_;
 };
 

@@ -2,6 +2,7 @@
 // a point is one addition a word, and fields never carry into each other.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace atrous {
@@ -15,6 +16,10 @@ struct VertexKey {
         std::uint64_t difference = 0;
         for (int w = 0; w < words; ++w) difference |= a.word[w] ^ b.word[w];
         return difference == 0;
+    }
+    /// Moving two points by the same step keeps their order.
+    friend bool operator<(const VertexKey& a, const VertexKey& b) {
+        return std::lexicographical_compare(a.word, a.word + words, b.word, b.word + words);
     }
     friend VertexKey operator+(VertexKey a, const VertexKey& b) {
         for (int w = 0; w < words; ++w) a.word[w] += b.word[w];
@@ -36,6 +41,8 @@ class KeyLayout {
 
     KeyLayout(int features, int bits) : features_(features), bits_(bits), per_word_(64 / bits) {}
 
+    int features() const { return features_; }
+
     /// Coordinates that any lattice point, and each of its neighbours, may have: the room left by two moves.
     float limit() const { return static_cast<float>((1 << (bits_ - 1)) - 1 - 3 * (features_ + 1)); }
 
@@ -55,6 +62,17 @@ class KeyLayout {
             key.word[i / per_word_] |= field << (i % per_word_ * bits_);
         }
         return key;
+    }
+
+    /// Coordinate `axis` of a packed point, in 0…features.
+    std::int32_t coordinate(const Key& key, int axis) const {
+        if (axis == features_) {
+            std::int32_t sum = 0;
+            for (int i = 0; i < features_; ++i) sum += coordinate(key, i);
+            return -sum;
+        }
+        const std::uint64_t field = key.word[axis / per_word_] >> (axis % per_word_ * bits_);
+        return static_cast<std::int32_t>(field & ((std::uint64_t{1} << bits_) - 1)) - (1 << (bits_ - 1));
     }
 
     /// The move to the next point along `axis`: +1 on every coordinate, −d on its own. It also leads from the vertex of

@@ -37,11 +37,6 @@ class VertexTable {
         return slot->vertex;
     }
 
-    /// The number of `key`, or kMissing.
-    std::int32_t find(const Key& key) const { return const_cast<VertexTable*>(this)->probe(key)->vertex; }
-
-    void prefetch(const Key& key) const { __builtin_prefetch(&slots_[key.hash() >> shift_]); }
-
   private:
     struct Slot {
         Key key;
