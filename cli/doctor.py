@@ -9,7 +9,7 @@ import os
 import platform
 from typing import Any, Final
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from .. import __version__
@@ -50,7 +50,7 @@ def doctor(*, as_json: JsonFlag = False) -> None:
             Text("ready", style="green") if entry["available"] else Text("no", style="red"),
             entry["detail"],
         )
-    packages = Table("package", "version", "for", title="optional packages", title_justify="left")
+    packages = Table("package", Column("version", no_wrap=True), "for", title="optional packages", title_justify="left")
     for name, entry in report["packages"].items():
         missing = Text(f"pip install 'atrous[{entry['extra']}]'", style="yellow")
         packages.add_row(name, entry["version"] or missing, entry["purpose"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from rich.columns import Columns
 from rich.table import Table
 from rich.text import Text
 
@@ -55,13 +56,10 @@ def _print_artifacts(manifest: Manifest) -> None:
         results.print(table)
 
 
-def _swatches(classes: tuple[ClassInfo, ...]) -> Text:
-    text = Text()
-    for entry in classes:
-        red, green, blue = entry.color
-        text.append("██ ", style=f"rgb({red},{green},{blue})")
-        text.append(f"{entry.id} {entry.name}  ")
-    return text
+def _swatches(classes: tuple[ClassInfo, ...]) -> Columns:
+    return Columns(
+        Text.assemble(("██ ", "rgb({},{},{})".format(*entry.color)), f"{entry.id} {entry.name}") for entry in classes
+    )
 
 
 def _sizes(policy: SizePolicy) -> str:

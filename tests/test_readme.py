@@ -31,11 +31,18 @@ def commands(language: str) -> list[str]:
     return [line for line in lines if line]
 
 
+def make_dry_run(target: str, environment: dict[str, str]) -> str:
+    """The commands that `make target` would run."""
+    command = ["make", "--no-print-directory", "--dry-run", target]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
-    # The commands must be those of this environment, whatever the caller's PATH says.
+    # The commands must be those of this environment, whatever the caller's PATH says, and not know of an outer make.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {key: value for key, value in os.environ.items() if key != "ATROUS_CAMVID"} | {"PATH": path}
+    foreign = {"ATROUS_CAMVID", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    return {key: value for key, value in os.environ.items() if key not in foreign} | {"PATH": path}
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +52,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
     (folder / "examples").symlink_to(ROOT / "examples")
     shutil.copy(str(resources.files("sklearn.datasets") / "images" / "china.jpg"), folder / "photo.jpg")
     # `make demo` sets up an environment and runs this line; the environment is the one that runs the tests.
-    recipe = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    recipe = make_dry_run("demo", environment)
     script = recipe.strip().splitlines()[-1].replace(".venv/bin/python", sys.executable)
     subprocess.run(shlex.split(script), cwd=folder, env=environment, check=True, capture_output=True)
     return folder
 
 
-def test_make_targets_exist() -> None:
+def test_make_targets_exist(environment: dict[str, str]) -> None:
     targets = [command.split()[1] for command in commands("") if command.startswith("make ")]
     assert targets == ["demo", "test"]
     for target in targets:
-        subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
+        make_dry_run(target, environment)
 
 
 def test_extras_exist() -> None:
