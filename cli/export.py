@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from ..errors import ExportError, importing
-from ..manifest import ClassInfo
+from ..errors import importing
+from ..manifest import Verification
 from .console import errors, print_line, status
 from .options import (
     ClassesOption,
@@ -23,11 +23,6 @@ from .options import (
     SizeOption,
     chosen_size,
 )
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from ..exporter.models import Architecture
 
 
 class Head(str, enum.Enum):
@@ -85,11 +80,19 @@ def export(
     if sizes is None:
         raise typer.BadParameter("pass --size HxW (fastest) or --dynamic MIN:OPT:MAX")
     with importing("export", purpose="atrous export"):
-        from ..exporter.description import DynamicSize, Preprocessing
+        from ..exporter.description import DynamicSize, Preprocessing, read_classes
         from ..exporter.export import export as export_model
         from ..exporter.models import MultiScale
+        from ..exporter.trained import load_trained
     with status(f"reading {checkpoint}"):
-        trained = _load(checkpoint, arch, classes, output_stride, source.value)
+        trained = load_trained(
+            checkpoint,
+            architecture=arch,
+            classes=read_classes(classes) if classes else None,
+            output_stride=output_stride,
+            source=source.value,
+        )
+    _print_dropped(trained.dropped)
     rules = trained.architecture
     if isinstance(sizes, DynamicSize):
         sizes = dataclasses.replace(sizes, multiple=rules.size_multiple(trained.output_stride))
@@ -107,51 +110,16 @@ def export(
             license=license,
             overwrite=overwrite,
         )
-    for check in bundle.manifest.verification:
-        numbers = f"max |Δ| {check.max_abs:.1e}, same class {check.argmax_agreement:.4%}"
-        print_line(f"{check.artifact}: {numbers} against {check.against}")
+    _print_verification(bundle.manifest.verification)
     print_line(f"wrote {bundle.path}")
 
 
-@dataclass(frozen=True)
-class _Trained:
-    """A reference network with the weights of a checkpoint."""
-
-    model: nn.Module
-    architecture: Architecture
-    output_stride: int
-    classes: tuple[ClassInfo, ...]
-
-
-def _load(
-    checkpoint: Path,
-    arch: str | None,
-    classes: Path | None,
-    output_stride: int | None,
-    source: Literal["auto", "atrous", "torchvision", "smp", "kazuto1011"],
-) -> _Trained:
-    """Build the network that a checkpoint was trained as; options win over what the checkpoint says of itself."""
-    from ..exporter.checkpoints import load_checkpoint, load_into, num_classes_of, read_metadata
-    from ..exporter.description import describe_classes, read_classes
-    from ..exporter.models import create_model, find_architecture
-
-    metadata = read_metadata(checkpoint)
-    name = arch or metadata.architecture
-    if name is None:
-        raise ExportError(f"{checkpoint} does not say its architecture; pass --arch NAME")
-    architecture = find_architecture(name)
-    stride = output_stride or metadata.output_stride or architecture.default_output_stride
-    weights = load_checkpoint(checkpoint)
-    if classes:
-        infos = read_classes(classes)
-    else:
-        infos = describe_classes(metadata.classes or _numbered(num_classes_of(weights)))
-    model = create_model(name, num_classes=len(infos), output_stride=stride)
-    report = load_into(model, weights, source=source)
-    for reason, count in Counter(report.dropped.values()).items():
+def _print_dropped(dropped: Mapping[str, str]) -> None:
+    for reason, count in Counter(dropped.values()).items():
         errors.print(f"dropped {count} keys of the checkpoint: {reason}")
-    return _Trained(model, architecture, stride, infos)
 
 
-def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(f"class {index}" for index in range(count))
+def _print_verification(checks: Iterable[Verification]) -> None:
+    for check in checks:
+        numbers = f"max |Δ| {check.max_abs:.1e}, same class {check.argmax_agreement:.4%}"
+        print_line(f"{check.artifact}: {numbers} against {check.against}")

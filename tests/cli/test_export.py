@@ -106,7 +106,7 @@ def test_mistakes(
 def test_an_architecture_must_be_known(atrous: Command, unnamed: Path, tmp_path: Path) -> None:
     outcome = atrous("export", unnamed, tmp_path / "street.atrous", "--size", "32x32")
     assert outcome.code == 1
-    assert "pass --arch NAME" in outcome.err
+    assert "--arch NAME" in outcome.err
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not weights"])
