@@ -21,6 +21,7 @@ from .options import (
     OutputArgument,
     OverwriteOption,
     SizeOption,
+    StretchOption,
     chosen_size,
 )
 
@@ -66,9 +67,7 @@ def export(
     multi_scale: Annotated[
         bool, typer.Option("--multi-scale", help="Fuse scales 0.5, 0.75 and 1 by their maximum, in the graph.")
     ] = False,
-    stretch: Annotated[
-        bool, typer.Option("--stretch", help="Resize pictures to the input instead of padding.")
-    ] = False,
+    stretch: StretchOption = False,
     license: LicenseOption = None,  # noqa: A002 - the option's name
     overwrite: OverwriteOption = False,
 ) -> None:

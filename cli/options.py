@@ -26,6 +26,7 @@ DynamicOption = Annotated[
     str | None,
     typer.Option(metavar="MIN:OPT:MAX", help="A range of sizes, e.g. 64x64:360x480:1024x1024."),
 ]
+StretchOption = Annotated[bool, typer.Option("--stretch", help="Resize pictures to the input instead of padding.")]
 LicenseOption = Annotated[str | None, typer.Option(help="Terms of the weights, kept in the manifest.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")]
 BackendOption = Annotated[str, typer.Option(help="openvino, onnxruntime, or auto for the fastest installed.")]

@@ -16,6 +16,7 @@ from .options import (
     OutputArgument,
     OverwriteOption,
     SizeOption,
+    StretchOption,
     chosen_size,
 )
 
@@ -29,9 +30,7 @@ def pack(
     size: SizeOption = None,
     dynamic: DynamicOption = None,
     normalization: Annotated[str, typer.Option(help="imagenet, caffe or lite.")] = "imagenet",
-    stretch: Annotated[
-        bool, typer.Option("--stretch", help="Resize pictures to the input instead of padding.")
-    ] = False,
+    stretch: StretchOption = False,
     align_corners: Annotated[bool, typer.Option("--align-corners", help="How training upsampled the logits.")] = False,
     license: LicenseOption = None,  # noqa: A002 - the option's name
     overwrite: OverwriteOption = False,
