@@ -43,14 +43,10 @@ def compile_cubin(source: KernelSource, compute_capability: tuple[int, int], fol
     Raises:
         DeviceError: nvcc is missing or fails.
     """
-    nvcc = find_nvcc()
-    if nvcc is None:
-        raise DeviceError(
-            f"compiling {source.path.name} needs nvcc, which is neither in CUDA_HOME/bin nor on the path. Install the "
-            "CUDA toolkit (any release from 11.8 on that knows this GPU) or use the CRF on the CPU"
-        )
+    nvcc = _needed_nvcc()
+    version = _version_of(nvcc)
     flags = (*BASE_FLAGS, *source.flags, f"-arch=sm_{compute_capability[0]}{compute_capability[1]}")
-    digest = hashlib.sha256("\0".join((_version_of(nvcc), *flags)).encode())
+    digest = hashlib.sha256("\0".join((version, *flags)).encode())
     for path in source.files():
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     folder = folder or cache_folder()
@@ -61,9 +57,28 @@ def compile_cubin(source: KernelSource, compute_capability: tuple[int, int], fol
     return cubin
 
 
+def nvcc_version() -> str:
+    """What nvcc says it is.
+
+    Raises:
+        DeviceError: it is missing or does not run.
+    """
+    return _version_of(_needed_nvcc())
+
+
+def _needed_nvcc() -> Path:
+    nvcc = find_nvcc()
+    if nvcc is None:
+        raise DeviceError(
+            "compiling kernels needs nvcc, which is neither in CUDA_HOME/bin nor on the path. Install the CUDA toolkit "
+            "(any release from 11.8 on that knows the GPU) or use the CRF on the CPU"
+        )
+    return nvcc
+
+
 @cache
 def _version_of(nvcc: Path) -> str:
-    """What nvcc says it is."""
+    """Asks once for each compiler."""
     run = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True, check=False)  # noqa: S603
     if run.returncode != 0:
         raise DeviceError(f"{nvcc} --version failed with exit code {run.returncode}:\n{run.stdout}{run.stderr}")

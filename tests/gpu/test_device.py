@@ -1,0 +1,110 @@
+"""What orchestration code may rely on, whichever `Device` it is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atrous.errors import DeviceError
+from atrous.gpu import Device, KernelSource, Launch, Module
+
+SOURCE = """
+extern "C" __global__ void scale(const float* from, float factor, int count, float* to) {
+    const int step = gridDim.x * blockDim.x;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step) to[i] = factor * from[i];
+}
+extern "C" __global__ void count_up(unsigned* value, const void* nothing) {
+    if (threadIdx.x == 0 && nothing == nullptr) *value += 1;
+}
+"""
+
+
+@pytest.fixture
+def module(device: Device, tmp_path: Path) -> Module:
+    path = tmp_path / "probe.cu"
+    path.write_text(SOURCE.replace("extern", "namespace atrous {}\nextern", 1))
+    return device.load(KernelSource(path))
+
+
+def test_properties(device):
+    properties = device.properties
+    assert properties.name
+    assert properties.multiprocessors > 0
+    assert 0 < device.free_bytes() <= properties.total_bytes
+
+
+def test_upload_launch_download(device, module):
+    stream = device.stream()
+    values = np.arange(1000, dtype=np.float32)
+    source, target = device.allocate(4000), device.allocate(4000)
+    assert source.address % 256 == 0
+    assert source.nbytes == 4000
+    device.upload(source, values, stream)
+    module.launch(Launch("scale", 2, (256, 1), [source, np.float32(2.5), np.int32(1000), target]), stream)
+    out = np.empty_like(values)
+    device.download(out, target, stream)
+    assert (out == 2.5 * values).all()
+
+
+def test_fill_and_copy(device):
+    stream = device.stream()
+    buffer, copy = device.allocate(40), device.allocate(40)
+    device.fill(buffer, 0xCAFE0001, stream)
+    device.copy_from_address(copy, buffer.address + 8, 32, stream)
+    out = np.zeros(8, np.uint32)
+    device.download(out, copy, stream)
+    assert (out == 0xCAFE0001).all()
+
+
+def test_a_graph_runs_when_it_is_replayed_and_not_before(device, module):
+    stream = device.stream()
+    counter = device.allocate(4)
+    out = np.empty(1, np.uint32)
+
+    def queue() -> None:
+        for _ in range(3):
+            module.launch(Launch("count_up", 1, (32, 1), [counter, None]), stream)
+
+    device.fill(counter, 0, stream)
+    graph = device.capture(queue, stream)
+    device.download(out, counter, stream)
+    assert out[0] == 0
+    graph.replay(stream)
+    graph.replay(stream)
+    device.download(out, counter, stream)
+    assert out[0] == 6
+
+
+def test_what_cannot_be_recorded_is_an_error_and_leaves_the_stream_usable(device):
+    stream = device.stream()
+    counter = device.allocate(4)
+    with pytest.raises(DeviceError):
+        device.capture(lambda: device.download(np.empty(1, np.uint32), counter, stream), stream)
+    device.fill(counter, 5, stream)
+    out = np.empty(1, np.uint32)
+    device.download(out, counter, stream)
+    assert out[0] == 5
+
+
+def test_events_measure_time(device):
+    stream = device.stream()
+    start, end = device.record(stream), device.record(stream)
+    assert end.elapsed_ms(start) >= 0
+
+
+def test_errors_of_the_device(device, module):
+    with pytest.raises(DeviceError):
+        device.allocate(2**60)
+    with pytest.raises(DeviceError, match="absent"):
+        module.launch(Launch("absent", 1, (32, 1), []), device.stream())
+
+
+def test_memory_is_freed_with_its_last_reference(device):
+    device.allocate(2**20)
+    before = device.free_bytes()
+    buffer = device.allocate(2**26)
+    assert device.free_bytes() <= before - 2**26
+    del buffer
+    assert device.free_bytes() >= before

@@ -1,0 +1,53 @@
+"""The kernels compile for every architecture that is supported, and none spills registers."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from atrous.crf.cuda_queue import KERNELS
+from atrous.gpu.compile import find_nvcc
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_check" / "ptxas.py"
+
+
+@pytest.fixture(scope="module")
+def ptxas() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("ptxas", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed: kernels are not compiled")
+@pytest.mark.parametrize(
+    "capability", [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0)], ids=lambda c: f"sm_{c[0]}{c[1]}"
+)
+def test_every_kernel_compiles_without_spilling(ptxas, capability):
+    assert capability in ptxas.ARCHITECTURES
+    usage = ptxas.usage_on(capability)
+    text = "".join(path.read_text(encoding="utf-8") for path in KERNELS.files())
+    assert set(re.findall(r"__global__ void (crf_\w+)\(", text)) <= usage.keys()
+    assert {name: kernel for name, kernel in usage.items() if kernel["spill_bytes"] or kernel["stack_bytes"]} == {}
+    # 256 threads of 64 registers are a quarter of a multiprocessor's: four blocks fit.
+    assert max(kernel["registers"] for kernel in usage.values()) <= 64
+
+
+def test_the_reader_of_ptxas_logs(ptxas):
+    log = (
+        "ptxas info    : Compiling entry function 'a' for 'sm_90'\n"
+        "ptxas info    : Function properties for a\n"
+        "    8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads\n"
+        "ptxas info    : Used 33 registers, used 1 barriers, 32 bytes smem\n"
+        "ptxas info    : Function properties for b\n"
+        "    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"
+        "ptxas info    : Used 20 registers, used 0 barriers, 400 bytes cmem[0]\n"
+    )
+    assert ptxas.read_log(log) == {
+        "a": {"registers": 33, "shared_bytes": 32, "stack_bytes": 8, "spill_bytes": 16},
+        "b": {"registers": 20, "shared_bytes": 0, "stack_bytes": 0, "spill_bytes": 0},
+    }
