@@ -1,5 +1,7 @@
 #include "filter_kernels.hpp"
 
+#include <algorithm>
+
 #include "isa.hpp"
 
 namespace atrous {
