@@ -82,8 +82,10 @@ FLOAT64_RELATIVE: Final = 2e-6
 #: A flat colour through H.264 in 4:2:0 twice, in levels of 255. Measured: 3 (tests/runtime/test_video.py).
 VIDEO_LEVELS: Final = 8
 
-#: Reference architectures with random weights, exported, against torch: max |difference| / max |reference|.
-#: PLACEHOLDER
+#: Reference architectures with random weights, exported, against torch: max |difference| / max |reference|; the bound
+#: of `exporter.verify.FP32_TOLERANCE`. Measured on the pictures of `verify`, over all fourteen: 6.9e-6 torch against
+#: ONNX Runtime and 7.1e-6 OpenVINO against ONNX Runtime (DeepLabv3+ MobileNetV2), every class the same. On noise:
+#: 2.7e-5 (EfficientNet-Lite0, whose float32 forward in torch is 1.4e-5 from float64). Trained weights: 1.8e-6.
 REFERENCE_EXPORT_RELATIVE: Final = 1e-4
 
 #: One pass of a CUDA kernel over single-precision rows against float64: max relative difference, all terms positive.
