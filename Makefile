@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard crf/csrc/* runtime/csrc/*)
 CXX_SOURCES := $(filter %.cpp %.hpp %.inl %.inc,$(NATIVE))
 
-.PHONY: demo test lint format clean help
+.PHONY: demo test lint format gpu-check clean help
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ format: $(VENV)/dev.stamp  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+gpu-check:  ## Verify and time the GPU code on this machine; GPU_CHECK_WHEELS=folder installs offline
+	benchmarks/gpu_check/run.sh
 
 clean:  ## Remove what was built
 	rm -rf $(VENV) out build *.egg-info *.so

@@ -115,7 +115,7 @@ class CudaDenseCRF:
         """
         with self._lock:
             shape = self._infer(probabilities, image)
-            self._active.queue_marginals()
+            self.field.queue_marginals()
             return self._download(shape, np.float32, "planes")
 
     def labels(self, probabilities: AnyArray, image: AnyArray) -> NDArray[np.uint8]:
@@ -125,24 +125,24 @@ class CudaDenseCRF:
         """
         with self._lock:
             shape = self._infer(probabilities, image)
-            self._active.queue_labels()
+            self.field.queue_labels()
             return self._download(_without_classes(shape), np.uint8, "labels")
 
     def marginals_on_device(self, probabilities: AnyArray, image: AnyArray) -> DeviceArray:
         """Like a call, with the result in GPU memory until the next call."""
         with self._lock:
             shape = self._infer(probabilities, image)
-            self._active.queue_marginals()
+            self.field.queue_marginals()
             self._queue.stream.synchronize()
-            return DeviceArray(shape, "<f4", self._active.buffers["planes"])
+            return DeviceArray(shape, "<f4", self.field.buffers["planes"])
 
     def labels_on_device(self, probabilities: AnyArray, image: AnyArray) -> DeviceArray:
         """Like `labels`, with the result in GPU memory until the next call."""
         with self._lock:
             shape = self._infer(probabilities, image)
-            self._active.queue_labels()
+            self.field.queue_labels()
             self._queue.stream.synchronize()
-            return DeviceArray(_without_classes(shape), "|u1", self._active.buffers["labels"])
+            return DeviceArray(_without_classes(shape), "|u1", self.field.buffers["labels"])
 
     @property
     def vertices(self) -> dict[str, int]:
@@ -152,8 +152,13 @@ class CudaDenseCRF:
         return {"gaussian": self._last.gaussian_vertices, "bilateral": self._last.bilateral_vertices}
 
     @property
-    def _active(self) -> CudaField:
-        if self._field is None:  # only between a failed allocation and the next call
+    def field(self) -> CudaField:
+        """The memory and the launch sequence of the last call's shape.
+
+        Raises:
+            DeviceError: there was no call, or its memory could not be had.
+        """
+        if self._field is None:
             raise DeviceError("no inference has run")
         return self._field
 
@@ -162,11 +167,11 @@ class CudaDenseCRF:
         pixels = checked_image(image, maps.shape)
         self._prepare(maps.shape)
         while True:
-            buffers = self._active.buffers
+            buffers = self.field.buffers
             self._send(maps, np.float32, buffers["planes"])
             self._send(pixels, np.uint8, buffers["rgb"])
-            status = self._active.run()
-            if status.failures & Failure.TABLE_FULL and (grown := self._active.spec.grown()) is not None:
+            status = self.field.run()
+            if status.failures & Failure.TABLE_FULL and (grown := self.field.spec.grown()) is not None:
                 self._replace(grown)
                 continue
             self._last = status
@@ -211,7 +216,7 @@ class CudaDenseCRF:
 
     def _download(self, shape: tuple[int, ...], dtype: type[np.generic], name: str) -> NDArray[Any]:
         result = np.empty(shape, dtype)
-        self._device.download(result, self._active.buffers[name], self._queue.stream)
+        self._device.download(result, self.field.buffers[name], self._queue.stream)
         return result
 
     def _raise_failures(self, status: Status, shape: tuple[int, ...]) -> None:

@@ -178,7 +178,7 @@ class CudaField:
 
     def __init__(self, queue: Queue, spec: FieldSpec, compatibility: NDArray[np.float32]) -> None:
         self.spec = spec
-        self._queue = queue
+        self.queue = queue
         self._check_memory()
         device, sizes = queue.device, spec.lattices()
         self.buffers = allocate(device, spec.row_bytes())
@@ -189,7 +189,7 @@ class CudaField:
             name: CudaLattice(device, size, spec.normalization, self._status, self._counter(name))
             for name, size in sizes.items()
         }
-        self._queue.fill(self._report, 0)
+        self.queue.fill(self._report, 0)
         self._build_gaussian()
         self._values = {name: device.allocate(spec.value_bytes(self._room(name))) for name in sizes}
         self._other = device.allocate(max([4, *(buffer.nbytes for buffer in self._values.values())]))
@@ -198,19 +198,19 @@ class CudaField:
 
     def run(self) -> Status:
         """Infers from `buffers["planes"]` and `buffers["rgb"]`; marginals [pixels, stride] are left in "logits"."""
-        self._graph.replay(self._queue.stream)
+        self._graph.replay(self.queue.stream)
         return self._read_status()
 
     def queue_labels(self) -> None:
         """The most probable class of each pixel, into `buffers["labels"]`."""
         spec, rows = self.spec, self.buffers["logits"]
         stride, labels = spec.storage.stride, self.buffers["labels"]
-        self._queue.each("crf_write_labels", spec.pixels, rows, spec.pixels, spec.classes, stride, labels, self._status)
+        self.queue.each("crf_write_labels", spec.pixels, rows, spec.pixels, spec.classes, stride, labels, self._status)
 
     def queue_marginals(self) -> None:
         """Marginals [images, classes, height, width], over the probabilities in `buffers["planes"]`."""
         spec, rows = self.spec, self.buffers["logits"]
-        self._queue.tiles(
+        self.queue.tiles(
             "crf_write_marginals", self._plane_blocks(), rows, spec.images, spec.classes, spec.area,
             spec.storage.stride, self.buffers["planes"], self._status, block=(_PLANE_TILE, 8),
         )  # fmt: skip
@@ -225,11 +225,11 @@ class CudaField:
                 f"{what} needs about {estimate / 2**30:.1f} GiB, and its indices exceed 32 bits: the limit is "
                 f"{most / 1e6:.0f} million pixels. Refine a smaller image, fewer images at once, or tiles"
             )
-        free = self._queue.device.free_bytes()
+        free = self.queue.device.free_bytes()
         if estimate > free:
             raise DeviceError(
                 f"{what} needs about {estimate / 2**30:.2f} GiB of GPU memory, and {free / 2**30:.2f} GiB are free on "
-                f"{self._queue.device.properties.name}. Use precision='fp16', fewer images at once, or tiles"
+                f"{self.queue.device.properties.name}. Use precision='fp16', fewer images at once, or tiles"
             )
 
     def _counter(self, name: str) -> Region:
@@ -243,7 +243,7 @@ class CudaField:
 
     def _read_status(self) -> Status:
         words = np.empty(4, np.uint32)
-        self._queue.device.download(words, self._report, self._queue.stream)
+        self.queue.device.download(words, self._report, self.queue.stream)
         return Status(Failure(int(words[0])), int(words[1]), int(words[2]), int(words[3]))
 
     def _images(self) -> tuple[int, int, int]:
@@ -254,7 +254,7 @@ class CudaField:
         if "gaussian" not in self._lattices:
             return
         sigma_px = self.spec.params.gaussian_sigma_xy_px
-        self._lattices["gaussian"].queue_gaussian(self._queue, self._scratch, self._images(), sigma_px)
+        self._lattices["gaussian"].queue_gaussian(self.queue, self._scratch, self._images(), sigma_px)
         if self._read_status().failures:
             raise CRFError(
                 f"the Gaussian's sigma of {sigma_px:g} px is too small for {self.spec.height}×{self.spec.width} "
@@ -263,7 +263,7 @@ class CudaField:
 
     def _upload_terms(self, compatibility: NDArray[np.float32]) -> dict[str, Buffer]:
         """The table of terms that the update reads, and what it points to."""
-        spec, device, stream = self.spec, self._queue.device, self._queue.stream
+        spec, device, stream = self.spec, self.queue.device, self.queue.stream
         weights = {"gaussian": spec.params.gaussian_weight, "bilateral": spec.params.bilateral_weight}
         tables: dict[str, Buffer] = {}
         rows = []
@@ -294,7 +294,7 @@ class CudaField:
         return self.spec.images * ceil_div(self.spec.area, _PLANE_TILE)
 
     def _queue_frame(self) -> None:
-        spec, queue, buffers = self.spec, self._queue, self.buffers
+        spec, queue, buffers = self.spec, self.queue, self.buffers
         queue.fill(Region(self._report, 0, 4), 0)
         queue.fill(Region(self._report, 4, 4), 0xFFFFFFFF)
         queue.tiles(
@@ -322,7 +322,7 @@ class CudaField:
         lanes = 1 << (ceil_div(storage.lanes, 2 if is_wide else 1) - 1).bit_length()
         kernel = f"crf_{'last_' if is_last else ''}step_{storage.suffix}{'_wide' if is_wide else ''}"
         target = buffers["logits"] if is_last else buffers["marginals"]
-        self._queue.rows(
+        self.queue.rows(
             kernel, spec.pixels, lanes, self._tables["terms"], terms, buffers["logits"], spec.pixels, spec.classes,
             storage.stride, target, self._status,
         )  # fmt: skip

@@ -255,8 +255,9 @@ def test_dtypes_and_values_that_do_not_fit_are_named(device, make_scene):
         crf(probabilities, image.astype(np.float32))
     with pytest.raises(ShapeError, match="dtype"):
         crf(np.ones((3, 4, 5), np.int64), image)
-    with pytest.raises(ShapeError, match="apply softmax"):
-        crf(np.log(probabilities), image)
+    for wrong in (np.log(probabilities), probabilities + 0.1):
+        with pytest.raises(ShapeError, match="apply softmax"):
+            crf(wrong, image)
     for bad in (np.nan, np.inf):
         broken = probabilities.copy()
         broken[2, 1, 3] = bad

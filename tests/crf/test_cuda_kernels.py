@@ -109,6 +109,15 @@ def test_scan(device, rng, count):
     assert (out == np.cumsum(values) - values).all()
 
 
+def test_sums_of_tiles_are_scanned_in_several_rounds(call, rng):
+    """What an image of a hundred million pixels takes, without the image."""
+    values = rng.integers(0, 1000, size=9000).astype(np.uint32)
+    out, total = values.copy(), np.zeros(1, np.uint32)
+    call("crf_scan_sums", 1, (256, 1), out, np.int32(len(out)), total)
+    assert total == values.sum()
+    assert (out == np.cumsum(values) - values).all()
+
+
 @pytest.mark.parametrize(("count", "high"), [(1, 1), (31, 5), (4096, 200), (4097, 70000), (9001, 300), (5000, 2**24)])
 def test_sort_is_stable(device, rng, count, high):
     upper = rng.integers(0, high, size=count).astype(np.uint64)

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Verifies and times the GPU code on this machine: `make gpu-check`. Writes benchmarks/results/gpu_<name of the GPU>.json.
+# GPU_CHECK_WHEELS: a folder to install from instead of the network (see requirements.txt). Bounded to 8 minutes, of
+# which setting up may take 3.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=${PYTHON:-python3}
+venv=.venv-gpu
+
+"$python" - <<'DETECT' || exit 1
+import ctypes, sys
+try:
+    driver = ctypes.CDLL("libcuda.so.1")
+except OSError:
+    sys.exit("gpu-check: nothing was run: this machine has no CUDA driver (libcuda.so.1), and so no NVIDIA GPU to check")
+count = ctypes.c_int()
+if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+    sys.exit("gpu-check: nothing was run: the CUDA driver is installed but finds no GPU; see nvidia-smi")
+DETECT
+
+source=()
+if [[ -n "${GPU_CHECK_WHEELS:-}" ]]; then
+    source=(--no-index --find-links "$GPU_CHECK_WHEELS")
+fi
+test -x $venv/bin/python || "$python" -m venv $venv
+pip() { timeout 180 $venv/bin/python -m pip --quiet --disable-pip-version-check "$@"; }
+# First what builds, then what is built with it: PyCUDA and the native core take this environment as it is.
+pip install "${source[@]}" --upgrade setuptools wheel numpy pybind11
+pip install "${source[@]}" --no-build-isolation -r benchmarks/gpu_check/requirements.txt
+pip install --no-index --no-build-isolation --no-deps --editable .
+exec timeout --signal=INT 300 $venv/bin/python benchmarks/gpu_check/check.py
