@@ -18,7 +18,7 @@ ADAPTER_RELATIVE: Final = 1e-5
 CRF_LATTICE_ABS: Final = 1e-5
 
 #: Dense CRF against the exact sum over all pairs: mean |ΔQ|, and labels equal. The lattice only approximates a
-#: Gaussian, and mean field amplifies differences where two labels are nearly tied: single marginals differ by up to 0.9.
+#: Gaussian, and mean field amplifies differences where labels are nearly tied: single marginals differ by up to 0.9.
 #: Measured: 2.6e-3 and 99.4 %, 4 classes at 24×30, 5 iterations, σ_rgb = 3 (3.6e-4 and 100 % at σ_rgb = 5).
 CRF_EXACT_MEAN_ABS: Final = 4e-3
 CRF_EXACT_AGREEMENT: Final = 0.99
