@@ -21,9 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 import atrous
-from atrous.exporter.checkpoints import load_checkpoint, load_into, read_metadata
 from atrous.exporter.description import read_classes
-from atrous.exporter.models import create_model, find_architecture
+from atrous.exporter.trained import load_trained
 from atrous.exporter.verify import verify_bundle
 from atrous.runtime.result import save_picture
 
@@ -36,18 +35,14 @@ console = Console()
 
 def export_bundle(out: Path) -> atrous.Bundle:
     """Export the trained checkpoint to `out/street.atrous`, verified against PyTorch."""
-    checkpoint = TRAINED / "deeplab.safetensors"
-    architecture = find_architecture(read_metadata(checkpoint).architecture)
-    classes = read_classes(TRAINED / "classes.json")
-    model = create_model(architecture.name, num_classes=len(classes))
-    load_into(model, load_checkpoint(checkpoint))
+    trained = load_trained(TRAINED / "deeplab.safetensors", classes=read_classes(TRAINED / "classes.json"))
     return atrous.export(
-        model,
+        trained.model,
         out / "street.atrous",
-        classes=classes,
+        classes=trained.classes,
         size=SIZES,
-        preprocessing=atrous.Preprocessing(architecture.normalization),
-        align_corners=architecture.align_corners,
+        preprocessing=atrous.Preprocessing(trained.architecture.normalization),
+        align_corners=trained.architecture.align_corners,
         license=_LICENSE,
         overwrite=True,
     )
