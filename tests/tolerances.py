@@ -110,3 +110,10 @@ CUDA_HALF_ABS: Final = 1e-2
 
 #: Barycentric weights of the GPU's lattice against float64 from the same float32 positions. Measured: 1.2e-7.
 CUDA_WEIGHT_ABS: Final = 1e-6
+
+#: Dense CRF against pydensecrf on photos and scenes: max |ΔQ|. Measured: 8.2e-5, china.jpg at 427×640, P1, 10
+#: iterations; at one iteration at most 3.9e-7.
+CRF_PEER_ABS: Final = 1e-4
+
+#: KL divergence against pydensecrf, which sums in float32, and against the sum in float64: relative. Measured: 2.5e-6, 4 classes at 47×61.
+CRF_PEER_KL_RELATIVE: Final = 1e-3

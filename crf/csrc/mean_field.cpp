@@ -20,37 +20,32 @@ constexpr std::int64_t kTile = 512;
 
 void Filter::build(const FeatureSource& source, Normalization normalization, int threads) {
     lattice_.build(source, threads);
-    const std::int64_t pixels = lattice_.pixels();
-    // The lattice response to a unit impulse is too large by 1 + 2^-d.
+    // The lattice's response to a unit impulse is too large by 1 + 2^-d.
     const float alpha = 1.0f / (1.0f + std::ldexp(1.0f, 1 - lattice_.corners()));
     constexpr ChannelLayout scalar(1);
-    ones_.resize(pixels);
-    response_.resize(pixels);
-    values_.resize(lattice_.values_size(scalar));
-    scratch_.resize(lattice_.values_size(scalar));
-    std::fill(ones_.begin(), ones_.end(), 1.0f);
-    if (normalization != Normalization::none) {
-        lattice_.splat_and_blur(ones_.data(), scalar, values_.data(), scratch_.data(), threads);
-        parallel_ranges(pixels, kTile, threads, [&](std::int64_t begin, std::int64_t end) {
-            float* out = response_.data() + begin;
-            std::fill(out, out + (end - begin), 0.0f);
-            lattice_.slice(values_.data(), scalar, &alpha, begin, end, out);
-            for (std::int64_t i = 0; i < end - begin; ++i) {
-                const float sum = out[i] + 1e-20f;
-                out[i] = 1.0f / (normalization == Normalization::symmetric ? std::sqrt(sum) : sum);
-            }
-        });
-    }
     const bool is_before = normalization == Normalization::before || normalization == Normalization::symmetric;
     const bool is_after = normalization == Normalization::after || normalization == Normalization::symmetric;
-    const float* before = is_before ? response_.data() : ones_.data();
-    const float* after = ones_.data();
-    if (is_after) {
-        for (std::int64_t i = 0; i < pixels; ++i) ones_[i] = alpha * response_[i];
-    } else {
-        for (std::int64_t i = 0; i < pixels; ++i) ones_[i] = alpha;
+    before_.resize(lattice_.pixels());
+    after_.resize(lattice_.pixels());
+    std::fill(before_.begin(), before_.end(), 1.0f);
+    if (normalization != Normalization::none) {
+        values_.resize(lattice_.values_size(scalar));
+        scratch_.resize(lattice_.values_size(scalar));
+        lattice_.splat_and_blur(before_.data(), scalar, values_.data(), scratch_.data(), threads);
     }
-    lattice_.scale_weights(before, after, threads);
+    parallel_ranges(lattice_.pixels(), kTile, threads, [&](std::int64_t begin, std::int64_t end) {
+        std::fill(&after_[begin], &after_[begin] + (end - begin), 0.0f);
+        if (normalization != Normalization::none) {
+            lattice_.slice(values_.data(), scalar, &alpha, begin, end, &after_[begin]);
+        }
+        for (std::int64_t p = begin; p < end; ++p) {
+            const float sum = after_[p] + 1e-20f;
+            const float norm = 1.0f / (normalization == Normalization::symmetric ? std::sqrt(sum) : sum);
+            before_[p] = is_before ? norm : 1.0f;
+            after_[p] = is_after ? alpha * norm : alpha;
+        }
+    });
+    lattice_.scale_weights(before_.data(), after_.data(), threads);
 }
 
 MeanField::MeanField(std::int64_t pixels, int channels, int threads)

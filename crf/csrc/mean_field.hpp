@@ -22,7 +22,8 @@ class Filter {
 
   private:
     Lattice lattice_;
-    Buffer<float> ones_, values_, scratch_, response_;
+    Buffer<float> before_, after_;    ///< [pixels] factors of values that enter and leave
+    Buffer<float> values_, scratch_;  ///< of the response to ones
 };
 
 /// μ: how labels interact. Either a factor a channel (Potts: −w for all) or a symmetric matrix.
