@@ -194,6 +194,7 @@ class CudaField:
         self._values = {name: device.allocate(spec.value_bytes(self._room(name))) for name in sizes}
         self._other = device.allocate(max([4, *(buffer.nbytes for buffer in self._values.values())]))
         self._tables = self._upload_terms(compatibility)
+        self._queue_frame()  # on whatever is in memory: every kernel is loaded now, not while the graph is recorded
         self._graph: Graph = device.capture(self._queue_frame, queue.stream)
 
     def run(self) -> Status:

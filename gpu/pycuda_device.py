@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +20,9 @@ from .device import Buffer, DeviceProperties, Event, Graph, KernelSource, Launch
 
 _CAPTURE_THREAD_LOCAL = 1
 """CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating."""
+
+_POOL_SHARE = 8
+"""Up to this part of the device's memory is kept for later buffers."""
 
 _STREAM_NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING."""
@@ -55,12 +60,9 @@ class PyCudaDevice:
             multiprocessors=gpu.get_attribute(self._cuda.device_attribute.MULTIPROCESSOR_COUNT),
             total_bytes=gpu.total_memory(),
         )
-        self._context = gpu.retain_primary_context()
+        self._context = _primary_context(gpu, ordinal)
         self._graphs = _GraphApi()
-        with self.active("making a memory pool"):
-            from pycuda.tools import DeviceMemoryPool
-
-            self._pool = DeviceMemoryPool()
+        self._pool = _Pool(self.properties.total_bytes // _POOL_SHARE)
 
     @contextmanager
     def active(self, doing: str) -> Iterator[None]:
@@ -83,7 +85,7 @@ class PyCudaDevice:
         """Memory that can still be allocated, what the pool holds unused included."""
         with self.active("asking for free memory"):
             free, _ = self._cuda.mem_get_info()
-            return int(free) + int(self._pool.managed_bytes) - int(self._pool.active_bytes)
+            return int(free) + self._pool.nbytes
 
     def load(self, source: KernelSource) -> Module:
         """Compiles kernels for this GPU, or takes them from the cache, and loads them."""
@@ -94,7 +96,14 @@ class PyCudaDevice:
     def allocate(self, nbytes: int) -> Buffer:
         """Memory from this device's pool."""
         with self.active(f"allocating {nbytes / 2**20:.1f} MiB of GPU memory"):
-            return _PyCudaBuffer(self._pool.allocate(nbytes), nbytes)
+            allocation = self._pool.take(nbytes)
+            if allocation is None:
+                try:
+                    allocation = self._cuda.mem_alloc(nbytes)
+                except self._cuda.MemoryError:
+                    self._pool.shrink(0)
+                    allocation = self._cuda.mem_alloc(nbytes)
+            return _PyCudaBuffer(self._pool, allocation, nbytes)
 
     def stream(self) -> Stream:
         """A stream that does not wait for the legacy default stream."""
@@ -140,6 +149,25 @@ class PyCudaDevice:
             return _CudaGraph(self, self._graphs, self._graphs.capture(queue, _own(stream).handle.handle))
 
 
+_thread_contexts = threading.local()
+_all_contexts: list[Any] = []
+
+
+def _primary_context(gpu: Any, ordinal: int) -> Any:  # noqa: ANN401
+    """This thread's handle of a GPU's primary context, kept until the process ends.
+
+    PyCUDA's destructor of the handle detaches a primary context as if it were one that PyCUDA made, which fails and
+    can abort the process. An explicit detach() releases it properly, but only once everything in it is gone: at exit.
+    In a thread that has ended it does nothing.
+    """
+    contexts: dict[int, Any] = _thread_contexts.__dict__.setdefault("by_ordinal", {})
+    if ordinal not in contexts:
+        contexts[ordinal] = gpu.retain_primary_context()
+        _all_contexts.append(contexts[ordinal])
+        atexit.register(contexts[ordinal].detach)
+    return contexts[ordinal]
+
+
 def _import_driver() -> Any:  # noqa: ANN401 - PyCUDA has no types
     """`pycuda.driver`, which fails to load where there is no driver library."""
     with importing("gpu", purpose="running on a GPU"):
@@ -154,11 +182,47 @@ def _import_driver() -> Any:  # noqa: ANN401 - PyCUDA has no types
     return pycuda.driver
 
 
+class _Pool:
+    """Memory of freed buffers, for the next ones of exactly that size.
+
+    PyCUDA's own pool rounds sizes up, and ends the process when a buffer is freed while no context is current. Giving
+    memory back to this one makes no call to the driver, so that any thread may do it, the garbage collector included.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._free: deque[tuple[int, Any]] = deque()  # the longest unused first
+
+    @property
+    def nbytes(self) -> int:
+        return sum(nbytes for nbytes, _ in tuple(self._free))
+
+    def give(self, nbytes: int, allocation: Any) -> None:  # noqa: ANN401
+        self._free.append((nbytes, allocation))
+
+    def take(self, nbytes: int) -> Any:  # noqa: ANN401
+        """An allocation of this size or None. Frees what is too much, so the context must be current."""
+        self.shrink(self._most_bytes)
+        for entry in tuple(self._free):
+            if entry[0] == nbytes:
+                self._free.remove(entry)
+                return entry[1]
+        return None
+
+    def shrink(self, most_bytes: int) -> None:
+        while self.nbytes > most_bytes:
+            self._free.popleft()
+
+
 class _PyCudaBuffer:
-    def __init__(self, allocation: Any, nbytes: int) -> None:  # noqa: ANN401
-        self._allocation = allocation  # gives its memory back to the pool when it goes
+    def __init__(self, pool: _Pool, allocation: Any, nbytes: int) -> None:  # noqa: ANN401
+        self._pool = pool
+        self._allocation = allocation
         self.address = int(allocation)
         self.nbytes = nbytes
+
+    def __del__(self) -> None:
+        self._pool.give(self.nbytes, self._allocation)
 
 
 class _PyCudaStream:

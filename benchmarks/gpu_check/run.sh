@@ -22,6 +22,10 @@ source=()
 if [[ -n "${GPU_CHECK_WHEELS:-}" ]]; then
     source=(--no-index --find-links "$GPU_CHECK_WHEELS")
 fi
+# For building PyCUDA from its source.
+cuda=${CUDA_HOME:-/usr/local/cuda}
+export CUDA_ROOT=$cuda CPATH=$cuda/include${CPATH:+:$CPATH} PATH=$cuda/bin:$PATH
+export LIBRARY_PATH=$cuda/lib64/stubs:$cuda/lib64${LIBRARY_PATH:+:$LIBRARY_PATH}
 test -x $venv/bin/python || "$python" -m venv $venv
 pip() { timeout 180 $venv/bin/python -m pip --quiet --disable-pip-version-check "$@"; }
 # First what builds, then what is built with it: PyCUDA and the native core take this environment as it is.
