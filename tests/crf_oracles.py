@@ -67,7 +67,9 @@ def _simplex(feature: np.ndarray) -> list[tuple[tuple[int, ...], float]]:
     elevated = np.zeros(d + 1, np.float32)
     total = np.float32(0)
     for j in range(d, 0, -1):
-        scaled = np.float32(feature[j - 1]) * np.float32(float(np.float32(np.sqrt(2 / 3) * (d + 1))) / np.sqrt(j * (j + 1)))
+        scaled = np.float32(feature[j - 1]) * np.float32(
+            float(np.float32(np.sqrt(2 / 3) * (d + 1))) / np.sqrt(j * (j + 1))
+        )
         elevated[j] = total - np.float32(j) * scaled
         total += scaled
     elevated[0] = total
