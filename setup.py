@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
@@ -11,9 +10,7 @@ from setuptools.command.build_py import build_py
 
 # -ffp-contract=off: all instruction sets, and so all machines, round alike and give the same bits.
 # -Wno-psabi: vector types never cross a call between files, so the note about their calling convention is moot.
-COMPILE_ARGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Wno-psabi"]
-# Apple's clang has no OpenMP of its own: the core then runs on one thread.
-OPENMP_ARGS = [] if sys.platform == "darwin" else ["-fopenmp"]
+COMPILE_ARGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Wno-psabi", "-pthread"]
 
 
 def sources(pattern: str) -> list[str]:
@@ -40,8 +37,8 @@ setup(
             depends=sources("*.[hi]*"),
             include_dirs=["."],
             cxx_std=17,
-            extra_compile_args=[*COMPILE_ARGS, *OPENMP_ARGS],
-            extra_link_args=OPENMP_ARGS,
+            extra_compile_args=COMPILE_ARGS,
+            extra_link_args=["-pthread"],
         )
     ],
 )

@@ -4,46 +4,20 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <exception>
-
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
+#include <functional>
 
 namespace atrous {
 
 /// The number of threads to use when `requested` are asked for; 0 means every core this process may run on.
-inline int resolve_threads(int requested) {
-#if defined(_OPENMP)
-    return requested > 0 ? requested : omp_get_num_procs();
-#else
-    (void)requested;
-    return 1;
-#endif
-}
+int resolve_threads(int requested);
 
-/// Calls `body(piece)` once for every piece in [0, pieces); rethrows the first exception after all have ended.
-template <typename Body>
-void parallel_pieces(std::int64_t pieces, int threads, const Body& body) {
-    const int workers = static_cast<int>(std::min<std::int64_t>(threads, pieces));
-    if (workers <= 1) {
-        for (std::int64_t piece = 0; piece < pieces; ++piece) body(piece);
-        return;
-    }
-#if defined(_OPENMP)
-    std::exception_ptr failure;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(workers)
-    for (std::int64_t piece = 0; piece < pieces; ++piece) {
-        try {
-            body(piece);
-        } catch (...) {
-#pragma omp critical(atrous_failure)
-            if (!failure) failure = std::current_exception();
-        }
-    }
-    if (failure) std::rethrow_exception(failure);
-#endif
-}
+/// Calls `body(piece)` once for every piece in [0, pieces), on up to `threads` threads of which the caller is one.
+/// Rethrows one of the exceptions, if any, after all pieces have ended. May be called from several threads at once.
+///
+/// Returns when the pieces are done, not when all threads have arrived: a helper that the system has not scheduled yet
+/// delays nobody, which matters on a busy machine and beside inference engines with threads of their own. (An OpenMP
+/// loop waits for its whole team; with another program on both of two cores it ran slower than a single thread.)
+void parallel_pieces(std::int64_t pieces, int threads, const std::function<void(std::int64_t)>& body);
 
 /// Calls `body(begin, end)` over [0, count) in ranges of `grain`, whose borders do not depend on `threads`.
 template <typename Body>
