@@ -115,5 +115,6 @@ CUDA_WEIGHT_ABS: Final = 1e-6
 #: iterations; at one iteration at most 3.9e-7.
 CRF_PEER_ABS: Final = 1e-4
 
-#: KL divergence against pydensecrf, which sums in float32, and against the sum in float64: relative. Measured: 2.5e-6, 4 classes at 47×61.
+#: KL divergence against pydensecrf, which sums in float32, and against the sum in float64: relative. Measured: 2.5e-6,
+#: 4 classes at 47×61.
 CRF_PEER_KL_RELATIVE: Final = 1e-3
