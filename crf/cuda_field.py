@@ -199,8 +199,12 @@ class CudaField:
 
     def run(self) -> Status:
         """Infers from `buffers["planes"]` and `buffers["rgb"]`; marginals [pixels, stride] are left in "logits"."""
-        self._graph.replay(self.queue.stream)
+        self.replay()
         return self._read_status()
+
+    def replay(self) -> None:
+        """Queues `run` without waiting for its status."""
+        self._graph.replay(self.queue.stream)
 
     def queue_labels(self) -> None:
         """The most probable class of each pixel, into `buffers["labels"]`."""

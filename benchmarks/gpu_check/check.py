@@ -69,7 +69,7 @@ def environment() -> dict[str, Any]:
     properties = PyCudaDevice().properties
     smi = shutil.which("nvidia-smi")
     query = [smi, "--query-gpu=name,driver_version,clocks.max.sm,clocks.max.mem,power.limit", "--format=csv,noheader"]
-    git = run(["git", "describe", "--always", "--dirty"], 10) if shutil.which("git") else {"output": ""}
+    commit = run(["git", "describe", "--always", "--dirty"], 10) if shutil.which("git") else {"status": "not run"}
     return {
         "gpu": properties.name,
         "compute_capability": ".".join(map(str, properties.compute_capability)),
@@ -79,7 +79,7 @@ def environment() -> dict[str, Any]:
         "nvcc": nvcc_version().strip().splitlines()[-1] if find_nvcc() else "not installed",
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in ("atrous", "numpy", "pycuda")},
-        "commit": git["output"].strip(),
+        "commit": commit["output"].strip() if commit["status"] == "passed" else "unknown",
     }
 
 
