@@ -6,6 +6,7 @@ import atexit
 import ctypes
 import sys
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -170,7 +171,8 @@ def _primary_context(gpu: Any, ordinal: int) -> Any:  # noqa: ANN401
 
 def _import_driver() -> Any:  # noqa: ANN401 - PyCUDA has no types
     """`pycuda.driver`, which fails to load where there is no driver library."""
-    with importing("gpu", purpose="running on a GPU"):
+    with importing("gpu", purpose="running on a GPU"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyCUDA warns of what it then raises
         try:
             import pycuda.driver
         except ModuleNotFoundError:

@@ -40,6 +40,21 @@ def build(source: KernelSource, *, sanitize: bool = False) -> Path:
     return library
 
 
+def build_driver(client: Path, folder: Path) -> Path:
+    """A stand-in for libcuda.so.1, to be preloaded, with every function that the extension module `client` asks for.
+
+    Those that driver.cpp does not have return CUDA_ERROR_NOT_SUPPORTED.
+    """
+    listing = subprocess.run(["nm", "-D", "-u", str(client)], capture_output=True, text=True, check=True).stdout
+    made = (HERE / "driver.cpp").read_text(encoding="utf-8")
+    missing = sorted(name for name in set(re.findall(r"\bcu[A-Z]\w+", listing)) if f"int {name}(" not in made)
+    rest = folder / "rest.cpp"
+    rest.write_text("".join(f'extern "C" int {name}() {{ return 801; }}\n' for name in missing), encoding="utf-8")
+    library = folder / "libcuda.so.1"
+    _gcc(*FLAGS, str(HERE / "driver.cpp"), str(rest), "-o", str(library), "-ldl")
+    return library
+
+
 def _includes() -> tuple[str, ...]:
     return ("-include", str(HERE / "cuda_shim.h"), f"-I{HERE}", "-Wno-unknown-pragmas")
 

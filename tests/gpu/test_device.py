@@ -10,22 +10,12 @@ import pytest
 from atrous.errors import DeviceError
 from atrous.gpu import Device, KernelSource, Launch, Module
 
-SOURCE = """
-extern "C" __global__ void scale(const float* from, float factor, int count, float* to) {
-    const int step = gridDim.x * blockDim.x;
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step) to[i] = factor * from[i];
-}
-extern "C" __global__ void count_up(unsigned* value, const void* nothing) {
-    if (threadIdx.x == 0 && nothing == nullptr) *value += 1;
-}
-"""
+PROBE = KernelSource(Path(__file__).parents[1] / "emulator" / "probe.cu")
 
 
 @pytest.fixture
-def module(device: Device, tmp_path: Path) -> Module:
-    path = tmp_path / "probe.cu"
-    path.write_text(SOURCE.replace("extern", "namespace atrous {}\nextern", 1))
-    return device.load(KernelSource(path))
+def module(device: Device) -> Module:
+    return device.load(PROBE)
 
 
 def test_properties(device):

@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+import ctypes
 import importlib.util
+import os
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
+from emulator.build import build, build_driver
 
+from atrous.crf.cuda_queue import KERNELS
 from atrous.errors import DeviceError, MissingDependencyError
-from atrous.gpu import Device, PyCudaDevice
+from atrous.gpu import Device, KernelSource, PyCudaDevice
+from atrous.gpu.compile import find_nvcc
+
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pycuda") is not None, reason="PyCUDA is installed")
@@ -34,6 +43,35 @@ def test_it_is_a_device():
     device: type[Device] = PyCudaDevice
     protocol = {name for name in vars(Device) if not name.startswith("_")}
     assert protocol - {"properties"} <= {name for name in vars(device) if not name.startswith("_")}
+
+
+def has_driver() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pycuda") is None, reason="PyCUDA is not installed")
+@pytest.mark.skipif(has_driver(), reason="there is a CUDA driver: the tests marked gpu use it")
+@pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed: kernels are not compiled")
+def test_pycuda_passes_all_gpu_tests_on_a_stand_in_driver(tmp_path):
+    """Real PyCUDA, emulated kernels: calls, their order, contexts and lifetimes, but no GPU."""
+    (client,) = Path(importlib.util.find_spec("pycuda").origin).parent.glob("_driver*.so")
+    driver = build_driver(client, tmp_path)
+    kernels = [build(source) for source in (KERNELS, KernelSource(TESTS / "emulator" / "probe.cu"))]
+    environment = {
+        **os.environ,
+        "ATROUS_EMULATED": ":".join(map(str, kernels)),
+        "LD_LIBRARY_PATH": str(tmp_path),
+        "LD_PRELOAD": str(driver),
+    }
+    tests = [TESTS / "gpu" / "test_device.py", *sorted((TESTS / "crf").glob("test_cuda*.py"))]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", *map(str, tests)]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=TESTS.parent)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    assert "skipped" not in run.stdout.splitlines()[-1]
 
 
 @pytest.mark.gpu
