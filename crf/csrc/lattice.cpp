@@ -16,15 +16,6 @@ constexpr std::int64_t kBlurRange = 4096;
 
 }  // namespace
 
-struct Lattice::Workspace {
-    LatticeBuilder<1> narrow;
-    LatticeBuilder<2> wide;
-    LatticeBuilder<8> widest;
-};
-
-Lattice::Lattice() : workspace_(std::make_unique<Workspace>()) {}
-Lattice::~Lattice() = default;
-
 void Lattice::build(const FeatureSource& source, int threads) {
     const int features = source.features();
     if (features < 1 || features > kMaxFeatures) {
@@ -36,11 +27,12 @@ void Lattice::build(const FeatureSource& source, int threads) {
         throw CrfError(std::to_string(source.pixels()) + " pixels of " + std::to_string(features) +
                        " features exceed the 2^31 lattice entries that 32-bit indices address; split the image");
     }
+    // The builder's memory, as much as the lattice's own, is free again before inference takes its buffers.
     // Twelve bits a coordinate are enough for most photos and keep the table small; the wide layout is for the rest.
-    if (features <= 4 && workspace_->narrow.build(*this, source, 16, threads)) return;
-    if (features == 5 && workspace_->narrow.build(*this, source, 12, threads)) return;
-    if (features > 4 && features <= 8 && workspace_->wide.build(*this, source, 16, threads)) return;
-    if (features > 8 && workspace_->widest.build(*this, source, 16, threads)) return;
+    if (features <= 4 && LatticeBuilder<1>().build(*this, source, 16, threads)) return;
+    if (features == 5 && LatticeBuilder<1>().build(*this, source, 12, threads)) return;
+    if (features > 4 && features <= 8 && LatticeBuilder<2>().build(*this, source, 16, threads)) return;
+    if (features > 8 && LatticeBuilder<8>().build(*this, source, 16, threads)) return;
     pixels_ = 0;  // so that a filter built half cannot be used by mistake
     throw CrfError(
         "lattice coordinates are not finite or exceed 16 bits: a standard deviation is too small for the range of its "

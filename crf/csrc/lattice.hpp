@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "buffer.hpp"
@@ -16,11 +15,6 @@ namespace atrous {
 /// Vertices are numbered as CellGrid orders them, so that the blur reads memory in streams.
 class Lattice {
   public:
-    Lattice();
-    ~Lattice();
-    Lattice(const Lattice&) = delete;
-    Lattice& operator=(const Lattice&) = delete;
-
     /// Builds the lattice, reusing the memory of an earlier build.
     /// Throws CrfError when a coordinate is not finite or too large, or when indices would not fit 32 bits.
     void build(const FeatureSource& source, int threads);
@@ -54,7 +48,6 @@ class Lattice {
     };
     template <int words>
     friend class LatticeBuilder;
-    struct Workspace;
 
     std::int64_t pixels_ = 0;
     std::int64_t vertices_ = 0;
@@ -64,7 +57,6 @@ class Lattice {
     Buffer<SplatEntry> entries_;           ///< by vertex, then by pixel, in kernel coding
     std::vector<SplatPiece> splat_pieces_;
     std::vector<Buffer<Neighbours>> neighbours_;  ///< [axis][vertex]
-    std::unique_ptr<Workspace> workspace_;
 };
 
 }  // namespace atrous

@@ -13,7 +13,7 @@
 
 namespace atrous {
 
-/// Construction for keys of `words` machine words; keeps its working memory for the next build.
+/// Construction for keys of `words` machine words. For one build.
 template <int words>
 class LatticeBuilder {
   public:

@@ -1,0 +1,198 @@
+"""The dense CRF on the CPU beside pydensecrf: time, memory and agreement.
+
+    pip install 'atrous[bench,demo]'
+    python benchmarks/bench_crf.py --size 513x513x21 --size 1024x2048x19 --repeats 5
+
+The picture is scikit-learn's china.jpg, as it is ("textured") and blurred ("plain"); the unaries are seeded coarse
+logits, upsampled. Results are compared before anything is timed: max |ΔQ| ≤ 1e-4 and equal labels, or the benchmark
+stops. Contenders take turns. Totals include construction; "first" builds everything, "next" reuses the buffers and the
+Gaussian lattice of an earlier call of the same size, as on a video. An iteration is a fifth of the difference between
+ten and five of them, and construction what remains.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from harness import RESULTS, time_in_turns, write_report
+from PIL import Image, ImageFilter
+from rich.console import Console
+from rich.table import Table
+from sklearn.datasets import load_sample_image
+
+from atrous import _native
+from atrous.crf import CRFParams, DenseCRF
+from atrous.runtime.postprocess import upsample_probabilities
+
+SETS = {
+    "P1": CRFParams.deeplab_v2_resnet(),
+    "P2": CRFParams.deeplab_v2_vgg(),
+    "P3": CRFParams(
+        bilateral_weight=10,
+        bilateral_sigma_xy_px=80,
+        bilateral_sigma_rgb=13,
+        gaussian_weight=3,
+        gaussian_sigma_xy_px=3,
+    ),
+}
+_ITERATIONS = 10
+_FEWER_ITERATIONS = 5
+_MAX_DIFFERENCE = 1e-4
+
+Probabilities = npt.NDArray[np.float32]
+Picture = npt.NDArray[np.uint8]
+
+
+def scene(height: int, width: int, classes: int, *, plain: bool) -> tuple[Probabilities, Picture]:
+    """Class probabilities [C, H, W] and an RGB image [H, W, 3]."""
+    photo = Image.fromarray(load_sample_image("china.jpg")).resize((width, height), Image.Resampling.BICUBIC)
+    if plain:
+        photo = photo.filter(ImageFilter.GaussianBlur(3))
+    coarse = np.random.default_rng(0).normal(scale=3, size=(classes, height // 8 + 1, width // 8 + 1))
+    # A copy: pydensecrf takes no read-only array.
+    return upsample_probabilities(coarse, (height, width), align_corners=True), np.array(photo)
+
+
+def peer(probabilities: Probabilities, image: Picture, params: CRFParams, iterations: int) -> Probabilities:
+    """Marginals [C, H, W] by pydensecrf."""
+    import pydensecrf.densecrf as dcrf
+    from pydensecrf.utils import unary_from_softmax
+
+    classes, height, width = probabilities.shape
+    crf = dcrf.DenseCRF2D(width, height, classes)
+    crf.setUnaryEnergy(unary_from_softmax(probabilities))
+    crf.addPairwiseGaussian(sxy=params.gaussian_sigma_xy_px, compat=params.gaussian_weight)
+    crf.addPairwiseBilateral(
+        sxy=params.bilateral_sigma_xy_px, srgb=params.bilateral_sigma_rgb, rgbim=image, compat=params.bilateral_weight
+    )
+    return np.asarray(crf.inference(iterations), np.float32).reshape(probabilities.shape)
+
+
+def ours(
+    probabilities: Probabilities, image: Picture, params: CRFParams, iterations: int, threads: int
+) -> Probabilities:
+    """Marginals [C, H, W] by a new `DenseCRF`."""
+    return DenseCRF(params, iterations=iterations, threads=threads)(probabilities, image)
+
+
+def peak_mb(run: Callable[..., Probabilities], *arguments: object) -> float:
+    """Peak memory of a process that does nothing else, over what its imports and arguments take."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1, maxtasksperchild=1) as pool:
+        return pool.apply(_peak_here, (run, arguments))
+
+
+def _peak_here(run: Callable[..., Probabilities], arguments: tuple[object, ...]) -> float:
+    before = _high_water_mb()
+    run(*arguments)
+    return round(_high_water_mb() - before, 1)
+
+
+def _high_water_mb() -> float:
+    """From Linux's /proc: getrusage() would give a new process the peak of its parent."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+def vertices(image: Picture, params: CRFParams) -> int:
+    """Vertices of the bilateral lattice: what the time depends on besides the size."""
+    bilateral = _native.Filter()
+    bilateral.build_bilateral(image, (params.bilateral_sigma_xy_px,) * 2, (params.bilateral_sigma_rgb,) * 3)
+    return bilateral.vertices
+
+
+def measure(
+    probabilities: Probabilities, image: Picture, params: CRFParams, *, threads: tuple[int, ...], repeats: int
+) -> dict[str, Any]:
+    """Checks agreement, then times pydensecrf and ours with each number of threads."""
+    expected = peer(probabilities, image, params, _ITERATIONS)
+    got = ours(probabilities, image, params, _ITERATIONS, 0)
+    difference = float(np.abs(got - expected).max())
+    flips = int((got.argmax(axis=0) != expected.argmax(axis=0)).sum())
+    if difference > _MAX_DIFFERENCE or flips:
+        raise SystemExit(f"Marginals differ by {difference:.1e} and {flips} labels flip; nothing was timed.")
+
+    calls: dict[str, Callable[[], object]] = {
+        "peer": partial(peer, probabilities, image, params, _ITERATIONS),
+        "peer fewer": partial(peer, probabilities, image, params, _FEWER_ITERATIONS),
+    }
+    for count in threads:
+        kept = DenseCRF(params, iterations=_ITERATIONS, threads=count)
+        calls[f"first {count}"] = partial(ours, probabilities, image, params, _ITERATIONS, count)
+        calls[f"fewer {count}"] = partial(ours, probabilities, image, params, _FEWER_ITERATIONS, count)
+        calls[f"next {count}"] = partial(kept, probabilities, image)
+    times = time_in_turns(calls, warmup=1, repeats=repeats)
+    rows = {"pydensecrf": _split(times["peer"], times["peer fewer"])}
+    for count in threads:
+        row = _split(times[f"first {count}"], times[f"fewer {count}"])
+        row["next"] = times[f"next {count}"]
+        row["speedup_first"] = round(times["peer"]["median_ms"] / times[f"first {count}"]["median_ms"], 2)
+        row["speedup_next"] = round(times["peer"]["median_ms"] / times[f"next {count}"]["median_ms"], 2)
+        rows[f"atrous, threads {count}"] = row
+    rows["pydensecrf"]["peak_mb"] = peak_mb(peer, probabilities, image, params, 1)
+    for count in threads:
+        rows[f"atrous, threads {count}"]["peak_mb"] = peak_mb(ours, probabilities, image, params, 1, count)
+    return {"max_difference": difference, "flips": flips, "vertices": vertices(image, params), "rows": rows}
+
+
+def _split(total: dict[str, Any], fewer: dict[str, Any]) -> dict[str, Any]:
+    iteration = (total["median_ms"] - fewer["median_ms"]) / (_ITERATIONS - _FEWER_ITERATIONS)
+    return {
+        "total": total,
+        "iteration_ms": round(iteration, 2),
+        "construction_ms": round(total["median_ms"] - _ITERATIONS * iteration, 1),
+    }
+
+
+def print_case(title: str, case: dict[str, Any], console: Console) -> None:
+    """One table a picture and parameter set."""
+    heading = f"{title}: {case['vertices']:,} vertices, max |ΔQ| {case['max_difference']:.1e}, {case['flips']} flips"
+    table = Table("contender", "construction ms", "iteration ms", "total ms", "next ms", "speed-up", "peak MB")
+    for name, row in case["rows"].items():
+        following = f"{row['next']['median_ms']:.0f}" if "next" in row else ""
+        speedup = f"{row['speedup_first']:.2f} / {row['speedup_next']:.2f}" if "next" in row else ""
+        table.add_row(
+            name,
+            f"{row['construction_ms']:.0f}",
+            f"{row['iteration_ms']:.1f}",
+            f"{row['total']['median_ms']:.0f}",
+            following,
+            speedup,
+            f"{row['peak_mb']:.0f}",
+        )
+    console.print(heading, table)
+
+
+def main(
+    size: Annotated[list[str], typer.Option(help="HEIGHTxWIDTHxCLASSES; repeat for more.")] = ["513x513x21"],  # noqa: B006
+    params: Annotated[list[str], typer.Option(help="P1, P2 or P3; repeat for more.")] = ["P1"],  # noqa: B006
+    threads: Annotated[list[int], typer.Option(help="Threads of ours; repeat for more.")] = [1, 2],  # noqa: B006
+    repeats: Annotated[int, typer.Option(min=3)] = 5,
+) -> None:
+    """Time the dense CRF beside pydensecrf."""
+    console = Console()
+    cases: list[dict[str, Any]] = []
+    for text in size:
+        height, width, classes = (int(part) for part in text.split("x"))
+        for plain in (False, True):
+            probabilities, image = scene(height, width, classes, plain=plain)
+            for name in params:
+                case = measure(probabilities, image, SETS[name], threads=tuple(threads), repeats=repeats)
+                picture = "plain" if plain else "textured"
+                print_case(f"{text} {picture} {name}", case, console)
+                cases.append({"size": text, "picture": picture, "params": name, **case})
+    out = RESULTS / "crf.json"
+    write_report(out, packages=["numpy", "pydensecrf2"], iterations=_ITERATIONS, repeats=repeats, cases=cases)
+    console.print(f"Wrote {out}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
