@@ -74,13 +74,14 @@ class PyCudaDevice:
         """
         if threading.get_ident() != self.thread:
             raise DeviceError(f"{doing} from another thread than made the PyCudaDevice: make one in each thread")
-        self._context.push()
         try:
-            yield
+            self._context.push()
+            try:
+                yield
+            finally:
+                self._context.pop()
         except self._cuda.Error as exc:
             raise DeviceError(f"{doing} failed on {self.properties.name}: {exc}") from exc
-        finally:
-            self._context.pop()
 
     def free_bytes(self) -> int:
         """Memory that can still be allocated, what the pool holds unused included."""
@@ -152,6 +153,7 @@ class PyCudaDevice:
 
 _thread_contexts = threading.local()
 _all_contexts: list[Any] = []
+_is_ending = threading.Event()
 
 
 def _primary_context(gpu: Any, ordinal: int) -> Any:  # noqa: ANN401
@@ -165,8 +167,13 @@ def _primary_context(gpu: Any, ordinal: int) -> Any:  # noqa: ANN401
     if ordinal not in contexts:
         contexts[ordinal] = gpu.retain_primary_context()
         _all_contexts.append(contexts[ordinal])
-        atexit.register(contexts[ordinal].detach)
+        atexit.register(_leave, contexts[ordinal])
     return contexts[ordinal]
+
+
+def _leave(context: Any) -> None:  # noqa: ANN401
+    _is_ending.set()
+    context.detach()
 
 
 def _import_driver() -> Any:  # noqa: ANN401 - PyCUDA has no types
@@ -333,8 +340,8 @@ class _CudaGraph:
             self._api.call("cuGraphLaunch", self._executable, ctypes.c_void_p(_own(stream).handle.handle))
 
     def __del__(self) -> None:
-        # In the context, and not from another thread, where it could not be made current: there it is left to the
-        # driver, which frees it with the context.
-        if threading.get_ident() == self._device.thread:
+        # In another thread, or when the process ends, the context cannot be made current: the driver frees the graph
+        # with the context.
+        if threading.get_ident() == self._device.thread and not _is_ending.is_set():
             with self._device.active("freeing a CUDA graph"):
                 self._api.call("cuGraphExecDestroy", self._executable)
