@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard crf/csrc/* runtime/csrc/*)
-CXX_SOURCES := $(filter %.cpp %.hpp %.inl %.inc,$(NATIVE))
+CXX_SOURCES := $(filter %.cpp %.hpp %.inl %.inc %.cu %.cuh %.h,$(NATIVE) $(wildcard crf/kernels/* tests/emulator/*))
 
 .PHONY: demo test lint format gpu-check clean help
 

@@ -1,0 +1,68 @@
+"""The promise of the dense CRF, on real photos: pydensecrf's labels, every one of them."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from tolerances import CRF_PEER_ABS
+
+from atrous.crf import CRFParams, DenseCRF
+from atrous.runtime.postprocess import upsample_probabilities
+
+peer = pytest.importorskip("pydensecrf.densecrf", reason="pydensecrf is not installed: pip install 'atrous[bench]'")
+datasets = pytest.importorskip("sklearn.datasets")
+
+CLASSES = 21
+#: An even number of pixels, and one that four does not divide: pydensecrf pads those.
+SIZES = [(214, 320), (213, 321)]
+SETS = {
+    "P1": CRFParams.deeplab_v2_resnet(),
+    "P2": CRFParams.deeplab_v2_vgg(),
+    "P3": CRFParams(
+        bilateral_weight=10,
+        bilateral_sigma_xy_px=80,
+        bilateral_sigma_rgb=13,
+        gaussian_weight=3,
+        gaussian_sigma_xy_px=3,
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def size(request: pytest.FixtureRequest) -> tuple[int, int]:
+    return request.param
+
+
+@pytest.fixture(scope="module", params=["china.jpg", "flower.jpg"])
+def photo(request: pytest.FixtureRequest, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+    picture = Image.fromarray(datasets.load_sample_image(request.param))
+    return np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.fixture(scope="module")
+def probabilities(size: tuple[int, int]) -> np.ndarray:
+    """What a network gives: smooth class scores at a coarse grid, upsampled; [C, H, W]."""
+    coarse = np.random.default_rng(0).normal(scale=3, size=(CLASSES, size[0] // 8 + 1, size[1] // 8 + 1))
+    return upsample_probabilities(coarse, size, align_corners=True)
+
+
+@pytest.mark.parametrize("iterations", [1, 5, 10])
+@pytest.mark.parametrize("params", SETS.values(), ids=SETS)
+def test_same_labels_as_pydensecrf(
+    photo: np.ndarray, probabilities: np.ndarray, params: CRFParams, iterations: int
+) -> None:
+    height, width = photo.shape[:2]
+    crf = peer.DenseCRF2D(width, height, CLASSES)
+    crf.setUnaryEnergy(importlib.import_module("pydensecrf.utils").unary_from_softmax(probabilities))
+    crf.addPairwiseGaussian(sxy=params.gaussian_sigma_xy_px, compat=params.gaussian_weight)
+    crf.addPairwiseBilateral(
+        sxy=params.bilateral_sigma_xy_px, srgb=params.bilateral_sigma_rgb, rgbim=photo, compat=params.bilateral_weight
+    )
+    expected = np.asarray(crf.inference(iterations), np.float32).reshape(probabilities.shape)
+    got = DenseCRF(params, iterations=iterations)(probabilities, photo)
+    assert np.abs(got - expected).max() <= CRF_PEER_ABS
+    assert (got.argmax(axis=0) != expected.argmax(axis=0)).sum() == 0
