@@ -19,13 +19,7 @@ WARMUP, REPEATS = 5, 30
 SETS = {
     "P1": CRFParams.deeplab_v2_resnet(),
     "P2": CRFParams.deeplab_v2_vgg(),
-    "P3": CRFParams(
-        bilateral_weight=10,
-        bilateral_sigma_xy_px=80,
-        bilateral_sigma_rgb=13,
-        gaussian_weight=3,
-        gaussian_sigma_xy_px=3,
-    ),
+    "P3": CRFParams.pydensecrf_readme(),
 }
 
 
