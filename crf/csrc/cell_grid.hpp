@@ -37,12 +37,13 @@ class CellGrid {
         }
     }
 
-    /// Fixes the number of cells for so many points: fewer, longer cells when most would hold no more than a few.
-    void settle(std::int64_t points) {
+    /// Fixes the number of cells, about as many points as pixels presumed: fewer, longer cells when most would hold no
+    /// more than a few.
+    void settle(std::int64_t pixels) {
         columns_ = (high_[0] - low_[0]) / period_ + 1;
         rows_ = (high_[1] - low_[1]) / period_ + 1;
-        if (columns_ * rows_ * kPointsPerCell > points) columns_ = 1;
-        if (rows_ * kPointsPerCell > points) rows_ = 1;
+        if (columns_ * rows_ * kPointsPerCell > pixels) columns_ = 1;
+        if (rows_ * kPointsPerCell > pixels) rows_ = 1;
     }
 
     std::int64_t cells() const { return columns_ * rows_; }

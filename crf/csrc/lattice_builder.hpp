@@ -22,42 +22,45 @@ class LatticeBuilder {
 
   private:
     using Key = VertexKey<words>;
-    using Table = VertexTable<words>;
 
-    /// A lattice point on its way to its vertex number.
-    struct Point {
+    /// One worker's range of pixels and the points that it met there. Points on a border are met by several workers.
+    struct Share {
+        std::int64_t begin, end;
+        VertexTable<words> table;
+        std::vector<Key> points;            ///< as met: a point's index is its local number
+        std::vector<std::int32_t> entries;  ///< of each point: how many corners lie on it, then where the next one goes
+        std::vector<std::int32_t> numbers;  ///< of each point: its cell, then its vertex
+        std::vector<std::int64_t> cell_cursors;
+        CellGrid<words> grid;
+    };
+
+    /// A point of one share on its way to its vertex number.
+    struct Candidate {
         Key key;
-        std::int32_t local;  ///< its index among the points of its partition
+        std::int32_t share, local;
     };
 
-    /// The points whose hash falls to one worker.
-    struct Partition {
-        Table table;
-        std::vector<Point> points;         ///< as met
-        std::vector<std::int32_t> vertex;  ///< index in points → vertex of the lattice
-    };
-
-    std::size_t partition_of(const Key& key) const { return (key.hash() & 0xffff) * partitions_.size() >> 16; }
-
-    void pack_corners(const EmbedTile& tile, int column, const KeyLayout<words>& layout, Key* keys);
-    bool embed(Lattice& lattice, const FeatureSource& source, const KeyLayout<words>& layout, int threads);
-    void collect_points(Lattice& lattice, int threads);
-    void collect_partition(Lattice& lattice, std::size_t self);
-    void number_points(const KeyLayout<words>& layout, int threads);
+    void pack_corners(const EmbedTile& tile, int column, const KeyLayout<words>& layout, Key* keys) const;
+    bool collect(Lattice& lattice, const FeatureSource& source, const KeyLayout<words>& layout, Share& share) const;
+    void collect_ghost(Lattice& lattice, const KeyLayout<words>& layout, Share& share) const;
+    void number_corners(const Key* keys, int corners, int count, std::int32_t* numbers, Share& share) const;
+    void sort_into_cells(Lattice& lattice, int threads);
+    void sort_cell(std::int64_t cell);
     void number_cell(std::int64_t cell);
-    void number_corners(Lattice& lattice, int threads);
-    void sort_entries(Lattice& lattice, int threads);
-    void fill_entries(Lattice& lattice, std::int64_t low, std::int64_t high);
+    void number_vertices(Lattice& lattice, int threads);
+    void fill_entries(Lattice& lattice, int threads);
+    void fill_entries_of(std::int64_t index, Lattice& lattice);
+    void cut_splat_pieces(Lattice& lattice) const;
     void find_neighbours(Lattice& lattice, int threads);
-    void find_neighbours_of(std::int64_t cell, Lattice& lattice);
+    void find_neighbours_of(std::int64_t cell, Lattice& lattice) const;
 
     std::vector<Key> steps_;  ///< the move to the next point along each axis
-    Buffer<Key> keys_;        ///< [pixels, corners], and the corners of the ghost pixel if there is one
-    std::vector<Partition> partitions_;
+    std::vector<Share> shares_;
     CellGrid<words> grid_{KeyLayout<words>(1, 16)};
-    Buffer<Point> points_;  ///< by cell, then by key: the index is the vertex
-    std::vector<std::int64_t> cell_begins_;
-    Buffer<std::int32_t> first_entry_;  ///< [vertices + 1]
+    Buffer<Candidate> candidates_;                                              ///< by cell, then by key, then by share
+    std::vector<std::int64_t> cell_candidates_, cell_vertices_, cell_entries_;  ///< [cells + 1], where each cell begins
+    Buffer<Key> keys_;                                                          ///< of the vertices
+    Buffer<std::int32_t> first_entry_;                                          ///< [vertices + 1]
 };
 
 extern template class LatticeBuilder<1>;

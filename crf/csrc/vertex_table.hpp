@@ -15,12 +15,16 @@ class VertexTable {
     using Key = VertexKey<words>;
     static constexpr std::int32_t kMissing = -1;
 
-    /// Forgets all points; keeps the memory.
-    void clear() {
+    /// Makes room for `slots` slots or more, half of which may be taken before the table grows. Forgets all points.
+    void reserve(std::size_t slots) {
+        int bits = 12;
+        while ((std::size_t{1} << bits) < slots) ++bits;
+        set_capacity_bits(bits);
         used_ = 0;
-        if (slots_.size() == 0) set_capacity_bits(12);
-        for (Slot& slot : slots_) slot.vertex = kMissing;
     }
+
+    /// Asks for the slot of `key` ahead of its use.
+    void prefetch(const Key& key) const { __builtin_prefetch(&slots_[key.hash() >> shift_]); }
 
     /// The number of `key`; a new point gets `next`.
     std::int32_t find_or_insert(const Key& key, std::int32_t next) {
@@ -53,13 +57,13 @@ class VertexTable {
     void set_capacity_bits(int bits) {
         shift_ = 64 - bits;
         slots_.resize(std::size_t{1} << bits);
+        for (Slot& slot : slots_) slot.vertex = kMissing;
     }
 
     void grow() {
         Buffer<Slot> old;
         old.swap(slots_);
         set_capacity_bits(64 - shift_ + 1);
-        for (Slot& slot : slots_) slot.vertex = kMissing;
         for (const Slot& slot : old) {
             if (slot.vertex != kMissing) *probe(slot.key) = slot;
         }
