@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <new>
 #include <type_traits>
@@ -9,6 +10,7 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace atrous {
@@ -28,11 +30,11 @@ class Buffer {
     }
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
-    ~Buffer() { std::free(data_); }
+    ~Buffer() { release(data_, capacity_bytes()); }
 
     void resize(std::size_t size) {
         if (size > capacity_) {
-            std::free(data_);
+            release(data_, capacity_bytes());
             data_ = nullptr;
             capacity_ = size_ = 0;
             data_ = static_cast<T*>(allocate(size * sizeof(T)));
@@ -57,18 +59,48 @@ class Buffer {
     }
 
   private:
+    static constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
     static void* allocate(std::size_t bytes) {
-        // Lattice values are visited in a scattered order: huge pages keep those visits inside the TLB.
-        constexpr std::size_t huge_page = std::size_t{2} << 20;
-        const std::size_t alignment = bytes >= huge_page ? huge_page : 64;
-        const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-        void* memory = std::aligned_alloc(alignment, rounded);
-        if (memory == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
-        if (bytes >= huge_page) madvise(memory, rounded, MADV_HUGEPAGE);
+        if (bytes >= kHugePage) return map(bytes);
 #endif
+        constexpr std::size_t alignment = 64;
+        void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+        if (memory == nullptr) throw std::bad_alloc();
         return memory;
     }
+
+    static void release(T* memory, std::size_t bytes) {
+#if defined(__linux__)
+        if (bytes >= kHugePage) {
+            munmap(memory, bytes);
+            return;
+        }
+#endif
+        (void)bytes;
+        std::free(memory);
+    }
+
+#if defined(__linux__)
+    /// Memory of its own, which the system has back as soon as it is released: malloc would keep most of what a
+    /// construction frees, on top of what inference then takes.
+    static void* map(std::size_t bytes) {
+        const std::size_t room = bytes + kHugePage;
+        void* const mapped = mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (mapped == MAP_FAILED) throw std::bad_alloc();
+        const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+        char* const low = static_cast<char*>(mapped);
+        const std::size_t skipped = (kHugePage - reinterpret_cast<std::uintptr_t>(mapped) % kHugePage) % kHugePage;
+        const std::size_t used = (bytes + page - 1) / page * page;
+        if (skipped > 0) munmap(low, skipped);
+        if (room > skipped + used) munmap(low + skipped + used, (room - skipped - used) / page * page);
+        // Lattice values are visited in a scattered order: huge pages keep those visits inside the TLB. The rest after
+        // the last whole one stays in small pages, of which only those in use take memory.
+        madvise(low + skipped, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+        return low + skipped;
+    }
+#endif
 
     T* data_ = nullptr;
     std::size_t size_ = 0;

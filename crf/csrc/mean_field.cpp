@@ -25,27 +25,28 @@ void Filter::build(const FeatureSource& source, Normalization normalization, int
     constexpr ChannelLayout scalar(1);
     const bool is_before = normalization == Normalization::before || normalization == Normalization::symmetric;
     const bool is_after = normalization == Normalization::after || normalization == Normalization::symmetric;
-    before_.resize(lattice_.pixels());
-    after_.resize(lattice_.pixels());
-    std::fill(before_.begin(), before_.end(), 1.0f);
+    Buffer<float> before(lattice_.pixels());
+    Buffer<float> after(lattice_.pixels());
+    Buffer<float> values;
+    std::fill(before.begin(), before.end(), 1.0f);
     if (normalization != Normalization::none) {
-        values_.resize(lattice_.values_size(scalar));
-        scratch_.resize(lattice_.values_size(scalar));
-        lattice_.splat_and_blur(before_.data(), scalar, values_.data(), scratch_.data(), threads);
+        values.resize(lattice_.values_size(scalar));
+        Buffer<float> scratch(lattice_.values_size(scalar));
+        lattice_.splat_and_blur(before.data(), scalar, values.data(), scratch.data(), threads);
     }
     parallel_ranges(lattice_.pixels(), kTile, threads, [&](std::int64_t begin, std::int64_t end) {
-        std::fill(&after_[begin], &after_[begin] + (end - begin), 0.0f);
+        std::fill(&after[begin], &after[begin] + (end - begin), 0.0f);
         if (normalization != Normalization::none) {
-            lattice_.slice(values_.data(), scalar, &alpha, begin, end, &after_[begin]);
+            lattice_.slice(values.data(), scalar, &alpha, begin, end, &after[begin]);
         }
         for (std::int64_t p = begin; p < end; ++p) {
-            const float sum = after_[p] + 1e-20f;
+            const float sum = after[p] + 1e-20f;
             const float norm = 1.0f / (normalization == Normalization::symmetric ? std::sqrt(sum) : sum);
-            before_[p] = is_before ? norm : 1.0f;
-            after_[p] = is_after ? alpha * norm : alpha;
+            before[p] = is_before ? norm : 1.0f;
+            after[p] = is_after ? alpha * norm : alpha;
         }
     });
-    lattice_.scale_weights(before_.data(), after_.data(), threads);
+    lattice_.scale_weights(before.data(), after.data(), threads);
 }
 
 MeanField::MeanField(std::int64_t pixels, int channels, int threads)
@@ -125,14 +126,27 @@ void MeanField::start() {
     });
 }
 
+/// Values stay until all terms are sliced, but scratch memory is free again after a term's blur: the term with the most
+/// vertices goes first, and what was its scratch memory holds the others.
 void MeanField::filter_terms() {
+    std::vector<Term*> order;
     for (Term& term : terms_) {
-        // A filter may have been rebuilt since the last step.
-        check_pixels(*term.filter);
-        const Lattice& lattice = term.filter->lattice();
-        term.values.resize(lattice.values_size(layout_));
-        scratch_.resize(lattice.values_size(layout_));
-        lattice.splat_and_blur(marginals_.data(), layout_, term.values.data(), scratch_.data(), threads_);
+        check_pixels(*term.filter);  // a filter may have been rebuilt since the last step
+        order.push_back(&term);
+    }
+    const auto size = [&](const Term* term) { return term->filter->lattice().values_size(layout_); };
+    std::stable_sort(order.begin(), order.end(), [&](const Term* a, const Term* b) { return size(a) > size(b); });
+    std::size_t begin = 0;
+    std::size_t end = 0;
+    for (Term* term : order) {
+        term->values = begin;
+        begin += size(term);
+        end = std::max(end, begin + size(term));
+    }
+    arena_.resize(end);
+    for (Term* term : order) {
+        float* const values = &arena_[term->values];
+        term->filter->lattice().splat_and_blur(marginals_.data(), layout_, values, values + size(term), threads_);
     }
 }
 
@@ -144,11 +158,11 @@ std::vector<float> MeanField::energies(std::int64_t begin, std::int64_t end) con
     for (const Term& term : terms_) {
         const Lattice& lattice = term.filter->lattice();
         if (term.matrix.empty()) {
-            lattice.slice(term.values.data(), layout_, term.scale.data(), begin, end, sum.data());
+            lattice.slice(&arena_[term.values], layout_, term.scale.data(), begin, end, sum.data());
             continue;
         }
         response.assign(sum.size(), 0.0f);
-        lattice.slice(term.values.data(), layout_, term.scale.data(), begin, end, response.data());
+        lattice.slice(&arena_[term.values], layout_, term.scale.data(), begin, end, response.data());
         filter_kernels().mix(response.data(), term.matrix.data(), layout_, end - begin, sum.data());
     }
     return sum;

@@ -16,14 +16,12 @@ enum class Normalization { none, before, after, symmetric };
 /// A normalised Gaussian kernel over the pixels: K̂ = diag(after) · K · diag(before).
 class Filter {
   public:
-    /// Builds the kernel; a second call reuses the memory of the first.
+    /// Builds the kernel; a second call reuses the memory of the first's lattice.
     void build(const FeatureSource& source, Normalization normalization, int threads);
     const Lattice& lattice() const { return lattice_; }
 
   private:
     Lattice lattice_;
-    Buffer<float> before_, after_;    ///< [pixels] factors of values that enter and leave
-    Buffer<float> values_, scratch_;  ///< of the response to ones
 };
 
 /// μ: how labels interact. Either a factor a channel (Potts: −w for all) or a symmetric matrix.
@@ -66,7 +64,7 @@ class MeanField {
         std::shared_ptr<const Filter> filter;
         std::vector<float> scale;   ///< [padded channels], what is added to −U per unit of filter response
         std::vector<float> matrix;  ///< [padded, padded], from row to column; empty for a diagonal compatibility
-        Buffer<float> values;
+        std::size_t values = 0;     ///< where the filter's values begin in arena_
     };
     void check_pixels(const Filter& filter) const;
     bool read_planar(const float* planar, float sign, float* rows) const;
@@ -78,7 +76,7 @@ class MeanField {
     int threads_;
     Buffer<float> logits_;     ///< −U, [pixels, padded channels]
     Buffer<float> marginals_;  ///< Q, [pixels, padded channels]
-    Buffer<float> scratch_;    ///< of the blur, for one term after the other
+    Buffer<float> arena_;      ///< lattice values of the terms, each followed by its scratch memory until the next
     std::vector<Term> terms_;
 };
 
