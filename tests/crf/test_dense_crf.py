@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tolerances import CRF_EXACT_AGREEMENT, CRF_EXACT_MEAN_ABS, CRF_LATTICE_ABS, CRF_SUM_ABS
 
+from atrous import _native
 from atrous.crf import CRFParams, DenseCRF
 from atrous.errors import CRFError, ShapeError
 
@@ -124,6 +125,20 @@ def test_the_result_has_the_same_bits_for_any_number_of_threads(make_scene):
     one = DenseCRF(threads=1)(probabilities, image)
     for threads in (2, 3, 5, 0):
         assert (DenseCRF(threads=threads)(probabilities, image) == one).all()
+
+
+def test_lattices_of_many_shares_of_the_pixels_give_the_same_bits(make_scene):
+    """Large enough that five threads build parts of the lattice; odd, so that pydensecrf's filler pixel exists."""
+    probabilities, image = make_scene(3, 153, 141)
+    one = DenseCRF(threads=1, iterations=3)(probabilities, image)
+    for threads in (2, 3, 5):
+        assert (DenseCRF(threads=threads, iterations=3)(probabilities, image) == one).all()
+    vertices = set()
+    for threads in (1, 2, 5):
+        lattice = _native.Filter()
+        lattice.build_bilateral(image, (67.0, 67.0), (3.0, 3.0, 3.0), threads=threads)
+        vertices.add(lattice.vertices)
+    assert len(vertices) == 1
 
 
 def test_a_second_call_is_not_affected_by_the_first(make_scene):
