@@ -6,6 +6,7 @@ AtrousError
 ├── CheckpointError                   a checkpoint is not weights, or its keys do not fit the model
 ├── ExportError                       a model cannot be exported, or its export does not compute the same
 ├── CalibrationError                  quantization data or activations are unusable
+├── EvaluationError                   pictures and masks do not fit together, or an evaluation cannot be resumed
 ├── EngineError                       an engine cannot be built, loaded or run
 ├── BundleError                       a bundle is missing, damaged, of another version, or unsafe
 ├── CRFError                          CRF parameters or state are unusable
@@ -81,6 +82,18 @@ class ExportError(AtrousError):
 
 class CalibrationError(AtrousError):
     """Calibration data or the activations seen on it are unusable."""
+
+
+class EvaluationError(AtrousError):
+    """Pictures and masks do not fit together, or an evaluation cannot be resumed.
+
+    Attributes:
+        path: the file that the message is about, or None.
+    """
+
+    def __init__(self, message: str, *, path: object = None) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class EngineError(AtrousError):

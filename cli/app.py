@@ -16,6 +16,7 @@ from .. import __version__
 from ..errors import AtrousError
 from .console import print_error
 from .doctor import doctor
+from .eval import evaluate
 from .export import export
 from .inspect import inspect
 from .pack import pack
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 for verb in (export, pack, run, verify, inspect, doctor):
     app.command()(verb)
+app.command("eval")(evaluate)  # `eval` is a builtin of Python
 
 
 def run_app() -> None:

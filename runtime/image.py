@@ -36,12 +36,16 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
     if isinstance(source, Image.Image):
         return _from_pil(source, path=None)
     path = Path(source)
-    with _open(path) as image:
+    with open_picture(path) as image:
         return _from_pil(image, path=path)
 
 
-def _open(path: Path) -> Image.Image:
-    """Open an image file and read its header."""
+def open_picture(path: Path) -> Image.Image:
+    """Open an image file and read its header.
+
+    Raises:
+        ImageError: the file is missing, empty, not a picture, or too large for Pillow's limit.
+    """
     try:
         # A bomb warning is for whoever opens files of strangers; the limit itself still raises. The filters belong to
         # the whole process, so threads take turns.

@@ -1,0 +1,147 @@
+"""`atrous eval`: how good are a bundle's labels, by class and near edges?"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from .console import JsonFlag, errors, print_json, print_line, progress_bar, results
+from .inputs import find_images
+from .options import BackendOption, BundleArgument, PrecisionOption, ThreadsOption
+
+if TYPE_CHECKING:
+    from ..runtime.evaluation import Evaluation
+    from ..runtime.metrics import Scores
+    from ..runtime.segmenter import Segmenter
+
+
+def evaluate(
+    bundle: BundleArgument,
+    images: Annotated[Path, typer.Option(help="Folder of pictures.")],
+    masks: Annotated[Path, typer.Option(help="Folder of masks: NAME.png for each picture NAME.*, pixels = class ids.")],
+    backend: BackendOption = "auto",
+    precision: PrecisionOption = "auto",
+    crf: Annotated[bool, typer.Option("--crf", help="Refine with the dense CRF.")] = False,
+    threads: ThreadsOption = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Pictures in work at once; each takes --threads.")] = 1,
+    ignore: Annotated[
+        list[int] | None,
+        typer.Option(min=0, max=255, metavar="ID", help="An id of masks that is void, besides the bundle's own."),
+    ] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the scores to a CSV file as well.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Keep each picture's counts in this file, and do not run those in it again.")
+    ] = None,
+    *,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score a bundle on pictures with masks: IoU, pixel accuracy, IoU near edges, F-score of boundaries.
+
+    Pairs with an unreadable file are named and skipped, up to ten; the exit code is then 1.
+
+    Example: atrous eval street.atrous --images val/images --masks val/masks --ignore 11 --crf
+    """
+    from ..runtime.evaluation import evaluate, pair_by_stem
+    from ..runtime.segmenter import load
+
+    pairs = pair_by_stem(find_images([images]), masks)
+    segmenter = load(bundle, backend=backend, precision=precision, crf=crf, threads=threads)
+    with progress_bar() as progress:
+        task = progress.add_task("evaluating", total=len(pairs))
+        found = evaluate(
+            segmenter,
+            pairs,
+            ignore=ignore or (),
+            workers=workers,
+            state=resume,
+            progress=lambda done: progress.update(task, completed=done),
+        )
+    if as_json:
+        print_json(_plain(segmenter, found))
+    else:
+        _print_tables(segmenter, found)
+    if csv_file:
+        _write_csv(csv_file, segmenter, found.scores)
+    for each in found.skipped:
+        print_line(f"skipped: {each.reason}", console=errors)
+    if found.skipped:
+        errors.print(f"{len(found.skipped)} of {len(pairs)} pairs skipped")
+        raise typer.Exit(1)
+
+
+def _plain(segmenter: Segmenter, found: Evaluation) -> dict[str, Any]:
+    scores = found.scores
+    names = [entry.name for entry in segmenter.classes]
+    return {
+        "backend": segmenter.backend.name,
+        "device": segmenter.backend.device,
+        "precision": segmenter.backend.artifact.precision,
+        "crf": segmenter.crf is not None,
+        "pictures": found.pictures,
+        "skipped": [{"picture": str(each.pair.image), "error": each.reason} for each in found.skipped],
+        "miou": _number(scores.miou),
+        "pixel_accuracy": _number(scores.pixel_accuracy),
+        "mean_boundary_f": _number(scores.mean_boundary_f),
+        "classes": [
+            {"name": name, "iou": _number(iou), "boundary_f": _number(boundary)}
+            for name, iou, boundary in zip(names, scores.iou, scores.boundary_f, strict=True)
+        ],
+        "trimap_miou": [
+            {"band_px": width, "miou": _number(value)} for width, value in enumerate(scores.trimap_miou, start=1)
+        ],
+        "confusion": scores.confusion.tolist(),
+    }
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN, which stands for nothing to score."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _rows(segmenter: Segmenter, scores: Scores) -> Iterator[tuple[str, str, int | str, float]]:
+    yield "miou", "", "", scores.miou
+    yield "pixel_accuracy", "", "", scores.pixel_accuracy
+    yield "mean_boundary_f", "", "", scores.mean_boundary_f
+    for entry in segmenter.classes:
+        yield "iou", entry.name, "", scores.iou[entry.id]
+        yield "boundary_f", entry.name, "", scores.boundary_f[entry.id]
+    for width, value in enumerate(scores.trimap_miou, start=1):
+        yield "trimap_miou", "", width, value
+
+
+def _write_csv(path: Path, segmenter: Segmenter, scores: Scores) -> None:
+    """One row a score; the value is empty where there was nothing to score."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("metric", "class", "band_px", "value"))
+        for metric, name, width, value in _rows(segmenter, scores):
+            writer.writerow((metric, name, width, "" if math.isnan(value) else f"{value:.6f}"))
+
+
+def _print_tables(segmenter: Segmenter, found: Evaluation) -> None:
+    scores, backend = found.scores, segmenter.backend
+    by_class = Table("class", "IoU", "boundary F")
+    for entry in segmenter.classes:
+        by_class.add_row(entry.name, _text(scores.iou[entry.id]), _text(scores.boundary_f[entry.id]))
+    by_class.add_section()
+    by_class.add_row("mean", _text(scores.miou), _text(scores.mean_boundary_f))
+    by_class.caption = f"{backend.name} on the {backend.device}, {backend.artifact.precision}"
+    results.print(by_class)
+    by_band = Table("px to each side of an edge", *map(str, _SHOWN_BANDS), "all")
+    by_band.add_row("mean IoU", *(_text(scores.trimap_miou[width - 1]) for width in _SHOWN_BANDS), _text(scores.miou))
+    results.print(by_band)
+    results.print(f"pixel accuracy {_text(scores.pixel_accuracy)} over {found.pictures} pictures")
+
+
+def _text(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4f}"
+
+
+#: Widths of the trimap that a terminal shows; all forty are in JSON and CSV.
+_SHOWN_BANDS = (1, 2, 5, 10, 20, 40)
