@@ -9,39 +9,38 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from harness import RESULTS, summarize, write_report
-from PIL import Image
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
 import atrous
+from atrous.runtime.evaluation import evaluate, pair_by_stem
 
 _VOID = 11
 
 
-def evaluate(segmenter: atrous.Segmenter, folder: Path, title: str) -> dict[str, Any]:
+def measure(segmenter: atrous.Segmenter, folder: Path, title: str) -> dict[str, Any]:
     """IoU by class over all pixels that are not void, and milliseconds a picture."""
-    classes = len(segmenter.classes)
-    confusion = np.zeros((classes, classes), np.int64)
-    times = []
-    for path in track(sorted((folder / "images").glob("*.jpg")), title, transient=True):
-        result = segmenter(path)
-        times.append(sum(result.timings_ms.values()))
-        truth = np.asarray(Image.open(folder / "masks" / f"{path.stem}.png"))
-        valid = truth != _VOID
-        cells = truth[valid].astype(np.int64) * classes + result.labels[valid]
-        confusion += np.bincount(cells, minlength=classes**2).reshape(classes, classes)
-    hits = confusion.diagonal()
-    iou = hits / (confusion.sum(0) + confusion.sum(1) - hits)
+    pairs = pair_by_stem(sorted((folder / "images").glob("*.jpg")), folder / "masks")
+    with Progress(transient=True) as progress:
+        task = progress.add_task(title, total=len(pairs))
+        found = evaluate(
+            segmenter,
+            pairs,
+            ignore=(_VOID,),
+            workers=1,  # or they would share the cores, and the times would not be those of one picture
+            max_unreadable=0,
+            progress=lambda done: progress.update(task, completed=done),
+        )
+    scores = found.scores
     return {
-        "miou": round(float(iou.mean()), 4),
-        "pixel_accuracy": round(float(hits.sum() / confusion.sum()), 4),
-        "iou": {entry.name: round(float(value), 4) for entry, value in zip(segmenter.classes, iou, strict=True)},
-        "pictures": len(times),
-        "total": summarize(times),
+        "miou": round(scores.miou, 4),
+        "pixel_accuracy": round(scores.pixel_accuracy, 4),
+        "iou": {entry.name: round(float(scores.iou[entry.id]), 4) for entry in segmenter.classes},
+        "pictures": found.pictures,
+        "total": summarize(found.latencies_ms),
     }
 
 
@@ -55,8 +54,8 @@ def main(
         raise SystemExit("ATROUS_CAMVID must name the folder with CamVid's train/ and val/")
     folder = Path(os.environ["ATROUS_CAMVID"]) / "val"
     runs = {
-        "DeepLab": evaluate(atrous.load(bundle), folder, "DeepLab"),
-        "DeepLab + CRF": evaluate(atrous.load(bundle, crf=True), folder, "DeepLab + CRF"),
+        "DeepLab": measure(atrous.load(bundle), folder, "DeepLab"),
+        "DeepLab + CRF": measure(atrous.load(bundle, crf=True), folder, "DeepLab + CRF"),
     }
     table = Table("IoU", *runs)
     for name in runs["DeepLab"]["iou"]:
