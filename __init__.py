@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .exporter.description import DynamicSize, Preprocessing
     from .exporter.export import export
     from .exporter.pack import pack
+    from .exporter.precision import add_fp16
     from .runtime.result import Result
     from .runtime.segmenter import Segmenter, load
 
@@ -29,6 +30,7 @@ __all__ = [
     "Result",
     "Segmenter",
     "__version__",
+    "add_fp16",
     "export",
     "load",
     "pack",
@@ -40,6 +42,7 @@ _HOMES = {
     "Preprocessing": ".exporter.description",
     "Result": ".runtime.result",
     "Segmenter": ".runtime.segmenter",
+    "add_fp16": ".exporter.precision",
     "export": ".exporter.export",
     "load": ".runtime.segmenter",
     "pack": ".exporter.pack",

@@ -203,6 +203,22 @@ def stage_bundle(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
         shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextmanager
+def extend_bundle(bundle: Bundle) -> Iterator[StagedBundle]:
+    """Add to a bundle, or change it, whole or not at all: yields a copy that takes its place as in `stage_bundle`.
+
+    Raises:
+        BundleError: the bundle's name does not end in `.atrous`, or its folder cannot be written.
+    """
+    target = bundle.path.resolve()  # so that a link to it stays a link to it
+    with stage_bundle(target, overwrite=True) as staged:
+        try:
+            shutil.copytree(target, staged.path, dirs_exist_ok=True)
+        except (OSError, shutil.Error) as exc:
+            raise BundleError(f"cannot copy {target} to change it: {exc}", path=target) from exc
+        yield staged
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file as lower-case hex, read in pieces."""
     digest = hashlib.sha256()

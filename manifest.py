@@ -178,6 +178,20 @@ class Manifest:
         """The text of `manifest.json`; optional fields that are None are left out."""
         return json.dumps(_without_none(dataclasses.asdict(self)), indent=2, ensure_ascii=False) + "\n"
 
+    def with_artifact(self, artifact: Artifact, *verification: Verification) -> Manifest:
+        """The manifest with an artifact and its comparisons added; they replace those of the same file."""
+
+        def is_other(entry: Verification) -> bool:
+            # A comparison may say how the file was run: "model.fp16.onnx in openvino (CPU)".
+            return not entry.artifact.startswith(artifact.file)
+
+        others = (entry for entry in self.artifacts if entry.file != artifact.file)
+        return dataclasses.replace(
+            self,
+            artifacts=(*others, artifact),
+            verification=(*filter(is_other, self.verification), *verification),
+        )
+
     @classmethod
     def from_json(cls, text: str) -> Manifest:
         """Parse and judge the text of a `manifest.json`.

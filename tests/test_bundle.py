@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import atrous
-from atrous.bundle import MANIFEST_FILE, Bundle, StagedBundle, hash_file, stage_bundle
+from atrous.bundle import MANIFEST_FILE, Bundle, StagedBundle, extend_bundle, hash_file, stage_bundle
 from atrous.errors import BundleError
 
 ONNX = "model.fp32.onnx"
@@ -374,3 +374,48 @@ class TestStage:
         with pytest.raises(BundleError, match="No space left"):
             stage(tmp_path / "new.atrous", write_to_full_disk)
         assert list(tmp_path.iterdir()) == []
+
+
+class TestExtend:
+    @staticmethod
+    def add(bundle: Bundle, content: bytes, *, interrupt: bool = False) -> None:
+        with extend_bundle(bundle) as staged:
+            (staged.path / "more.onnx").write_bytes(content)
+            artifact = staged.artifact("more.onnx", kind="onnx", precision="fp16", provenance={})
+            staged.write_manifest(bundle.manifest.with_artifact(artifact))
+            if interrupt:
+                raise KeyboardInterrupt
+
+    def test_what_was_there_stays(self, copied: Path) -> None:
+        (copied / "reports").mkdir()
+        (copied / "reports" / "notes.txt").write_text("mine", encoding="utf-8")
+        before = Bundle.open(copied)
+        self.add(before, b"added")
+        after = Bundle.open(copied)
+        after.check()
+        assert after.manifest.artifacts[:-1] == before.manifest.artifacts
+        assert after.read(after.manifest.artifacts[-1]) == b"added"
+        assert (copied / "reports" / "notes.txt").read_text(encoding="utf-8") == "mine"
+        assert leftovers(copied.parent) == []
+
+    def test_an_interruption_leaves_it_as_it_was(self, copied: Path) -> None:
+        before = Bundle.open(copied)
+        with pytest.raises(KeyboardInterrupt):
+            self.add(before, b"added", interrupt=True)
+        assert Bundle.open(copied) == before
+        assert not (copied / "more.onnx").exists()
+        assert leftovers(copied.parent) == []
+
+    def test_through_a_link(self, copied: Path) -> None:
+        link = copied.with_name("link.atrous")
+        link.symlink_to(copied)
+        self.add(Bundle.open(link), b"added")
+        assert link.is_symlink()
+        assert (copied / "more.onnx").read_bytes() == b"added"
+
+    def test_a_bundle_that_vanished(self, copied: Path) -> None:
+        bundle = Bundle.open(copied)
+        shutil.rmtree(copied)
+        with pytest.raises(BundleError, match=r"cannot copy .*tiny\.atrous to change it"):
+            self.add(bundle, b"added")
+        assert list(copied.parent.iterdir()) == []

@@ -204,3 +204,16 @@ def test_sizes_must_be_ordered_on_both_axes() -> None:
 def test_what_is_written_follows_the_schema() -> None:
     Draft202012Validator(load_schema()).validate(as_dict())
     assert as_dict()["schema_version"] == SCHEMA_VERSION
+
+
+def test_an_artifact_replaces_the_one_of_its_file_and_its_comparisons() -> None:
+    first = full_manifest()
+    added = dataclasses.replace(first.artifacts[0], file="new.onnx", sha256="0" * 64)
+    check = dataclasses.replace(first.verification[0], artifact="new.onnx in openvino (CPU)")
+    second = first.with_artifact(added, check)
+    assert second.artifacts == (*first.artifacts, added)
+    assert second.verification == (*first.verification, check)
+    again = dataclasses.replace(added, sha256="1" * 64)
+    third = second.with_artifact(again)
+    assert third.artifacts == (*first.artifacts, again)
+    assert third.verification == first.verification

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .base import run_passes
 from .deinterlace import DeinterlaceAtrousConv, SkippedConv
+from .half import ConvertToHalf, KeptNode, RoundToHalf
 
-__all__ = ["DeinterlaceAtrousConv", "SkippedConv", "run_passes"]
+__all__ = ["ConvertToHalf", "DeinterlaceAtrousConv", "KeptNode", "RoundToHalf", "SkippedConv", "run_passes"]
