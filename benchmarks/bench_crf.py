@@ -39,18 +39,11 @@ from atrous.runtime.postprocess import upsample_probabilities
 SETS = {
     "P1": CRFParams.deeplab_v2_resnet(),
     "P2": CRFParams.deeplab_v2_vgg(),
-    "P3": CRFParams(
-        bilateral_weight=10,
-        bilateral_sigma_xy_px=80,
-        bilateral_sigma_rgb=13,
-        gaussian_weight=3,
-        gaussian_sigma_xy_px=3,
-    ),
+    "P3": CRFParams.pydensecrf_readme(),
 }
 _ITERATIONS = 10
 _FEWER_ITERATIONS = 1
 _MAX_DIFFERENCE = 1e-4
-_COLOURS = ("0.6", "#7aa6c2", "#1f5f8b", "#0b2f4a")
 
 Probabilities = npt.NDArray[np.float32]
 Picture = npt.NDArray[np.uint8]
@@ -191,7 +184,8 @@ def plot(cases: list[dict[str, Any]], path: Path) -> None:
         chosen = [case for case in cases if case["size"] == size]
         contenders = list(chosen[0]["rows"])
         thickness = 0.8 / len(contenders)
-        for place, (contender, colour) in enumerate(zip(contenders, _COLOURS, strict=False)):
+        for place, contender in enumerate(contenders):
+            colour = "0.6" if place == 0 else f"C{place - 1}"
             seconds = [case["rows"][contender]["total"]["median_ms"] / 1e3 for case in chosen]
             offsets = [row + (place - (len(contenders) - 1) / 2) * thickness for row in range(len(chosen))]
             bars = axes.barh(offsets, seconds, thickness * 0.92, label=contender, color=colour)

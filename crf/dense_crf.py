@@ -19,7 +19,8 @@ _PROBABILITY_FLOOR = 1e-5
 _BILATERAL_CORNERS = 6
 _GAUSSIAN_CORNERS = 3
 _BYTES_PER_CORNER = 28
-"""Lattice index (4) and weight (4) of a pixel's corner, sorted entry (8), packed key (8), neighbour links (4)."""
+"""Lattice index (4) and weight (4) of a pixel's corner, sorted entry (8), and neighbour links of 1.5 vertices a pixel
+(12)."""
 
 
 class DenseCRF:
