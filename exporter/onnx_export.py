@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 import onnx
 import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -78,6 +79,8 @@ def export_graph(model: nn.Module, path: Path, sizes: SizePolicy, *, output_name
                 verbose=False,
             )
             assert program is not None, "dynamo=True without a path returns the program"  # noqa: S101
+            # torch notes on every node where its line of source lies on this machine.
+            ClearMetadataAndDocStringPass()(program.model)
             program.save(path, external_data=False)
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as exc:  # torch raises its own families of errors here; the message is what helps

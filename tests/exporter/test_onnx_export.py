@@ -65,6 +65,11 @@ class TestExportGraph:
         made = export_graph(network, tmp_path / "model.onnx", FIXED)
         assert made == {"exporter": f"torch {torch.__version__}", "opset": OPSET}
 
+    def test_names_no_place_on_this_machine(self, graph: Path) -> None:
+        model = onnx.load(graph)
+        assert not any(node.metadata_props for node in model.graph.node)
+        assert str(Path(__file__).parents[2]).encode() not in graph.read_bytes()
+
     def test_leaves_logging_and_warnings_as_they_were(self, tmp_path: Path) -> None:
         before = logging.getLogger("torch.onnx").level, list(warnings.filters)
         with pytest.raises(ExportError):
