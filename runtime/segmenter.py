@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..crf import CRFParams, DenseCRF
 from ..errors import EngineError
-from ..manifest import ClassInfo
+from ..manifest import ClassInfo, Size
 from .backends import Backend, open_backend
 from .image import ImageSource, load_image
 from .postprocess import upsample_labels, upsample_probabilities
@@ -95,19 +95,7 @@ class Segmenter:
             ShapeError: an array of another shape or dtype, or a picture that cannot be tiled.
             EngineError: the backend failed.
         """
-        clock = _Clock()
-        with clock.measure("preprocess"):
-            picture = load_image(image)
-            geometry = plan_geometry(_size(picture), self._input)
-        maximum = self._input.size.max
-        if geometry.input_size[0] > maximum[0] or geometry.input_size[1] > maximum[1]:
-            logits, geometry = self._run_tiled(picture, geometry, clock)
-        else:
-            with clock.measure("preprocess"):
-                prepared = prepare_image(picture, geometry.input_size, self._input, threads=self.threads)
-            with clock.measure("inference"):
-                logits = self._infer(prepared[None])[0]
-        return self._finish(picture, logits, geometry, clock)
+        return self._segment(*self._read(image))
 
     def batch(self, images: Sequence[ImageSource]) -> list[Result]:
         """Segment several pictures; those of one input size go through the network together.
@@ -117,32 +105,48 @@ class Segmenter:
         results: list[Result | None] = [None] * len(images)
         waiting: defaultdict[tuple[int, int], list[_Pending]] = defaultdict(list)
         for index, image in enumerate(images):
-            pending = self._prepare(index, image)
-            if pending is None:
-                results[index] = self(image)
+            picture, geometry, clock = self._read(image)
+            # A graph with a fixed size has a fixed batch of one as well.
+            if self._input.size.is_fixed or self._needs_tiles(geometry):
+                results[index] = self._segment(picture, geometry, clock)
                 continue
-            group = waiting[pending.geometry.input_size]
-            group.append(pending)
+            prepared = self._prepare(picture, geometry.input_size, clock)
+            group = waiting[geometry.input_size]
+            group.append(_Pending(index, picture, geometry, prepared, clock))
             if len(group) == _MAX_BATCH:
                 self._flush(group, results)
         for group in waiting.values():
             self._flush(group, results)
         return [result for result in results if result is not None]
 
-    def _prepare(self, index: int, image: ImageSource) -> _Pending | None:
-        """One picture of a batch made ready, or None when it needs a call of its own."""
+    def _read(self, image: ImageSource) -> tuple[NDArray[np.uint8], Geometry, _Clock]:
+        """A picture, where its logits will lie, and the clock of its stages."""
         clock = _Clock()
         with clock.measure("preprocess"):
             picture = load_image(image)
-            geometry = plan_geometry(_size(picture), self._input)
-            maximum = self._input.size.max
-            # A graph with a fixed size has a fixed batch of one as well.
-            if self._input.size.is_fixed or any(
-                have > most for have, most in zip(geometry.input_size, maximum, strict=True)
-            ):
-                return None
-            prepared = prepare_image(picture, geometry.input_size, self._input, threads=self.threads)
-        return _Pending(index, picture, geometry, prepared, clock)
+            return picture, plan_geometry(_size(picture), self._input), clock
+
+    def _needs_tiles(self, geometry: Geometry) -> bool:
+        return any(have > most for have, most in zip(geometry.input_size, self._input.size.max, strict=True))
+
+    def _segment(self, picture: NDArray[np.uint8], geometry: Geometry, clock: _Clock) -> Result:
+        """One picture by itself, in tiles where it must be."""
+        if self._needs_tiles(geometry):
+            logits, geometry = self._run_tiled(picture, geometry, clock)
+        else:
+            logits = self._run_one(picture, geometry.input_size, clock)
+        return self._finish(picture, logits, geometry, clock)
+
+    def _run_one(self, picture: NDArray[np.uint8], input_size: Size, clock: _Clock) -> NDArray[np.float32]:
+        """Coarse logits [C, h, w] of a picture or tile that fits into `input_size`."""
+        prepared = self._prepare(picture, input_size, clock)
+        with clock.measure("inference"):
+            own: NDArray[np.float32] = self._infer(prepared[None])[0]
+        return own
+
+    def _prepare(self, picture: NDArray[np.uint8], input_size: Size, clock: _Clock) -> NDArray[np.float32]:
+        with clock.measure("preprocess"):
+            return prepare_image(picture, input_size, self._input, threads=self.threads)
 
     def _flush(self, group: list[_Pending], results: list[Result | None]) -> None:
         if not group:
@@ -162,12 +166,7 @@ class Segmenter:
         height, width = plan.tile_size
 
         def infer(top: int, left: int) -> NDArray[np.float32]:
-            with clock.measure("preprocess"):
-                tile = picture[top : top + height, left : left + width]
-                prepared = prepare_image(tile, plan.tile_size, self._input, threads=self.threads)
-            with clock.measure("inference"):
-                own: NDArray[np.float32] = self._infer(prepared[None])[0]
-            return own
+            return self._run_one(picture[top : top + height, left : left + width], plan.tile_size, clock)
 
         logits = blend_tiles(plan, infer)
         return logits, Geometry(geometry.image_size, plan.full_size, plan.full_size)
