@@ -27,6 +27,7 @@ import atrous
 from atrous.bundle import extend_bundle
 from atrous.exporter.passes import RoundToHalf, run_passes
 from atrous.exporter.precision import FP16_FILE, add_fp16
+from atrous.runtime.metrics import Tally, count
 
 _VOID = 11
 
@@ -44,13 +45,10 @@ def rounded_copy(bundle: atrous.Bundle, path: Path) -> atrous.Bundle:
 
 def mean_iou(labels: list[NDArray[np.uint8]], truths: list[NDArray[np.uint8]], classes: int) -> float:
     """Over all pixels that are not void, in percent."""
-    confusion = np.zeros((classes, classes), np.int64)
+    tally = Tally(classes)
     for label, truth in zip(labels, truths, strict=True):
-        valid = truth != _VOID
-        cells = truth[valid].astype(np.int64) * classes + label[valid]
-        confusion += np.bincount(cells, minlength=classes**2).reshape(classes, classes)
-    hits = confusion.diagonal()
-    return float((hits / (confusion.sum(0) + confusion.sum(1) - hits)).mean() * 100)
+        tally.add(count(truth, label, truth != _VOID, classes))
+    return tally.scores().miou * 100
 
 
 def evaluate(segmenters: dict[str, atrous.Segmenter], folder: Path) -> dict[str, Any]:

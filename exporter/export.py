@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,8 +78,7 @@ def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, *, at
     provenance = _write_graph(model, path, manifest, atrous=atrous, output_name="logits")
     artifact = staged.artifact(GRAPH_FILE, kind="onnx", precision="fp32", provenance=provenance)
     # Opened as a bundle already: what is verified is what the runtime will load.
-    manifest = dataclasses.replace(manifest, artifacts=(artifact,))
-    backend = OnnxRuntimeBackend(staged.write_manifest(manifest), cuda=False)
+    backend = OnnxRuntimeBackend(staged.write_manifest(manifest.with_artifact(artifact)), cuda=False)
     verification = compare(
         backend.infer,
         _module_infer(model),
@@ -89,7 +87,7 @@ def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, *, at
         against=f"torch {torch.__version__}",
     )
     require_passed(verification)
-    return dataclasses.replace(manifest, verification=(verification,))
+    return manifest.with_artifact(artifact, verification)
 
 
 def _add_standalone(
@@ -114,11 +112,7 @@ def _add_standalone(
         against=f"torch {torch.__version__}",
     )
     require_passed(verification)
-    return dataclasses.replace(
-        manifest,
-        artifacts=(*manifest.artifacts, artifact),
-        verification=(*manifest.verification, verification),
-    )
+    return manifest.with_artifact(artifact, verification)
 
 
 def _write_graph(

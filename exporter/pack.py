@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -83,8 +82,9 @@ def _add_graph(
     onnx.save(model, staged.path / file)
     provenance = {"exporter": f"{model.producer_name} {model.producer_version}".strip(), "source": source}
     artifact = staged.artifact(file, kind="onnx", precision=precision, provenance=provenance)
-    manifest = dataclasses.replace(manifest, artifacts=(artifact,))
-    backend = OnnxRuntimeBackend(staged.write_manifest(manifest), precision=precision, cuda=False)
+    backend = OnnxRuntimeBackend(
+        staged.write_manifest(manifest.with_artifact(artifact)), precision=precision, cuda=False
+    )
     verification = compare(
         backend.infer,
         plain.run,
@@ -94,7 +94,7 @@ def _add_graph(
         tolerance=TOLERANCES[precision],
     )
     require_passed(verification, TOLERANCES[precision])
-    return dataclasses.replace(manifest, verification=(verification,))
+    return manifest.with_artifact(artifact, verification)
 
 
 def _read_graph(source: Path) -> onnx.ModelProto:
