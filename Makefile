@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(wildcard crf/csrc/* runtime/csrc/*)
-CXX_SOURCES := $(filter %.cpp %.hpp %.inl %.inc %.cu %.cuh %.h,$(NATIVE) $(wildcard crf/kernels/* tests/emulator/*))
+NATIVE := $(wildcard calibration/csrc/* crf/csrc/* runtime/csrc/*)
+CXX_SOURCES := $(filter %.cpp %.hpp %.inl %.inc %.cu %.cuh %.h,$(NATIVE) $(wildcard crf/kernels/* runtime/kernels/* tests/emulator/*))
 
 .PHONY: demo test lint format gpu-check clean help
 

@@ -15,7 +15,9 @@ COMPILE_ARGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra
 
 def sources(pattern: str) -> list[str]:
     """The native core's files, relative to this one as setuptools wants them."""
-    return sorted(str(path) for folder in ("crf/csrc", "runtime/csrc") for path in Path(folder).glob(pattern))
+    return sorted(
+        str(path) for folder in ("calibration/csrc", "crf/csrc", "runtime/csrc") for path in Path(folder).glob(pattern)
+    )
 
 
 class BuildPackages(build_py):
