@@ -76,7 +76,7 @@ def add_fp16(
         "images": len(images),
         "overflow_margin": OVERFLOW_MARGIN,
         "fp16_nodes": len(convert.halved),
-        "fp32_nodes": len(convert.kept),
+        "fp32_nodes": {node.name: node.reason for node in convert.kept},
     }
     with extend_bundle(bundle) as staged:
         verification = _add_graph(staged, bundle, half, provenance, images)

@@ -57,7 +57,7 @@ class TestBundle:
         extended, report = add_fp16(bundle, images=images)
         fp32, fp16 = extended.manifest.artifacts
         assert (fp16.kind, fp16.precision, fp16.file) == ("onnx", "fp16", FP16_FILE)
-        nodes = {"fp16_nodes": len(report.halved), "fp32_nodes": 0}
+        nodes = {"fp16_nodes": len(report.halved), "fp32_nodes": {}}
         assert fp16.provenance == {"from": fp32.sha256, "images": 2, "overflow_margin": 8, **nodes}
         assert fp16.bytes < fp32.bytes
         assert (report.kept, report.images) == ((), 2)
@@ -87,7 +87,7 @@ class TestBundle:
         assert [artifact.precision for artifact in again.manifest.artifacts] == ["fp32", "fp16"]
         assert len(again.manifest.verification) == len(first.manifest.verification)
         assert {node.reason for node in report.kept} == {"asked for by 'node_Conv*'"}
-        assert again.manifest.artifacts[1].provenance["fp32_nodes"] == len(report.kept)
+        assert again.manifest.artifacts[1].provenance["fp32_nodes"] == {node.name: node.reason for node in report.kept}
         again.check()
 
     def test_through_a_link(self, bundle: Bundle) -> None:
