@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...bundle import Bundle
 from ...errors import EngineError
+from ...gpu import Buffer, Device, Stream
 from ...manifest import Artifact, Precision
 
 FloatArray = NDArray[np.float32]
@@ -32,6 +34,83 @@ class Backend(Protocol):
 
     def infer(self, images: FloatArray) -> FloatArray:
         """Coarse logits [N, C, h, w] float32 of prepared images [N, 3, H, W] float32."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLayout:
+    """What an engine reads and writes for one input shape, C-contiguous in device memory.
+
+    Attributes:
+        input_dtype: of the images [N, 3, H, W]; float32 or float16.
+        output_shape: of the coarse logits, [N, C, h, w].
+        output_dtype: of the coarse logits; float32 or float16.
+    """
+
+    input_dtype: np.dtype[Any]
+    output_shape: tuple[int, int, int, int]
+    output_dtype: np.dtype[Any]
+
+
+class DeviceEngine(Protocol):
+    """An opened artifact that reads and writes device memory, with an execution context of its own.
+
+    Belongs to the thread and the `Device` that it was opened for.
+
+    Attributes:
+        capturable: whether `queue` may be recorded in a CUDA graph once it has run on the stream.
+    """
+
+    capturable: bool
+
+    def prepare(self, shape: tuple[int, int, int, int]) -> EngineLayout:
+        """Fixes the input shape [N, 3, H, W]; called once in an engine's life, before anything is queued.
+
+        Raises:
+            EngineError: the shape lies outside the engine's profile; the message says what it takes.
+            DeviceError: there is not enough memory for it.
+        """
+        ...
+
+    def queue(self, source: Buffer, result: Buffer, stream: Stream) -> None:
+        """Queues one inference from images to logits, as the layout says; allocates nothing and waits for nothing.
+
+        Always called with the same buffers, of exactly the layout's sizes.
+
+        Raises:
+            EngineError: the engine refuses.
+        """
+        ...
+
+
+@runtime_checkable
+class DeviceBackend(Backend, Protocol):
+    """A backend that computes on a GPU: it opens engines for the workers of a pipeline.
+
+    Both methods may be called from many threads at once.
+
+    Attributes:
+        max_batch: the most images of one inference.
+    """
+
+    max_batch: int
+
+    def make_device(self) -> Device:
+        """The GPU that it computes on, for the calling thread.
+
+        Raises:
+            MissingDependencyError: PyCUDA is not installed.
+            DeviceError: there is no such GPU.
+        """
+        ...
+
+    def open_engine(self, device: Device) -> DeviceEngine:
+        """An engine for one input shape on a device that `make_device` made; what can be shared is shared.
+
+        Raises:
+            EngineError: the engine cannot be opened.
+            DeviceError: there is not enough memory for it.
+        """
         ...
 
 
