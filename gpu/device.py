@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -65,6 +66,11 @@ class Buffer(Protocol):
 class Stream(Protocol):
     """A queue of work; what is queued on one stream runs in order."""
 
+    @property
+    def handle(self) -> int:
+        """The driver's own, for libraries that queue work by themselves."""
+        ...
+
     def synchronize(self) -> None:
         """Waits until everything queued so far is done.
 
@@ -125,6 +131,14 @@ class Device(Protocol):
     @property
     def properties(self) -> DeviceProperties:
         """What it is."""
+        ...
+
+    def active(self, doing: str) -> AbstractContextManager[None]:
+        """Makes this GPU current for libraries that use it by themselves; `doing` is what messages say of it.
+
+        Raises:
+            DeviceError: the driver fails, or this is another thread than the device's.
+        """
         ...
 
     def free_bytes(self) -> int:

@@ -116,29 +116,29 @@ class PyCudaDevice:
         """Marks a point in a stream."""
         with self.active("recording an event"):
             event = self._cuda.Event()
-            event.record(_own(stream).handle)
+            event.record(_own(stream).queue)
             return _PyCudaEvent(self, event)
 
     def fill(self, buffer: Buffer, word: int, stream: Stream) -> None:
         """Queues a fill with 32-bit words."""
         with self.active("filling memory"):
-            self._cuda.memset_d32_async(buffer.address, word, buffer.nbytes // 4, _own(stream).handle)
+            self._cuda.memset_d32_async(buffer.address, word, buffer.nbytes // 4, _own(stream).queue)
 
     def upload(self, buffer: Buffer, array: NDArray[Any], stream: Stream) -> None:
         """Queues a copy from the host; the driver has read pageable memory when this returns."""
         with self.active("copying to the GPU"):
-            self._cuda.memcpy_htod_async(buffer.address, array, _own(stream).handle)
+            self._cuda.memcpy_htod_async(buffer.address, array, _own(stream).queue)
 
     def download(self, array: NDArray[Any], buffer: Buffer, stream: Stream) -> None:
         """Copies to the host and waits for it."""
         with self.active("copying from the GPU"):
-            self._cuda.memcpy_dtoh_async(array, buffer.address, _own(stream).handle)
-            _own(stream).handle.synchronize()
+            self._cuda.memcpy_dtoh_async(array, buffer.address, _own(stream).queue)
+            _own(stream).queue.synchronize()
 
     def copy_from_address(self, buffer: Buffer, address: int, nbytes: int, stream: Stream) -> None:
         """Queues a copy from memory of this GPU that someone else owns."""
         with self.active("copying on the GPU"):
-            self._cuda.memcpy_dtod_async(buffer.address, address, nbytes, _own(stream).handle)
+            self._cuda.memcpy_dtod_async(buffer.address, address, nbytes, _own(stream).queue)
 
     def wait_for_others(self) -> None:
         """Waits for all streams of the primary context."""
@@ -148,7 +148,7 @@ class PyCudaDevice:
     def capture(self, queue: Callable[[], None], stream: Stream) -> Graph:
         """Records a CUDA graph."""
         with self.active("recording a CUDA graph"):
-            return _CudaGraph(self, self._graphs, self._graphs.capture(queue, _own(stream).handle.handle))
+            return _CudaGraph(self, self._graphs, self._graphs.capture(queue, _own(stream).handle))
 
 
 _thread_contexts = threading.local()
@@ -235,13 +235,14 @@ class _PyCudaBuffer:
 
 
 class _PyCudaStream:
-    def __init__(self, device: PyCudaDevice, handle: Any) -> None:  # noqa: ANN401
+    def __init__(self, device: PyCudaDevice, queue: Any) -> None:  # noqa: ANN401
         self._device = device
-        self.handle = handle
+        self.queue = queue  # PyCUDA's
+        self.handle = int(queue.handle)
 
     def synchronize(self) -> None:
         with self._device.active("running on the GPU"):
-            self.handle.synchronize()
+            self.queue.synchronize()
 
 
 class _PyCudaEvent:
@@ -280,7 +281,7 @@ class _PyCudaModule:
                 self._functions[launch.kernel] = function
             values = [_plain(argument) for argument in launch.args]
             block = (*launch.block, 1)
-            function.prepared_async_call((launch.grid, 1), block, _own(stream).handle, *values)
+            function.prepared_async_call((launch.grid, 1), block, _own(stream).queue, *values)
 
 
 def _plain(argument: Buffer | np.generic | None) -> int | float:
@@ -337,7 +338,7 @@ class _CudaGraph:
 
     def replay(self, stream: Stream) -> None:
         with self._device.active("replaying a CUDA graph"):
-            self._api.call("cuGraphLaunch", self._executable, ctypes.c_void_p(_own(stream).handle.handle))
+            self._api.call("cuGraphLaunch", self._executable, ctypes.c_void_p(_own(stream).handle))
 
     def __del__(self) -> None:
         # In another thread, or when the process ends, the context cannot be made current: the driver frees the graph

@@ -6,7 +6,9 @@ from __future__ import annotations
 import ctypes
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 from emulator.build import build
@@ -57,6 +59,15 @@ class EmulatedBuffer:
 
 
 class EmulatedStream:
+    """Known by its handle, as a driver knows streams, to stand-ins for libraries that queue work by themselves."""
+
+    of_handle: ClassVar[WeakValueDictionary[int, EmulatedStream]] = WeakValueDictionary()
+
+    def __init__(self, device: EmulatedDevice) -> None:
+        self.device = device
+        self.handle = id(self)
+        self.of_handle[self.handle] = self
+
     def synchronize(self) -> None:
         """Work is done as soon as it is queued."""
 
@@ -137,6 +148,9 @@ class EmulatedDevice:
         else:
             work()
 
+    def active(self, doing: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def free_bytes(self) -> int:
         return self.properties.total_bytes - self.used_bytes
 
@@ -151,7 +165,7 @@ class EmulatedDevice:
         return EmulatedBuffer(self, nbytes)
 
     def stream(self) -> EmulatedStream:
-        return EmulatedStream()
+        return EmulatedStream(self)
 
     def record(self, stream: EmulatedStream) -> EmulatedEvent:
         return EmulatedEvent()
