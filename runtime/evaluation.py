@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EvaluationError, ImageError
+from ..manifest import Manifest
 from .evaluation_state import EvaluationState, Record
 from .image import load_image, open_picture
-from .metrics import Mask, Scores, Tally, count
+from .metrics import Counts, Mask, Scores, Tally, count
 from .segmenter import Segmenter
 
 #: Modes of Pillow in which pixel values are class ids.
@@ -102,6 +103,63 @@ def load_mask(path: Path) -> NDArray[np.uint8]:
             raise ImageError(f"cannot decode {path}: {exc}. Is it truncated or damaged?", path=path) from exc
 
 
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """A pair, read and judged.
+
+    Attributes:
+        picture: [H, W, 3] uint8 RGB.
+        mask: [H, W] uint8 class ids, and whatever void is.
+        valid: [H, W] bool, where the mask holds one of the classes and not void.
+        classes: C.
+    """
+
+    picture: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+    valid: Mask
+    classes: int
+
+    def count(self, labels: NDArray[np.uint8]) -> Counts:
+        """Compare labels [H, W] uint8 with the mask."""
+        return count(self.mask, labels, self.valid, self.classes)
+
+
+def load_truth(pair: Pair, classes: int, void: frozenset[int]) -> Truth:
+    """Read a picture and its mask.
+
+    Args:
+        pair: the files.
+        classes: C; ids from 0 to C − 1 are classes.
+        void: ids that are not scored, see `void_ids`.
+
+    Raises:
+        ImageError: a file cannot be read.
+        EvaluationError: the mask has another size, or ids that are neither classes nor void.
+    """
+    picture = load_image(pair.image)
+    mask = load_mask(pair.mask)
+    if mask.shape != picture.shape[:2]:
+        raise EvaluationError(
+            f"the mask {pair.mask} is {_size(mask)}, but its picture {pair.image} is {_size(picture)} (upright); "
+            "expected the same size. Resize the mask with nearest-neighbour sampling, or export it again.",
+            path=pair.mask,
+        )
+    return Truth(picture, mask, _valid_pixels(mask, pair.mask, classes, void), classes)
+
+
+def void_ids(manifest: Manifest, ignore: Collection[int]) -> frozenset[int]:
+    """Ids of masks that are not scored: the bundle's `ignore_index` and those to ignore besides.
+
+    Raises:
+        EvaluationError: an id that no pixel can have.
+    """
+    void = frozenset(ignore) | ({manifest.ignore_index} if manifest.ignore_index is not None else frozenset())
+    wrong = sorted(index for index in void if not 0 <= index < _MAX_IDS)
+    if wrong:
+        raise EvaluationError(f"ids to ignore are pixel values from 0 to {_MAX_IDS - 1}; got {wrong[0]}")
+    return void
+
+
 def evaluate(
     segmenter: Segmenter,
     pairs: Sequence[Pair],
@@ -134,7 +192,7 @@ def evaluate(
         raise EvaluationError("there is nothing to evaluate: no pairs of picture and mask were given")
     if workers < 1:
         raise EvaluationError(f"workers must be 1 or more; got {workers}")
-    void = _void_ids(segmenter, ignore)
+    void = void_ids(segmenter.bundle.manifest, ignore)
     tally = Tally(len(segmenter.classes), ignored=void)
     latencies: list[float] = []
     skipped: list[Skipped] = []
@@ -186,18 +244,9 @@ def _score(segmenter: Segmenter, pair: Pair, void: frozenset[int], done: Evaluat
     known = done.find(digest) if done else None
     if known:
         return known
-    picture = load_image(pair.image)
-    mask = load_mask(pair.mask)
-    if mask.shape != picture.shape[:2]:
-        raise EvaluationError(
-            f"the mask {pair.mask} is {_size(mask)}, but its picture {pair.image} is {_size(picture)} (upright); "
-            "expected the same size. Resize the mask with nearest-neighbour sampling, or export it again.",
-            path=pair.mask,
-        )
-    valid = _valid_pixels(mask, pair.mask, len(segmenter.classes), void)
-    result = segmenter(picture)
-    counts = count(mask, result.labels, valid, len(segmenter.classes))
-    return Record(pair.image.name, digest, counts, sum(result.timings_ms.values()))
+    truth = load_truth(pair, len(segmenter.classes), void)
+    result = segmenter(truth.picture)
+    return Record(pair.image.name, digest, truth.count(result.labels), sum(result.timings_ms.values()))
 
 
 def _valid_pixels(mask: NDArray[np.uint8], path: Path, classes: int, void: frozenset[int]) -> Mask:
@@ -213,15 +262,6 @@ def _valid_pixels(mask: NDArray[np.uint8], path: Path, classes: int, void: froze
         )
     valid: Mask = (is_class & ~is_void)[mask]
     return valid
-
-
-def _void_ids(segmenter: Segmenter, ignore: Collection[int]) -> frozenset[int]:
-    own = segmenter.bundle.manifest.ignore_index
-    void = frozenset(ignore) | ({own} if own is not None else frozenset())
-    wrong = sorted(index for index in void if not 0 <= index < _MAX_IDS)
-    if wrong:
-        raise EvaluationError(f"ids to ignore are pixel values from 0 to {_MAX_IDS - 1}; got {wrong[0]}")
-    return void
 
 
 def _check_skipped(skipped: Sequence[Skipped], pairs: int, max_unreadable: int) -> None:
