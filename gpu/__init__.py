@@ -1,8 +1,9 @@
-"""Running kernels on a GPU: the `Device` protocol, PyCUDA behind it, and the compiler."""
+"""Running kernels on a GPU: the `Device` protocol, PyCUDA behind it, the compiler, and what the driver says."""
 
 from __future__ import annotations
 
 from .device import Argument, Buffer, Device, DeviceProperties, Event, Graph, KernelSource, Launch, Module, Stream
+from .driver import Driver, Gpu, find_driver
 from .pycuda_device import PyCudaDevice
 
 __all__ = [
@@ -10,11 +11,14 @@ __all__ = [
     "Buffer",
     "Device",
     "DeviceProperties",
+    "Driver",
     "Event",
+    "Gpu",
     "Graph",
     "KernelSource",
     "Launch",
     "Module",
     "PyCudaDevice",
     "Stream",
+    "find_driver",
 ]

@@ -24,12 +24,14 @@ class DeviceProperties:
         compute_capability: (major, minor).
         multiprocessors: how many blocks run at once, at least.
         total_bytes: memory of the device.
+        cuda: (major, minor) of the newest CUDA that its driver runs.
     """
 
     name: str
     compute_capability: tuple[int, int]
     multiprocessors: int
     total_bytes: int
+    cuda: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)

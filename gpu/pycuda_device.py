@@ -60,6 +60,7 @@ class PyCudaDevice:
             compute_capability=gpu.compute_capability(),
             multiprocessors=gpu.get_attribute(self._cuda.device_attribute.MULTIPROCESSOR_COUNT),
             total_bytes=gpu.total_memory(),
+            cuda=_major_minor(self._cuda.get_driver_version()),
         )
         self._context = _primary_context(gpu, ordinal)
         self._graphs = _GraphApi()
@@ -149,6 +150,11 @@ class PyCudaDevice:
         """Records a CUDA graph."""
         with self.active("recording a CUDA graph"):
             return _CudaGraph(self, self._graphs, self._graphs.capture(queue, _own(stream).handle))
+
+
+def _major_minor(version: int) -> tuple[int, int]:
+    """13020 → (13, 2)."""
+    return version // 1000, version % 1000 // 10
 
 
 _thread_contexts = threading.local()

@@ -131,7 +131,7 @@ class EmulatedDevice:
     """
 
     def __init__(self, *, order: int = FORWARDS, total_bytes: int = 2**32, sanitize: bool = False) -> None:
-        self.properties = DeviceProperties("CPU emulator", (9, 0), 2, total_bytes)
+        self.properties = DeviceProperties("CPU emulator", (9, 0), 2, total_bytes, cuda=(13, 0))
         self.order = order
         self.allocations = 0
         self.used_bytes = 0
