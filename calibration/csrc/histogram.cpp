@@ -1,0 +1,91 @@
+#include "histogram.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <mutex>
+
+#include "crf/csrc/parallel.hpp"
+
+namespace atrous {
+namespace {
+
+/// Values of one piece of work: many more than bins, and few enough for 32-bit counts.
+constexpr std::int64_t kGrain = std::int64_t{1} << 16;
+/// Values that are read twice, to find their range and to count them: the second time from the nearest cache.
+constexpr std::int64_t kBlock = 2048;
+
+void merge_extremes(Extremes& into, const Extremes& from) {
+    into.min = std::min(into.min, from.min);
+    into.max = std::max(into.max, from.max);
+    into.elements += from.elements;
+    into.zeros += from.zeros;
+    into.finite = into.finite && from.finite;
+}
+
+}  // namespace
+
+template <typename Count>
+void Bins<Count>::widen_for(float max_abs) {
+    if (max_abs == 0.0f) return;
+    int power;
+    std::frexp(max_abs, &power);  // max_abs < 2^power, and at least half of it
+    widen_to(power - kLogBins);
+}
+
+template <typename Count>
+void Bins<Count>::widen_to(int wanted) {
+    if (wanted <= exponent) return;
+    const int shift = std::min(wanted - exponent, kLogBins);  // further shifts leave everything in bin 0 too
+    for (int bin = 1; bin < kBins; ++bin) {
+        const Count count = counts[bin];
+        counts[bin] = 0;
+        counts[bin >> shift] += count;  // at or below `bin`, and so final or already emptied
+    }
+    exponent = wanted;
+}
+
+template <typename Count>
+template <typename Other>
+void Bins<Count>::merge(const Bins<Other>& other) {
+    widen_to(other.exponent);
+    const int shift = std::min(exponent - other.exponent, kLogBins);
+    for (int bin = 0; bin < kBins; ++bin) counts[bin >> shift] += static_cast<Count>(other.counts[bin]);
+    merge_extremes(extremes, other.extremes);
+}
+
+template <typename Count>
+bool Bins<Count>::add(const float* values, std::int64_t count) {
+    const HistogramKernels& kernels = histogram_kernels();
+    for (std::int64_t begin = 0; begin < count; begin += kBlock) {
+        const std::int64_t length = std::min(kBlock, count - begin);
+        const Extremes block = kernels.scan(values + begin, length);
+        if (!block.finite) return false;
+        merge_extremes(extremes, block);
+        widen_for(block.max_abs());
+        kernels.tally(values + begin, length, std::ldexp(1.0f, -exponent), counts);
+    }
+    return true;
+}
+
+bool Histogram::add(const float* values, std::int64_t count, int threads) {
+    const auto added = std::make_unique<Bins<std::int64_t>>();
+    std::mutex mutex;
+    bool finite = true;
+    parallel_ranges(count, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
+        Bins<std::uint32_t> part;
+        part.exponent = bins_.exponent;
+        const bool part_is_finite = part.add(values + begin, end - begin);
+        const std::lock_guard<std::mutex> lock(mutex);
+        finite = finite && part_is_finite;
+        added->merge(part);
+    });
+    if (finite) bins_.merge(*added);
+    return finite;
+}
+
+void Histogram::merge(const Histogram& other) {
+    bins_.merge(other.bins_);
+}
+
+}  // namespace atrous
