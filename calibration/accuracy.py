@@ -1,0 +1,177 @@
+"""What becomes of the labels: a quantized graph against the FP32 graph, as the runtime labels whole pictures."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ..bundle import Bundle
+from ..errors import CalibrationError, ImageError
+from ..manifest import Artifact
+from ..runtime.backends.base import FloatArray, check_logits
+from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
+from ..runtime.evaluation import Pair, Truth, load_truth, pair_by_stem, void_ids
+from ..runtime.image import ImageSource, load_image
+from ..runtime.metrics import Tally
+from ..runtime.segmenter import Segmenter
+from .results import Accuracy, Sample, SkippedPicture
+
+Labels = NDArray[np.uint8]
+#: Called with the number of pictures done.
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """One graph against FP32.
+
+    Attributes:
+        accuracy: over all pictures.
+        agreements: share of pixels with the same label, 0–1, for each picture in order.
+    """
+
+    accuracy: Accuracy
+    agreements: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Labelled:
+    """A picture's FP32 labels, compressed: a hundredth of their size, so that they can be kept for every picture."""
+
+    source: ImageSource | Pair
+    shape: tuple[int, int]
+    packed: bytes
+
+    @classmethod
+    def pack(cls, source: ImageSource | Pair, labels: Labels) -> _Labelled:
+        return cls(source, (labels.shape[0], labels.shape[1]), zlib.compress(labels.tobytes(), level=1))
+
+    @property
+    def labels(self) -> Labels:
+        return np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.shape)
+
+
+class Reference:
+    """The labels of the FP32 graph, which those of other graphs are compared with.
+
+    Inference is ONNX Runtime's on the CPU; the rest is what `atrous eval` does, tiles included.
+
+    Args:
+        bundle: has an FP32 graph.
+        pictures: as the runtime takes them; files, where there are masks. Unreadable ones are left out.
+        masks: folder with a mask `NAME.png` for each picture `NAME.*`, or None.
+        ignore: ids of masks that are void, besides the bundle's own.
+        progress: told of each picture.
+
+    Attributes:
+        skipped: the pictures that were left out.
+
+    Raises:
+        CalibrationError: there are masks, and a picture is no file.
+        EvaluationError: a picture has no mask or one that does not fit it, or ids to ignore are out of range.
+        EngineError: ONNX Runtime fails.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        pictures: Sequence[ImageSource],
+        *,
+        masks: Path | None = None,
+        ignore: Collection[int] = (),
+        progress: Progress = lambda _: None,
+    ) -> None:
+        self._bundle = bundle
+        self._void = void_ids(bundle.manifest, ignore)
+        self._pictures: list[_Labelled] = []
+        self.skipped: list[SkippedPicture] = []
+        segmenter = Segmenter(bundle, OnnxRuntimeBackend(bundle, precision="fp32", cuda=False))
+        tally = self._tally()
+        for number, source in enumerate(pictures if masks is None else _pair(pictures, masks), start=1):
+            try:
+                picture, truth = self._read(source)
+            except ImageError as exc:
+                self.skipped.append(SkippedPicture(_title(source, number), str(exc)))
+                continue
+            labels = segmenter(picture).labels
+            if truth:
+                tally.add(truth.count(labels))
+            self._pictures.append(_Labelled.pack(source, labels))
+            progress(number)
+        self._scores = tally.scores() if masks else None
+
+    def compare(self, graph: onnx.ModelProto, *, progress: Progress = lambda _: None) -> Comparison:
+        """Label every picture with another graph; raises `EngineError` where ONNX Runtime fails in it."""
+        tally = self._tally()
+        agreements: list[float] = []
+        equal = pixels = 0
+        for number, (known, truth, labels) in enumerate(self._label(graph, self._pictures), start=1):
+            same = int(np.count_nonzero(labels == known.labels))
+            agreements.append(same / labels.size)
+            equal, pixels = equal + same, pixels + labels.size
+            if truth:
+                tally.add(truth.count(labels))
+            progress(number)
+        scores = tally.scores() if self._scores else None
+        return Comparison(Accuracy(len(agreements), equal / pixels, self._scores, scores), tuple(agreements))
+
+    def samples(self, graph: onnx.ModelProto, comparison: Comparison, most: int) -> tuple[Sample, ...]:
+        """The pictures on which the graph agreed least with FP32, the worst first."""
+        worst = sorted(range(len(self._pictures)), key=lambda index: comparison.agreements[index])[:most]
+        chosen = [self._pictures[index] for index in worst]
+        return tuple(
+            Sample(_title(known.source, index + 1), self._read(known.source)[0], known.labels, labels)
+            for index, (known, _, labels) in zip(worst, self._label(graph, chosen), strict=True)
+        )
+
+    def _label(
+        self, graph: onnx.ModelProto, pictures: Sequence[_Labelled]
+    ) -> Iterator[tuple[_Labelled, Truth | None, Labels]]:
+        segmenter = Segmenter(self._bundle, _GraphBackend(graph))
+        for known in pictures:
+            picture, truth = self._read(known.source)
+            yield known, truth, segmenter(picture).labels
+
+    def _read(self, source: ImageSource | Pair) -> tuple[NDArray[np.uint8], Truth | None]:
+        if not isinstance(source, Pair):
+            return load_image(source), None
+        truth = load_truth(source, len(self._bundle.manifest.classes), self._void)
+        return truth.picture, truth
+
+    def _tally(self) -> Tally:
+        return Tally(len(self._bundle.manifest.classes), ignored=self._void)
+
+
+class _GraphBackend:
+    """A graph that is in no bundle yet, in ONNX Runtime on the CPU."""
+
+    name: ClassVar[str] = "onnxruntime"
+
+    def __init__(self, graph: onnx.ModelProto) -> None:
+        data = graph.SerializeToString()
+        self.device = "CPU"
+        self.artifact = Artifact("onnx", "int8", "the quantized graph", sha256="", bytes=len(data))
+        self._session = OnnxSession(data, name=self.artifact.file)
+
+    def infer(self, images: FloatArray) -> FloatArray:
+        """Coarse logits [N, C, h, w] float32 of prepared images [N, 3, H, W] float32."""
+        return check_logits(self._session.run(images), self.artifact)
+
+
+def _pair(pictures: Sequence[ImageSource], masks: Path) -> list[Pair]:
+    paths = [Path(picture) for picture in pictures if isinstance(picture, (str, Path))]
+    if len(paths) < len(pictures):
+        raise CalibrationError("masks belong to pictures by the names of their files; pass files, or leave masks out")
+    return pair_by_stem(paths, masks)
+
+
+def _title(source: ImageSource | Pair, number: int) -> str:
+    path = source.image if isinstance(source, Pair) else source
+    return Path(path).name if isinstance(path, (str, Path)) else f"picture {number}"
