@@ -1,0 +1,334 @@
+"""Which layers of a graph become INT8, and which of its tensors that takes.
+
+The rules are those that TensorRT fuses best, and that a CPU engine can use as well:
+
+- A layer (`Conv`, `ConvTranspose`, `Gemm`, `MatMul` with constant weights) reads its input and its weights quantized.
+  Its result is not quantized: the activation behind it would be cut off from it. What the next layer reads is.
+- Of a residual `Add` the identity branch is read quantized, and only where the other branch ends in an INT8 layer,
+  which then adds it on the way out.
+- A `Concat` that an INT8 layer reads has all its inputs on the scale of its output, so joining them costs no
+  conversion. Operators that only move values (`MaxPool`, `Reshape`, …) keep the scale of what they move.
+- Nothing is quantized for `Resize`, pooling by mean, or any other arithmetic.
+- Layers that read the picture itself, and classifiers, stay in higher precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from ..errors import CalibrationError
+from ..exporter.passes import KeptNode
+from ..exporter.passes.half import HALF_TINY, node_name
+
+#: Largest code of symmetric INT8: −127 … 127.
+INT8_MAX: Final = 127
+#: Scales are normal numbers of FP16, in which engines may hold them.
+MIN_SCALE: Final = HALF_TINY
+
+#: Operators that quantize → index of their weights.
+_WEIGHT_INDEX: Final = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
+#: They move the values of their first input, or pick some, and make none of their own; so the scale passes through.
+_MOVING_OPS: Final = frozenset(
+    {
+        "DepthToSpace", "Dropout", "Expand", "Flatten", "Identity", "MaxPool", "Reshape", "Slice", "SpaceToDepth",
+        "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    }
+)  # fmt: skip
+_QUANTIZED_OPS: Final = frozenset(
+    {
+        "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul",
+        "QuantizeLinear",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What is quantized, kept or measured as one.
+
+    Attributes:
+        name: the node's name.
+        op: its operator.
+        inputs: tensors to quantize for it: the one that it reads, then, where that comes from a `Concat`, what goes
+            into that. They have one scale.
+        weight: name of its weights.
+        axis: axis of the weights that counts output channels.
+        carriers: tensors that carry the values of `inputs` on the way to them, before a `MaxPool` or a `Reshape`;
+            where another layer has one of them quantized, it has the same scale.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    weight: str
+    axis: int
+    carriers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Residual:
+    """An `Add` that an INT8 layer can do on its way out.
+
+    Attributes:
+        name: the node's name.
+        layer: the layer that ends one branch.
+        identity: the tensor of the other branch, which is read quantized.
+    """
+
+    name: str
+    layer: str
+    identity: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes INT8.
+
+    Attributes:
+        layers: the INT8 layers, in the order of the graph.
+        residuals: the additions whose identity branch is quantized.
+        kept: layers that stay in higher precision, each with the reason.
+    """
+
+    layers: tuple[Layer, ...]
+    residuals: tuple[Residual, ...]
+    kept: tuple[KeptNode, ...]
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of all activation tensors to quantize, hence to observe."""
+        read = (name for layer in self.layers for name in layer.inputs)
+        return tuple(dict.fromkeys((*read, *(residual.identity for residual in self.residuals))))
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Those of `tensors` that must share one scale; only groups of two or more."""
+        group_of: dict[str, set[str]] = {}
+        for layer in self.layers:
+            names = {*layer.inputs, *layer.carriers}
+            merged = names.union(*(group_of[name] for name in names if name in group_of))
+            group_of.update(dict.fromkeys(merged, merged))
+        groups = {id(group): group for group in group_of.values()}
+        members = (tuple(name for name in self.tensors if name in group) for group in groups.values())
+        return tuple(group for group in members if len(group) > 1)
+
+    def only(self, layers: Collection[str]) -> Plan:
+        """The same with these of its layers alone."""
+        others = (layer.name for layer in self.layers if layer.name not in layers)
+        return self.without(dict.fromkeys(others, "it is left out"))
+
+    def without(self, layers: Mapping[str, str]) -> Plan:
+        """The same without some of its layers, name → reason; what only they needed goes with them."""
+        left = tuple(layer for layer in self.layers if layer.name not in layers)
+        names = {layer.name for layer in left}
+        return replace(
+            self,
+            layers=left,
+            residuals=tuple(residual for residual in self.residuals if residual.layer in names),
+            kept=self.kept
+            + tuple(
+                KeptNode(layer.name, layer.op, layers[layer.name]) for layer in self.layers if layer.name in layers
+            ),
+        )
+
+
+def plan_quantization(graph: onnx.ModelProto, *, keep: Mapping[str, str] | None = None, ends: bool = False) -> Plan:
+    """Decide what of an FP32 graph becomes INT8.
+
+    Args:
+        graph: stays as it is. Subgraphs and model-local functions are not entered.
+        keep: name of a layer → the reason to keep it in higher precision.
+        ends: also quantize the layers that read the picture, and the classifiers.
+
+    Raises:
+        CalibrationError: the graph is quantized already, two layers have one name, or a weight is NaN or infinite.
+    """
+    model = ir.from_proto(graph)
+    _require_plain(model)
+    reasons = {} if ends else _ends(model.graph)
+    reasons.update(keep or {})
+    layers: list[Layer] = []
+    kept: list[KeptNode] = []
+    for node in model.graph:
+        if not is_layer_op(node):
+            continue
+        name = node_name(node)
+        reason = reasons.get(name) or _unfit(node)
+        if reason:
+            kept.append(KeptNode(name, node.op_type, reason))
+        else:
+            layers.append(_layer(node))
+    _require_unique([*layers, *kept])
+    names = {layer.name for layer in layers}
+    return Plan(tuple(layers), tuple(_residuals(model.graph, names)), tuple(kept))
+
+
+def is_layer_op(node: ir.Node) -> bool:
+    """Whether a node is of an operator that can become INT8."""
+    return node.domain in ("", "ai.onnx") and node.op_type in _WEIGHT_INDEX
+
+
+def moved_input(node: ir.Node) -> ir.Value | None:
+    """The input whose values a node only moves, or None where it computes."""
+    if node.domain not in ("", "ai.onnx"):
+        return None
+    if node.op_type in _MOVING_OPS or (node.op_type == "Pad" and _pads_with_zeros(node)):
+        return node.inputs[0]
+    return None
+
+
+def _require_plain(model: ir.Model) -> None:
+    found = next((node for node in model.graph if node.op_type in _QUANTIZED_OPS), None)
+    if found is not None:
+        raise CalibrationError(
+            f"the graph is quantized already: it has a {found.op_type}, {node_name(found)!r}. Quantize its FP32 "
+            "form, or use it as it is: `atrous pack` takes it, and its own scales are kept."
+        )
+
+
+def _require_unique(nodes: Collection[Layer | KeptNode]) -> None:
+    seen: set[str] = set()
+    for node in nodes:
+        if node.name in seen:
+            raise CalibrationError(
+                f"two layers are called {node.name!r}, so they cannot be told apart. Give every node a name of its own."
+            )
+        seen.add(node.name)
+
+
+def _unfit(node: ir.Node) -> str | None:
+    """Why a layer cannot become INT8 whatever its activations are, or None."""
+    source, weight = node.inputs[0], node.inputs[_WEIGHT_INDEX[node.op_type]]
+    tensor = None if weight is None else ir.convenience.get_const_tensor(weight)
+    if source is None or tensor is None:
+        return "its weights are computed, not constant"
+    if tensor.dtype != ir.DataType.FLOAT:
+        return f"its weights are {tensor.dtype.name}, not FLOAT"
+    if len(tensor.shape) < 2:
+        return "its weights are a vector, without output channels"
+    if ir.convenience.get_const_tensor(source) is not None:
+        return "its input is constant"
+    if node.attributes.get_int("transA", 0):
+        return "it reads its input transposed"
+    array = tensor.numpy()
+    largest = float(np.abs(array).max(initial=0.0))
+    if not np.isfinite(largest):
+        raise CalibrationError(f"weight {weight.name!r} of {node_name(node)!r} is NaN or infinite. Check the model.")
+    if largest < INT8_MAX * MIN_SCALE:
+        return f"its weights reach only {largest:.2g}; their scales would not be normal numbers in FP16"
+    return None
+
+
+def _layer(node: ir.Node) -> Layer:
+    source, weight = node.inputs[0], node.inputs[_WEIGHT_INDEX[node.op_type]]
+    assert source is not None and weight is not None  # noqa: S101 - `_unfit` saw them
+    inputs: dict[str, None] = {}
+    carriers: dict[str, None] = {}
+    _trace(source, inputs, carriers)
+    return Layer(
+        name=node_name(node),
+        op=node.op_type,
+        inputs=(_name(source), *(name for name in inputs if name != source.name)),
+        weight=_name(weight),
+        axis=_channel_axis(node),
+        carriers=tuple(name for name in carriers if name not in inputs and name != source.name),
+    )
+
+
+def _trace(value: ir.Value, inputs: dict[str, None], carriers: dict[str, None]) -> None:
+    """Collect where the values that a layer reads come from: inputs of a `Concat`, and what is on the way there."""
+    carriers[_name(value)] = None
+    node = value.producer()
+    if node is None:
+        return
+    if node.op_type == "Concat" and node.domain == "":
+        for source in node.inputs:
+            if source is not None and ir.convenience.get_const_tensor(source) is None:
+                inputs[_name(source)] = None
+                _trace(source, inputs, carriers)
+    elif (moved := moved_input(node)) is not None and ir.convenience.get_const_tensor(moved) is None:
+        _trace(moved, inputs, carriers)
+
+
+def _channel_axis(node: ir.Node) -> int:
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "MatMul":
+        weight = node.inputs[1]
+        return len(weight.shape) - 1 if weight is not None and weight.shape is not None else 1
+    if node.op_type == "Gemm":
+        return 0 if node.attributes.get_int("transB", 0) else 1
+    return 1  # ConvTranspose: [in, out / groups, …]; channels of the same index in every group share a scale
+
+
+def _pads_with_zeros(node: ir.Node) -> bool:
+    """INT8 has an exact 0; another constant would need a place on the scale."""
+    if node.attributes.get_string("mode", "constant") != "constant":
+        return True
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    if value is None:
+        return True
+    tensor = ir.convenience.get_const_tensor(value)
+    return tensor is not None and not np.any(tensor.numpy())
+
+
+def _ends(graph: ir.Graph) -> dict[str, str]:
+    """Layers that no other layer stands before, or behind: name → reason."""
+    reasons: dict[str, str] = {}
+    raw = set(graph.inputs)  # values that no layer has computed on
+    for node in graph:
+        if any(value in raw for value in node.inputs):
+            if is_layer_op(node):
+                reasons[node_name(node)] = "it reads the network's input, before any other layer"
+            elif node.op_type not in ("Shape", "Size"):
+                raw.update(node.outputs)
+    final = set(graph.outputs)
+    for node in reversed(graph):
+        if any(value in final for value in node.outputs):
+            if is_layer_op(node):
+                reasons[node_name(node)] = "it is a classifier: its result reaches the output through no other layer"
+            else:
+                final.update(value for value in node.inputs if value is not None)
+    return reasons
+
+
+def _residuals(graph: ir.Graph, layers: Collection[str]) -> Iterator[Residual]:
+    depth: dict[ir.Value, int] = dict.fromkeys(graph.inputs, 0)  # layers on the longest way from the input
+    for node in graph:
+        deepest = max((depth.get(value, -1) for value in node.inputs if value is not None), default=-1)
+        if node.op_type == "Add" and node.domain == "" and (found := _residual(node, layers, depth)):
+            yield found
+        if deepest >= 0:
+            depth.update(dict.fromkeys(node.outputs, deepest + is_layer_op(node)))
+
+
+def _residual(node: ir.Node, layers: Collection[str], depth: Mapping[ir.Value, int]) -> Residual | None:
+    """The addition as a residual one: the deeper of the branches that end in an INT8 layer takes it on."""
+    branches = [value for value in node.inputs if value in depth]
+    if len(branches) != 2 or branches[0] is branches[1]:
+        return None
+    ending = [value for value in branches if _ends_in(value, layers)]
+    if not ending:
+        return None
+    main = max(ending, key=lambda value: depth[value])
+    producer = main.producer()
+    identity = branches[0] if main is branches[1] else branches[1]
+    assert producer is not None  # noqa: S101 - a layer made it
+    return Residual(node_name(node), node_name(producer), _name(identity))
+
+
+def _ends_in(value: ir.Value, layers: Collection[str]) -> bool:
+    """Whether an INT8 layer makes this value for one reader only."""
+    producer = value.producer()
+    return producer is not None and node_name(producer) in layers and is_layer_op(producer) and len(value.uses()) == 1
+
+
+def _name(value: ir.Value) -> str:
+    assert value.name is not None  # noqa: S101 - ONNX names every value
+    return value.name

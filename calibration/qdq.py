@@ -1,0 +1,243 @@
+"""Write a plan into the graph: explicit Q/DQ, symmetric INT8 with zero point 0.
+
+    x ─ QuantizeLinear ─ DequantizeLinear ─┐
+                    W int8 ─ DequantizeLinear ─ Conv ─ Relu ─ …
+
+Every quantized tensor has one pair, whoever reads it; every weight one INT8 constant, with one scale per output
+channel. Biases stay as they are. Engines fuse the pairs into the layers: in a strongly typed network they are what
+makes a layer INT8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
+
+from ..errors import CalibrationError
+from ..exporter.passes import run_passes
+from ..exporter.passes.half import node_name
+from .plan import INT8_MAX, MIN_SCALE, Layer, Plan, moved_input
+
+#: The first opset with per-channel scales.
+_MIN_OPSET: Final = 13
+#: Digits of a scale in binary: those of FP16, so that it is the same number in both types.
+_SCALE_BITS: Final = 11
+_ZERO_POINT: Final = "int8_zero_point"
+
+
+def quantize_graph(graph: onnx.ModelProto, plan: Plan, amax: Mapping[str, float]) -> onnx.ModelProto:
+    """The graph with Q/DQ as planned; it passes the full check of ONNX.
+
+    Args:
+        graph: the FP32 graph that `plan` was made for; stays as it is.
+        plan: what becomes INT8. Layers for which `usable_plan` finds the ranges useless stay as they are.
+        amax: for every tensor of the plan the magnitude that becomes 127. Tensors of a group share the largest.
+
+    Raises:
+        CalibrationError: an amax is missing, negative, NaN or infinite.
+        ExportError: the plan is of another graph, or the graph is of an opset below 13.
+    """
+    usable = usable_plan(plan, amax)
+    return run_passes(graph, [InsertQdq(usable, amax)])
+
+
+def usable_plan(plan: Plan, amax: Mapping[str, float]) -> Plan:
+    """The plan without layers whose inputs were always 0, or too small for a scale; they are kept, with the reason.
+
+    Raises:
+        CalibrationError: an amax is missing, negative, NaN or infinite.
+    """
+    shared = shared_amax(plan, amax)
+    reasons = {}
+    for layer in plan.layers:
+        largest = shared[layer.inputs[0]]
+        if largest == 0:
+            reasons[layer.name] = "its input was always 0, which gives no scale"
+        elif largest < INT8_MAX * MIN_SCALE:
+            reasons[layer.name] = f"its input reaches only {largest:.2g}; its scale would not be a normal FP16 number"
+    return plan.without(reasons)
+
+
+def shared_amax(plan: Plan, amax: Mapping[str, float]) -> dict[str, float]:
+    """Tensor → amax, for every tensor of the plan: its own, or the largest of its group.
+
+    Raises:
+        CalibrationError: one is missing, negative, NaN or infinite.
+    """
+    for name in plan.tensors:
+        if name not in amax:
+            raise CalibrationError(
+                f"no range is known for the activation {name!r}. Calibrate again, with this plan and this graph."
+            )
+        if not (math.isfinite(amax[name]) and amax[name] >= 0):
+            raise CalibrationError(
+                f"the range of the activation {name!r} is {amax[name]}; expected a finite number that is not "
+                "negative. Check the calibration pictures and the weights."
+            )
+    shared = {name: float(amax[name]) for name in plan.tensors}
+    for group in plan.groups:
+        shared.update(dict.fromkeys(group, max(shared[name] for name in group)))
+    return shared
+
+
+def scale_of(amax: NDArray[np.float32] | float) -> NDArray[np.float32]:
+    """Step between two INT8 codes: amax / 127, no smaller than `MIN_SCALE`, in as many digits as FP16 has."""
+    mantissa, exponent = np.frexp(np.maximum(np.asarray(amax, np.float64) / INT8_MAX, MIN_SCALE))
+    return np.ldexp(np.rint(np.ldexp(mantissa, _SCALE_BITS)), exponent - _SCALE_BITS).astype(np.float32)
+
+
+class InsertQdq(ir.passes.InPlacePass):
+    """Puts the `QuantizeLinear`/`DequantizeLinear` pairs of a plan into its graph.
+
+    Values and nodes keep their names. A tensor whose planned readers turn out to be none, because a `Concat` also has
+    readers that are not INT8, gets no pair.
+
+    Args:
+        plan: from `plan_quantization` of this graph; its ranges are usable.
+        amax: tensor → the magnitude that becomes 127, for every tensor of the plan.
+    """
+
+    def __init__(self, plan: Plan, amax: Mapping[str, float]) -> None:
+        self._plan = plan
+        self._amax = shared_amax(plan, amax)
+
+    def requires(self, model: ir.Model) -> None:
+        """Raises `onnx_ir.passes.PreconditionError` below opset 13, and where the plan is of another graph."""
+        version = model.opset_imports.get("")
+        if version is None or version < _MIN_OPSET:
+            raise ir.passes.PreconditionError(
+                f"INT8 with a scale per channel needs ONNX opset >= {_MIN_OPSET}, the model has {version}. Export it "
+                "again, newer."
+            )
+        nodes = {node_name(node) for node in model.graph}
+        values = {value.name for value in _values(model.graph)}
+        named = {*(layer.name for layer in self._plan.layers), *(residual.name for residual in self._plan.residuals)}
+        missing = sorted((named - nodes) | (set(self._plan.tensors) - values))
+        if missing:
+            raise ir.passes.PreconditionError(
+                f"the plan names {missing[0]!r}, which this graph does not have. Plan and calibrate for this graph."
+            )
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrites `model` in place."""
+        RemoveInitializersFromInputsPass()(model)
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        graph = model.graph
+        layers = {layer.name: layer for layer in self._plan.layers}
+        identities = {residual.name: residual.identity for residual in self._plan.residuals}
+        values = {value.name: value for value in _values(graph)}
+        # All decisions first: they look at the graph as it was.
+        readers = {
+            name: [use for use in values[name].uses() if _reads_int8(*use, layers, identities)]
+            for name in self._plan.tensors
+        }
+        for name, uses in readers.items():
+            if uses:
+                _insert_pair(graph, values[name], scale_of(self._amax[name]), uses)
+        weights: dict[tuple[str, int], ir.Value] = {}
+        for node in list(graph):
+            layer = layers.get(node_name(node))
+            if layer is not None:
+                _quantize_weight(graph, node, layer, weights)
+        return ir.passes.PassResult(model, modified=bool(layers))
+
+    def ensures(self, model: ir.Model) -> None:
+        """Raises `onnx_ir.passes.PostconditionError` if a planned layer does not read both its inputs dequantized."""
+        layers = {layer.name for layer in self._plan.layers}
+        for node in model.graph:
+            if node_name(node) in layers:
+                for value in node.inputs[:2]:
+                    producer = value and value.producer()
+                    if not producer or producer.op_type != "DequantizeLinear":
+                        raise ir.passes.PostconditionError(f"{node_name(node)!r} reads {value!r}, not dequantized")
+
+
+def _values(graph: ir.Graph) -> list[ir.Value]:
+    return [*graph.inputs, *(value for node in graph for value in node.outputs)]
+
+
+def _reads_int8(user: ir.Node, index: int, layers: Collection[str], identities: Mapping[str, str]) -> bool:
+    """Whether a reader of a quantized tensor wants its INT8 form."""
+    name = node_name(user)
+    if name in layers:
+        return index == 0
+    if name in identities:
+        value = user.inputs[index]
+        return value is not None and value.name == identities[name]
+    if moved_input(user) is user.inputs[index] and index == 0 or user.op_type == "Concat":
+        return _is_read_as_int8(user.outputs, layers)
+    return False
+
+
+def _is_read_as_int8(values: Collection[ir.Value], layers: Collection[str]) -> bool:
+    """Whether all readers of moved values are INT8 layers, perhaps behind further moves."""
+    if any(value.is_graph_output() for value in values):
+        return False
+    uses = [use for value in values for use in value.uses()]
+    return bool(uses) and all(_reads_int8(user, index, layers, {}) for user, index in uses)
+
+
+def _insert_pair(graph: ir.Graph, value: ir.Value, scale: NDArray[np.float32], uses: Any) -> None:  # noqa: ANN401
+    """Quantize and dequantize `value` right behind what makes it, for these of its uses."""
+    constants = [_constant(graph, f"{value.name}/scale", scale), _zero_point(graph)]
+    codes = ir.Value(name=f"{value.name}/int8", shape=value.shape, type=ir.TensorType(ir.DataType.INT8))
+    result = ir.Value(name=f"{value.name}/dequantized", shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT))
+    pair = [
+        ir.node("QuantizeLinear", [value, *constants], outputs=[codes], name=f"{value.name}/quantize"),
+        ir.node("DequantizeLinear", [codes, *constants], outputs=[result], name=f"{value.name}/dequantize"),
+    ]
+    producer = value.producer()
+    if producer is not None:
+        graph.insert_after(producer, pair)
+    else:
+        graph.insert_before(graph[0], pair)
+    for user, index in uses:
+        user.replace_input_with(index, result)
+
+
+def _quantize_weight(graph: ir.Graph, node: ir.Node, layer: Layer, done: dict[tuple[str, int], ir.Value]) -> None:
+    """Let the layer read its weights from an INT8 constant, which layers that share the weights share."""
+    weight = node.inputs[1]
+    tensor = None if weight is None else weight.const_value
+    if weight is None or tensor is None:
+        raise CalibrationError(f"{layer.name!r} has no constant weights. Plan for this graph.")
+    key = (layer.weight, layer.axis)
+    if key not in done:
+        array = tensor.numpy()
+        others = tuple(axis for axis in range(array.ndim) if axis != layer.axis)
+        scale = scale_of(np.abs(array).max(axis=others))
+        shape = [-1 if axis == layer.axis else 1 for axis in range(array.ndim)]
+        codes = np.clip(np.rint(array / scale.reshape(shape)), -INT8_MAX, INT8_MAX).astype(np.int8)
+        inputs = [
+            _constant(graph, f"{weight.name}/int8", codes),
+            _constant(graph, f"{weight.name}/scale", scale),
+            _constant(graph, f"{weight.name}/zero_point", np.zeros(scale.shape, np.int8)),
+        ]
+        result = ir.Value(name=f"{weight.name}/dequantized", shape=weight.shape, type=ir.TensorType(ir.DataType.FLOAT))
+        name = f"{weight.name}/dequantize"
+        graph.insert_before(
+            node, ir.node("DequantizeLinear", inputs, {"axis": layer.axis}, outputs=[result], name=name)
+        )
+        done[key] = result
+    node.replace_input_with(1, done[key])
+    if not weight.uses() and not weight.is_graph_output():
+        del graph.initializers[layer.weight]
+
+
+def _zero_point(graph: ir.Graph) -> ir.Value:
+    existing = graph.initializers.get(_ZERO_POINT)
+    return existing or _constant(graph, _ZERO_POINT, np.zeros((), np.int8))
+
+
+def _constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
