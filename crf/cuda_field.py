@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CRFError, DeviceError
-from ..gpu import Buffer, Graph
+from ..gpu import Buffer, Graph, Region, ceil_div
 from .cuda_lattice import CudaLattice, LatticeSize, Normalization, Storage, allocate
-from .cuda_queue import Queue, Region, ceil_div
+from .cuda_queue import Queue
 from .params import CRFParams
 
 PROBABILITY_FLOOR = 1e-5

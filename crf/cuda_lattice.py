@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ..gpu import Buffer, Device
-from .cuda_queue import Queue, Region, Sorting, ceil_div
+from ..gpu import Buffer, Device, Region, ceil_div
+from .cuda_queue import Queue, Sorting
 
 Normalization: TypeAlias = Literal["none", "before", "after", "symmetric"]
 

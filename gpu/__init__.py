@@ -5,8 +5,10 @@ from __future__ import annotations
 from .device import Argument, Buffer, Device, DeviceProperties, Event, Graph, KernelSource, Launch, Module, Stream
 from .driver import Driver, Gpu, find_driver
 from .pycuda_device import PyCudaDevice
+from .queue import THREADS, KernelQueue, Region, Value, ceil_div
 
 __all__ = [
+    "THREADS",
     "Argument",
     "Buffer",
     "Device",
@@ -15,10 +17,14 @@ __all__ = [
     "Event",
     "Gpu",
     "Graph",
+    "KernelQueue",
     "KernelSource",
     "Launch",
     "Module",
     "PyCudaDevice",
+    "Region",
     "Stream",
+    "Value",
+    "ceil_div",
     "find_driver",
 ]

@@ -12,7 +12,8 @@ from emulator.emulated_device import BACKWARDS, SHUFFLED, EmulatedDevice
 from tolerances import CUDA_HALF_ROW_RELATIVE, CUDA_SOFTMAX_ABS, CUDA_SUM_RELATIVE
 
 from atrous.crf import cuda_field, cuda_lattice, cuda_queue
-from atrous.crf.cuda_queue import KERNELS, Queue, Sorting, ceil_div
+from atrous.crf.cuda_queue import KERNELS, Queue, Sorting
+from atrous.gpu import THREADS, ceil_div
 
 GOOD = np.array([0, 0xFFFFFFFF], np.uint32)
 """The status of a frame without a failure."""
@@ -52,7 +53,7 @@ def constant(name: str) -> float:
 
 
 def test_python_and_kernels_agree_on_constants():
-    assert constant("kThreads") == cuda_queue.THREADS
+    assert constant("kThreads") == THREADS
     assert constant("kScanTile") == cuda_queue._SCAN_TILE
     assert constant("kSortTile") == cuda_queue._SORT_TILE
     assert constant("kDigitBits") == cuda_queue._DIGIT_BITS

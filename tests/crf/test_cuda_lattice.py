@@ -12,7 +12,8 @@ from tolerances import CUDA_WEIGHT_ABS
 
 from atrous.crf.cuda_field import Failure
 from atrous.crf.cuda_lattice import CudaLattice, LatticeSize, allocate
-from atrous.crf.cuda_queue import Queue, Region
+from atrous.crf.cuda_queue import Queue
+from atrous.gpu import Region
 
 SIGMA_XY_PX, SIGMA_RGB = 3.0, 20.0
 

@@ -1,0 +1,92 @@
+"""Launch shapes, arguments and pieces of memory: what all launch sequences share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from .device import Argument, Buffer, Device, KernelSource, Launch, Stream
+
+THREADS = 256
+"""Of every block; kThreads in the kernels."""
+
+_BLOCKS_PER_MULTIPROCESSOR = 16
+"""Enough to keep a multiprocessor busy to the end; kernels loop over what is more."""
+
+Value: TypeAlias = Buffer | int | float | None
+"""An argument of a kernel: memory, a 32-bit integer, a 32-bit float, or a null pointer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Part of a buffer, as a buffer.
+
+    Attributes:
+        whole: the buffer, kept alive.
+        offset: of the first byte.
+        nbytes: the size.
+    """
+
+    whole: Buffer
+    offset: int
+    nbytes: int
+
+    @property
+    def address(self) -> int:
+        """The device pointer."""
+        return self.whole.address + self.offset
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Quotient, rounded up."""
+    return -(-a // b)
+
+
+class KernelQueue:
+    """Puts kernels of one source into a stream.
+
+    Args:
+        device: the GPU.
+        stream: where work goes.
+        source: the kernels.
+    """
+
+    def __init__(self, device: Device, stream: Stream, source: KernelSource) -> None:
+        self.device = device
+        self.stream = stream
+        self._module = device.load(source)
+        self._most_blocks = device.properties.multiprocessors * _BLOCKS_PER_MULTIPROCESSOR
+
+    def each(self, kernel: str, count: int, *args: Value) -> None:
+        """One thread for each of `count` items."""
+        self._launch(kernel, min(ceil_div(count, THREADS), self._most_blocks), (THREADS, 1), args)
+
+    def tiles(self, kernel: str, blocks: int, *args: Value, block: tuple[int, int] = (THREADS, 1)) -> None:
+        """Exactly `blocks` blocks."""
+        self._launch(kernel, blocks, block, args)
+
+    def rows(self, kernel: str, count: int, lanes: int, *args: Value) -> None:
+        """`lanes` threads side by side for each of `count` rows."""
+        rows_of_block = THREADS // lanes
+        blocks = min(ceil_div(count, rows_of_block), self._most_blocks)
+        self._launch(kernel, blocks, (lanes, rows_of_block), args)
+
+    def fill(self, buffer: Buffer, word: int) -> None:
+        """Sets every 32-bit word."""
+        self.device.fill(buffer, word, self.stream)
+
+    def _launch(self, kernel: str, grid: int, block: tuple[int, int], args: Sequence[Value]) -> None:
+        self._module.launch(Launch(kernel, grid, block, [_typed(value) for value in args]), self.stream)
+
+
+def _typed(value: Value) -> Argument:
+    if isinstance(value, int):
+        integer: np.int32 = np.int32(value)
+        return integer
+    if isinstance(value, float):
+        number: np.float32 = np.float32(value)
+        return number
+    return value
