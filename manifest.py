@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final, Literal
@@ -25,6 +25,9 @@ MAX_CLASSES: Final = 256
 Size = tuple[int, int]
 Precision = Literal["fp32", "fp16", "int8"]
 ResizePolicy = Literal["none", "stretch"]
+HardwareCompatibility = Literal["none", "same-compute-capability", "ampere+"]
+#: [N, 3, H, W].
+Shape = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -95,15 +98,46 @@ class OutputSpec:
 
 
 @dataclass(frozen=True)
+class EngineProfile:
+    """The input shapes [N, 3, H, W] that an engine takes: each axis from `min` to `max`, fastest at `opt`."""
+
+    min: Shape
+    opt: Shape
+    max: Shape
+
+    def __post_init__(self) -> None:
+        if not all(low <= mid <= high for low, mid, high in zip(self.min, self.opt, self.max, strict=True)):
+            raise BundleError(f"an engine's shapes must be min ≤ opt ≤ max; got {self.min}, {self.opt}, {self.max}")
+
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Whether an input of this shape is within."""
+        return len(shape) == len(self.min) and all(
+            low <= length <= high for low, length, high in zip(self.min, shape, self.max, strict=True)
+        )
+
+
+@dataclass(frozen=True)
 class EngineIdentity:
-    """What an engine was built for; it is deserialized only where all of this matches."""
+    """What an engine was built for; it is deserialized only where all of this matches.
+
+    Attributes:
+        version: of the TensorRT that built it, in full.
+        compute_capability: of the GPU that it was built for, e.g. `8.9`.
+        cuda: what that TensorRT was built for, e.g. `13`.
+        driver: newest CUDA of the driver that it was built with, e.g. `13.0`; None when built without a GPU.
+        hardware_compatibility: other GPUs that run it: none, those of the same compute capability (engines may use
+            what only this model has otherwise), or all from Ampere on.
+        version_compatible: later versions of TensorRT with the same major number run it, with the code in it.
+    """
 
     flavor: Literal["tensorrt", "tensorrt-rtx"]
     version: str
     compute_capability: str
     cuda: str | None = None
     driver: str | None = None
-    profile: Mapping[str, Any] | None = None
+    profile: EngineProfile | None = None
+    hardware_compatibility: HardwareCompatibility = "none"
+    version_compatible: bool = False
 
 
 @dataclass(frozen=True)
@@ -287,7 +321,13 @@ def _manifest_from_dict(data: Mapping[str, Any]) -> Manifest:
 
 def _artifact_from_dict(data: Mapping[str, Any]) -> Artifact:
     engine = data.get("engine")
-    return Artifact(**{**data, "engine": None if engine is None else EngineIdentity(**engine)})
+    return Artifact(**{**data, "engine": None if engine is None else _engine_from_dict(engine)})
+
+
+def _engine_from_dict(data: Mapping[str, Any]) -> EngineIdentity:
+    profile = data.get("profile")
+    shapes = None if profile is None else EngineProfile(**{key: tuple(shape) for key, shape in profile.items()})
+    return EngineIdentity(**{**data, "profile": shapes})
 
 
 def _pair(values: list[int]) -> Size:

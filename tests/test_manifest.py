@@ -18,6 +18,7 @@ from atrous.manifest import (
     Artifact,
     ClassInfo,
     EngineIdentity,
+    EngineProfile,
     InputSpec,
     Manifest,
     OutputSpec,
@@ -29,7 +30,17 @@ from atrous.manifest import (
 
 def full_manifest() -> Manifest:
     """Every field set, none at its default."""
-    identity = EngineIdentity("tensorrt", "11.0.0", "8.9", cuda="13.0", driver="580.1", profile={"opt": [1, 3, 8, 8]})
+    profile = EngineProfile((1, 3, 16, 16), (1, 3, 32, 32), (4, 3, 64, 64))
+    identity = EngineIdentity(
+        "tensorrt",
+        "11.4.0.106",
+        "8.9",
+        "13",
+        "13.0",
+        profile,
+        hardware_compatibility="ampere+",
+        version_compatible=True,
+    )
     return Manifest(
         name="straße",
         created_by="atrous 0.1.0",
@@ -80,6 +91,7 @@ def test_schema_is_a_schema_and_lists_the_fields_of_the_values() -> None:
         (OutputSpec, properties["output"]["properties"]),
         (Artifact, artifact),
         (EngineIdentity, artifact["engine"]["properties"]),
+        (EngineProfile, artifact["engine"]["properties"]["profile"]["properties"]),
         (Verification, properties["verification"]["items"]["properties"]),
     ):
         assert {field.name for field in dataclasses.fields(cls)} == set(described), cls.__name__
@@ -119,6 +131,9 @@ def change(data: dict[str, Any], place: str, value: Any) -> None:
         ("artifacts/0/file", ""),
         ("artifacts/0/kind", "engine"),  # without an engine's identity
         ("artifacts/1/kind", "onnx"),  # with one
+        ("artifacts/1/engine/profile/min", [1, 3, 16]),
+        ("artifacts/1/engine/profile/min", [1, 3, 16, 48]),  # more than opt
+        ("artifacts/1/engine/hardware_compatibility", "all"),
         ("crf", {"bilateral_weight": "4"}),
         ("verification/0/argmax_agreement", 1.1),
         ("verification/0/inputs", [[0, 3]]),
@@ -217,3 +232,17 @@ def test_an_artifact_replaces_the_one_of_its_file_and_its_comparisons() -> None:
     third = second.with_artifact(again)
     assert third.artifacts == (*first.artifacts, again)
     assert third.verification == first.verification
+
+
+@pytest.mark.parametrize(
+    ("shape", "taken"),
+    [
+        ((1, 3, 16, 16), True),
+        ((4, 3, 64, 64), True),
+        ((5, 3, 32, 32), False),
+        ((1, 3, 16, 15), False),
+        ((1, 3, 32), False),
+    ],
+)
+def test_a_profile_takes_what_is_between(shape: tuple[int, ...], taken: bool) -> None:
+    assert EngineProfile((1, 3, 16, 16), (1, 3, 32, 32), (4, 3, 64, 64)).takes(shape) is taken
