@@ -51,7 +51,7 @@ def choose_amax(histogram: Histogram, method: Method) -> float:
 
 
 def expected_squared_error(histogram: Histogram, amax: float) -> float:
-    """Mean squared error of INT8 at threshold `amax` > 0, with values spread evenly inside each bin; zeros have none."""
+    """Mean squared error of INT8 at threshold `amax` > 0, with values spread evenly inside each bin, and 0 as 0."""
     if not 0 < amax < float("inf"):
         raise CalibrationError(f"a threshold must be positive and finite; got {amax}")
     width = histogram.bin_width

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from ..errors import AtrousError, ImageError
 from .console import JsonFlag, errors, print_error, print_json, progress_bar, results
-from .inputs import VIDEO_SUFFIXES, find_images
+from .inputs import find_images
 from .options import BackendOption, BundleArgument, PrecisionOption, ThreadsOption
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def _make_folder(path: Path) -> None:
 
 
 def _segment(segmenter: Segmenter, path: Path, stem: Path) -> dict[str, Any]:
+    from ..runtime.image import VIDEO_SUFFIXES
+
     if path.suffix.lower() in VIDEO_SUFFIXES:
         from ..runtime.video import segment_video
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import onnx
 
-from ..errors import CalibrationError, EngineError
+from ..errors import CalibrationError
 from ..manifest import InputSpec
 from ..runtime.image import ImageSource
+from .activation_session import ActivationSession, input_name
 from .passes.half import HALF_MAX, Magnitudes
 from .verify import FloatArray, photo_inputs, probe_inputs
 
@@ -43,15 +44,11 @@ def observe_ranges(graph: onnx.ModelProto, batches: Iterable[FloatArray]) -> dic
         CalibrationError: an activation is NaN or infinite.
         EngineError: ONNX Runtime refuses the graph or fails in it.
     """
-    names = _float_values(graph)
-    session, source = _open(graph, names)
-    ranges = {name: Magnitudes() for name in (source, *names)}
+    names = [input_name(graph), *_float_values(graph)]
+    session = ActivationSession(graph, names)
+    ranges = {name: Magnitudes() for name in names}
     for number, batch in enumerate(batches, start=1):
-        try:
-            results = session.run(names, {source: batch})
-        except Exception as exc:  # its exceptions share no base class
-            raise EngineError(f"ONNX Runtime failed on an input {list(batch.shape)}: {exc}") from exc
-        for name, value in zip((source, *names), (batch, *results), strict=True):
+        for name, value in session.run(batch).items():
             seen = ranges[name]
             seen.add(value)
             if not seen.max_abs < float("inf"):
@@ -94,25 +91,3 @@ def _float_values(graph: onnx.ModelProto) -> list[str]:
     typed = (*graph.graph.value_info, *graph.graph.output)
     floats = {each.name for each in typed if each.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     return [name for node in graph.graph.node for name in node.output if name in floats]
-
-
-def _open(graph: onnx.ModelProto, names: Sequence[str]) -> tuple[Any, str]:
-    """A session that gives out all of `names`, and the name of its input."""
-    import onnxruntime as ort
-
-    observed = onnx.ModelProto()
-    observed.CopyFrom(graph)
-    del observed.graph.output[:]
-    observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    for output in observed.graph.output:
-        output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-    options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors only: they come back as exceptions
-    # Its arena would keep the largest batch's activations a second time.
-    options.enable_cpu_mem_arena = False
-    try:
-        session = ort.InferenceSession(observed.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as exc:  # its exceptions share no base class
-        raise EngineError(f"ONNX Runtime refuses the graph with its activations as outputs: {exc}") from exc
-    initializers = {tensor.name for tensor in graph.graph.initializer}
-    return session, next(value.name for value in graph.graph.input if value.name not in initializers)

@@ -14,6 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError, ShapeError
 
+#: Endings of videos, which Pillow may claim to read too.
+VIDEO_SUFFIXES: Final = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"})
+
 ImageSource = Union[str, "os.PathLike[str]", Image.Image, NDArray[np.uint8]]
 
 #: 16-bit grey modes of Pillow; `convert("RGB")` would clip them at 255 instead of scaling.
@@ -38,6 +41,20 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
     path = Path(source)
     with open_picture(path) as image:
         return _from_pil(image, path=path)
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """The files in a folder, not deeper, that end like pictures, sorted; empty where there are none.
+
+    Raises:
+        ImageError: the folder cannot be listed.
+    """
+    readable = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    suffixes = readable - VIDEO_SUFFIXES
+    try:
+        return sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in suffixes and entry.is_file())
+    except OSError as exc:
+        raise ImageError(f"cannot list the folder {folder}: {exc.strerror}", path=folder) from exc
 
 
 def open_picture(path: Path) -> Image.Image:
