@@ -123,7 +123,7 @@ class TensorRT:
     @property
     def major(self) -> int:
         """The first number of the version."""
-        return _numbers(self.version)[0]
+        return version_numbers(self.version)[0]
 
     @functools.cached_property
     def cuda(self) -> str | None:
@@ -170,14 +170,14 @@ def _load(flavor: Flavor) -> TensorRT:
                 f"version; install all of them again: {install}"
             ) from exc
     version = str(module.__version__)
-    if _numbers(version) < facts.oldest:
+    if version_numbers(version) < facts.oldest:
         oldest = ".".join(map(str, facts.oldest))
         raise EngineError(f"{flavor} {version} is installed; expected {oldest} or newer: {install}")
     router = LogRouter()
     return TensorRT(flavor, module, version, _make_logger(module, router), router)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
     """`10.13.3.9.post1` → (10, 13, 3, 9)."""
     match = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, match[0].split("."))) if match else (0,)

@@ -25,6 +25,9 @@ ITensor: TypeAlias = Any
 OnnxParser: TypeAlias = Any
 
 ICudaEngine: TypeAlias = Any
+RtxCudaEngine: TypeAlias = Any
 IExecutionContext: TypeAlias = Any
+RtxExecutionContext: TypeAlias = Any
+RtxRuntimeConfig: TypeAlias = Any
 Runtime: TypeAlias = Any
 RtxRuntime: TypeAlias = Any
