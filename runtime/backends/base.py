@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
@@ -114,14 +115,20 @@ class DeviceBackend(Backend, Protocol):
         ...
 
 
+def by_precision(artifacts: Sequence[Artifact], precision: str) -> list[Artifact]:
+    """Those of that precision; `auto`: all, the most precise first."""
+    wanted: Sequence[str] = _BY_PRECISION if precision == "auto" else (precision,)
+    return [artifact for each in wanted for artifact in artifacts if artifact.precision == each]
+
+
 def find_onnx(bundle: Bundle, precision: str, *, backend: str) -> Artifact:
     """The ONNX artifact of that precision (`auto`: the most precise), or an error that lists what is there."""
-    available = {artifact.precision: artifact for artifact in bundle.manifest.artifacts if artifact.kind == "onnx"}
-    for wanted in _BY_PRECISION if precision == "auto" else (precision,):
-        if wanted in available:
-            return available[wanted]
+    graphs = [artifact for artifact in bundle.manifest.artifacts if artifact.kind == "onnx"]
+    found = by_precision(graphs, precision)
+    if found:
+        return found[0]
     asked = "" if precision == "auto" else f"{precision} "
-    have = ", ".join(available) or "none"
+    have = ", ".join(artifact.precision for artifact in graphs) or "none"
     raise EngineError(f"{bundle.path} has no {asked}ONNX graph for the {backend} backend; it has: {have}")
 
 
