@@ -48,8 +48,12 @@ class ActivationSession:
             output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
         options = ort.SessionOptions()
         options.log_severity_level = 3  # errors only: they come back as exceptions
-        # Its arena would keep the largest input's activations a second time.
+        # Its arena would keep the largest input's activations a second time; plans for sizes seen before, made for the
+        # arena, cost without it twice the time.
         options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+        # Its threads would hold the cores while the caller looks at what came out.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = ort.InferenceSession(
                 observed.SerializeToString(), options, providers=["CPUExecutionProvider"]

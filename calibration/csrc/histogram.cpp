@@ -11,7 +11,7 @@ namespace atrous {
 namespace {
 
 /// Values of one piece of work: many more than bins, and few enough for 32-bit counts.
-constexpr std::int64_t kGrain = std::int64_t{1} << 16;
+constexpr std::int64_t kGrain = std::int64_t{1} << 17;
 /// Values that are read twice, to find their range and to count them: the second time from the nearest cache.
 constexpr std::int64_t kBlock = 2048;
 
@@ -54,34 +54,42 @@ void Bins<Count>::merge(const Bins<Other>& other) {
     merge_extremes(extremes, other.extremes);
 }
 
-template <typename Count>
-bool Bins<Count>::add(const float* values, std::int64_t count) {
-    const HistogramKernels& kernels = histogram_kernels();
-    for (std::int64_t begin = 0; begin < count; begin += kBlock) {
-        const std::int64_t length = std::min(kBlock, count - begin);
-        const Extremes block = kernels.scan(values + begin, length);
-        if (!block.finite) return false;
-        merge_extremes(extremes, block);
-        widen_for(block.max_abs());
-        kernels.tally(values + begin, length, std::ldexp(1.0f, -exponent), counts);
+namespace {
+
+/// Counts one piece of work, up to the first block with a value that is not finite.
+struct Part {
+    Bins<std::uint32_t> even, odd;  // see HistogramKernels::tally; `even` has the extremes of both
+
+    explicit Part(int exponent) { even.exponent = odd.exponent = exponent; }
+
+    void add(const float* values, std::int64_t count) {
+        const HistogramKernels& kernels = histogram_kernels();
+        for (std::int64_t begin = 0; begin < count; begin += kBlock) {
+            const std::int64_t length = std::min(kBlock, count - begin);
+            const Extremes block = kernels.scan(values + begin, length);
+            merge_extremes(even.extremes, block);
+            if (!block.finite) break;
+            even.widen_for(block.max_abs());
+            odd.widen_for(block.max_abs());
+            kernels.tally(values + begin, length, std::ldexp(1.0f, -even.exponent), even.counts, odd.counts);
+        }
     }
-    return true;
-}
+};
+
+}  // namespace
 
 bool Histogram::add(const float* values, std::int64_t count, int threads) {
     const auto added = std::make_unique<Bins<std::int64_t>>();
     std::mutex mutex;
-    bool finite = true;
     parallel_ranges(count, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
-        Bins<std::uint32_t> part;
-        part.exponent = bins_.exponent;
-        const bool part_is_finite = part.add(values + begin, end - begin);
+        Part part(bins_.exponent);
+        part.add(values + begin, end - begin);
         const std::lock_guard<std::mutex> lock(mutex);
-        finite = finite && part_is_finite;
-        added->merge(part);
+        added->merge(part.even);
+        added->merge(part.odd);
     });
-    if (finite) bins_.merge(*added);
-    return finite;
+    if (added->extremes.finite) bins_.merge(*added);
+    return added->extremes.finite;
 }
 
 void Histogram::merge(const Histogram& other) {

@@ -29,9 +29,6 @@ struct Bins {
 
     template <typename Other>
     void merge(const Bins<Other>& other);
-
-    /// Adds finite values; false, with part of them added, when one is not finite.
-    bool add(const float* values, std::int64_t count);
 };
 
 /// A histogram in 64 bits, which no calibration overflows. For one thread at a time.

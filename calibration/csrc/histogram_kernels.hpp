@@ -21,8 +21,9 @@ struct Extremes {
 struct HistogramKernels {
     /// The extremes of values[0 … count); `min` and `max` mean nothing when they are not finite.
     Extremes (*scan)(const float* values, std::int64_t count);
-    /// ++counts[⌊|v| · scale⌋] for every value, which the caller knows to lie inside.
-    void (*tally)(const float* values, std::int64_t count, float scale, std::uint32_t* counts);
+    /// Counts every value in bin ⌊|v| · scale⌋, which the caller knows to exist, in one table or the other: with one,
+    /// equal neighbours such as the zeros behind a ReLU would wait for each other.
+    void (*tally)(const float* values, std::int64_t count, float scale, std::uint32_t* even, std::uint32_t* odd);
 };
 
 const HistogramKernels& histogram_kernels();

@@ -34,14 +34,17 @@ static Extremes scan(const float* values, std::int64_t count) {
     return seen;
 }
 
-static void tally(const float* values, std::int64_t count, float scale, std::uint32_t* counts) {
+static void tally(const float* values, std::int64_t count, float scale, std::uint32_t* even, std::uint32_t* odd) {
     std::int64_t i = 0;
     for (; i + 8 <= count; i += 8) {
         const Float8 scaled = load<Float8>(values + i) * scale;
         const Int8 bins = __builtin_convertvector(bits_as_float(float_as_bits(scaled) & 0x7fffffff), Int8);
-        for (int lane = 0; lane < 8; ++lane) ++counts[bins[lane]];
+        for (int lane = 0; lane < 8; lane += 2) {
+            ++even[bins[lane]];
+            ++odd[bins[lane + 1]];
+        }
     }
-    for (; i < count; ++i) ++counts[static_cast<std::int32_t>(__builtin_fabsf(values[i]) * scale)];
+    for (; i < count; ++i) ++even[static_cast<std::int32_t>(__builtin_fabsf(values[i]) * scale)];
 }
 
 static constexpr HistogramKernels kHistogramKernels{scan, tally};
