@@ -73,6 +73,10 @@ class Stream(Protocol):
         """The driver's own, for libraries that queue work by themselves."""
         ...
 
+    def wait_for(self, event: Event) -> None:
+        """Queues waiting for a point in another stream; the host goes on."""
+        ...
+
     def synchronize(self) -> None:
         """Waits until everything queued so far is done.
 

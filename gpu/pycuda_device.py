@@ -246,6 +246,10 @@ class _PyCudaStream:
         self.queue = queue  # PyCUDA's
         self.handle = int(queue.handle)
 
+    def wait_for(self, event: Event) -> None:
+        with self._device.active("waiting for an event"):
+            self.queue.wait_for_event(_own_event(event).handle)
+
     def synchronize(self) -> None:
         with self._device.active("running on the GPU"):
             self.queue.synchronize()
@@ -257,11 +261,16 @@ class _PyCudaEvent:
         self.handle = handle
 
     def elapsed_ms(self, since: Event) -> float:
-        if not isinstance(since, _PyCudaEvent):
-            raise DeviceError(f"an event of another device: expected one of PyCudaDevice.record(), got {since!r}")
         with self._device.active("waiting for an event"):
             self.handle.synchronize()
-            return float(self.handle.time_since(since.handle))
+            return float(self.handle.time_since(_own_event(since).handle))
+
+
+def _own_event(event: Event) -> _PyCudaEvent:
+    """The event as one of this module's."""
+    if not isinstance(event, _PyCudaEvent):
+        raise DeviceError(f"an event of another device: expected one of PyCudaDevice.record(), got {event!r}")
+    return event
 
 
 def _own(stream: Stream) -> _PyCudaStream:

@@ -193,6 +193,10 @@ int cuStreamDestroy_v2(void*) {
     NEEDS_CONTEXT;
     return kSuccess;
 }
+int cuStreamWaitEvent(void*, void*, unsigned) {
+    NEEDS_CONTEXT;
+    return kSuccess;
+}
 int cuStreamSynchronize(void*) {
     NEEDS_CONTEXT;
     return now([] {});

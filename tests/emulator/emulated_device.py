@@ -68,8 +68,11 @@ class EmulatedStream:
         self.handle = id(self)
         self.of_handle[self.handle] = self
 
-    def synchronize(self) -> None:
+    def wait_for(self, event: EmulatedEvent) -> None:
         """Work is done as soon as it is queued."""
+
+    def synchronize(self) -> None:
+        """Likewise."""
 
 
 class EmulatedModule:

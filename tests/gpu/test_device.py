@@ -84,6 +84,19 @@ def test_events_measure_time(device):
     assert end.elapsed_ms(start) >= 0
 
 
+def test_a_stream_waits_for_another(device):
+    first, second = device.stream(), device.stream()
+    buffer = device.allocate(2**26)
+    for word in range(20):  # long enough that the second stream would overtake
+        device.fill(buffer, word, first)
+    second.wait_for(device.record(first))
+    copy = device.allocate(4)
+    device.copy_from_address(copy, buffer.address + 2**26 - 4, 4, second)
+    out = np.empty(1, np.uint32)
+    device.download(out, copy, second)
+    assert out[0] == 19
+
+
 def test_errors_of_the_device(device, module):
     with pytest.raises(DeviceError):
         device.allocate(2**60)
