@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bundle import Bundle
     from .exporter.description import DynamicSize, Preprocessing
+    from .exporter.engine import build_engine
+    from .exporter.engine_target import BuilderOptions
     from .exporter.export import export
     from .exporter.pack import pack
     from .exporter.precision import add_fp16
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BuilderOptions",
     "Bundle",
     "DynamicSize",
     "Preprocessing",
@@ -31,18 +34,21 @@ __all__ = [
     "Segmenter",
     "__version__",
     "add_fp16",
+    "build_engine",
     "export",
     "load",
     "pack",
 ]
 
 _HOMES = {
+    "BuilderOptions": ".exporter.engine_target",
     "Bundle": ".bundle",
     "DynamicSize": ".exporter.description",
     "Preprocessing": ".exporter.description",
     "Result": ".runtime.result",
     "Segmenter": ".runtime.segmenter",
     "add_fp16": ".exporter.precision",
+    "build_engine": ".exporter.engine",
     "export": ".exporter.export",
     "load": ".runtime.segmenter",
     "pack": ".exporter.pack",
