@@ -20,6 +20,11 @@ from atrous.runtime.backends.tensorrt_library import (
 )
 
 
+@pytest.fixture(autouse=True)
+def _stand_ins() -> None:
+    """None here: what is installed is what is tested."""
+
+
 @pytest.fixture
 def rtx() -> TensorRT:
     pytest.importorskip("tensorrt_rtx", reason="pip install 'atrous[tensorrt-rtx]'")
