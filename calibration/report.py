@@ -12,7 +12,7 @@ _METRIC_NAMES: Final = {"miou": "mean IoU", "agreement": "agreement with FP32"}
 _MAX_LISTED: Final = 5
 
 
-def summarize(report: QuantizationReport) -> str:
+def render_text(report: QuantizationReport) -> str:
     """The report as text for a terminal: what was lost, what stays higher and why, what was skipped."""
     return "\n".join(_lines(report))
 
@@ -30,19 +30,12 @@ def headline(report: QuantizationReport) -> str:
 
 
 def budget_outcome(report: QuantizationReport) -> str | None:
-    """What became of the budget, in one sentence; None without one."""
-    if report.max_drop is None or not report.steps:
+    """What it took to hold the budget, in one sentence; None without one."""
+    if report.max_drop is None:
         return None
-    returned = sum(len(step.returned) for step in report.steps)
-    drop = report.steps[-1].drop
-    outcome = "held" if drop <= report.max_drop else "not held"
+    returned = min(len(step.returned) for step in report.steps if step.drop <= report.max_drop)
     effort = f"with {returned} layer{_plural(returned)} returned to {report.rest.upper()}" if returned else "at once"
-    return f"The budget of {report.max_drop:g} points was {outcome} {effort}: {drop:.2f} points lost."
-
-
-def metric_name(report: QuantizationReport) -> str:
-    """What the drops of layers and tries are points of."""
-    return _METRIC_NAMES[report.sensitivity_metric]
+    return f"The budget of {report.max_drop:g} points holds {effort}."
 
 
 def percent(share: float, digits: int = 2) -> str:
@@ -91,15 +84,16 @@ def _lines(report: QuantizationReport) -> Iterator[str]:
         f"{len(report.layers) - len(kept)} of {len(report.layers)} layers are INT8; the graph takes "
         f"{megabytes(report.int8_bytes)} (FP32: {megabytes(report.fp32_bytes)})."
     )
+    source = "an earlier calibration on" if report.reused else "observing"
     yield (
-        f"Thresholds: {report.method}, from {report.images} picture{_plural(report.images)} "
-        f"(seed {report.seed}), in {report.seconds:.0f} s."
+        f"Thresholds: {report.method}, from {source} {report.images} picture{_plural(report.images)} "
+        f"(seed {report.seed}). All in {report.seconds:.0f} s."
     )
     if kept:
         yield f"In {report.rest.upper()}:"
         yield from (f"  {layer.name}: {layer.reason}" for layer in kept)
     if worst := most_sensitive(report, _MAX_LISTED):
-        yield f"Most sensitive (points of {metric_name(report)} lost when INT8 alone):"
+        yield "Most sensitive (points of agreement lost when INT8 alone):"
         yield from (f"  {layer.name}: {number(layer.alone_drop)}" for layer in worst)
     if report.skipped:
         yield f"{len(report.skipped)} picture{_plural(len(report.skipped))} skipped:"

@@ -26,7 +26,7 @@ _DIFFERENT: Final = (214, 0, 110)
 _GREYS: Final = 32
 
 
-def render_report(report: QuantizationReport) -> str:
+def render_html(report: QuantizationReport) -> str:
     """The page as text, to be written as UTF-8; no scripts, nothing from elsewhere.
 
     Raises:
@@ -48,11 +48,10 @@ def render_report(report: QuantizationReport) -> str:
         report=report,
         headline=text.headline(report),
         budget_outcome=text.budget_outcome(report),
-        metric=text.metric_name(report),
         kept=[layer for layer in report.layers if layer.reason],
         sqnr_plot=plot_sqnr(report.layers),
         sensitive=sensitive,
-        sensitivity_plot=plot_sensitivity(sensitive, text.metric_name(report)),
+        sensitivity_plot=plot_sensitivity(sensitive),
         histograms=[
             (tensor, plot_histogram(tensor, f"histogram{index}")) for index, tensor in enumerate(_worst_tensors(report))
         ],

@@ -84,7 +84,7 @@ def plot_sqnr(layers: Sequence[LayerResult]) -> str:
     return _draw("sqnr", "SQNR of the output of each layer in dB", (10.4, 3.0), paint)
 
 
-def plot_sensitivity(layers: Sequence[LayerResult], metric: str) -> str:
+def plot_sensitivity(layers: Sequence[LayerResult]) -> str:
     """Bars for `layers`, the first on top: points lost alone, points won when taken out. Empty without layers."""
 
     def paint(axes: Axes) -> None:
@@ -99,13 +99,13 @@ def plot_sensitivity(layers: Sequence[LayerResult], metric: str) -> str:
         axes.set_ylim(len(layers) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.axvline(0, color=_INK, linewidth=0.8)
-        axes.set_xlabel(f"points of {metric}")
+        axes.set_xlabel("points of agreement with FP32")
         axes.legend(loc="lower right")
 
     if not layers:
         return ""
     size = (10.4, 0.9 + 0.27 * len(layers))
-    return _draw("sensitivity", f"Points of {metric} that the most sensitive layers cost", size, paint)
+    return _draw("sensitivity", "Points of agreement that the most sensitive layers cost", size, paint)
 
 
 def plot_histogram(tensor: TensorResult, key: str) -> str:

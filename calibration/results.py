@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ..manifest import ClassInfo
 from ..runtime.metrics import Scores
 
-#: What a budget and a sensitivity are counted in: mean IoU where there are masks, else the share of pixels that are
-#: labelled as in FP32. Both in percentage points.
+#: What accuracy is counted in: mean IoU where there are masks, else the share of pixels that are labelled as in FP32.
+#: Both in percentage points.
 Metric = Literal["miou", "agreement"]
 
 
@@ -61,8 +61,8 @@ class LayerResult:
         name: of the node in the FP32 graph.
         op: its operator.
         sqnr_db: its output in the INT8 graph against FP32, in dB; None where it was not measured.
-        alone_drop: points lost when this layer alone is INT8; None where it was not measured.
-        kept_gain: points won when this layer alone is taken out of the INT8 graph; None where it was not measured.
+        alone_drop: points of agreement lost when this layer alone is INT8; None where it was not measured.
+        kept_gain: points of agreement won when this layer alone is taken out of the INT8 graph; None likewise.
         reason: why it is not INT8; None where it is.
     """
 
@@ -79,8 +79,8 @@ class BudgetStep:
     """One try to hold `max_drop`.
 
     Attributes:
-        returned: layers that this try took out of INT8, besides those of the tries before; empty in the first.
-        drop: points lost against FP32.
+        returned: all layers that this try had taken out of INT8; none in the first.
+        drop: points lost against FP32, of the metric of the report's `accuracy`.
     """
 
     returned: tuple[str, ...]
@@ -144,6 +144,7 @@ class QuantizationReport:
         method: how thresholds were chosen from the histograms.
         seed: chose the pictures.
         images: how many pictures were observed.
+        reused: whether the thresholds were taken from an earlier calibration on the same pictures.
         skipped: pictures that could not be read.
         model_sha256: of the FP32 graph.
         data_sha256: of the pictures.
@@ -151,12 +152,12 @@ class QuantizationReport:
         fp32_bytes: size of the FP32 graph.
         int8_bytes: size of the INT8 graph.
         accuracy: of the finished INT8 graph.
-        sensitivity_metric: what the drops of `layers` and `steps` are counted in.
-        sensitivity_pictures: how many pictures those were measured on; 0 where they were not measured.
+        sensitivity_pictures: how many pictures `layers` were measured on; 0 where they were not measured.
         tensors: every observed activation, in the order of the graph.
         layers: every layer that can be INT8, in the order of the graph.
         max_drop: the budget in points, or None.
-        steps: the tries to hold it, in order; empty without a budget.
+        steps: the tries to hold it, in order; the one with the fewest layers returned that held was taken. Empty
+            without a budget.
         samples: a few pictures, those that the graphs disagree on most first.
         seconds: that the quantization took.
         versions: package → version.
@@ -168,6 +169,7 @@ class QuantizationReport:
     method: str
     seed: int
     images: int
+    reused: bool
     skipped: tuple[SkippedPicture, ...]
     model_sha256: str
     data_sha256: str
@@ -175,7 +177,6 @@ class QuantizationReport:
     fp32_bytes: int
     int8_bytes: int
     accuracy: Accuracy
-    sensitivity_metric: Metric
     sensitivity_pictures: int
     tensors: tuple[TensorResult, ...]
     layers: tuple[LayerResult, ...]

@@ -40,6 +40,7 @@ def make_report(**changes: Any) -> QuantizationReport:
         method="entropy",
         seed=0,
         images=128,
+        reused=False,
         skipped=(SkippedPicture("broken.jpg", "it is truncated"),),
         model_sha256="5e" * 32,
         data_sha256="d1" * 32,
@@ -52,12 +53,15 @@ def make_report(**changes: Any) -> QuantizationReport:
             fp32=_scores(truth, [sample.fp32_labels for sample in samples]),
             int8=_scores(truth, [sample.int8_labels for sample in samples]),
         ),
-        sensitivity_metric="miou",
         sensitivity_pictures=2,
         tensors=tuple(_tensor(rng, f"features_{index}") for index in range(15)),
         layers=_layers(rng),
         max_drop=0.5,
-        steps=(BudgetStep((), 0.81), BudgetStep(("node_conv_7",), 0.52), BudgetStep(("node_conv_21",), 0.43)),
+        steps=(
+            BudgetStep((), 0.81),
+            BudgetStep(("node_conv_7",), 0.52),
+            BudgetStep(("node_conv_7", "node_conv_21"), 0.43),
+        ),
         samples=samples,
         seconds=41.7,
         versions={"atrous": "0.1.0", "onnxruntime": "1.31.1"},
@@ -67,11 +71,7 @@ def make_report(**changes: Any) -> QuantizationReport:
 
 def without_masks(report: QuantizationReport) -> QuantizationReport:
     """The same, had there been no masks."""
-    return dataclasses.replace(
-        report,
-        accuracy=dataclasses.replace(report.accuracy, fp32=None, int8=None),
-        sensitivity_metric="agreement",
-    )
+    return dataclasses.replace(report, accuracy=dataclasses.replace(report.accuracy, fp32=None, int8=None))
 
 
 def _sample(rng: np.random.Generator, title: str, truth: np.ndarray) -> Sample:

@@ -17,19 +17,19 @@ from atrous.calibration.report import (
     most_sensitive,
     number,
     percent,
-    summarize,
+    render_text,
 )
 from atrous.calibration.results import Accuracy, BudgetStep, LayerResult
 
 
 def test_the_summary_says_what_was_lost_and_why() -> None:
     report = make_report()
-    text = summarize(report)
+    text = render_text(report)
     for expected in (
         "points of mean IoU",
-        "The budget of 0.5 points was held with 2 layers returned to FP16: 0.43 points lost.",
+        "The budget of 0.5 points holds with 2 layers returned to FP16.",
         "36 of 40 layers are INT8; the graph takes 4.2 MB (FP32: 15.0 MB).",
-        "Thresholds: entropy, from 128 pictures (seed 0), in 42 s.",
+        "Thresholds: entropy, from observing 128 pictures (seed 0). All in 42 s.",
         "  node_conv_0: the first convolution",
         "  broken.jpg: it is truncated",
     ):
@@ -61,11 +61,11 @@ def test_a_gain_is_called_one() -> None:
     ("max_drop", "steps", "expected"),
     [
         (None, (), None),
-        (0.5, (BudgetStep((), 0.2),), "The budget of 0.5 points was held at once: 0.20 points lost."),
+        (0.5, (BudgetStep((), 0.2),), "The budget of 0.5 points holds at once."),
         (
             0.1,
-            (BudgetStep((), 0.2), BudgetStep(("a",), 0.15)),
-            "The budget of 0.1 points was not held with 1 layer returned to FP16: 0.15 points lost.",
+            (BudgetStep((), 0.2), BudgetStep(("a", "b"), 0.05), BudgetStep(("a",), 0.08)),
+            "The budget of 0.1 points holds with 1 layer returned to FP16.",
         ),
     ],
 )
@@ -75,11 +75,15 @@ def test_the_budget(max_drop: float | None, steps: tuple[BudgetStep, ...], expec
 
 def test_sections_without_content_are_left_out() -> None:
     layers = (LayerResult("a", "Conv"), LayerResult("b", "Conv"))
-    text = summarize(make_report(layers=layers, skipped=(), max_drop=None, steps=()))
+    text = render_text(make_report(layers=layers, skipped=(), max_drop=None, steps=()))
     assert "In FP16" not in text
     assert "skipped" not in text
     assert "budget" not in text
     assert "sensitive" not in text
+
+
+def test_thresholds_of_an_earlier_calibration() -> None:
+    assert "from an earlier calibration on 128 pictures" in render_text(make_report(reused=True))
 
 
 def test_most_sensitive_orders_by_loss() -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 from quantization_reports import CLASSES, make_report, without_masks
 
 from atrous.calibration.report import headline, percent
-from atrous.calibration.report_html import render_report
+from atrous.calibration.report_html import render_html
 from atrous.calibration.results import LayerResult, QuantizationReport, Sample, SkippedPicture
 from atrous.manifest import ClassInfo
 
@@ -59,7 +59,7 @@ def report() -> QuantizationReport:
 
 @pytest.fixture(scope="module")
 def page(report: QuantizationReport) -> str:
-    return render_report(report)
+    return render_html(report)
 
 
 def test_the_page_shows_the_numbers(report: QuantizationReport, page: str) -> None:
@@ -70,7 +70,7 @@ def test_the_page_shows_the_numbers(report: QuantizationReport, page: str) -> No
         headline(report),
         percent(report.accuracy.fp32.miou),
         "36 of 40",
-        "The budget of 0.5 points was held",
+        "The budget of 0.5 points holds",
         "the first convolution",
         "broken.jpg",
         "it is truncated",
@@ -108,7 +108,7 @@ def test_a_mask_of_differences_is_shown_pixel_by_pixel() -> None:
     fp32 = np.zeros((4, 6), np.uint8)
     int8 = fp32.copy()
     int8[1, 2] = 1
-    page = render_report(make_report(samples=(Sample("one", image, fp32, int8),), tensors=()))
+    page = render_html(make_report(samples=(Sample("one", image, fp32, int8),), tensors=()))
     shown = [Image.open(io.BytesIO(base64.b64decode(data))) for data in re.findall(r"base64,([^\"]+)", page)]
     assert [picture.size for picture in shown] == [(6, 4)] * 3
     expected = [np.asarray(CLASSES[0].color) + 0 * image, np.asarray([entry.color for entry in CLASSES])[int8]]
@@ -122,13 +122,13 @@ def test_a_mask_of_differences_is_shown_pixel_by_pixel() -> None:
 def test_large_pictures_are_made_smaller() -> None:
     labels = np.zeros((1000, 2000), np.uint8)
     sample = Sample("large", np.zeros((1000, 2000, 3), np.uint8), labels, labels)
-    page = render_report(make_report(samples=(sample,), tensors=()))
+    page = render_html(make_report(samples=(sample,), tensors=()))
     assert 'width="480" height="240"' in page
     assert "100.00 % of the pixels are labelled alike" in page
 
 
 def test_without_masks_there_is_no_mean_iou(report: QuantizationReport) -> None:
-    text = _Page(render_report(dataclasses.replace(without_masks(report), tensors=()))).text
+    text = _Page(render_html(dataclasses.replace(without_masks(report), tensors=()))).text
     assert "mean IoU" not in text
     assert "points of agreement with FP32" in text
 
@@ -137,7 +137,7 @@ def test_a_report_with_the_least_in_it() -> None:
     report = without_masks(
         make_report(layers=(), tensors=(), steps=(), max_drop=None, samples=(), skipped=(), versions={})
     )
-    parsed = _Page(render_report(report))
+    parsed = _Page(render_html(report))
     assert parsed.tags["svg"] == parsed.tags["img"] == 0
     for absent in ("Samples", "Budget", "Sensitivity", "Histograms", "Skipped pictures"):
         assert absent not in parsed.text
@@ -161,7 +161,7 @@ def _evil_report() -> QuantizationReport:
 
 
 def test_what_others_named_is_text_not_markup(report: QuantizationReport) -> None:
-    evil = _Page(render_report(_evil_report()))
+    evil = _Page(render_html(_evil_report()))
     assert evil.tags["script"] == 0
     assert evil.tags["img"] == 3 * len(report.samples)
     assert not [name for name, _ in evil.attributes if name.startswith("on")]
@@ -218,7 +218,7 @@ def test_the_check_of_a_browser_sees_what_it_must(browser: str, tmp_path: Path) 
 @pytest.mark.parametrize("make", [make_report, _evil_report])
 def test_a_browser_loads_the_page_alone_and_without_complaint(browser: str, tmp_path: Path, make: Any) -> None:
     made = make()
-    page = render_report(made)
+    page = render_html(made)
     # Without its policy, which would stop what the page asks for before it is seen.
     allowed, policies = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
     assert policies == 1

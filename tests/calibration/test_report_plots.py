@@ -25,7 +25,7 @@ def _texts(svg: str) -> list[str]:
 def test_names_are_shown_as_they_are(name: str) -> None:
     layers = [LayerResult(name, "Conv", sqnr_db=20.0, alone_drop=0.1, kept_gain=0.1)]
     assert short_name(name) in [*_texts(plot_sqnr(layers)), ""]
-    assert short_name(name) in [*_texts(plot_sensitivity(layers, "mean IoU")), ""]
+    assert short_name(name) in [*_texts(plot_sensitivity(layers)), ""]
     histogram = plot_histogram(dataclasses.replace(make_report().tensors[0], name=name), "h")
     assert short_name(name) in ET.fromstring(histogram).attrib["aria-label"]
 
@@ -41,7 +41,7 @@ def test_plots_scale_and_refer_to_nothing_outside() -> None:
     report = make_report()
     for svg in (
         plot_sqnr(report.layers),
-        plot_sensitivity(report.layers, "mean IoU"),
+        plot_sensitivity(report.layers),
         plot_histogram(report.tensors[0], "h"),
     ):
         root = ET.fromstring(svg)
@@ -88,7 +88,7 @@ def test_the_same_report_draws_the_same_bytes() -> None:
 
 def test_nothing_measured_draws_nothing() -> None:
     assert plot_sqnr([LayerResult("a", "Conv"), LayerResult("b", "Conv", sqnr_db=float("inf"))]) == ""
-    assert plot_sensitivity([], "mean IoU") == ""
+    assert plot_sensitivity([]) == ""
 
 
 @pytest.mark.parametrize("counts", [np.zeros(16), np.eye(1, 16)[0] * 9, np.eye(1, 2048, 2047)[0], np.ones(3)])
