@@ -63,13 +63,20 @@ def prepare_image(
             expected=f"at most {input_size}",
             actual=str(image.shape[:2]),
         )
+    mean, std = normalization_of_bytes(inputs)
     return _native.normalize_image(
         image,
-        np.asarray(inputs.mean, np.float32) / np.float32(inputs.scale),
-        np.asarray(inputs.std, np.float32) / np.float32(inputs.scale),
+        mean,
+        std,
         inputs.color_order == "BGR",
         input_size[0],
         input_size[1],
         np.asarray(inputs.pad_value, np.uint8),
         threads,
     )
+
+
+def normalization_of_bytes(inputs: InputSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation [3] by channel of the network's input, in units of 0 to 255."""
+    scale = np.float32(inputs.scale)
+    return np.asarray(inputs.mean, np.float32) / scale, np.asarray(inputs.std, np.float32) / scale

@@ -136,3 +136,9 @@ RESIZE_ORDER_LEVELS: Final = 1
 #: tests/calibration/test_thresholds.py: 1.6e-3, and where more, 3.3e-3 steps² (a constant; else 6e-4).
 SQUARED_ERROR_RELATIVE: Final = 3e-3
 SQUARED_ERROR_STEPS: Final = 5e-3
+
+#: Labels and probabilities of the C++ runtime against Python's on the same engine. Measured: every label and every bit
+#: the same (tests/cpp/test_labels.py: the demo bundle, all sizes, tiles, with the CRF), as both run one native core.
+#: Against ONNX Runtime on the demo bundle: every label the same.
+CPP_AGREEMENT: Final = 0.9999
+CPP_PROBABILITY_ABS: Final = 1e-6

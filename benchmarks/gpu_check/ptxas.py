@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypedDict
 
-from atrous.crf.cuda_queue import KERNELS
+from atrous.crf import cuda_queue
 from atrous.errors import DeviceError
 from atrous.gpu.compile import compile_cubin, nvcc_version
+from atrous.runtime import frame
+
+SOURCES = (cuda_queue.KERNELS, frame.KERNELS)
 
 ARCHITECTURES = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0))
 RESULT = Path(__file__).parents[1] / "results" / "ptxas.json"
@@ -51,8 +54,8 @@ def usage_on(compute_capability: tuple[int, int]) -> dict[str, Usage]:
     Raises:
         DeviceError: nvcc is missing or fails.
     """
-    cubin = compile_cubin(KERNELS, compute_capability)
-    return read_log(cubin.with_suffix(".log").read_text(encoding="utf-8"))
+    cubins = [compile_cubin(source, compute_capability) for source in SOURCES]
+    return read_log("".join(cubin.with_suffix(".log").read_text(encoding="utf-8") for cubin in cubins))
 
 
 def main() -> int:

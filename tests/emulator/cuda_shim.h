@@ -28,6 +28,9 @@ struct dim3 {
 struct alignas(8) int2 {
     int x, y;
 };
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
 struct alignas(16) float4 {
     float x, y, z, w;
 };
@@ -99,6 +102,9 @@ unsigned __match_any_sync(unsigned mask, T value) {
         if (words[i] == emulator::to_word(value)) peers |= 1u << i;
     }
     return peers;
+}
+inline float __int_as_float(int bits) {
+    return emulator::from_word<float>(emulator::to_word(bits));
 }
 inline int __popc(unsigned bits) {
     return __builtin_popcount(bits);

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from atrous.crf.cuda_queue import KERNELS
+from atrous.crf import cuda_queue
 from atrous.errors import DeviceError
 from atrous.gpu import KernelSource
 from atrous.gpu.compile import cache_folder, compile_cubin, find_nvcc
+from atrous.runtime import frame
 
 needs_nvcc = pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed: kernels are not compiled")
 
@@ -68,11 +69,12 @@ def test_the_cache_follows_the_users_setting(tmp_path, monkeypatch):
     assert cache_folder() == Path.home() / ".cache" / "atrous" / "kernels"
 
 
-def test_the_kernels_need_no_framework():
+@pytest.mark.parametrize("kernels", [cuda_queue.KERNELS, frame.KERNELS], ids=["crf", "frame"])
+def test_the_kernels_need_no_framework(kernels):
     """One source for PyCUDA, nvcc and the emulator: nothing but the half-precision header."""
     included = {
         line.split(maxsplit=1)[1].strip()
-        for path in KERNELS.files()
+        for path in kernels.files()
         for line in path.read_text(encoding="utf-8").splitlines()
         if line.startswith("#include <")
     }

@@ -9,7 +9,6 @@ from types import ModuleType
 
 import pytest
 
-from atrous.crf.cuda_queue import KERNELS
 from atrous.gpu.compile import find_nvcc
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_check" / "ptxas.py"
@@ -30,8 +29,9 @@ def ptxas() -> ModuleType:
 def test_every_kernel_compiles_without_spilling(ptxas, capability):
     assert capability in ptxas.ARCHITECTURES
     usage = ptxas.usage_on(capability)
-    text = "".join(path.read_text(encoding="utf-8") for path in KERNELS.files())
-    assert set(re.findall(r"__global__ void (crf_\w+)\(", text)) <= usage.keys()
+    text = "".join(path.read_text(encoding="utf-8") for source in ptxas.SOURCES for path in source.files())
+    names = set(re.findall(r"__global__ void ((?:crf|frame)_\w+)\(", text))
+    assert {name for name in names if not name.endswith("_")} <= usage.keys()  # a macro completes the others
     assert {name: kernel for name, kernel in usage.items() if kernel["spill_bytes"] or kernel["stack_bytes"]} == {}
     # 256 threads of 64 registers are a quarter of a multiprocessor's: four blocks fit.
     assert max(kernel["registers"] for kernel in usage.values()) <= 64

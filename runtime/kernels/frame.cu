@@ -1,0 +1,4 @@
+// The kernels around the network as one translation unit: one module to compile, cache and load.
+#include "overlay.cuh"
+#include "preprocess.cuh"
+#include "resample.cuh"

@@ -1,0 +1,195 @@
+// Coarse logits → full-size labels or probabilities: bilinear resizing fused with argmax or softmax, so that resized
+// logits exist in registers only. Twins: runtime/csrc/resample.cpp and resample_kernels.inl.
+#pragma once
+
+#include "common.cuh"
+
+namespace atrous {
+
+/// Where one output position lies between two samples: at `low`, plus `weight` of the way to the next.
+struct Sample {
+    int low;
+    float weight;
+};
+
+/// The sample after `low`, of `in`.
+__device__ inline int next_sample(int low, int in) {
+    return low + 1 < in ? low + 1 : in - 1;
+}
+
+/// `scale` is that of torch.nn.functional.interpolate in single precision: (in − 1) / (full − 1) with aligned corners,
+/// else in / full.
+__device__ inline Sample sample_at(int i, int in, float scale, int align_corners) {
+    const float at = align_corners != 0 ? scale * static_cast<float>(i)
+                                        : fmaxf(fmaf(scale, static_cast<float>(i) + 0.5f, -0.5f), 0.0f);
+    const int floor = static_cast<int>(at);
+    Sample sample;
+    sample.low = floor < in - 1 ? floor : in - 1;
+    sample.weight = fminf(fmaxf(at - static_cast<float>(sample.low), 0.0f), 1.0f);
+    return sample;
+}
+
+/// A run of output pixels: which logits it is blended from.
+template <typename T>
+struct RunSampler {
+    const T* top;  ///< of channel 0
+    int below;     ///< from a sample of `top` to the one of the next row
+    float weight_bottom;
+    int width;
+    Sample columns[kRun];
+    int plane;
+
+    __device__ RunSampler(const T* logits, size_t image, int channels, int height, int width, float row_scale,
+                          float column_scale, int align_corners, int y, int x)
+        : width(width), plane(height * width) {
+        const Sample row = sample_at(y, height, row_scale, align_corners);
+        top = logits + image * channels * plane + static_cast<size_t>(row.low) * width;
+        below = (next_sample(row.low, height) - row.low) * width;
+        weight_bottom = row.weight;
+#pragma unroll
+        for (int i = 0; i < kRun; ++i) columns[i] = sample_at(x + i, width, column_scale, align_corners);
+    }
+
+    /// The resized logits of one channel. Neighbours mostly lie between the same samples, which are read once.
+    __device__ void read(int channel, float (&values)[kRun]) const {
+        const T* above = top + channel * plane;
+        const T* under = above + below;
+        const float weight_top = 1.0f - weight_bottom;
+        float left = 0.0f;
+        float right = 0.0f;
+#pragma unroll
+        for (int i = 0; i < kRun; ++i) {
+            const int at = columns[i].low;
+            if (i == 0 || at != columns[i - 1].low) {
+                const int next = next_sample(at, width);
+                left = to_float(above[at]) * weight_top + to_float(under[at]) * weight_bottom;
+                right = to_float(above[next]) * weight_top + to_float(under[next]) * weight_bottom;
+            }
+            values[i] = left * (1.0f - columns[i].weight) + right * columns[i].weight;
+        }
+    }
+};
+
+/// Calls `body(sampler, image, y, x)` for each run of the wanted part [images, out_height, out_width].
+template <typename T, typename Body>
+__device__ void for_each_run(const T* logits, int images, int channels, int height, int width, float row_scale,
+                             float column_scale, int align_corners, int out_height, int out_width, const Body& body) {
+    const int runs = runs_of(out_width);
+    for (int job = global_thread(); job < images * out_height * runs; job += all_threads()) {
+        const int x = job % runs * kRun;
+        const int y = job / runs % out_height;
+        const size_t image = job / runs / out_height;
+        body(RunSampler<T>(logits, image, channels, height, width, row_scale, column_scale, align_corners, y, x), image,
+             y, x);
+    }
+}
+
+/// labels [images, out_height, out_width]; of equal logits the lowest channel wins.
+template <typename T>
+__device__ void write_labels(const T* logits, int images, int channels, int height, int width, float row_scale,
+                             float column_scale, int align_corners, int out_height, int out_width, uint8_t* labels) {
+    const auto body = [&](const RunSampler<T>& sampler, size_t image, int y, int x) {
+        float best[kRun];
+        uint8_t label[kRun] = {};
+        sampler.read(0, best);
+#pragma unroll 1
+        for (int c = 1; c < channels; ++c) {
+            float values[kRun];
+            sampler.read(c, values);
+#pragma unroll
+            for (int i = 0; i < kRun; ++i) {
+                const bool better = values[i] > best[i];
+                best[i] = better ? values[i] : best[i];
+                label[i] = better ? static_cast<uint8_t>(c) : label[i];
+            }
+        }
+        store_run(label, run_length(x, out_width), labels + (image * out_height + y) * out_width + x);
+    };
+    for_each_run(logits, images, channels, height, width, row_scale, column_scale, align_corners, out_height, out_width,
+                 body);
+}
+
+/// e^x for x ≤ 0 within 2 ulp; 0 below e^-69. The bits of `exp_nonpositive` in crf/csrc/lanes.inl.
+__device__ inline float exp_nonpositive(float x) {
+    constexpr float magic = 12582912.0f;  // 1.5 · 2^23: adding it rounds to whole numbers, ties to even
+    const float clamped = fmaxf(x, -80.0f);
+    const float n = (clamped * 1.44269504088896341f + magic) - magic;
+    const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    const float value = p * __int_as_float((static_cast<int>(n) + 127) << 23);
+    return x < -69.0f ? 0.0f : value;
+}
+
+/// probabilities [images, channels, out_height, out_width]. Logits are resized three times, for the maximum, the sum
+/// and the result: cheaper than to write and read them, which at 19 classes on 1024×2048 pixels are 159 MB.
+template <typename T>
+__device__ void write_probabilities(const T* logits, int images, int channels, int height, int width, float row_scale,
+                                    float column_scale, int align_corners, int out_height, int out_width,
+                                    float* probabilities) {
+    const auto body = [&](const RunSampler<T>& sampler, size_t image, int y, int x) {
+        float values[kRun];
+        float largest[kRun];
+        float scale[kRun] = {};
+        sampler.read(0, largest);
+#pragma unroll 1
+        for (int c = 1; c < channels; ++c) {
+            sampler.read(c, values);
+#pragma unroll
+            for (int i = 0; i < kRun; ++i) largest[i] = values[i] > largest[i] ? values[i] : largest[i];
+        }
+#pragma unroll 1
+        for (int c = 0; c < channels; ++c) {
+            sampler.read(c, values);
+#pragma unroll
+            for (int i = 0; i < kRun; ++i) scale[i] += exp_nonpositive(values[i] - largest[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < kRun; ++i) scale[i] = 1.0f / scale[i];
+#pragma unroll 1
+        for (int c = 0; c < channels; ++c) {
+            sampler.read(c, values);
+#pragma unroll
+            for (int i = 0; i < kRun; ++i) values[i] = exp_nonpositive(values[i] - largest[i]) * scale[i];
+            float* plane = probabilities + (image * channels + c) * out_height * out_width;
+            store_run(values, run_length(x, out_width), plane + static_cast<size_t>(y) * out_width + x);
+        }
+    };
+    for_each_run(logits, images, channels, height, width, row_scale, column_scale, align_corners, out_height, out_width,
+                 body);
+}
+
+/// first_bad = the smaller of its value and the index of the first logit that is NaN or infinite.
+template <typename T>
+__device__ void find_not_finite(const T* logits, int count, uint32_t* first_bad) {
+    for (int i = global_thread(); i < count; i += all_threads()) {
+        if (!isfinite(to_float(logits[i]))) atomicMin(first_bad, static_cast<uint32_t>(i));
+    }
+}
+
+#define ATROUS_RESAMPLE_KERNELS(suffix, T)                                                                             \
+    extern "C" __global__ void __launch_bounds__(kThreads, 4)                                                          \
+        frame_labels_##suffix(const T* logits, int images, int channels, int height, int width, float row_scale,       \
+                              float column_scale, int align_corners, int out_height, int out_width, uint8_t* labels) { \
+        write_labels(logits, images, channels, height, width, row_scale, column_scale, align_corners, out_height,      \
+                     out_width, labels);                                                                               \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(kThreads, 4) frame_probabilities_##suffix(                            \
+        const T* logits, int images, int channels, int height, int width, float row_scale, float column_scale,         \
+        int align_corners, int out_height, int out_width, float* probabilities) {                                      \
+        write_probabilities(logits, images, channels, height, width, row_scale, column_scale, align_corners,           \
+                            out_height, out_width, probabilities);                                                     \
+    }                                                                                                                  \
+    extern "C" __global__ void frame_find_not_finite_##suffix(const T* logits, int count, uint32_t* first_bad) {       \
+        find_not_finite(logits, count, first_bad);                                                                     \
+    }
+
+ATROUS_RESAMPLE_KERNELS(f32, float)
+ATROUS_RESAMPLE_KERNELS(f16, __half)
+
+}  // namespace atrous

@@ -1,0 +1,250 @@
+"""The kernels around the network against their twins on the CPU."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from emulator.emulated_device import BACKWARDS, SHUFFLED, EmulatedDevice
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tolerances import RESIZE_ORDER_LEVELS
+
+from atrous import _native
+from atrous.gpu import THREADS, Region
+from atrous.manifest import InputSpec, SizePolicy
+from atrous.runtime import frame
+from atrous.runtime.frame import CoarseLogits, DeviceResampling, FrameQueue, Pictures, constants_of, plan_resampling
+from atrous.runtime.postprocess import upsample_labels, upsample_probabilities
+from atrous.runtime.preprocess import prepare_image
+
+DTYPES = [np.dtype(np.float32), np.dtype(np.float16)]
+IMAGENET = InputSpec(
+    color_order="RGB",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    scale=1 / 255,
+    size=SizePolicy((8, 8), (64, 64), (512, 512), multiple=8),
+    pad_value=(124, 116, 104),
+    resize="none",
+)
+CAFFE = replace(IMAGENET, color_order="BGR", mean=(104.0, 116.7, 122.7), std=(1.0, 1.0, 1.0), scale=1.0)
+
+
+class Frames:
+    """The queue's operations on arrays; every result lies between guards where the device has them."""
+
+    def __init__(self, device) -> None:
+        self.device = device
+        self.queue = FrameQueue(device, device.stream())
+
+    def sent(self, array: np.ndarray, *, offset: int = 0):
+        """The array, `offset` bytes into a buffer, so that words of it are not aligned."""
+        padded = np.concatenate([np.zeros(offset, np.uint8), np.ascontiguousarray(array).view(np.uint8).ravel()])
+        buffer = self.device.allocate(padded.nbytes)
+        self.device.upload(buffer, padded, self.queue.stream)
+        return Region(buffer, offset, array.nbytes) if offset else buffer
+
+    def fetched(self, buffer, shape: tuple[int, ...], dtype) -> np.ndarray:
+        out = np.empty(shape, dtype)
+        self.device.download(out, buffer, self.queue.stream)
+        assert not hasattr(buffer, "guards_hold") or buffer.guards_hold()
+        return out
+
+    def prepared(self, batch: np.ndarray, inputs: InputSpec, size, dtype, *, row_bytes: int = 0) -> np.ndarray:
+        count, height, width, _ = batch.shape
+        row_bytes = row_bytes or 3 * width
+        rows = np.zeros((count, height, row_bytes), np.uint8)
+        rows[..., : 3 * width] = batch.reshape(count, height, 3 * width)
+        out = self.device.allocate(count * 3 * size[0] * size[1] * dtype.itemsize)
+        pictures = Pictures(self.sent(rows), count, (height, width), row_bytes)
+        constants = self.sent(constants_of(inputs))
+        self.queue.normalize(pictures, constants, out, inputs=inputs, size=size, dtype=dtype)
+        return self.fetched(out, (count, 3, *size), dtype)
+
+    def resized(self, batch: np.ndarray, size) -> np.ndarray:
+        count, height, width, _ = batch.shape
+        rows, columns = (
+            DeviceResampling.of(self.device, plan_resampling(*lengths), self.queue.stream)
+            for lengths in ((width, size[1]), (height, size[0]))
+        )
+        wide = self.device.allocate(count * height * size[1] * 3)
+        out = self.device.allocate(count * size[0] * size[1] * 3)
+        self.queue.resize_rows(Pictures(self.sent(batch), count, (height, width), 3 * width), rows, wide)
+        self.queue.resize_columns(Pictures(wide, count, (height, size[1]), 3 * size[1]), columns, out)
+        return self.fetched(out, (count, *size, 3), np.uint8)
+
+    def logits(self, maps: np.ndarray, full_size, crop, align_corners: bool) -> CoarseLogits:
+        return CoarseLogits(self.sent(maps), maps.shape, maps.dtype, full_size, crop or full_size, align_corners)
+
+    def labels(self, logits: CoarseLogits) -> np.ndarray:
+        shape = (logits.shape[0], *logits.crop)
+        out = self.device.allocate(int(np.prod(shape)))
+        self.queue.labels(logits, out)
+        return self.fetched(out, shape, np.uint8)
+
+    def probabilities(self, logits: CoarseLogits) -> np.ndarray:
+        shape = (*logits.shape[:2], *logits.crop)
+        out = self.device.allocate(4 * int(np.prod(shape)))
+        self.queue.probabilities(logits, out)
+        return self.fetched(out, shape, np.float32)
+
+    def first_bad(self, maps: np.ndarray) -> int:
+        out = self.device.allocate(4)
+        self.queue.find_not_finite(self.logits(maps, (1, 1), None, False), out)
+        return int(self.fetched(out, (1,), np.uint32)[0])
+
+    def overlay(self, picture: np.ndarray, labels: np.ndarray, palette: np.ndarray, alpha: float, offset: int = 0):
+        buffers = self.sent(picture, offset=3 * offset), self.sent(labels), self.sent(palette)
+        out = self.device.allocate(picture.nbytes)
+        self.queue.overlay(*buffers, out, pixels=labels.size, alpha=alpha)
+        return self.fetched(out, picture.shape, np.uint8)
+
+
+@pytest.fixture
+def frames(device) -> Frames:
+    return Frames(device)
+
+
+def random_pictures(rng, *shape: int) -> np.ndarray:
+    return rng.integers(0, 256, size=(*shape, 3), dtype=np.uint8)
+
+
+def test_python_and_kernels_agree_on_constants():
+    text = "".join(path.read_text(encoding="utf-8") for path in frame.KERNELS.files())
+    found = dict(re.findall(r"constexpr int (k\w+) = (\d+);", text))
+    assert found == {"kThreads": str(THREADS), "kRun": str(frame._RUN), "kWeightBits": str(frame._WEIGHT_BITS)}
+
+
+class TestNormalize:
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize("inputs", [IMAGENET, CAFFE], ids=["imagenet", "caffe"])
+    @pytest.mark.parametrize(
+        ("size", "out_size"),
+        [((1, 1), (1, 1)), ((1, 1), (8, 8)), ((7, 5), (7, 5)), ((16, 24), (16, 24)), ((13, 22), (16, 24)),
+         ((33, 30), (41, 33)), ((5, 9), (6, 41))],
+    )  # fmt: skip
+    def test_equals_the_cpu_bit_for_bit(self, frames, rng, size, out_size, inputs, dtype):
+        picture = random_pictures(rng, *size)
+        expected = prepare_image(picture, out_size, inputs).astype(dtype)
+        np.testing.assert_array_equal(frames.prepared(picture[None], inputs, out_size, dtype)[0], expected)
+
+    def test_every_level(self, frames):
+        picture = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+        for inputs in (IMAGENET, CAFFE):
+            got = frames.prepared(picture[None], inputs, (16, 16), DTYPES[0])[0]
+            np.testing.assert_array_equal(got, prepare_image(picture, (16, 16), inputs))
+
+    @pytest.mark.parametrize("row_bytes", [33, 34, 36, 64])
+    def test_a_batch_with_any_row_pitch(self, frames, rng, row_bytes):
+        batch = random_pictures(rng, 3, 9, 11)
+        got = frames.prepared(batch, IMAGENET, (16, 16), DTYPES[0], row_bytes=row_bytes)
+        for one, picture in zip(got, batch, strict=True):
+            np.testing.assert_array_equal(one, prepare_image(picture, (16, 16), IMAGENET))
+
+
+RESIZED = [
+    ((1, 1), (5, 7)), ((7, 3), (3, 9)), ((30, 40), (64, 64)), ((37, 61), (64, 24)), ((50, 90), (16, 8)),
+    ((5, 200), (1, 1)), ((13, 17), (64, 3)), ((16, 16), (16, 16)),
+]  # fmt: skip
+
+
+class TestResize:
+    @pytest.mark.parametrize(("size", "out_size"), RESIZED)
+    def test_equals_pillow_row_by_row_then_column_by_column(self, frames, rng, size, out_size):
+        """A call of Pillow that changes one axis has one pass, so that its choice of order does not matter."""
+        batch = random_pictures(rng, 2, *size)
+        for got, picture in zip(frames.resized(batch, out_size), batch, strict=True):
+            wide = Image.fromarray(picture).resize((out_size[1], size[0]), Image.Resampling.BILINEAR)
+            np.testing.assert_array_equal(got, wide.resize(out_size[::-1], Image.Resampling.BILINEAR))
+
+    @pytest.mark.parametrize(("size", "out_size"), RESIZED)
+    def test_is_the_cpus_preprocessing(self, frames, rng, size, out_size):
+        picture = random_pictures(rng, *size)
+        direct = Image.fromarray(picture).resize(out_size[::-1], Image.Resampling.BILINEAR)
+        difference = frames.resized(picture[None], out_size)[0].astype(int) - np.asarray(direct)
+        assert np.abs(difference).max() <= RESIZE_ORDER_LEVELS
+
+    @given(length=st.integers(1, 300), out_length=st.integers(1, 300))
+    def test_no_tap_lies_outside(self, length, out_length):
+        plan = plan_resampling(length, out_length)
+        assert (plan.first >= 0).all()
+        assert (plan.first + plan.weights.shape[1] <= length).all()
+        assert np.abs(plan.weights.sum(axis=1) - 2**22).max() <= plan.weights.shape[1]
+
+
+#: coarse shape [C, h, w], full size, crop
+RESAMPLED = [
+    ((1, 1, 1), (1, 1), None), ((1, 1, 1), (9, 7), None), ((21, 9, 9), (65, 65), None),
+    ((21, 5, 7), (40, 56), (33, 51)), ((5, 1, 6), (1, 1), None), ((256, 3, 4), (10, 9), None),
+    ((4, 40, 60), (13, 29), None), ((3, 12, 17), (12, 17), None), ((19, 4, 8), (32, 64), (31, 1)),
+    ((2, 2, 2), (16, 5), (1, 5)), ((130, 2, 3), (5, 12), None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("shape", "full_size", "crop"), RESAMPLED)
+class TestResample:
+    def test_labels_are_the_cpus(self, frames, rng, shape, full_size, crop, dtype, align_corners):
+        maps = (rng.normal(size=(2, *shape)) * 5).astype(dtype)
+        got = frames.labels(frames.logits(maps, full_size, crop, align_corners))
+        for one, logits in zip(got, maps, strict=True):
+            expected = upsample_labels(logits, full_size, crop=crop, align_corners=align_corners)
+            np.testing.assert_array_equal(one, expected)
+
+    def test_probabilities_are_the_cpus_bit_for_bit(self, frames, rng, shape, full_size, crop, dtype, align_corners):
+        maps = (rng.normal(size=(2, *shape)) * 5).astype(dtype)
+        got = frames.probabilities(frames.logits(maps, full_size, crop, align_corners))
+        for one, logits in zip(got, maps, strict=True):
+            expected = upsample_probabilities(logits, full_size, crop=crop, align_corners=align_corners)
+            np.testing.assert_array_equal(one, expected)
+
+
+def test_of_equal_logits_the_first_class_wins(frames):
+    maps = np.zeros((1, 4, 3, 3), np.float32)
+    maps[0, 2] = maps[0, 1] = 1
+    assert (frames.labels(frames.logits(maps, (11, 11), None, True)) == 1).all()
+
+
+def test_far_apart_logits(frames):
+    maps = np.array([1e4, -1e4, 0], np.float32).reshape(1, 3, 1, 1)
+    got = frames.probabilities(frames.logits(maps, (2, 2), None, False))
+    assert (got == np.array([1, 0, 0], np.float32).reshape(1, 3, 1, 1)).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_first_value_that_is_not_finite_is_found(frames, rng, dtype, bad):
+    maps = rng.normal(size=(2, 5, 17, 19)).astype(dtype)
+    assert frames.first_bad(maps) == 0xFFFFFFFF
+    maps[1, 2, 3, 4] = maps[1, 4, 0, 0] = bad
+    assert frames.first_bad(maps) == np.ravel_multi_index((1, 2, 3, 4), maps.shape)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.35, 0.6, 1.0])
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (16, 24)])
+def test_overlays_are_the_cpus(frames, rng, size, alpha):
+    picture, palette = random_pictures(rng, *size), random_pictures(rng, 256)
+    labels = rng.integers(0, 256, size=size, dtype=np.uint8)
+    expected = _native.overlay(picture, labels, palette, alpha)
+    for offset in (0, 1):
+        np.testing.assert_array_equal(frames.overlay(picture, labels, palette, alpha, offset), expected)
+
+
+@pytest.mark.parametrize("order", [BACKWARDS, SHUFFLED])
+def test_the_order_of_threads_and_blocks_does_not_matter(rng, order):
+    maps, picture = rng.normal(size=(1, 5, 9, 9)).astype(np.float32), random_pictures(rng, 1, 45, 61)
+    results = []
+    for device in (EmulatedDevice(), EmulatedDevice(order=order)):
+        frames = Frames(device)
+        logits = frames.logits(maps, (72, 72), (70, 71), False)
+        prepared = frames.prepared(picture, IMAGENET, (48, 64), DTYPES[1])
+        results.append(
+            [prepared, frames.resized(picture, (32, 80)), frames.labels(logits), frames.probabilities(logits)]
+        )
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
