@@ -14,6 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import AtrousError
+from .build import build
 from .console import print_error
 from .doctor import doctor
 from .eval import evaluate
@@ -25,13 +26,13 @@ from .verify import verify
 
 app = typer.Typer(
     name="atrous",
-    help="Put DeepLab segmentation into production: export, verify and run bundles.",
+    help="Put DeepLab segmentation into production: export, build, verify and run bundles.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verb in (export, pack, run, verify, inspect, doctor):
+for verb in (export, pack, build, run, verify, inspect, doctor):
     app.command()(verb)
 app.command("eval")(evaluate)  # `eval` is a builtin of Python
 

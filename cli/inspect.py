@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..bundle import Bundle
-from ..manifest import ClassInfo, Manifest, SizePolicy
+from ..manifest import ClassInfo, EngineIdentity, Manifest, SizePolicy
 from .console import JsonFlag, print_json, results, verdict
 from .options import BundleArgument
 
@@ -48,6 +48,8 @@ def _print_artifacts(manifest: Manifest) -> None:
         table = Table(show_header=False, box=None, title=artifact.file, title_justify="left")
         table.add_row("is", f"{artifact.kind}, {artifact.precision}, {artifact.bytes / 1e6:.1f} MB")
         table.add_row("SHA-256", artifact.sha256)
+        if artifact.engine is not None:
+            table.add_row("runs on", _requirements(artifact.engine))
         table.add_row("made with", ", ".join(f"{key} {value}" for key, value in artifact.provenance.items()))
         check = checks.get(artifact.file)
         if check is not None:
@@ -60,6 +62,19 @@ def _swatches(classes: tuple[ClassInfo, ...]) -> Columns:
     return Columns(
         Text.assemble(("██ ", "rgb({},{},{})".format(*entry.color)), f"{entry.id} {entry.name}") for entry in classes
     )
+
+
+def _requirements(engine: EngineIdentity) -> str:
+    """What an engine was built for."""
+    wanted = [f"{engine.flavor} {engine.version}", f"compute capability {engine.compute_capability}"]
+    if engine.hardware_compatibility != "none":
+        wanted.append(f"hardware compatibility {engine.hardware_compatibility}")
+    if engine.version_compatible:
+        wanted.append("later versions")
+    if engine.profile is not None:
+        shapes = (engine.profile.min, engine.profile.opt, engine.profile.max)
+        wanted.append("inputs " + " … ".join("×".join(map(str, shape)) for shape in shapes))
+    return ", ".join(wanted)
 
 
 def _sizes(policy: SizePolicy) -> str:
