@@ -1,0 +1,151 @@
+"""What observing activations costs: peak memory by the number of pictures, and time beside a plain inference.
+
+ATROUS_CAMVID=PATH/TO/camvid python benchmarks/bench_calibration.py out/demo/street.atrous
+
+The plain inference is ONNX Runtime with its default options and all observed activations as outputs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import onnx
+import onnxruntime
+import typer
+from harness import RESULTS, summarize, write_report
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from atrous.bundle import Bundle
+from atrous.calibration.collect import collect_histograms
+from atrous.calibration.images import CalibrationImages
+from atrous.calibration.thresholds import choose_amax
+from atrous.exporter.activation_session import input_name
+
+_MIB = 1 << 10  # of ru_maxrss, which is in KiB on Linux
+_WARMUP = 3
+
+
+def open_graph(bundle: Bundle) -> tuple[onnx.ModelProto, list[str]]:
+    """The FP32 graph and the inputs of all its convolutions, without the picture itself."""
+    artifact = bundle.find(kind="onnx", precision="fp32")
+    if artifact is None:
+        raise SystemExit(f"{bundle.path} has no FP32 graph")
+    graph = onnx.load_from_string(bundle.read(artifact))
+    inputs = dict.fromkeys(node.input[0] for node in graph.graph.node if node.op_type == "Conv")
+    return graph, [name for name in inputs if name != input_name(graph)]
+
+
+def choose_pictures(bundle: Bundle, folder: Path, count: int) -> CalibrationImages:
+    """`count` pictures of the training set."""
+    return CalibrationImages(folder / "train" / "images", bundle.manifest.input, max_images=count)
+
+
+def peak_mib(path: Path, folder: Path, count: int) -> tuple[float, float]:
+    """Peak resident memory of this process in MiB, before and after observing `count` pictures."""
+    bundle = Bundle.open(path)
+    graph, tensors = open_graph(bundle)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB
+    collect_histograms(graph, tensors, choose_pictures(bundle, folder, count))
+    return before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB
+
+
+def open_plain(graph: onnx.ModelProto, tensors: list[str]) -> onnxruntime.InferenceSession:
+    """ONNX Runtime as it comes, with the tensors as outputs."""
+    observed = onnx.ModelProto()
+    observed.CopyFrom(graph)
+    del observed.graph.output[:]
+    for name in tensors:
+        observed.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return onnxruntime.InferenceSession(observed.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def time_beside_plain(bundle: Bundle, pictures: CalibrationImages) -> dict[str, list[float]]:
+    """Milliseconds a picture: reading it, a plain inference, and observing it, in turns."""
+    graph, tensors = open_graph(bundle)
+    plain = open_plain(graph, tensors)
+    source = input_name(graph)
+    times: dict[str, list[float]] = {"read": [], "plain": [], "observe": []}
+    largest = np.zeros(len(tensors))
+
+    def stream() -> Iterator[tuple[str, NDArray[np.float32]]]:
+        source_of_pictures = iter(pictures)
+        while True:
+            start = time.perf_counter()
+            picture = next(source_of_pictures, None)
+            if picture is None:
+                return
+            times["read"].append(time.perf_counter() - start)
+            start = time.perf_counter()
+            results = plain.run(tensors, {source: picture[1]})
+            times["plain"].append(time.perf_counter() - start)
+            np.maximum(largest, [np.abs(result).max() for result in results], out=largest)
+            del results
+            start = time.perf_counter()
+            yield picture
+            times["observe"].append(time.perf_counter() - start)
+
+    histograms = collect_histograms(graph, tensors, stream())
+    # Other options, other kernels: the last bits may differ.
+    np.testing.assert_allclose([each.max_abs for each in histograms.values()], largest, rtol=1e-4)
+    start = time.perf_counter()
+    for histogram in histograms.values():
+        choose_amax(histogram, "mse")
+    times["choose"] = [(time.perf_counter() - start)]
+    return {name: [seconds * 1e3 for seconds in samples] for name, samples in times.items()}
+
+
+def main(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle with an FP32 graph; it is not changed.")],
+    counts: Annotated[str, typer.Option(help="Numbers of pictures, for the memory.")] = "8,32,128",
+    timed: Annotated[int, typer.Option(help="Pictures to time.")] = 32,
+    out: Annotated[Path, typer.Option(help="Where the JSON goes.")] = RESULTS / "calibration.json",
+) -> None:
+    """Measure peak memory in a process of its own for each number of pictures, then times in turns."""
+    if "ATROUS_CAMVID" not in os.environ:
+        raise SystemExit("ATROUS_CAMVID must name the folder with CamVid's train/ and val/")
+    camvid = Path(os.environ["ATROUS_CAMVID"])
+    memory = {}
+    for count in map(int, counts.split(",")):
+        with multiprocessing.get_context("spawn").Pool(1) as process:
+            before, peak = process.apply(peak_mib, (path, camvid, count))
+        memory[count] = {"before_mib": round(before, 1), "peak_mib": round(peak, 1)}
+    bundle = Bundle.open(path)
+    samples = time_beside_plain(bundle, choose_pictures(bundle, camvid, timed + _WARMUP))
+    choosing_ms = round(samples.pop("choose")[0], 3)
+    times = {name: summarize(each[_WARMUP:]) for name, each in samples.items()}
+    ratio = (times["read"]["median_ms"] + times["observe"]["median_ms"]) / times["plain"]["median_ms"]
+    table = Table("", "median ms", "quartiles")
+    for name, each in times.items():
+        table.add_row(name, f"{each['median_ms']:.1f}", "–".join(f"{quartile:.1f}" for quartile in each["iqr_ms"]))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"Reading and observing take {ratio:.2f} times a plain inference; all thresholds, {choosing_ms:.0f} ms"
+    )
+    for count, each in memory.items():
+        console.print(f"{count} pictures: {each['peak_mib']} MiB")
+    tensors = len(open_graph(bundle)[1])
+    write_report(
+        out,
+        packages=["numpy", "onnxruntime"],
+        bundle=bundle.path.name,
+        tensors=tensors,
+        memory=memory,
+        times=times,
+        ratio=round(ratio, 3),
+        choosing_ms=choosing_ms,
+    )
+    console.print(f"Wrote {out}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
