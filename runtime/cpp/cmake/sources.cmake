@@ -1,0 +1,26 @@
+# What the library is made of: ATROUS_SOURCES, and the headers that are generated.
+file(GLOB core_sources CONFIGURE_DEPENDS "${ATROUS_ROOT}/crf/csrc/*.cpp" "${ATROUS_ROOT}/runtime/csrc/*.cpp")
+list(FILTER core_sources EXCLUDE REGEX "/(bindings|module)\\.cpp$")  # Python's
+set(ATROUS_SOURCES
+  ${core_sources}
+  src/bundle.cpp
+  src/c_api.cpp
+  src/catalogue.cpp
+  src/cpu_crf.cpp
+  src/cpu_pipeline.cpp
+  src/crf_params.cpp
+  src/geometry.cpp
+  src/manifest.cpp
+  src/schema.cpp
+  src/segmenter.cpp
+  src/sha256.cpp
+  src/stretch.cpp)
+if(ATROUS_WITH_OPENVINO)
+  list(APPEND ATROUS_SOURCES src/openvino_engine.cpp)
+endif()
+
+set(schema_file "${ATROUS_ROOT}/docs/bundle.schema.json")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${schema_file}" "${ATROUS_ROOT}/__init__.py")
+file(READ "${schema_file}" ATROUS_BUNDLE_SCHEMA)
+configure_file(src/bundle_schema.hpp.in generated/bundle_schema.hpp @ONLY)
+configure_file(src/version.hpp.in generated/version.hpp @ONLY)

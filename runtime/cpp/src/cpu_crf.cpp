@@ -1,0 +1,84 @@
+#include "cpu_crf.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "crf/csrc/error.hpp"
+#include "crf/csrc/features.hpp"
+#include "crf/csrc/parallel.hpp"
+#include "failure.hpp"
+
+namespace atrous::core {
+namespace {
+
+/// −log of this is the largest unary energy, as in crf/dense_crf.py.
+constexpr float kProbabilityFloor = 1e-5f;
+
+constexpr std::int64_t kBilateralCorners = 6;
+constexpr std::int64_t kGaussianCorners = 3;
+/// Lattice index and weight of a pixel's corner, its sorted entry, and neighbour links of 1.5 vertices a pixel.
+constexpr std::int64_t kBytesPerCorner = 28;
+
+void check_memory(std::int64_t channels, const Size& size) {
+    const std::int64_t pixels = std::int64_t{size.height} * size.width;
+    const std::int64_t row_bytes = 4 * (channels == 1 ? 1 : std::max<std::int64_t>(4, (channels + 7) / 8 * 8));
+    // Unaries, marginals, output, and values of about as many vertices as pixels in each of the two lattices.
+    const std::int64_t estimate = pixels * (5 * row_bytes + kBytesPerCorner * (kBilateralCorners + kGaussianCorners));
+    const std::int64_t available = std::int64_t{sysconf(_SC_PAGESIZE)} * sysconf(_SC_PHYS_PAGES);
+    if (pixels * kBilateralCorners < (std::int64_t{1} << 31) && estimate <= available) return;
+    constexpr double kGiB = 1 << 30;
+    fail(ATROUS_ERROR_CRF, "a dense CRF of ", channels, " classes on ", to_text(size), " pixels needs about ",
+         static_cast<double>(estimate) / kGiB, " GiB; this machine has ", static_cast<double>(available) / kGiB,
+         " GiB and the limit is 357 million pixels. Refine a smaller picture or tiles of it");
+}
+
+Compatibility potts(int channels, double weight) {
+    Compatibility compatibility;
+    compatibility.diagonal.assign(channels, static_cast<float>(-weight));
+    return compatibility;
+}
+
+}  // namespace
+
+CpuCrf::CpuCrf(const CrfParams& params, int iterations, int threads)
+    : params_(params), iterations_(iterations), threads_(resolve_threads(threads)) {}
+
+void CpuCrf::allocate(int channels, const Size& size) {
+    if (field_ && channels == channels_ && size == size_) return;
+    check_memory(channels, size);
+    field_.reset();  // frees the old buffers before the new ones are made
+    bilateral_ = std::make_shared<Filter>();
+    auto field = std::make_unique<MeanField>(std::int64_t{size.height} * size.width, channels, threads_);
+    if (params_.gaussian_weight != 0) {
+        auto gaussian = std::make_shared<Filter>();
+        const auto sigma = static_cast<float>(params_.gaussian_sigma_xy_px);
+        gaussian->build(PositionFeatures(size.height, size.width, sigma, sigma), Normalization::symmetric, threads_);
+        field->add_term(gaussian, potts(channels, params_.gaussian_weight));
+    }
+    if (params_.bilateral_weight != 0) field->add_term(bilateral_, potts(channels, params_.bilateral_weight));
+    field_ = std::move(field);
+    channels_ = channels;
+    size_ = size;
+}
+
+void CpuCrf::refine(const float* probabilities, int channels, const std::uint8_t* rgb, const Size& size,
+                    std::uint8_t* labels, float* marginals) {
+    allocate(channels, size);
+    if (iterations_ > 0 && params_.bilateral_weight != 0) {
+        const auto sigma_xy = static_cast<float>(params_.bilateral_sigma_xy_px);
+        const auto sigma = static_cast<float>(params_.bilateral_sigma_rgb);
+        const float sigma_rgb[3] = {sigma, sigma, sigma};
+        const ColourFeatures features(rgb, size.height, size.width, sigma_xy, sigma_xy, sigma_rgb);
+        bilateral_->build(features, Normalization::symmetric, threads_);
+    }
+    if (!field_->set_unary_from_probabilities(probabilities, kProbabilityFloor)) {
+        fail(ATROUS_ERROR_ENGINE, "probabilities are not finite");
+    }
+    field_->start();
+    for (int i = 0; i < iterations_; ++i) field_->step();
+    field_->read_labels(labels);
+    if (marginals != nullptr) field_->read_marginals(marginals);
+}
+
+}  // namespace atrous::core

@@ -1,0 +1,33 @@
+// The dense CRF on the CPU core that Python uses as well (crf/csrc).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "crf/csrc/mean_field.hpp"
+#include "crf_params.hpp"
+
+namespace atrous::core {
+
+/// Buffers and the Gaussian lattice are kept between calls of one size. For one thread at a time.
+class CpuCrf {
+  public:
+    CpuCrf(const CrfParams& params, int iterations, int threads);
+
+    /// `probabilities` [channels, height, width], `rgb` [height, width, 3]; writes labels [height, width] and, where
+    /// `marginals` is not null, marginals of the probabilities' shape (which may be the same memory).
+    void refine(const float* probabilities, int channels, const std::uint8_t* rgb, const Size& size,
+                std::uint8_t* labels, float* marginals);
+
+  private:
+    void allocate(int channels, const Size& size);
+
+    CrfParams params_;
+    int iterations_, threads_;
+    Size size_;
+    int channels_ = 0;
+    std::shared_ptr<Filter> bilateral_;
+    std::unique_ptr<MeanField> field_;
+};
+
+}  // namespace atrous::core

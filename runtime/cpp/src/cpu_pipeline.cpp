@@ -1,0 +1,238 @@
+#include "cpu_pipeline.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "cpu_crf.hpp"
+#include "crf/csrc/filter_kernels.hpp"
+#include "crf/csrc/parallel.hpp"
+#include "failure.hpp"
+#include "lanes.hpp"
+#include "runtime/csrc/image.hpp"
+#include "runtime/csrc/resample.hpp"
+#include "stretch.hpp"
+
+namespace atrous::core {
+namespace {
+
+/// A picture, or a tile of one, on the host.
+struct Picture {
+    const std::uint8_t* pixels;
+    Size size;
+    std::int64_t row_bytes;
+    bool is_bgr;
+};
+
+/// What one call needs for itself.
+struct Lane {
+    std::unique_ptr<Session> session;
+    std::optional<CpuCrf> crf;
+    std::vector<std::uint8_t> stretched, rgb, labels;
+    std::vector<float> blended, probabilities;
+};
+
+NormalizeOptions normalize_options(const InputSpec& inputs, const Size& out, bool is_bgr) {
+    NormalizeOptions options{};
+    for (int c = 0; c < 3; ++c) {
+        options.mean[c] = static_cast<float>(inputs.mean[c]) / static_cast<float>(inputs.scale);
+        options.std[c] = static_cast<float>(inputs.std[c]) / static_cast<float>(inputs.scale);
+        // In the picture's order of channels, as pixels are.
+        options.pad_value[c] = static_cast<float>(inputs.pad[is_bgr ? 2 - c : c]);
+    }
+    options.swap_rgb = inputs.is_bgr != is_bgr;
+    options.out_height = out.height;
+    options.out_width = out.width;
+    return options;
+}
+
+class CpuPipeline : public Pipeline {
+  public:
+    CpuPipeline(std::shared_ptr<const Bundle> bundle, std::unique_ptr<Engine> engine, const Options& options)
+        : bundle_(std::move(bundle)),
+          manifest_(bundle_->manifest()),
+          engine_(std::move(engine)),
+          threads_(resolve_threads(options.threads)),
+          crf_iterations_(options.crf_iterations),
+          lanes_([this] { return make_lane(); }) {
+        if (options.has_crf) crf_params_ = crf_params_of(manifest_);
+    }
+
+    void run(const Frame& frame, Timings& timings) override {
+        if (frame.on_device) {
+            fail(ATROUS_ERROR_UNAVAILABLE, "the ", description.backend,
+                 " backend reads host memory; memory of a GPU needs the tensorrt backend");
+        }
+        lanes_.use([&](Lane& lane) {
+            Geometry geometry = plan_geometry(frame.size, manifest_.input);
+            const Picture picture{frame.pixels, frame.size, frame.row_bytes, frame.is_bgr};
+            Logits logits;
+            if (needs_tiles(geometry, manifest_.input)) {
+                const TilePlan plan = plan_tiles(geometry, manifest_.input, manifest_.output);
+                logits = infer_tiles(lane, picture, plan, timings);
+                geometry.full = plan.full;
+            } else {
+                logits = infer(lane, picture, geometry.input, timings);
+            }
+            check_logits(logits);
+            if (crf_params_) {
+                refine(lane, frame, logits, geometry, timings);
+            } else {
+                upsample(lane, frame, logits, geometry, timings);
+            }
+        });
+    }
+
+  private:
+    std::unique_ptr<Lane> make_lane() {
+        auto lane = std::make_unique<Lane>();
+        lane->session = guarded([&] { return engine_->make_session(); });
+        if (crf_params_) lane->crf.emplace(*crf_params_, crf_iterations_, threads_);
+        return lane;
+    }
+
+    /// Engines are foreign code: whatever they throw becomes a Failure.
+    template <typename Call>
+    auto guarded(const Call& call) -> decltype(call()) {
+        try {
+            return call();
+        } catch (const Failure&) {
+            throw;
+        } catch (const std::bad_alloc&) {
+            throw;
+        } catch (const std::exception& error) {
+            fail(ATROUS_ERROR_ENGINE, description.backend, " failed in ", description.artifact, ": ", error.what());
+        } catch (...) {
+            fail(ATROUS_ERROR_ENGINE, description.backend, " failed in ", description.artifact, " without a word");
+        }
+    }
+
+    Logits infer(Lane& lane, Picture picture, const Size& input, Timings& timings) {
+        float* prepared = nullptr;
+        {
+            const StageClock clock(timings, Stage::inference);  // a new size may have to be compiled
+            prepared = guarded([&] { return lane.session->input(input); });
+        }
+        {
+            const StageClock clock(timings, Stage::preprocess);
+            if (manifest_.input.stretches && picture.size != input) {
+                stretch(picture.pixels, picture.size, picture.row_bytes, input, threads_, lane.stretched);
+                picture = {lane.stretched.data(), input, std::int64_t{3} * input.width, picture.is_bgr};
+            }
+            normalize_image(picture.pixels, picture.size.height, picture.size.width, picture.row_bytes,
+                            normalize_options(manifest_.input, input, picture.is_bgr), threads_, prepared);
+        }
+        const StageClock clock(timings, Stage::inference);
+        return guarded([&] { return lane.session->run(); });
+    }
+
+    Logits infer_tiles(Lane& lane, const Picture& picture, const TilePlan& plan, Timings& timings) {
+        const auto one = [&](int top, int left) {
+            // Tiles may reach beyond the picture, even begin there: what is missing is padding.
+            const int height = std::clamp(picture.size.height - top, 0, plan.tile.height);
+            const int width = std::clamp(picture.size.width - left, 0, plan.tile.width);
+            const bool is_empty = height == 0 || width == 0;
+            const std::uint8_t* corner =
+                is_empty ? picture.pixels : picture.pixels + top * picture.row_bytes + std::int64_t{3} * left;
+            return infer(lane, {corner, {height, width}, picture.row_bytes, picture.is_bgr}, plan.tile, timings);
+        };
+        return blend_tiles(plan, one, lane.blended);
+    }
+
+    void check_logits(const Logits& logits) const {
+        const auto classes = static_cast<int>(manifest_.classes.size());
+        if (logits.channels != classes) {
+            fail(ATROUS_ERROR_ENGINE, description.artifact, " gives ", logits.channels, " classes; the manifest lists ",
+                 classes);
+        }
+        if (logits.size.height < 1 || logits.size.width < 1) {
+            fail(ATROUS_ERROR_ENGINE, description.artifact, " gives no logits");
+        }
+        if (!filter_kernels().all_finite(logits.values, static_cast<std::int64_t>(logits.count()))) {
+            fail(ATROUS_ERROR_ENGINE, description.artifact,
+                 " gives logits that are not finite; overflow in half precision is a common cause");
+        }
+    }
+
+    ResampleShape shape_of(const Logits& logits, const Geometry& geometry) const {
+        return {logits.channels,     logits.size.height,    logits.size.width,    geometry.full.height,
+                geometry.full.width, geometry.image.height, geometry.image.width, manifest_.output.align_corners};
+    }
+
+    /// Where packed labels go: to the caller's memory, or to the lane's where the caller's rows are further apart.
+    static std::uint8_t* packed_labels(Lane& lane, const Frame& frame) {
+        if (frame.has_packed_labels()) return frame.labels;
+        lane.labels.resize(static_cast<std::size_t>(frame.size.height) * frame.size.width);
+        return lane.labels.data();
+    }
+
+    static void deliver_labels(const Lane& lane, const Frame& frame) {
+        if (frame.has_packed_labels()) return;
+        for (int y = 0; y < frame.size.height; ++y) {
+            std::memcpy(frame.labels + y * frame.label_row_bytes,
+                        lane.labels.data() + static_cast<std::size_t>(y) * frame.size.width, frame.size.width);
+        }
+    }
+
+    void upsample(Lane& lane, const Frame& frame, const Logits& logits, const Geometry& geometry, Timings& timings) {
+        const StageClock clock(timings, Stage::postprocess);
+        const ResampleShape shape = shape_of(logits, geometry);
+        resample_labels(logits.values, shape, threads_, packed_labels(lane, frame));
+        deliver_labels(lane, frame);
+        if (frame.probabilities != nullptr) resample_probabilities(logits.values, shape, threads_, frame.probabilities);
+    }
+
+    void refine(Lane& lane, const Frame& frame, const Logits& logits, const Geometry& geometry, Timings& timings) {
+        float* probabilities = frame.probabilities;
+        {
+            const StageClock clock(timings, Stage::postprocess);
+            if (probabilities == nullptr) {
+                const auto pixels = static_cast<std::size_t>(frame.size.height) * frame.size.width;
+                lane.probabilities.resize(pixels * static_cast<std::size_t>(logits.channels));
+                probabilities = lane.probabilities.data();
+            }
+            resample_probabilities(logits.values, shape_of(logits, geometry), threads_, probabilities);
+        }
+        const StageClock clock(timings, Stage::crf);
+        lane.crf->refine(probabilities, logits.channels, packed_rgb(lane, frame), frame.size,
+                         packed_labels(lane, frame), frame.probabilities);
+        deliver_labels(lane, frame);
+    }
+
+    /// The picture as [height, width, 3] RGB without gaps.
+    static const std::uint8_t* packed_rgb(Lane& lane, const Frame& frame) {
+        const std::int64_t packed = std::int64_t{3} * frame.size.width;
+        if (!frame.is_bgr && frame.row_bytes == packed) return frame.pixels;
+        lane.rgb.resize(static_cast<std::size_t>(packed) * frame.size.height);
+        for (int y = 0; y < frame.size.height; ++y) {
+            const std::uint8_t* from = frame.pixels + y * frame.row_bytes;
+            std::uint8_t* to = lane.rgb.data() + y * packed;
+            std::memcpy(to, from, static_cast<std::size_t>(packed));
+            if (!frame.is_bgr) continue;
+            for (std::int64_t x = 0; x < packed; x += 3) std::swap(to[x], to[x + 2]);
+        }
+        return lane.rgb.data();
+    }
+
+    std::shared_ptr<const Bundle> bundle_;
+    const Manifest& manifest_;
+    std::unique_ptr<Engine> engine_;
+    int threads_;
+    int crf_iterations_;
+    std::optional<CrfParams> crf_params_;  ///< none: not refined
+    Lanes<Lane> lanes_;
+};
+
+}  // namespace
+
+std::unique_ptr<Pipeline> make_cpu_pipeline(std::shared_ptr<const Bundle> bundle, std::unique_ptr<Engine> engine,
+                                            const Options& options, Description description) {
+    auto pipeline = std::make_unique<CpuPipeline>(std::move(bundle), std::move(engine), options);
+    pipeline->description = std::move(description);
+    return pipeline;
+}
+
+}  // namespace atrous::core

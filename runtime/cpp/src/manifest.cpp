@@ -1,0 +1,144 @@
+#include "manifest.hpp"
+
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "bundle_schema.hpp"
+#include "failure.hpp"
+#include "schema.hpp"
+
+namespace atrous::core {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kSchemaVersion = "1.0";
+constexpr const char* kMajorVersion = "1";
+
+const Schema& manifest_schema() {
+    static const Schema* const schema = new Schema(json::parse(kBundleSchema));
+    return *schema;
+}
+
+json parse_json(const std::string& json_text) {
+    try {
+        return json::parse(json_text);
+    } catch (const json::exception& error) {  // also of a number that no double holds
+        fail(ATROUS_ERROR_BUNDLE, "manifest.json is not valid JSON: ", error.what(),
+             ". The bundle is damaged: export it again.");
+    }
+}
+
+void check_version(const json& data) {
+    // Before the schema: a future manifest should be called that, not a list of unknown fields.
+    if (!data.is_object() || !data.contains("schema_version") || !data["schema_version"].is_string()) {
+        fail(ATROUS_ERROR_BUNDLE, "manifest.json has no schema_version; expected '", kSchemaVersion,
+             "'. Is this an atrous bundle?");
+    }
+    const auto& version = data["schema_version"].get_ref<const std::string&>();
+    if (version.substr(0, version.find('.')) != kMajorVersion) {
+        fail(ATROUS_ERROR_BUNDLE, "manifest.json has schema_version '", version, "'; this atrous reads ", kMajorVersion,
+             ".x. Upgrade atrous, or export the model again with this one.");
+    }
+}
+
+/// A number that the schema calls an integer. Throws Failure where no C++ program could use it.
+int to_int(const json& value) {
+    const double number = value.get<double>();
+    if (!(number >= std::numeric_limits<int>::min() && number <= std::numeric_limits<int>::max())) {
+        fail(ATROUS_ERROR_BUNDLE, "manifest.json holds ", value.dump(), ", beyond 32 bits");
+    }
+    return static_cast<int>(number);
+}
+
+Size to_size(const json& value) {
+    return {to_int(value[0]), to_int(value[1])};
+}
+
+template <typename Number>
+std::array<Number, 3> to_triple(const json& value) {
+    return {static_cast<Number>(value[0].get<double>()), static_cast<Number>(value[1].get<double>()),
+            static_cast<Number>(value[2].get<double>())};
+}
+
+SizePolicy to_size_policy(const json& value) {
+    const SizePolicy policy{to_size(value["min"]), to_size(value["opt"]), to_size(value["max"]),
+                            to_int(value["multiple"]), to_int(value["offset"])};
+    const auto in_order = [](int low, int mid, int high) { return low <= mid && mid <= high; };
+    if (!in_order(policy.min.height, policy.opt.height, policy.max.height) ||
+        !in_order(policy.min.width, policy.opt.width, policy.max.width)) {
+        fail(ATROUS_ERROR_BUNDLE, "input sizes must be min <= opt <= max; got ", to_text(policy.min), ", ",
+             to_text(policy.opt), ", ", to_text(policy.max));
+    }
+    return policy;
+}
+
+InputSpec to_input(const json& value) {
+    return {to_size_policy(value["size"]),
+            value["color_order"] == "BGR",
+            to_triple<double>(value["mean"]),
+            to_triple<double>(value["std"]),
+            value["scale"].get<double>(),
+            value["resize"] == "stretch",
+            to_triple<std::uint8_t>(value["pad_value"])};
+}
+
+std::vector<ClassInfo> to_classes(const json& value) {
+    std::vector<ClassInfo> classes;
+    for (const json& entry : value) {
+        if (to_int(entry["id"]) != static_cast<int>(classes.size())) {
+            fail(ATROUS_ERROR_BUNDLE, "class ids are the channels of the logits, so they must be 0 to ",
+                 value.size() - 1, " in order; got ", entry["id"].dump(), " at ", classes.size());
+        }
+        classes.push_back({entry["name"].get<std::string>(), to_triple<std::uint8_t>(entry["color"])});
+    }
+    return classes;
+}
+
+std::uint64_t to_bytes(const json& value) {
+    constexpr double kMaxExact = 9007199254740992.0;  // 2^53: beyond, neighbouring doubles are further apart than 1
+    if (value.get<double>() > kMaxExact) fail(ATROUS_ERROR_BUNDLE, "manifest.json lists a file of impossible size");
+    return value.is_number_float() ? static_cast<std::uint64_t>(value.get<double>()) : value.get<std::uint64_t>();
+}
+
+Artifact to_artifact(const json& value) {
+    Artifact artifact{value["kind"].get<std::string>(), value["precision"].get<std::string>(),
+                      value["file"].get<std::string>(), value["sha256"].get<std::string>(),
+                      to_bytes(value["bytes"]),         std::nullopt};
+    if (value.contains("engine")) {
+        const json& engine = value["engine"];
+        artifact.engine = EngineIdentity{engine["flavor"].get<std::string>(), engine["version"].get<std::string>(),
+                                         engine["compute_capability"].get<std::string>()};
+    }
+    return artifact;
+}
+
+}  // namespace
+
+std::string to_text(const Size& size) {
+    return text(size.height, "x", size.width);
+}
+
+Manifest parse_manifest(const std::string& json_text) {
+    const json data = parse_json(json_text);
+    check_version(data);
+    if (const auto violation = manifest_schema().check(data)) {
+        fail(ATROUS_ERROR_BUNDLE, "manifest.json (schema ", data["schema_version"].get<std::string>(),
+             ", this atrous knows ", kSchemaVersion, ") does not follow its schema at ",
+             violation->place.empty() ? "the top level" : violation->place, ": ", violation->what);
+    }
+    Manifest manifest;
+    manifest.name = data["name"].get<std::string>();
+    manifest.created_by = data["created_by"].get<std::string>();
+    manifest.license = data.value("license", "");
+    manifest.schema_version = data["schema_version"].get<std::string>();
+    manifest.classes = to_classes(data["classes"]);
+    if (data.contains("ignore_index")) manifest.ignore_index = to_int(data["ignore_index"]);
+    manifest.input = to_input(data["input"]);
+    manifest.output = {to_int(data["output"]["stride"]), data["output"]["align_corners"].get<bool>()};
+    if (data.contains("crf")) manifest.crf = data["crf"].get<std::map<std::string, double>>();
+    for (const json& entry : data["artifacts"]) manifest.artifacts.push_back(to_artifact(entry));
+    return manifest;
+}
+
+}  // namespace atrous::core

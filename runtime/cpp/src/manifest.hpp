@@ -1,0 +1,76 @@
+// What a runtime must know to turn a picture into labels: manifest.json of a bundle (docs/bundle.md).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace atrous::core {
+
+/// Pixels, or cells of a coarse map.
+struct Size {
+    int height = 0, width = 0;
+    friend bool operator==(const Size& a, const Size& b) { return a.height == b.height && a.width == b.width; }
+    friend bool operator!=(const Size& a, const Size& b) { return !(a == b); }
+};
+
+std::string to_text(const Size& size);
+
+/// One class; its index in the manifest is its value in the labels.
+struct ClassInfo {
+    std::string name;
+    std::array<std::uint8_t, 3> color;  ///< RGB
+};
+
+/// Sizes that the network takes: from min to max, k · multiple + offset.
+struct SizePolicy {
+    Size min, opt, max;
+    int multiple, offset;
+};
+
+/// How a picture becomes the network's input: (pixel · scale − mean) / std.
+struct InputSpec {
+    SizePolicy size;
+    bool is_bgr;                      ///< the network's channels are B, G, R
+    std::array<double, 3> mean, std;  ///< in the order of the network's channels
+    double scale;
+    bool stretches;                   ///< resized to size.opt; otherwise padded, and tiled where larger than size.max
+    std::array<std::uint8_t, 3> pad;  ///< RGB
+};
+
+/// Where the logits lie.
+struct OutputSpec {
+    int stride;
+    bool align_corners;
+};
+
+/// What an engine was built for; it is deserialized only where all of this matches.
+struct EngineIdentity {
+    std::string flavor, version, compute_capability;
+};
+
+/// One file that computes the network.
+struct Artifact {
+    std::string kind, precision, file, sha256;
+    std::uint64_t bytes;
+    std::optional<EngineIdentity> engine;
+};
+
+struct Manifest {
+    std::string name, created_by, license, schema_version;
+    std::vector<ClassInfo> classes;
+    std::optional<int> ignore_index;
+    InputSpec input;
+    OutputSpec output;
+    std::optional<std::map<std::string, double>> crf;
+    std::vector<Artifact> artifacts;
+};
+
+/// Parses and judges the text of a manifest.json.
+/// Throws Failure(BUNDLE): not JSON, another major version, or not what the schema says.
+Manifest parse_manifest(const std::string& json_text);
+
+}  // namespace atrous::core

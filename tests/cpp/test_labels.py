@@ -1,0 +1,104 @@
+"""The C++ runtime gives the labels and probabilities that the Python runtime gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import PIL
+import pytest
+from cpp_library import Library
+from tiny_graphs import color_layers, local_layers, make_bundle, put_logits_on_pixels
+from tolerances import CPP_AGREEMENT, CPP_PROBABILITY_ABS
+
+import atrous
+from atrous.exporter.description import DynamicSize
+from atrous.exporter.normalization import Normalization
+
+#: Channels that differ in every constant, so that a swap shows.
+UNEVEN = Normalization(color_order="BGR", mean=(0.1, 0.4, 0.6), std=(0.2, 0.3, 0.5), scale=1 / 255)
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Random pictures with some structure larger than a cell."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 200, (-(-height // 9), -(-width // 9), 3), dtype=np.uint8)
+    rows = np.repeat(np.repeat(coarse, 9, axis=0), 9, axis=1)[:height, :width]
+    return rows + rng.integers(0, 56, (height, width, 3), dtype=np.uint8)
+
+
+def assert_same(library: Library, path: Path, picture: np.ndarray, *, crf: bool = False) -> None:
+    expected = atrous.load(path, backend="openvino", crf=crf)(picture)
+    with library.segmenter(path, crf=int(crf)) as segment:
+        actual = segment(picture, probabilities=True)
+        labels_only = segment(picture)
+    assert (actual.labels == expected.labels).mean() >= CPP_AGREEMENT
+    assert abs(actual.probabilities - expected.probabilities).max() <= CPP_PROBABILITY_ABS
+    assert (labels_only.labels == actual.labels).all()
+
+
+@pytest.mark.parametrize("crf", [False, True], ids=["plain", "crf"])
+def test_demo_bundle(library, demo_bundle, photo, crf):
+    assert_same(library, demo_bundle, photo, crf=crf)
+
+
+def test_demo_bundle_against_onnx_runtime(library, demo_bundle, photo):
+    expected = atrous.load(demo_bundle, backend="onnxruntime")(photo).labels
+    with library.segmenter(demo_bundle) as segment:
+        assert (segment(photo).labels == expected).mean() >= CPP_AGREEMENT
+
+
+# Smaller than the least input, padded, exact, one pixel, tiled along one axis and along both.
+@pytest.mark.parametrize("size", [(20, 25), (33, 70), (64, 96), (1, 1), (40, 300), (261, 203)])
+@pytest.mark.parametrize("crf", [False, True], ids=["plain", "crf"])
+def test_sizes(library, tiny_bundle, size, crf):
+    assert_same(library, tiny_bundle.path, noise(*size), crf=crf)
+
+
+@pytest.mark.parametrize("size", [(40, 41), (97, 161), (200, 150)])
+def test_logits_on_pixels(library, tmp_path, size):
+    sizes = DynamicSize((32, 32), (64, 96), (128, 128), multiple=8)
+    bundle = make_bundle(tmp_path / "b.atrous", local_layers(4), sizes=sizes, align_corners=True)
+    assert_same(library, put_logits_on_pixels(bundle).path, noise(*size))
+
+
+# Larger and smaller along each axis; shrinking both, where the order of the two passes shows.
+@pytest.mark.parametrize("size", [(64, 96), (64, 50), (31, 96), (150, 131), (131, 150), (7, 5)])
+@pytest.mark.parametrize("resize", ["stretch", "none"])
+@pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="older Pillow resizes in another order of passes")
+def test_fixed_size(library, tmp_path, size, resize):
+    path = tmp_path / "b.atrous"
+    make_bundle(path, local_layers(3), fixed=(64, 96), normalization=UNEVEN, resize=resize)
+    assert_same(library, path, noise(*size))
+
+
+@pytest.mark.parametrize("color_order", ["RGB", "BGR"])
+@pytest.mark.parametrize("crf", [False, True], ids=["plain", "crf"])
+def test_bgr_and_pitch(library, tmp_path, color_order, crf):
+    path = tmp_path / "b.atrous"
+    normalization = dataclasses.replace(UNEVEN, color_order=color_order)
+    make_bundle(path, color_layers(8), sizes=DynamicSize((16, 16), (64, 64), (64, 64), 8), normalization=normalization)
+    picture = noise(40, 80)  # padded, so that the padding is swapped too, and tiled
+    with library.segmenter(path, crf=int(crf)) as segment:
+        expected = segment(picture, probabilities=True)
+        wide = np.full((40, 101, 3), 77, np.uint8)
+        wide[:, 5:85] = picture
+        swapped = np.ascontiguousarray(picture[:, :, ::-1])
+        others = [segment(wide[:, 5:85], probabilities=True), segment(swapped, bgr=True, probabilities=True)]
+    for other in others:
+        assert (other.labels == expected.labels).all()
+        assert (other.probabilities == expected.probabilities).all()
+    assert_same(library, path, picture, crf=crf)
+
+
+@pytest.mark.parametrize("crf", [0, 1])
+def test_pitch_of_labels(library, color_bundle, crf):
+    picture = noise(24, 40)
+    room = np.full((24, 53), 99, np.uint8)
+    with library.segmenter(color_bundle.path, crf=crf) as segment:
+        frame, result = segment.frame(picture)
+        frame.labels, frame.label_row_bytes = room.ctypes.data, 53
+        library.check(library.c.atrous_run(segment.handle, frame, result.timings))
+        assert (room[:, :40] == segment(picture).labels).all()
+    assert (room[:, 40:] == 99).all()
