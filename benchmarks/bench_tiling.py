@@ -55,7 +55,7 @@ def _segment_here(
     path: Path, maximum: Size, picture: npt.NDArray[np.uint8]
 ) -> tuple[npt.NDArray[np.uint8], float, float]:
     bundle = with_maximum(path, maximum)
-    segmenter = Segmenter(bundle, OnnxRuntimeBackend(bundle, cuda=False))
+    segmenter = Segmenter(bundle, OnnxRuntimeBackend(bundle))
     start = time.perf_counter()
     labels = segmenter(picture).labels
     seconds = time.perf_counter() - start

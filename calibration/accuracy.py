@@ -92,7 +92,7 @@ class Reference:
         self._void = void_ids(bundle.manifest, ignore)
         self._pictures: list[_Labelled] = []
         self.skipped: list[SkippedPicture] = []
-        segmenter = Segmenter(bundle, OnnxRuntimeBackend(bundle, precision="fp32", cuda=False))
+        segmenter = Segmenter(bundle, OnnxRuntimeBackend(bundle, precision="fp32"))
         tally = self._tally()
         for number, source in enumerate(pictures if masks is None else _pair(pictures, masks), start=1):
             try:

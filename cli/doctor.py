@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import platform
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Column, Table
 from rich.text import Text
 
 from .. import __version__
+from ..errors import AtrousError, DeviceError
 from .console import JsonFlag, print_json, results
+
+if TYPE_CHECKING:
+    from ..runtime.backends.tensorrt_library import Flavor
 
 #: What an optional package is for: distribution → (purpose, extra).
 _OPTIONAL: Final = {
@@ -40,9 +45,8 @@ def doctor(*, as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(report)
         return
-    system = Table(show_header=False, box=None, title="system", title_justify="left")
-    for key, value in report["system"].items():
-        system.add_row(key, str(value))
+    system = _listing("system", report["system"])
+    gpu = _listing("GPU", report["gpu"])
     backends = Table("backend", "", "detail", title="backends", title_justify="left")
     for entry in report["backends"]:
         backends.add_row(
@@ -54,15 +58,24 @@ def doctor(*, as_json: JsonFlag = False) -> None:
     for name, entry in report["packages"].items():
         missing = Text(f"pip install 'atrous[{entry['extra']}]'", style="yellow")
         packages.add_row(name, entry["version"] or missing, entry["purpose"])
-    for table in (system, backends, packages):
+    for table in (system, gpu, backends, packages):
         results.print(table)
+
+
+def _listing(title: str, values: Mapping[str, Any]) -> Table:
+    table = Table(show_header=False, box=None, title=title, title_justify="left")
+    for key, value in values.items():
+        table.add_row(key, ", ".join(value) if isinstance(value, list) else str(value))
+    return table
 
 
 def examine() -> dict[str, Any]:
     """The report as plain values."""
     from .. import _native
-    from ..runtime.backends import backend_status, choose_backend
+    from ..runtime.backends import backend_status, cpu_backend
 
+    statuses = backend_status()
+    cuda = next(status for status in statuses if status.name == "onnxruntime-cuda")
     return {
         "system": {
             "atrous": __version__,
@@ -70,15 +83,56 @@ def examine() -> dict[str, Any]:
             "platform": platform.platform(),
             "cores": os.cpu_count(),
             "native code": _native.isa(),
-            "nvidia driver": "found" if ctypes.util.find_library("cuda") else "not found: GPU backends cannot run",
-            "backend auto": choose_backend(),
+            "backend auto": f"an engine of the bundle that fits, or {cuda.name if cuda.available else cpu_backend()}",
         },
-        "backends": [dataclasses.asdict(status) for status in backend_status()],
+        "gpu": _examine_gpu(),
+        "backends": [dataclasses.asdict(status) for status in statuses],
         "packages": {
             name: {"version": _version(name), "purpose": purpose, "extra": extra}
             for name, (purpose, extra) in _OPTIONAL.items()
         },
     }
+
+
+def _examine_gpu() -> dict[str, Any]:
+    """What computing on a GPU takes; a text says what there is, or what is missing."""
+    from ..gpu import find_driver
+    from ..gpu.compile import nvcc_version
+    from ..runtime.backends.onnxruntime import import_onnxruntime
+    from ..runtime.backends.tensorrt_library import FLAVORS
+
+    report: dict[str, Any] = {}
+    try:
+        driver = find_driver()
+    except DeviceError as exc:
+        report |= {"driver": str(exc), "gpus": []}
+    else:
+        report["driver"] = f"for CUDA {driver.cuda[0]}.{driver.cuda[1]} and older"
+        report["gpus"] = [
+            f"{gpu.name}, compute capability {gpu.compute_capability[0]}.{gpu.compute_capability[1]}, "
+            f"{gpu.total_bytes / 2**30:.1f} GiB"
+            for gpu in driver.gpus
+        ]
+    report["pycuda"] = _version("pycuda") or "not installed: pip install 'atrous[gpu]'"
+    report["nvcc"] = _answer_of(lambda: nvcc_version().strip().splitlines()[-1])
+    for flavor in FLAVORS:
+        report[flavor] = _answer_of(functools.partial(_version_of, flavor))
+    report["onnxruntime providers"] = import_onnxruntime().get_available_providers()
+    return report
+
+
+def _version_of(flavor: Flavor) -> str:
+    from ..runtime.backends.tensorrt_library import load_tensorrt
+
+    return load_tensorrt(flavor).version
+
+
+def _answer_of(ask: Callable[[], str]) -> str:
+    """The answer, or why there is none."""
+    try:
+        return ask()
+    except AtrousError as exc:
+        return str(exc)
 
 
 def _version(distribution: str) -> str | None:

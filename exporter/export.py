@@ -78,7 +78,7 @@ def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, *, at
     provenance = _write_graph(model, path, manifest, atrous=atrous, output_name="logits")
     artifact = staged.artifact(GRAPH_FILE, kind="onnx", precision="fp32", provenance=provenance)
     # Opened as a bundle already: what is verified is what the runtime will load.
-    backend = OnnxRuntimeBackend(staged.write_manifest(manifest.with_artifact(artifact)), cuda=False)
+    backend = OnnxRuntimeBackend(staged.write_manifest(manifest.with_artifact(artifact)))
     verification = compare(
         backend.infer,
         _module_infer(model),

@@ -82,9 +82,7 @@ def _add_graph(
     onnx.save(model, staged.path / file)
     provenance = {"exporter": f"{model.producer_name} {model.producer_version}".strip(), "source": source}
     artifact = staged.artifact(file, kind="onnx", precision=precision, provenance=provenance)
-    backend = OnnxRuntimeBackend(
-        staged.write_manifest(manifest.with_artifact(artifact)), precision=precision, cuda=False
-    )
+    backend = OnnxRuntimeBackend(staged.write_manifest(manifest.with_artifact(artifact)), precision=precision)
     verification = compare(
         backend.infer,
         plain.run,

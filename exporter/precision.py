@@ -97,10 +97,10 @@ def _add_graph(
     onnx.save(half, path)
     artifact = staged.artifact(FP16_FILE, kind="onnx", precision="fp16", provenance=provenance)
     extended = staged.write_manifest(bundle.manifest.with_artifact(artifact))
-    reference = OnnxRuntimeBackend(bundle, precision="fp32", cuda=False)
+    reference = OnnxRuntimeBackend(bundle, precision="fp32")
     rounded = OnnxSession(run_passes(half, [RoundToHalf()]).SerializeToString(), name=f"{FP16_FILE}, rounded")
     candidates = {
-        FP16_FILE: OnnxRuntimeBackend(extended, precision="fp16", cuda=False).infer,
+        FP16_FILE: OnnxRuntimeBackend(extended, precision="fp16").infer,
         f"{FP16_FILE}, rounded to FP16 after every node": rounded.run,
     }
     tolerance = TOLERANCES["fp16"]

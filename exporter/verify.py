@@ -139,7 +139,7 @@ def verify_bundle(bundle: Bundle, *, images: Sequence[ImageSource] = ()) -> list
     """
     bundle.check()
     manifest = bundle.manifest
-    reference = OnnxRuntimeBackend(bundle, cuda=False)
+    reference = OnnxRuntimeBackend(bundle)
     batches = photo_inputs(images, manifest.input) or probe_inputs(manifest.input)
     results = []
     for status in backend_status():

@@ -2,79 +2,95 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import functools
 import importlib.util
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from ...bundle import Bundle
-from ...errors import EngineError
-from .base import Backend
-from .onnxruntime import OnnxRuntimeBackend, cuda_is_available
+from ...errors import DeviceError, EngineError, MissingDependencyError
+from .base import Backend, DeviceBackend, DeviceEngine, EngineLayout
+from .onnxruntime import OnnxRuntimeBackend, import_onnxruntime
+from .onnxruntime_gpu import OnnxRuntimeCuda, OnnxRuntimeTensorRt, OnnxRuntimeTensorRtRtx
 from .openvino import OpenVinoBackend
+from .status import BackendStatus, backend_status
+from .tensorrt import TensorRtBackend
 
-__all__ = ["BACKENDS", "Backend", "BackendStatus", "backend_status", "choose_backend", "open_backend"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BackendStatus",
+    "DeviceBackend",
+    "DeviceEngine",
+    "EngineLayout",
+    "backend_status",
+    "cpu_backend",
+    "open_backend",
+]
+
+_log = logging.getLogger(__name__)
 
 #: Name → constructor, which takes (bundle, *, precision, threads).
 BACKENDS: Final[Mapping[str, Callable[..., Backend]]] = {
-    "openvino": OpenVinoBackend,
-    "onnxruntime": OnnxRuntimeBackend,
+    backend.name: backend
+    for backend in (
+        TensorRtBackend,
+        OnnxRuntimeCuda,
+        OnnxRuntimeTensorRt,
+        OnnxRuntimeTensorRtRtx,
+        OpenVinoBackend,
+        OnnxRuntimeBackend,
+    )
 }
 
 
-@dataclass(frozen=True)
-class BackendStatus:
-    """Whether a backend can be used here, and what to do if not."""
-
-    name: str
-    available: bool
-    detail: str
-
-
 def open_backend(bundle: Bundle, *, backend: str = "auto", precision: str = "auto", threads: int = 0) -> Backend:
-    """Open the bundle's artifact in a backend.
+    """Open one of the bundle's artifacts in a backend.
+
+    `auto` takes the first that works of: an engine of the bundle that fits here, ONNX Runtime on CUDA, OpenVINO, ONNX
+    Runtime on the CPU. A GPU's that should work and does not is passed over, and a warning in the log says why, once.
 
     Args:
-        backend: a name in `BACKENDS`, or `auto` for the fastest one that is installed.
+        backend: a name in `BACKENDS`, which then has to work, or `auto`.
         precision: `fp32`, `fp16`, `int8`, or `auto`.
         threads: CPU threads of one inference; 0 for all cores.
 
     Raises:
         EngineError: unknown backend, or it refuses the artifact, or `threads` is negative.
         MissingDependencyError: the backend's library is not installed.
+        DeviceError: a GPU was asked for and cannot be used.
+        BundleError: the artifact is not the file that was exported or built; nothing takes its place.
     """
     if threads < 0:
         raise EngineError(f"threads must be 0 (all cores) or more; got {threads}")
-    name = choose_backend() if backend == "auto" else backend
-    if name not in BACKENDS:
-        raise EngineError(f"unknown backend {backend!r}; expected auto, {', '.join(BACKENDS)}")
-    return BACKENDS[name](bundle, precision=precision, threads=threads)
-
-
-def choose_backend() -> str:
-    """The fastest installed backend: CUDA through ONNX Runtime, then OpenVINO, then ONNX Runtime on the CPU."""
-    if importlib.util.find_spec("onnxruntime") and cuda_is_available():
-        return "onnxruntime"
-    return "openvino" if importlib.util.find_spec("openvino") else "onnxruntime"
-
-
-def backend_status() -> tuple[BackendStatus, ...]:
-    """What each backend would say here, without loading a model."""
-    statuses = []
-    for name, hint in (("openvino", "pip install 'atrous[cpu]'"), ("onnxruntime", "pip install onnxruntime")):
-        if importlib.util.find_spec(name) is None:
-            statuses.append(BackendStatus(name, available=False, detail=f"not installed: {hint}"))
-            continue
-        device = "CUDA" if name == "onnxruntime" and cuda_is_available() else "CPU"
-        statuses.append(BackendStatus(name, available=True, detail=f"{_version(name)} on the {device}"))
-    return tuple(statuses)
-
-
-def _version(distribution: str) -> str:
-    for candidate in (distribution, f"{distribution}-gpu"):
+    if backend != "auto":
+        if backend not in BACKENDS:
+            raise EngineError(f"unknown backend {backend!r}; expected auto, {', '.join(BACKENDS)}")
+        return BACKENDS[backend](bundle, precision=precision, threads=threads)
+    for name in _gpu_backends(bundle):
         try:
-            return importlib.metadata.version(candidate)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "unknown version"
+            return BACKENDS[name](bundle, precision=precision, threads=threads)
+        except (EngineError, DeviceError, MissingDependencyError) as exc:
+            _say_once(f"{bundle.path} does not run in the {name} backend, but in the next that works: {exc}")
+    return BACKENDS[cpu_backend()](bundle, precision=precision, threads=threads)
+
+
+def cpu_backend() -> str:
+    """The fastest installed backend of the CPU."""
+    return OpenVinoBackend.name if importlib.util.find_spec("openvino") else OnnxRuntimeBackend.name
+
+
+def _gpu_backends(bundle: Bundle) -> list[str]:
+    """Those that there is a reason to expect to work: the bundle has an engine, ONNX Runtime has its CUDA provider."""
+    found = []
+    if bundle.find(kind="engine") is not None:
+        found.append(TensorRtBackend.name)
+    if OnnxRuntimeCuda.provider.name in import_onnxruntime().get_available_providers():
+        found.append(OnnxRuntimeCuda.name)
+    return found
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    _log.warning("%s", message)

@@ -23,6 +23,7 @@ IOptimizationProfile: TypeAlias = Any
 IProgressMonitor: TypeAlias = Any
 ITensor: TypeAlias = Any
 OnnxParser: TypeAlias = Any
+ParserError: TypeAlias = Any
 
 ICudaEngine: TypeAlias = Any
 RtxCudaEngine: TypeAlias = Any

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 
 import pytest
@@ -7,6 +8,14 @@ from command_line import Command
 
 from atrous import __version__
 from atrous.cli.doctor import examine
+
+
+def has_driver() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def test_says_what_is_here_and_what_to_install(atrous: Command) -> None:
@@ -23,6 +32,22 @@ def test_json(atrous: Command) -> None:
     outcome = atrous("doctor", "--json")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.json() == examine()
+
+
+def test_says_what_a_gpu_needs(atrous: Command) -> None:
+    gpu = examine()["gpu"]
+    outcome = atrous("doctor")
+    for key in ("driver", "gpus", "pycuda", "nvcc", "tensorrt", "tensorrt-rtx", "onnxruntime providers"):
+        assert key in gpu
+        assert key in outcome.out
+    assert "CPUExecutionProvider" in gpu["onnxruntime providers"]
+
+
+@pytest.mark.skipif(has_driver(), reason="there is a CUDA driver")
+def test_without_a_driver(atrous: Command) -> None:
+    gpu = atrous("doctor", "--json").json()["gpu"]
+    assert gpu["driver"].startswith("no GPU can be used: there is no NVIDIA driver")
+    assert gpu["gpus"] == []
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

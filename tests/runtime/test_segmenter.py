@@ -237,7 +237,7 @@ class TestLoad:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"backend": "tflite"}, r"unknown backend 'tflite'; expected auto, openvino, onnxruntime"),
+            ({"backend": "tflite"}, r"unknown backend 'tflite'; expected auto, tensorrt, .*openvino, onnxruntime"),
             ({"precision": "int8"}, r"no int8 ONNX graph.*it has: fp32"),
             ({"threads": -1}, r"threads must be 0 \(all cores\) or more; got -1"),
         ],

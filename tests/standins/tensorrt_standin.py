@@ -15,6 +15,7 @@ import threading
 import types
 from collections import Counter
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import numpy as np
@@ -207,7 +208,7 @@ class IExecutionContext:
         if not ready or self._memory[1] < self.update_device_memory_size_for_shapes():
             self._engine._logger.log(Severity.ERROR, "IExecutionContext::enqueueV3: Error Code 3: API Usage Error")
             return False
-        EmulatedStream.of_handle[stream_handle].device.queue(self._work())
+        EmulatedStream.of_handle[stream_handle].queue(self._work())
         return True
 
     def _work(self) -> Callable[[], None]:
@@ -238,6 +239,7 @@ def _memory(address: int, nbytes: int) -> ctypes.Array[ctypes.c_char]:
 def as_module(name: str, version: str) -> types.ModuleType:
     """A module like `tensorrt` or `tensorrt_rtx` of that version."""
     module = types.ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
     runtime = type("Runtime", (Runtime,), {"version": version})
     offered = (ILogger, DataType, TensorIOMode, ExecutionContextAllocationStrategy, ICudaEngine, IExecutionContext)
     rtx = (IRuntimeConfig, DynamicShapesKernelSpecializationStrategy, EngineValidity)

@@ -28,8 +28,8 @@ def flavor(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(autouse=True)
-def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both flavours are stand-ins; what other tests have loaded is there again afterwards."""
     for each, version in VERSIONS.items():
         name = tensorrt_library.FLAVORS[each].module

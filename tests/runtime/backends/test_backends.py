@@ -1,4 +1,4 @@
-"""Both engines on real graphs: the same logits, in the precision that was asked for, and clear refusals."""
+"""Both engines of the CPU on real graphs: the same logits, in the precision that was asked for, and clear refusals."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from tolerances import BACKEND_ABSOLUTE, FLOAT64_RELATIVE
 from atrous.bundle import Bundle, stage_bundle
 from atrous.errors import BundleError, EngineError
 from atrous.manifest import Artifact
-from atrous.runtime.backends import BACKENDS, Backend, backend_status, choose_backend, open_backend
+from atrous.runtime.backends import BACKENDS, Backend, backend_status, cpu_backend, open_backend
 from atrous.runtime.backends.base import find_onnx
 from atrous.runtime.backends.onnxruntime import OnnxSession
 from atrous.runtime.backends.openvino import OpenVinoBackend
 
 ov = pytest.importorskip("openvino")
 
+ON_CPU = ("onnxruntime", "openvino")
 
-@pytest.fixture(scope="module", params=sorted(BACKENDS))
+
+@pytest.fixture(scope="module", params=ON_CPU)
 def backend(request: pytest.FixtureRequest, tiny_bundle: Bundle) -> Backend:
     return open_backend(tiny_bundle, backend=request.param)
 
@@ -74,7 +76,7 @@ class TestInfer:
     @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 3, 64, 96), (2, 3, 40, 128), (8, 3, 32, 32)])
     def test_openvino_and_onnxruntime_agree(self, tiny_bundle: Bundle, shape: tuple[int, ...]) -> None:
         batch = images(*shape)
-        one, other = (open_backend(tiny_bundle, backend=name).infer(batch) for name in BACKENDS)
+        one, other = (open_backend(tiny_bundle, backend=name).infer(batch) for name in ON_CPU)
         assert one.shape == other.shape == (shape[0], 5, shape[2] // 8, shape[3] // 8)
         assert np.abs(one - other).max() <= BACKEND_ABSOLUTE
 
@@ -84,7 +86,7 @@ class TestInfer:
         bundle = bundle_of(tmp_path / "x.atrous", tiny_bundle, model)
         batch = images(1, 3, 32, 32)
         expected = np.einsum("oc,nchw->nohw", matrix, batch.astype(np.float64))
-        for name in BACKENDS:
+        for name in ON_CPU:
             logits = open_backend(bundle, backend=name).infer(batch)
             assert np.abs(logits - expected).max() / np.abs(expected).max() <= FLOAT64_RELATIVE, name
 
@@ -133,21 +135,21 @@ class TestInfer:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("name", sorted(BACKENDS))
+    @pytest.mark.parametrize("name", ON_CPU)
     @pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x0a" * 50])
     def test_a_corrupt_graph(self, tiny_bundle: Bundle, tmp_path: Path, name: str, content: bytes) -> None:
         bundle = bundle_of(tmp_path / "x.atrous", tiny_bundle, content)
         with pytest.raises(EngineError, match=r"refuses.*model\.fp32\.onnx"):
             open_backend(bundle, backend=name)
 
-    @pytest.mark.parametrize("name", sorted(BACKENDS))
+    @pytest.mark.parametrize("name", ON_CPU)
     def test_a_changed_graph_is_never_given_to_the_engine(self, tiny_bundle: Bundle, tmp_path: Path, name: str) -> None:
         bundle = bundle_of(tmp_path / "x.atrous", tiny_bundle, b"x" * 100)
         (bundle.path / "model.fp32.onnx").write_bytes(b"y" * 100)
         with pytest.raises(BundleError, match="SHA-256"):
             open_backend(bundle, backend=name)
 
-    @pytest.mark.parametrize("name", sorted(BACKENDS))
+    @pytest.mark.parametrize("name", ON_CPU)
     @pytest.mark.parametrize(
         "model",
         [
@@ -191,8 +193,7 @@ class TestChoice:
 
     def test_auto_opens_what_it_chooses(self, tiny_bundle: Bundle) -> None:
         backend = open_backend(tiny_bundle)
-        assert backend.name == choose_backend()
-        assert backend.device in ("CPU", "CUDA")
+        assert (backend.name, backend.device) == (cpu_backend(), "CPU")
         assert backend.artifact == tiny_bundle.find(kind="onnx")
 
     def test_status_names_every_backend_with_its_version(self) -> None:
@@ -212,7 +213,7 @@ class TestChoice:
             "import atrous, atrous.errors, atrous.runtime.backends as backends\n"
             f"path = {str(tiny_bundle.path)!r}\n"
             "print(atrous.load(path).backend.name)\n"
-            "print(backends.backend_status()[0])\n"
+            "print(next(each for each in backends.backend_status() if each.name == 'openvino'))\n"
             "try:\n"
             "    atrous.load(path, backend='openvino')\n"
             "except atrous.errors.MissingDependencyError as exc:\n"

@@ -20,6 +20,8 @@ from atrous.runtime.backends.base import DeviceBackend
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.backends.tensorrt import TensorRtBackend
 
+pytestmark = pytest.mark.usefixtures("stand_ins")
+
 Shape = tuple[int, int, int, int]
 
 

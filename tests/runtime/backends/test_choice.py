@@ -1,0 +1,102 @@
+"""Which backend opens a bundle: what was asked for or an error, or the first that works and a word about it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+
+import numpy as np
+import pytest
+from emulator.emulated_device import EmulatedDevice
+
+from atrous.bundle import Bundle
+from atrous.errors import BundleError, DeviceError, EngineError
+from atrous.runtime.backends import BACKENDS, _say_once, backend_status, cpu_backend, open_backend
+from atrous.runtime.backends.tensorrt import TensorRtBackend
+
+
+def has_driver() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+pytestmark = pytest.mark.usefixtures("stand_ins")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said() -> None:
+    _say_once.cache_clear()
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An emulated device as the GPU of this machine."""
+    monkeypatch.setitem(BACKENDS, "tensorrt", functools.partial(TensorRtBackend, make_device=EmulatedDevice))
+
+
+@pytest.mark.usefixtures("gpu")
+class TestWithAGpu:
+    def test_an_engine_that_fits_is_taken(self, tiny_bundle: Bundle, add_engine) -> None:
+        backend = open_backend(add_engine(tiny_bundle, precision="fp16"))
+        assert (backend.name, backend.artifact.precision) == ("tensorrt", "fp16")
+        assert backend.infer(np.zeros((1, 3, 32, 32), np.float32)).shape == (1, 5, 4, 4)
+
+    def test_one_that_does_not_is_passed_over_and_said_once(
+        self, tiny_bundle: Bundle, add_engine, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bundle = add_engine(tiny_bundle, compute_capability="8.9")
+        names = {open_backend(bundle).name for _ in range(3)}
+        assert names == {cpu_backend()}
+        (record,) = caplog.records
+        assert record.levelno == logging.WARNING
+        assert record.name == "atrous.runtime.backends"
+        for text in ("does not run in the tensorrt backend", "built for compute capability 8.9", "atrous build"):
+            assert text in record.getMessage()
+
+    def test_asked_for_it_is_an_error(self, tiny_bundle: Bundle, add_engine) -> None:
+        with pytest.raises(EngineError, match=r"no engine of .* fits here"):
+            open_backend(add_engine(tiny_bundle, compute_capability="8.9"), backend="tensorrt")
+
+    def test_a_precision_that_no_engine_has_is_found_in_the_graphs(self, tiny_bundle: Bundle, add_engine) -> None:
+        backend = open_backend(add_engine(tiny_bundle, precision="fp16"), precision="fp32")
+        assert (backend.artifact.kind, backend.artifact.precision) == ("onnx", "fp32")
+
+    def test_nothing_takes_the_place_of_a_damaged_engine(self, tiny_bundle: Bundle, add_engine) -> None:
+        bundle = add_engine(tiny_bundle)
+        path = bundle.path_of(bundle.find(kind="engine"))
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(BundleError, match="SHA-256"):
+            open_backend(bundle)
+
+    def test_a_bundle_without_engines_needs_no_word(
+        self, tiny_bundle: Bundle, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert open_backend(tiny_bundle).name == cpu_backend()
+        assert caplog.records == []
+
+
+@pytest.mark.skipif(has_driver(), reason="there is a CUDA driver")
+class TestWithoutADriver:
+    def test_an_engine_is_passed_over(self, tiny_bundle: Bundle, add_engine, caplog: pytest.LogCaptureFixture) -> None:
+        assert open_backend(add_engine(tiny_bundle)).name == cpu_backend()
+        assert "there is no NVIDIA driver" in caplog.text
+
+    def test_asked_for_it_is_an_error(self, tiny_bundle: Bundle, add_engine) -> None:
+        with pytest.raises(DeviceError, match="there is no NVIDIA driver"):
+            open_backend(add_engine(tiny_bundle), backend="tensorrt")
+
+    def test_status_says_why(self) -> None:
+        statuses = {status.name: status for status in backend_status()}
+        assert not statuses["tensorrt"].available
+        assert "tensorrt 11.4.0.106, tensorrt-rtx 1.7.1.116; no GPU can be used" in statuses["tensorrt"].detail
+
+
+def test_an_unknown_name_lists_those_that_exist(tiny_bundle: Bundle) -> None:
+    with pytest.raises(EngineError, match=r"expected auto, tensorrt, onnxruntime-cuda, .*openvino, onnxruntime$"):
+        open_backend(tiny_bundle, backend="onnx")
