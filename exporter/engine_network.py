@@ -21,6 +21,7 @@ from ..runtime.backends.tensorrt_types import (
     ICudaEngine,
     INetworkDefinition,
     OnnxParser,
+    ParserError,
     RtxBuilderConfig,
     RtxModule,
     Runtime,
@@ -32,7 +33,8 @@ from .engine_target import BuilderOptions, Target
 #: TensorRT's log is one for the process, so builds take turns.
 _building = threading.Lock()
 
-_HARDWARE: Final = {"same-compute-capability": "SAME_COMPUTE_CAPABILITY", "ampere+": "AMPERE_PLUS"}
+#: Their names in TensorRT.
+HARDWARE_LEVELS: Final = {"same-compute-capability": "SAME_COMPUTE_CAPABILITY", "ampere+": "AMPERE_PLUS"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def _parse(trt: TensorRT, builder: Builder, graph: bytes, name: str) -> INetwork
 def _parser_errors(parser: OnnxParser) -> str:
     lines = []
     for index in range(parser.num_errors):
-        error = parser.get_error(index)
+        error: ParserError = parser.get_error(index)
         where = f"node {error.node()} {error.node_name()!r} ({error.node_operator()}): " if error.node() >= 0 else ""
         lines.append(f"  {where}{error.desc()}")
     return "\n".join(lines)
@@ -135,7 +137,7 @@ def _configure(
         config.builder_optimization_level = options.optimization_level
     if options.hardware_compatibility != "none":
         levels = module.HardwareCompatibilityLevel.__members__
-        config.hardware_compatibility_level = levels[_HARDWARE[options.hardware_compatibility]]
+        config.hardware_compatibility_level = levels[HARDWARE_LEVELS[options.hardware_compatibility]]
     if options.version_compatible:
         config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
     return config
