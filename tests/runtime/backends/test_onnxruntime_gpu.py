@@ -67,10 +67,9 @@ class TestRehearsal:
         assert result.guards_hold()
 
     def test_engines_of_a_thread_share_a_session_and_those_of_others_do_not(self, tiny_bundle: Bundle) -> None:
-        device = EmulatedDevice()
-        backend = opened(tiny_bundle, device)
-        engines = [backend.open_engine(device) for _ in range(2)]
-        thread = threading.Thread(target=lambda: engines.append(backend.open_engine(device)))
+        backend = opened(tiny_bundle)
+        engines = [backend.open_engine(backend.make_device()) for _ in range(2)]
+        thread = threading.Thread(target=lambda: engines.append(backend.open_engine(backend.make_device())))
         thread.start()
         thread.join()
         sessions = [engine._session for engine in engines]
