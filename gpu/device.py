@@ -89,6 +89,18 @@ class Stream(Protocol):
 class Event(Protocol):
     """A point in a stream."""
 
+    def record(self, stream: Stream) -> None:
+        """Moves the point to the present end of a stream; in a graph, to where each replay gets there."""
+        ...
+
+    def synchronize(self) -> None:
+        """Waits until the point is reached.
+
+        Raises:
+            DeviceError: some of the work before it failed.
+        """
+        ...
+
     def elapsed_ms(self, since: Event) -> float:
         """Milliseconds between two events that have both been reached; waits for this one."""
         ...
@@ -171,8 +183,12 @@ class Device(Protocol):
         """A new stream, independent of all others."""
         ...
 
+    def event(self) -> Event:
+        """A point in a stream, to be recorded again and again."""
+        ...
+
     def record(self, stream: Stream) -> Event:
-        """Marks a point in a stream."""
+        """A new event, recorded."""
         ...
 
     def fill(self, buffer: Buffer, word: int, stream: Stream) -> None:
@@ -185,6 +201,22 @@ class Device(Protocol):
 
     def download(self, array: NDArray[Any], buffer: Buffer, stream: Stream) -> None:
         """Copies to a C-contiguous host array; everything queued before is done when this returns."""
+        ...
+
+    def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
+        """Page-locked memory of the host, which copies to and from the device pass without a detour.
+
+        Raises:
+            DeviceError: there is not enough.
+        """
+        ...
+
+    def upload_async(self, buffer: Buffer, array: NDArray[Any], stream: Stream) -> None:
+        """Queues a copy from page-locked memory, which is read when the stream gets there."""
+        ...
+
+    def download_async(self, array: NDArray[Any], buffer: Buffer, stream: Stream) -> None:
+        """Queues a copy to page-locked memory, which is written when the stream gets there."""
         ...
 
     def copy_from_address(self, buffer: Buffer, address: int, nbytes: int, stream: Stream) -> None:

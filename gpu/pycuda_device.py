@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import sys
 import threading
 import warnings
 from collections import deque
@@ -18,9 +17,10 @@ from numpy.typing import NDArray
 from ..errors import DeviceError, importing
 from .compile import compile_cubin
 from .device import Buffer, DeviceProperties, Event, Graph, KernelSource, Launch, Module, Stream
+from .driver_api import DriverApi
 
-_CAPTURE_THREAD_LOCAL = 1
-"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating."""
+_RECORD_EXTERNAL = 1
+"""CU_EVENT_RECORD_EXTERNAL: the event is recorded whenever the graph runs."""
 
 _POOL_SHARE = 8
 """Up to this part of the device's memory is kept for later buffers."""
@@ -63,7 +63,8 @@ class PyCudaDevice:
             cuda=_major_minor(self._cuda.get_driver_version()),
         )
         self._context = _primary_context(gpu, ordinal)
-        self._graphs = _GraphApi()
+        self.driver = DriverApi()
+        self.is_capturing = False
         self._pool = _Pool(self.properties.total_bytes // _POOL_SHARE)
 
     @contextmanager
@@ -83,6 +84,13 @@ class PyCudaDevice:
                 self._context.pop()
         except self._cuda.Error as exc:
             raise DeviceError(f"{doing} failed on {self.properties.name}: {exc}") from exc
+
+    def may_free(self) -> bool:
+        """Whether things of the driver can be freed here and now.
+
+        In another thread, or when the process ends, the context cannot be made current: the driver frees with it.
+        """
+        return threading.get_ident() == self.thread and not _is_ending.is_set()
 
     def free_bytes(self) -> int:
         """Memory that can still be allocated, what the pool holds unused included."""
@@ -113,12 +121,18 @@ class PyCudaDevice:
         with self.active("making a stream"):
             return _PyCudaStream(self, self._cuda.Stream(_STREAM_NON_BLOCKING))
 
+    def event(self) -> Event:
+        """A point in a stream, to be recorded."""
+        with self.active("making an event"):
+            handle = ctypes.c_void_p()
+            self.driver.call("cuEventCreate", ctypes.byref(handle), ctypes.c_uint(0))
+            return _CudaEvent(self, handle)
+
     def record(self, stream: Stream) -> Event:
         """Marks a point in a stream."""
-        with self.active("recording an event"):
-            event = self._cuda.Event()
-            event.record(_own(stream).queue)
-            return _PyCudaEvent(self, event)
+        event = self.event()
+        event.record(stream)
+        return event
 
     def fill(self, buffer: Buffer, word: int, stream: Stream) -> None:
         """Queues a fill with 32-bit words."""
@@ -136,6 +150,22 @@ class PyCudaDevice:
             self._cuda.memcpy_dtoh_async(array, buffer.address, _own(stream).queue)
             _own(stream).queue.synchronize()
 
+    def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
+        """Page-locked memory of the host."""
+        with self.active(f"page-locking {nbytes / 2**20:.1f} MiB of memory"):
+            memory: NDArray[np.uint8] = self._cuda.pagelocked_empty(nbytes, np.uint8)
+            return memory
+
+    def upload_async(self, buffer: Buffer, array: NDArray[Any], stream: Stream) -> None:
+        """Queues a copy from page-locked memory."""
+        with self.active("copying to the GPU"):
+            self._cuda.memcpy_htod_async(buffer.address, array, _own(stream).queue)
+
+    def download_async(self, array: NDArray[Any], buffer: Buffer, stream: Stream) -> None:
+        """Queues a copy to page-locked memory."""
+        with self.active("copying from the GPU"):
+            self._cuda.memcpy_dtoh_async(array, buffer.address, _own(stream).queue)
+
     def copy_from_address(self, buffer: Buffer, address: int, nbytes: int, stream: Stream) -> None:
         """Queues a copy from memory of this GPU that someone else owns."""
         with self.active("copying on the GPU"):
@@ -149,7 +179,11 @@ class PyCudaDevice:
     def capture(self, queue: Callable[[], None], stream: Stream) -> Graph:
         """Records a CUDA graph."""
         with self.active("recording a CUDA graph"):
-            return _CudaGraph(self, self._graphs, self._graphs.capture(queue, _own(stream).handle))
+            self.is_capturing = True
+            try:
+                return _CudaGraph(self, self.driver.capture(queue, _own(stream).handle))
+            finally:
+                self.is_capturing = False
 
 
 def _major_minor(version: int) -> tuple[int, int]:
@@ -248,28 +282,51 @@ class _PyCudaStream:
 
     def wait_for(self, event: Event) -> None:
         with self._device.active("waiting for an event"):
-            self.queue.wait_for_event(_own_event(event).handle)
+            self._device.driver.call(
+                "cuStreamWaitEvent", ctypes.c_void_p(self.handle), _own_event(event).handle, ctypes.c_uint(0)
+            )
 
     def synchronize(self) -> None:
         with self._device.active("running on the GPU"):
             self.queue.synchronize()
 
 
-class _PyCudaEvent:
-    def __init__(self, device: PyCudaDevice, handle: Any) -> None:  # noqa: ANN401
+class _CudaEvent:
+    """An event of the driver: PyCUDA hides the handle of its own, and cannot make one part of a graph."""
+
+    def __init__(self, device: PyCudaDevice, handle: ctypes.c_void_p) -> None:
         self._device = device
         self.handle = handle
 
+    def record(self, stream: Stream) -> None:
+        with self._device.active("recording an event"):
+            target = ctypes.c_void_p(_own(stream).handle)
+            if self._device.is_capturing:  # else it would only order the graph's nodes, and show no time
+                self._device.driver.call("cuEventRecordWithFlags", self.handle, target, ctypes.c_uint(_RECORD_EXTERNAL))
+            else:
+                self._device.driver.call("cuEventRecord", self.handle, target)
+
+    def synchronize(self) -> None:
+        with self._device.active("running on the GPU"):
+            self._device.driver.call("cuEventSynchronize", self.handle)
+
     def elapsed_ms(self, since: Event) -> float:
-        with self._device.active("waiting for an event"):
-            self.handle.synchronize()
-            return float(self.handle.time_since(_own_event(since).handle))
+        elapsed = ctypes.c_float()
+        self.synchronize()
+        with self._device.active("reading an event"):
+            self._device.driver.call("cuEventElapsedTime", ctypes.byref(elapsed), _own_event(since).handle, self.handle)
+        return elapsed.value
+
+    def __del__(self) -> None:
+        if self._device.may_free():
+            with self._device.active("freeing an event"):
+                self._device.driver.call("cuEventDestroy_v2", self.handle)
 
 
-def _own_event(event: Event) -> _PyCudaEvent:
+def _own_event(event: Event) -> _CudaEvent:
     """The event as one of this module's."""
-    if not isinstance(event, _PyCudaEvent):
-        raise DeviceError(f"an event of another device: expected one of PyCudaDevice.record(), got {event!r}")
+    if not isinstance(event, _CudaEvent):
+        raise DeviceError(f"an event of another device: expected one of PyCudaDevice.event(), got {event!r}")
     return event
 
 
@@ -309,55 +366,16 @@ def _plain(argument: Buffer | np.generic | None) -> int | float:
     return argument.address
 
 
-class _GraphApi:
-    """The driver's graph functions, which PyCUDA does not wrap (CUDA driver API, 11.4 on)."""
-
-    def __init__(self) -> None:
-        self._library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-
-    def call(self, name: str, *args: object) -> None:
-        """Calls one function.
-
-        Raises:
-            DeviceError: it returns another status than success.
-        """
-        status = getattr(self._library, name)(*args)
-        if status != 0:
-            text = ctypes.c_char_p()
-            self._library.cuGetErrorString(status, ctypes.byref(text))
-            reason = (text.value or b"unknown error").decode()
-            raise DeviceError(f"{name} failed with status {status}: {reason}")
-
-    def capture(self, queue: Callable[[], None], stream: int) -> ctypes.c_void_p:
-        """Records `queue` and makes the graph executable."""
-        handle = ctypes.c_void_p(stream)
-        graph = ctypes.c_void_p()
-        executable = ctypes.c_void_p()
-        self.call("cuStreamBeginCapture_v2", handle, ctypes.c_int(_CAPTURE_THREAD_LOCAL))
-        try:
-            queue()
-        finally:  # always, so that the stream can be used again
-            self.call("cuStreamEndCapture", handle, ctypes.byref(graph))
-        try:
-            self.call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
-        finally:
-            self.call("cuGraphDestroy", graph)
-        return executable
-
-
 class _CudaGraph:
-    def __init__(self, device: PyCudaDevice, api: _GraphApi, executable: ctypes.c_void_p) -> None:
+    def __init__(self, device: PyCudaDevice, executable: ctypes.c_void_p) -> None:
         self._device = device
-        self._api = api
         self._executable = executable
 
     def replay(self, stream: Stream) -> None:
         with self._device.active("replaying a CUDA graph"):
-            self._api.call("cuGraphLaunch", self._executable, ctypes.c_void_p(_own(stream).handle))
+            self._device.driver.call("cuGraphLaunch", self._executable, ctypes.c_void_p(_own(stream).handle))
 
     def __del__(self) -> None:
-        # In another thread, or when the process ends, the context cannot be made current: the driver frees the graph
-        # with the context.
-        if threading.get_ident() == self._device.thread and not _is_ending.is_set():
+        if self._device.may_free():
             with self._device.active("freeing a CUDA graph"):
-                self._api.call("cuGraphExecDestroy", self._executable)
+                self._device.driver.call("cuGraphExecDestroy", self._executable)

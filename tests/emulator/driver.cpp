@@ -13,6 +13,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -37,11 +38,12 @@ using Clock = std::chrono::steady_clock;
 using Work = std::vector<std::function<void()>>;
 using Kernel = const char* (*)(char* packed, const unsigned* shape);
 
-std::vector<void*> contexts;
+std::recursive_mutex one_at_a_time;  // for memory and kernels; contexts and captures belong to threads
 std::map<Address, std::size_t> allocations;
 std::size_t used_bytes = 0;
-Work* captured = nullptr;
-bool is_capture_valid = true;
+thread_local std::vector<void*> contexts;
+thread_local Work* captured = nullptr;
+thread_local bool is_capture_valid = true;
 char primary_context, a_stream, a_module;
 
 int queue(std::function<void()> work) {
@@ -149,6 +151,7 @@ int cuMemGetInfo_v2(std::size_t* free_bytes, std::size_t* total) {
 }
 int cuMemAlloc_v2(Address* address, std::size_t bytes) {
     NEEDS_CONTEXT;
+    const std::lock_guard<std::recursive_mutex> locked(one_at_a_time);
     if (bytes == 0) return kInvalid;
     if (bytes > kTotalBytes - used_bytes) return kOutOfMemory;
     void* memory = std::aligned_alloc(512, (bytes + 511) / 512 * 512);
@@ -160,9 +163,21 @@ int cuMemAlloc_v2(Address* address, std::size_t bytes) {
 }
 int cuMemFree_v2(Address address) {
     NEEDS_CONTEXT;
+    const std::lock_guard<std::recursive_mutex> locked(one_at_a_time);
     used_bytes -= allocations[address];
     allocations.erase(address);
     std::free(at(address));
+    return kSuccess;
+}
+int cuMemHostAlloc(void** memory, std::size_t bytes, unsigned) {
+    NEEDS_CONTEXT;
+    *memory = std::malloc(bytes);
+    std::memset(*memory, 0xcb, bytes);
+    return kSuccess;
+}
+int cuMemFreeHost(void* memory) {
+    NEEDS_CONTEXT;
+    std::free(memory);
     return kSuccess;
 }
 int cuMemcpyHtoDAsync_v2(Address to, const void* from, std::size_t bytes, void*) {
@@ -213,8 +228,17 @@ int cuEventDestroy_v2(void* event) {
 }
 int cuEventRecord(void* event, void*) {
     NEEDS_CONTEXT;
-    *static_cast<Clock::time_point*>(event) = Clock::now();
+    if (captured == nullptr) *static_cast<Clock::time_point*>(event) = Clock::now();
     return kSuccess;
+}
+int cuEventRecordWithFlags(void* event, void*, unsigned flags) {
+    NEEDS_CONTEXT;
+    if (flags != 1 || captured == nullptr) return kInvalid;  // CU_EVENT_RECORD_EXTERNAL, which is for graphs
+    return queue([=] { *static_cast<Clock::time_point*>(event) = Clock::now(); });
+}
+int cuStreamWaitEvent(void*, void*, unsigned) {
+    NEEDS_CONTEXT;
+    return kSuccess;  // whatever was queued is done
 }
 int cuEventSynchronize(void*) {
     NEEDS_CONTEXT;
@@ -263,6 +287,7 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned gr
     const std::vector<unsigned> shape{grid_x, grid_y, grid_z, block_x, block_y, block_z};
     const auto kernel = reinterpret_cast<Kernel>(function);
     return queue([=]() mutable {
+        const std::lock_guard<std::recursive_mutex> locked(one_at_a_time);
         const char* error = kernel(reinterpret_cast<char*>(arguments.data()), shape.data());
         if (error == nullptr) return;
         std::fprintf(stderr, "a kernel failed: %s\n", error);

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections import Counter
+import threading
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -21,6 +23,10 @@ FORWARDS, BACKWARDS, SHUFFLED = 0, 1, 20110
 
 _POISON = 0xCB
 """What fresh memory holds: as a float a large negative number, as an index far out of range."""
+
+
+_ONE_KERNEL = threading.Lock()
+"""The emulator runs one kernel at a time."""
 
 
 class EmulatedBuffer:
@@ -59,7 +65,10 @@ class EmulatedBuffer:
 
 
 class EmulatedStream:
-    """Known by its handle, as a driver knows streams, to stand-ins for libraries that queue work by themselves."""
+    """Does its work at once, or, on a lazy device, when somebody waits for it.
+
+    Known by its handle, as a driver knows streams, to stand-ins for libraries that queue work by themselves.
+    """
 
     of_handle: ClassVar[WeakValueDictionary[int, EmulatedStream]] = WeakValueDictionary()
 
@@ -67,12 +76,30 @@ class EmulatedStream:
         self.device = device
         self.handle = id(self)
         self.of_handle[self.handle] = self
+        self._pending: deque[Callable[[], None]] = deque()
+
+    def queue(self, work: Callable[[], None]) -> None:
+        """Does it now, later, or in each replay of the graph that is being recorded."""
+        self.device.check_thread()
+        if self.device.recording is not None:
+            self.device.recording.work.append(work)
+        elif self.device.is_lazy:
+            self._pending.append(work)
+        else:
+            work()
 
     def wait_for(self, event: EmulatedEvent) -> None:
-        """Work is done as soon as it is queued."""
+        goal = event.asked
+        self.queue(lambda: event.run_until(goal))
 
     def synchronize(self) -> None:
-        """Likewise."""
+        self.device.refuse_while_capturing("waiting")
+        while self._pending:
+            self.run_one()
+
+    def run_one(self) -> None:
+        """The oldest piece of work; what it waits for in other streams runs first."""
+        self._pending.popleft()()
 
 
 class EmulatedModule:
@@ -81,7 +108,7 @@ class EmulatedModule:
         self._library = library
 
     def launch(self, launch: Launch, stream: EmulatedStream) -> None:
-        self._device.queue(lambda: self._run(launch))
+        stream.queue(lambda: self._run(launch))
 
     def _run(self, launch: Launch) -> None:
         try:
@@ -96,7 +123,8 @@ class EmulatedModule:
         shape = (ctypes.c_uint * 6)(launch.grid, 1, 1, *launch.block, 1)
         function.restype = ctypes.c_char_p
         self._device.launches[launch.kernel] += 1
-        error = function(pointers, shape, self._device.order)
+        with _ONE_KERNEL:
+            error = function(pointers, shape, self._device.order)
         if error is not None:
             raise DeviceError(f"{launch.kernel}: {error.decode()}")
 
@@ -108,50 +136,98 @@ def _word(argument: Buffer | np.generic | None) -> bytes:
 
 
 class EmulatedGraph:
-    def __init__(self, device: EmulatedDevice, work: list[Callable[[], None]]) -> None:
+    def __init__(self, device: EmulatedDevice) -> None:
         self._device = device
-        self._work = work
+        self.work: list[Callable[[], None]] = []
+        self.events: list[EmulatedEvent] = []
 
     def replay(self, stream: EmulatedStream) -> None:
         self._device.replays += 1
-        for piece in self._work:
-            self._device.queue(piece)
+        for event in self.events:
+            event.expect(stream)
+        for piece in self.work:
+            stream.queue(piece)
 
 
 class EmulatedEvent:
+    """Counts how often it was asked for and how often it was reached; time is the CPU's."""
+
+    def __init__(self, device: EmulatedDevice) -> None:
+        self._device = device
+        self._stream: EmulatedStream | None = None
+        self._reached_at_ms = 0.0
+        self._reached = 0
+        self.asked = 0
+
+    def record(self, stream: EmulatedStream) -> None:
+        if self._device.recording is not None:
+            self._device.recording.events.append(self)
+        else:
+            self.expect(stream)
+        stream.queue(self._reach)
+
+    def expect(self, stream: EmulatedStream) -> None:
+        self._stream = stream
+        self.asked += 1
+
+    def _reach(self) -> None:
+        self._reached += 1
+        self._reached_at_ms = time.perf_counter() * 1e3
+
+    def run_until(self, goal: int) -> None:
+        while self._reached < goal:
+            self._stream.run_one()
+
+    def synchronize(self) -> None:
+        self._device.refuse_while_capturing("waiting")
+        self.run_until(self.asked)
+
     def elapsed_ms(self, since: EmulatedEvent) -> float:
-        """Time means nothing here."""
-        return 0.0
+        self.synchronize()
+        return self._reached_at_ms - since._reached_at_ms
 
 
 class EmulatedDevice:
-    """Counts what it is asked for: `allocations`, `launches` by kernel, `replays`.
+    """Counts what it is asked for: `allocations` of memory, streams, events and graphs `made`, `launches`, `replays`.
 
     Args:
         order: in which threads and blocks start.
         total_bytes: of memory; an allocation beyond it fails.
         sanitize: run under AddressSanitizer, which must be preloaded.
+        is_lazy: streams work only when somebody waits for them, and then only as much as he waits for: what depends on
+            another stream without waiting for it goes wrong.
+        is_bound: refuse other threads than the one that makes it, as a PyCudaDevice does.
     """
 
-    def __init__(self, *, order: int = FORWARDS, total_bytes: int = 2**32, sanitize: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        order: int = FORWARDS,
+        total_bytes: int = 2**32,
+        sanitize: bool = False,
+        is_lazy: bool = False,
+        is_bound: bool = False,
+    ) -> None:
         self.properties = DeviceProperties("CPU emulator", (9, 0), 2, total_bytes, cuda=(13, 0))
         self.order = order
         self.allocations = 0
+        self.made = 0
         self.used_bytes = 0
         self.launches: Counter[str] = Counter()
         self.replays = 0
         self.waits = 0
         self.sanitize = sanitize
-        self._recording: list[Callable[[], None]] | None = None
+        self.is_lazy = is_lazy
+        self.recording: EmulatedGraph | None = None
+        self._thread = threading.get_ident() if is_bound else None
 
-    def queue(self, work: Callable[[], None]) -> None:
-        """Runs it, or records it while capturing."""
-        if self._recording is not None:
-            self._recording.append(work)
-        else:
-            work()
+    def check_thread(self) -> None:
+        """Refuses other threads than its own."""
+        if self._thread not in (None, threading.get_ident()):
+            raise DeviceError("the device of another thread: make one in each thread")
 
     def active(self, doing: str) -> AbstractContextManager[None]:
+        self.check_thread()
         return nullcontext()
 
     def free_bytes(self) -> int:
@@ -161,50 +237,74 @@ class EmulatedDevice:
         return EmulatedModule(self, ctypes.CDLL(str(build(source, sanitize=self.sanitize))))
 
     def allocate(self, nbytes: int) -> EmulatedBuffer:
-        self._refuse_while_capturing("allocating")
+        self.check_thread()
+        self.refuse_while_capturing("allocating")
         if nbytes <= 0 or nbytes > self.free_bytes():
             raise DeviceError(f"allocating {nbytes} bytes failed on {self.properties.name}")
         self.allocations += 1
         return EmulatedBuffer(self, nbytes)
 
+    def allocate_host(self, nbytes: int) -> np.ndarray:
+        self.refuse_while_capturing("allocating")
+        self.allocations += 1
+        return np.full(nbytes, _POISON, np.uint8)
+
     def stream(self) -> EmulatedStream:
+        self.made += 1
         return EmulatedStream(self)
 
+    def event(self) -> EmulatedEvent:
+        self.made += 1
+        return EmulatedEvent(self)
+
     def record(self, stream: EmulatedStream) -> EmulatedEvent:
-        return EmulatedEvent()
+        event = self.event()
+        event.record(stream)
+        return event
 
     def fill(self, buffer: Buffer, word: int, stream: EmulatedStream) -> None:
-        view = (ctypes.c_uint32 * (buffer.nbytes // 4)).from_address(buffer.address)
-        self.queue(lambda: np.frombuffer(view, np.uint32).fill(word))
+        def work() -> None:
+            view = (ctypes.c_uint32 * (buffer.nbytes // 4)).from_address(buffer.address)
+            np.frombuffer(view, np.uint32).fill(word)
+
+        stream.queue(work)
 
     def upload(self, buffer: Buffer, array: np.ndarray, stream: EmulatedStream) -> None:
-        self._refuse_while_capturing("copying from pageable memory")
+        self.refuse_while_capturing("copying from pageable memory")
+        self.upload_async(buffer, array.copy() if self.is_lazy else array, stream)
+
+    def upload_async(self, buffer: Buffer, array: np.ndarray, stream: EmulatedStream) -> None:
         assert array.flags.c_contiguous
         assert array.nbytes <= buffer.nbytes
-        ctypes.memmove(buffer.address, array.ctypes.data, array.nbytes)
+        stream.queue(lambda: ctypes.memmove(buffer.address, array.ctypes.data, array.nbytes))
 
     def download(self, array: np.ndarray, buffer: Buffer, stream: EmulatedStream) -> None:
-        self._refuse_while_capturing("waiting")
+        self.refuse_while_capturing("waiting")
+        self.download_async(array, buffer, stream)
+        stream.synchronize()
+
+    def download_async(self, array: np.ndarray, buffer: Buffer, stream: EmulatedStream) -> None:
         assert array.flags.c_contiguous
         assert array.nbytes <= buffer.nbytes
-        ctypes.memmove(array.ctypes.data, buffer.address, array.nbytes)
+        stream.queue(lambda: ctypes.memmove(array.ctypes.data, buffer.address, array.nbytes))
 
     def copy_from_address(self, buffer: Buffer, address: int, nbytes: int, stream: EmulatedStream) -> None:
         assert nbytes <= buffer.nbytes
-        self.queue(lambda: ctypes.memmove(buffer.address, address, nbytes))
+        stream.queue(lambda: ctypes.memmove(buffer.address, address, nbytes))
 
     def wait_for_others(self) -> None:
-        self._refuse_while_capturing("waiting")
+        self.refuse_while_capturing("waiting")
         self.waits += 1
 
     def capture(self, queue: Callable[[], None], stream: EmulatedStream) -> EmulatedGraph:
-        self._recording = recorded = []
+        self.made += 1
+        self.recording = graph = EmulatedGraph(self)
         try:
             queue()
         finally:
-            self._recording = None
-        return EmulatedGraph(self, recorded)
+            self.recording = None
+        return graph
 
-    def _refuse_while_capturing(self, what: str) -> None:
-        if self._recording is not None:
+    def refuse_while_capturing(self, what: str) -> None:
+        if self.recording is not None:
             raise DeviceError(f"{what} while a graph is recorded")

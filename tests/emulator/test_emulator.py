@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +173,43 @@ def test_memory_is_guarded_and_counted():
         device.allocate(600)
     del buffer
     device.allocate(600)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_lazy_device_shows_a_wait_that_is_missing(waits):
+    device = EmulatedDevice(is_lazy=True)
+    one, other = device.stream(), device.stream()
+    buffer, out, filled = device.allocate(4), np.zeros(1, np.uint32), device.event()
+    device.fill(buffer, 7, one)
+    filled.record(one)
+    if waits:
+        other.wait_for(filled)
+    device.download(out, buffer, other)
+    assert (out[0] == 7) == waits
+
+
+def test_a_lazy_stream_reads_page_locked_memory_when_it_gets_there():
+    device = EmulatedDevice(is_lazy=True)
+    stream, buffer, out = device.stream(), device.allocate(4), np.zeros(1, np.uint32)
+    host = device.allocate_host(4).view(np.uint32)
+    for upload, expected in ((device.upload, 1), (device.upload_async, 2)):
+        host[:] = 1
+        upload(buffer, host, stream)
+        host[:] = 2
+        device.download(out, buffer, stream)
+        assert out[0] == expected
+
+
+def test_a_bound_device_belongs_to_its_thread():
+    device, errors = EmulatedDevice(is_bound=True), []
+
+    def use() -> None:
+        try:
+            device.allocate(4)
+        except DeviceError as exc:
+            errors.append(exc)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert "make one in each thread" in str(errors[0])

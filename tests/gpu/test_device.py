@@ -97,6 +97,44 @@ def test_a_stream_waits_for_another(device):
     assert out[0] == 19
 
 
+def test_an_event_moves_with_each_recording_and_times_what_a_graph_does(device, module):
+    stream = device.stream()
+    counter = device.allocate(4)
+    before, after = device.event(), device.event()
+
+    def queue() -> None:
+        before.record(stream)
+        module.launch(Launch("count_up", 1, (32, 1), [counter, None]), stream)
+        after.record(stream)
+
+    device.fill(counter, 0, stream)
+    graph = device.capture(queue, stream)
+    end = device.event()
+    for _ in range(2):
+        graph.replay(stream)
+        end.record(stream)
+        end.synchronize()
+        assert after.elapsed_ms(before) >= 0
+        assert end.elapsed_ms(after) >= 0
+
+
+def test_copies_of_page_locked_memory_on_streams_that_wait_for_each_other(device, module):
+    copying, computing = device.stream(), device.stream()
+    there, back = (device.allocate_host(4000) for _ in range(2))
+    there.view(np.float32)[:] = np.arange(1000)
+    source, target = device.allocate(4000), device.allocate(4000)
+    arrived, done = device.event(), device.event()
+    device.upload_async(source, there, copying)
+    arrived.record(copying)
+    computing.wait_for(arrived)
+    module.launch(Launch("scale", 2, (256, 1), [source, np.float32(2), np.int32(1000), target]), computing)
+    done.record(computing)
+    copying.wait_for(done)
+    device.download_async(back, target, copying)
+    copying.synchronize()
+    assert (back.view(np.float32) == 2 * np.arange(1000)).all()
+
+
 def test_errors_of_the_device(device, module):
     with pytest.raises(DeviceError):
         device.allocate(2**60)
