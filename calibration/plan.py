@@ -6,15 +6,15 @@ The rules are those that TensorRT fuses best, and that a CPU engine can use as w
   Its result is not quantized: the activation behind it would be cut off from it. What the next layer reads is.
 - Of a residual `Add` the identity branch is read quantized, and only where the other branch ends in an INT8 layer,
   which then adds it on the way out.
-- A `Concat` that an INT8 layer reads has all its inputs on the scale of its output, so joining them costs no
-  conversion. Operators that only move values (`MaxPool`, `Reshape`, …) keep the scale of what they move.
+- What a `Concat` joins for an INT8 layer has one scale, and so has what operators move that compute nothing
+  (`MaxPool`, `Reshape`, …): an engine quantizes in front of them, once, and joins and moves bytes.
 - Nothing is quantized for `Resize`, pooling by mean, or any other arithmetic.
 - Layers that read the picture itself, and classifiers, stay in higher precision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -31,8 +31,8 @@ INT8_MAX: Final = 127
 #: Scales are normal numbers of FP16, in which engines may hold them.
 MIN_SCALE: Final = HALF_TINY
 
-#: Operators that quantize → index of their weights.
-_WEIGHT_INDEX: Final = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
+#: Operators that can be INT8; each reads its input first and its weights second.
+_LAYER_OPS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 #: They move the values of their first input, or pick some, and make none of their own; so the scale passes through.
 _MOVING_OPS: Final = frozenset(
     {
@@ -55,17 +55,16 @@ class Layer:
     Attributes:
         name: the node's name.
         op: its operator.
-        inputs: tensors to quantize for it: the one that it reads, then, where that comes from a `Concat`, what goes
-            into that. They have one scale.
+        source: the activation tensor that it reads, to be quantized.
         weight: name of its weights.
         axis: axis of the weights that counts output channels.
-        carriers: tensors that carry the values of `inputs` on the way to them, before a `MaxPool` or a `Reshape`;
-            where another layer has one of them quantized, it has the same scale.
+        carriers: tensors that carry the values of `source` on the way there, in front of a `Concat`, a `MaxPool`, a
+            `Reshape`. Those that are quantized for another reader have the same scale.
     """
 
     name: str
     op: str
-    inputs: tuple[str, ...]
+    source: str
     weight: str
     axis: int
     carriers: tuple[str, ...] = ()
@@ -103,7 +102,7 @@ class Plan:
     @property
     def tensors(self) -> tuple[str, ...]:
         """Names of all activation tensors to quantize, hence to observe."""
-        read = (name for layer in self.layers for name in layer.inputs)
+        read = (layer.source for layer in self.layers)
         return tuple(dict.fromkeys((*read, *(residual.identity for residual in self.residuals))))
 
     @property
@@ -111,7 +110,7 @@ class Plan:
         """Those of `tensors` that must share one scale; only groups of two or more."""
         group_of: dict[str, set[str]] = {}
         for layer in self.layers:
-            names = {*layer.inputs, *layer.carriers}
+            names = {layer.source, *layer.carriers}
             merged = names.union(*(group_of[name] for name in names if name in group_of))
             group_of.update(dict.fromkeys(merged, merged))
         groups = {id(group): group for group in group_of.values()}
@@ -156,7 +155,7 @@ def plan_quantization(graph: onnx.ModelProto, *, keep: Mapping[str, str] | None 
     layers: list[Layer] = []
     kept: list[KeptNode] = []
     for node in model.graph:
-        if not is_layer_op(node):
+        if not _is_layer(node):
             continue
         name = node_name(node)
         reason = reasons.get(name) or _unfit(node)
@@ -164,20 +163,18 @@ def plan_quantization(graph: onnx.ModelProto, *, keep: Mapping[str, str] | None 
             kept.append(KeptNode(name, node.op_type, reason))
         else:
             layers.append(_layer(node))
-    _require_unique([*layers, *kept])
-    names = {layer.name for layer in layers}
-    return Plan(tuple(layers), tuple(_residuals(model.graph, names)), tuple(kept))
+    residuals = tuple(_residuals(model.graph, {layer.name for layer in layers}))
+    _require_unique([*layers, *residuals, *kept])
+    return Plan(tuple(layers), residuals, tuple(kept))
 
 
-def is_layer_op(node: ir.Node) -> bool:
+def _is_layer(node: ir.Node) -> bool:
     """Whether a node is of an operator that can become INT8."""
-    return node.domain in ("", "ai.onnx") and node.op_type in _WEIGHT_INDEX
+    return node.domain in ("", "ai.onnx") and node.op_type in _LAYER_OPS
 
 
-def moved_input(node: ir.Node) -> ir.Value | None:
+def _moved_input(node: ir.Node) -> ir.Value | None:
     """The input whose values a node only moves, or None where it computes."""
-    if node.domain not in ("", "ai.onnx"):
-        return None
     if node.op_type in _MOVING_OPS or (node.op_type == "Pad" and _pads_with_zeros(node)):
         return node.inputs[0]
     return None
@@ -192,19 +189,19 @@ def _require_plain(model: ir.Model) -> None:
         )
 
 
-def _require_unique(nodes: Collection[Layer | KeptNode]) -> None:
+def _require_unique(nodes: Sequence[Layer | Residual | KeptNode]) -> None:
     seen: set[str] = set()
     for node in nodes:
         if node.name in seen:
             raise CalibrationError(
-                f"two layers are called {node.name!r}, so they cannot be told apart. Give every node a name of its own."
+                f"two nodes are called {node.name!r}, so they cannot be told apart. Give every node a name of its own."
             )
         seen.add(node.name)
 
 
 def _unfit(node: ir.Node) -> str | None:
     """Why a layer cannot become INT8 whatever its activations are, or None."""
-    source, weight = node.inputs[0], node.inputs[_WEIGHT_INDEX[node.op_type]]
+    source, weight = node.inputs[:2]
     tensor = None if weight is None else ir.convenience.get_const_tensor(weight)
     if source is None or tensor is None:
         return "its weights are computed, not constant"
@@ -226,34 +223,22 @@ def _unfit(node: ir.Node) -> str | None:
 
 
 def _layer(node: ir.Node) -> Layer:
-    source, weight = node.inputs[0], node.inputs[_WEIGHT_INDEX[node.op_type]]
-    assert source is not None and weight is not None  # noqa: S101 - `_unfit` saw them
-    inputs: dict[str, None] = {}
-    carriers: dict[str, None] = {}
-    _trace(source, inputs, carriers)
-    return Layer(
-        name=node_name(node),
-        op=node.op_type,
-        inputs=(_name(source), *(name for name in inputs if name != source.name)),
-        weight=_name(weight),
-        axis=_channel_axis(node),
-        carriers=tuple(name for name in carriers if name not in inputs and name != source.name),
-    )
+    source, weight = node.inputs[:2]
+    assert source is not None  # noqa: S101 - `_unfit` saw it
+    assert weight is not None  # noqa: S101
+    carriers = dict.fromkeys(_name(value) for value in _carriers(source))
+    return Layer(node_name(node), node.op_type, _name(source), _name(weight), _channel_axis(node), tuple(carriers))
 
 
-def _trace(value: ir.Value, inputs: dict[str, None], carriers: dict[str, None]) -> None:
-    """Collect where the values that a layer reads come from: inputs of a `Concat`, and what is on the way there."""
-    carriers[_name(value)] = None
+def _carriers(value: ir.Value) -> Iterator[ir.Value]:
+    """What is joined or moved to become `value`, all the way up."""
     node = value.producer()
-    if node is None:
+    if node is None or node.domain != "":
         return
-    if node.op_type == "Concat" and node.domain == "":
-        for source in node.inputs:
-            if source is not None and ir.convenience.get_const_tensor(source) is None:
-                inputs[_name(source)] = None
-                _trace(source, inputs, carriers)
-    elif (moved := moved_input(node)) is not None and ir.convenience.get_const_tensor(moved) is None:
-        _trace(moved, inputs, carriers)
+    for source in node.inputs if node.op_type == "Concat" else [_moved_input(node)]:
+        if source is not None and ir.convenience.get_const_tensor(source) is None:
+            yield source
+            yield from _carriers(source)
 
 
 def _channel_axis(node: ir.Node) -> int:
@@ -284,14 +269,14 @@ def _ends(graph: ir.Graph) -> dict[str, str]:
     raw = set(graph.inputs)  # values that no layer has computed on
     for node in graph:
         if any(value in raw for value in node.inputs):
-            if is_layer_op(node):
+            if _is_layer(node):
                 reasons[node_name(node)] = "it reads the network's input, before any other layer"
             elif node.op_type not in ("Shape", "Size"):
                 raw.update(node.outputs)
     final = set(graph.outputs)
     for node in reversed(graph):
         if any(value in final for value in node.outputs):
-            if is_layer_op(node):
+            if _is_layer(node):
                 reasons[node_name(node)] = "it is a classifier: its result reaches the output through no other layer"
             else:
                 final.update(value for value in node.inputs if value is not None)
@@ -305,7 +290,7 @@ def _residuals(graph: ir.Graph, layers: Collection[str]) -> Iterator[Residual]:
         if node.op_type == "Add" and node.domain == "" and (found := _residual(node, layers, depth)):
             yield found
         if deepest >= 0:
-            depth.update(dict.fromkeys(node.outputs, deepest + is_layer_op(node)))
+            depth.update(dict.fromkeys(node.outputs, deepest + _is_layer(node)))
 
 
 def _residual(node: ir.Node, layers: Collection[str], depth: Mapping[ir.Value, int]) -> Residual | None:
@@ -326,7 +311,7 @@ def _residual(node: ir.Node, layers: Collection[str], depth: Mapping[ir.Value, i
 def _ends_in(value: ir.Value, layers: Collection[str]) -> bool:
     """Whether an INT8 layer makes this value for one reader only."""
     producer = value.producer()
-    return producer is not None and node_name(producer) in layers and is_layer_op(producer) and len(value.uses()) == 1
+    return producer is not None and node_name(producer) in layers and _is_layer(producer) and len(value.uses()) == 1
 
 
 def _name(value: ir.Value) -> str:

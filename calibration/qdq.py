@@ -11,7 +11,7 @@ makes a layer INT8.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -20,13 +20,15 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
-from ..errors import CalibrationError
-from ..exporter.passes import run_passes
+from ..errors import CalibrationError, ExportError
+from ..exporter.passes import ConvertToHalf, KeptNode, run_passes
 from ..exporter.passes.half import node_name
-from .plan import INT8_MAX, MIN_SCALE, Layer, Plan, moved_input
+from .plan import INT8_MAX, MIN_SCALE, Layer, Plan
 
 #: The first opset with per-channel scales.
 _MIN_OPSET: Final = 13
+#: The first opset whose scales can be FP16.
+HALF_OPSET: Final = 19
 #: Digits of a scale in binary: those of FP16, so that it is the same number in both types.
 _SCALE_BITS: Final = 11
 _ZERO_POINT: Final = "int8_zero_point"
@@ -48,6 +50,52 @@ def quantize_graph(graph: onnx.ModelProto, plan: Plan, amax: Mapping[str, float]
     return run_passes(graph, [InsertQdq(usable, amax)])
 
 
+def halve_rest(
+    graph: onnx.ModelProto, keep: Mapping[str, str] | None = None
+) -> tuple[onnx.ModelProto, tuple[KeptNode, ...]]:
+    """The graph with everything that is not INT8 in FP16, scales included; inputs and outputs stay as they are.
+
+    Args:
+        graph: with Q/DQ, as `quantize_graph` makes it; stays as it is.
+        keep: name of a node → the reason to keep it FP32, from `nodes_out_of_range` of the graph without Q/DQ. The
+            pairs beside such a node stay FP32 as well: a cast in between would overflow where the node did.
+
+    Returns:
+        The graph, and the nodes in it that stay FP32, Q/DQ included, with the reasons.
+
+    Raises:
+        ExportError: the graph is of an opset below 19, whose scales cannot be FP16.
+    """
+    opset = next((each.version for each in graph.opset_import if each.domain in ("", "ai.onnx")), 1)
+    if opset < HALF_OPSET:
+        raise ExportError(
+            f"FP16 scales need ONNX opset >= {HALF_OPSET}, the model has {opset}. Export it again, newer, or leave "
+            "what is not INT8 in FP32."
+        )
+    convert = ConvertToHalf(keep)
+    half = run_passes(graph, [convert])
+    kept = {node.name: node.reason for node in convert.kept}
+    if (widened := _with_pairs(graph, kept)).keys() != kept.keys():
+        convert = ConvertToHalf(widened)
+        half = run_passes(graph, [convert])
+    return half, convert.kept
+
+
+def _with_pairs(graph: onnx.ModelProto, keep: Mapping[str, str]) -> dict[str, str]:
+    """`keep`, and the Q/DQ beside its nodes for the same reasons."""
+    found = dict(keep)
+    reasons: dict[str, str] = {}  # by name of the values that these nodes read and make
+    for node in graph.graph.node:
+        if (name := node.name or node.output[0]) in keep:
+            reasons.update(dict.fromkeys((*node.input, *node.output), keep[name]))
+    for op in ("DequantizeLinear", "QuantizeLinear"):
+        for node in graph.graph.node:
+            if node.op_type == op and (reason := reasons.get(node.output[0]) or reasons.get(node.input[0])):
+                found[node.name] = reason
+                reasons[node.input[0]] = reason
+    return found
+
+
 def usable_plan(plan: Plan, amax: Mapping[str, float]) -> Plan:
     """The plan without layers whose inputs were always 0, or too small for a scale; they are kept, with the reason.
 
@@ -57,7 +105,7 @@ def usable_plan(plan: Plan, amax: Mapping[str, float]) -> Plan:
     shared = shared_amax(plan, amax)
     reasons = {}
     for layer in plan.layers:
-        largest = shared[layer.inputs[0]]
+        largest = shared[layer.source]
         if largest == 0:
             reasons[layer.name] = "its input was always 0, which gives no scale"
         elif largest < INT8_MAX * MIN_SCALE:
@@ -96,8 +144,7 @@ def scale_of(amax: NDArray[np.float32] | float) -> NDArray[np.float32]:
 class InsertQdq(ir.passes.InPlacePass):
     """Puts the `QuantizeLinear`/`DequantizeLinear` pairs of a plan into its graph.
 
-    Values and nodes keep their names. A tensor whose planned readers turn out to be none, because a `Concat` also has
-    readers that are not INT8, gets no pair.
+    Values and nodes keep their names, and readers that are not planned read what they read before.
 
     Args:
         plan: from `plan_quantization` of this graph; its ranges are usable.
@@ -131,16 +178,12 @@ class InsertQdq(ir.passes.InPlacePass):
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         graph = model.graph
         layers = {layer.name: layer for layer in self._plan.layers}
-        identities = {residual.name: residual.identity for residual in self._plan.residuals}
+        readers = {name: layer.source for name, layer in layers.items()}
+        readers.update((residual.name, residual.identity) for residual in self._plan.residuals)
         values = {value.name: value for value in _values(graph)}
-        # All decisions first: they look at the graph as it was.
-        readers = {
-            name: [use for use in values[name].uses() if _reads_int8(*use, layers, identities)]
-            for name in self._plan.tensors
-        }
-        for name, uses in readers.items():
-            if uses:
-                _insert_pair(graph, values[name], scale_of(self._amax[name]), uses)
+        for name in self._plan.tensors:
+            uses = [(user, index) for user, index in values[name].uses() if readers.get(node_name(user)) == name]
+            _insert_pair(graph, values[name], scale_of(self._amax[name]), uses)
         weights: dict[tuple[str, int], ir.Value] = {}
         for node in list(graph):
             layer = layers.get(node_name(node))
@@ -161,27 +204,6 @@ class InsertQdq(ir.passes.InPlacePass):
 
 def _values(graph: ir.Graph) -> list[ir.Value]:
     return [*graph.inputs, *(value for node in graph for value in node.outputs)]
-
-
-def _reads_int8(user: ir.Node, index: int, layers: Collection[str], identities: Mapping[str, str]) -> bool:
-    """Whether a reader of a quantized tensor wants its INT8 form."""
-    name = node_name(user)
-    if name in layers:
-        return index == 0
-    if name in identities:
-        value = user.inputs[index]
-        return value is not None and value.name == identities[name]
-    if moved_input(user) is user.inputs[index] and index == 0 or user.op_type == "Concat":
-        return _is_read_as_int8(user.outputs, layers)
-    return False
-
-
-def _is_read_as_int8(values: Collection[ir.Value], layers: Collection[str]) -> bool:
-    """Whether all readers of moved values are INT8 layers, perhaps behind further moves."""
-    if any(value.is_graph_output() for value in values):
-        return False
-    uses = [use for value in values for use in value.uses()]
-    return bool(uses) and all(_reads_int8(user, index, layers, {}) for user, index in uses)
 
 
 def _insert_pair(graph: ir.Graph, value: ir.Value, scale: NDArray[np.float32], uses: Any) -> None:  # noqa: ANN401

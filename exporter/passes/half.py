@@ -225,11 +225,12 @@ def _touches_float(node: ir.Node) -> bool:
 
 
 def _feature_values(graph: ir.Graph) -> set[ir.Value]:
-    """Values that depend on the pixels, not on sizes and constants alone."""
+    """Values that depend on the pixels, and weights that are stored as INT8; not sizes and coordinates."""
     found = set(graph.inputs)
     for node in graph:
         holds_graph = any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values())
-        if node.op_type not in _FORM_OPS and (holds_graph or any(value in found for value in node.inputs)):
+        stands_alone = holds_graph or node.op_type == "DequantizeLinear"
+        if node.op_type not in _FORM_OPS and (stands_alone or any(value in found for value in node.inputs)):
             found.update(node.outputs)
     return found
 
@@ -240,7 +241,7 @@ def _half_inputs(node: ir.Node, opset: int, features: set[ir.Value]) -> frozense
         return f"it is of the domain {node.domain}"
     if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
         return "it holds a subgraph"
-    if not any(value in features for value in node.inputs):
+    if not any(value in features for value in node.outputs):
         return "it computes sizes or coordinates, not features"
     if node.op_type in _WIDE_OPS:
         return "FP16 is too coarse for what this operator spans or sums"

@@ -292,3 +292,20 @@ def test_weights_are_rounded_to_nearest(rng: np.random.Generator) -> None:
     half, _ = convert(model)
     (converted,) = [numpy_helper.to_array(tensor) for tensor in half.graph.initializer if tensor.name == "w"]
     np.testing.assert_array_equal(converted, weight.astype(np.float16))
+
+
+def test_weights_stored_as_int8_stay_beside_their_layer(rng: np.random.Generator) -> None:
+    # Powers of two and integers: FP16 computes them exactly.
+    model = parse(
+        """g (float[N, 2, H, W] x) => (float[N, 2, H, W] y) <float t = {0.03125}, int8 z = {0}, float[2] s = {0.5, 2},
+            int8[2, 2, 1, 1] w = {1, 2, 3, -127}> {
+            q = QuantizeLinear (x, t, z)  d = DequantizeLinear (q, t, z)
+            v = DequantizeLinear <axis = 0> (w, s)  y = Conv (d, v)
+        }""",
+        opset=20,
+    )
+    half, each = convert(model)
+    assert op_types(half) == ["Cast", "QuantizeLinear", "DequantizeLinear", "DequantizeLinear", "Conv", "Cast"]
+    assert each.kept == ()
+    x = rng.integers(-7, 8, (2, 2, 5, 6)).astype(np.float32)
+    np.testing.assert_array_equal(run(half, x=x), run(model, x=x))
