@@ -236,10 +236,6 @@ int cuEventRecordWithFlags(void* event, void*, unsigned flags) {
     if (flags != 1 || captured == nullptr) return kInvalid;  // CU_EVENT_RECORD_EXTERNAL, which is for graphs
     return queue([=] { *static_cast<Clock::time_point*>(event) = Clock::now(); });
 }
-int cuStreamWaitEvent(void*, void*, unsigned) {
-    NEEDS_CONTEXT;
-    return kSuccess;  // whatever was queued is done
-}
 int cuEventSynchronize(void*) {
     NEEDS_CONTEXT;
     return kSuccess;

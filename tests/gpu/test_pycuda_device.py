@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from emulator.build import build, build_driver
 
-from atrous.crf.cuda_queue import KERNELS
+from atrous.crf import cuda_queue
 from atrous.errors import DeviceError, MissingDependencyError
 from atrous.gpu import Device, KernelSource, PyCudaDevice
 from atrous.gpu.compile import find_nvcc
+from atrous.runtime import frame
 
 TESTS = Path(__file__).parents[1]
 
@@ -60,14 +61,20 @@ def test_pycuda_passes_all_gpu_tests_on_a_stand_in_driver(tmp_path):
     """Real PyCUDA, emulated kernels: calls, their order, contexts and lifetimes, but no GPU."""
     (client,) = Path(importlib.util.find_spec("pycuda").origin).parent.glob("_driver*.so")
     driver = build_driver(client, tmp_path)
-    kernels = [build(source) for source in (KERNELS, KernelSource(TESTS / "emulator" / "probe.cu"))]
+    probe = KernelSource(TESTS / "emulator" / "probe.cu")
+    kernels = [build(source) for source in (cuda_queue.KERNELS, frame.KERNELS, probe)]
     environment = {
         **os.environ,
         "ATROUS_EMULATED": ":".join(map(str, kernels)),
         "LD_LIBRARY_PATH": str(tmp_path),
         "LD_PRELOAD": str(driver),
     }
-    tests = [TESTS / "gpu" / "test_device.py", *sorted((TESTS / "crf").glob("test_cuda*.py"))]
+    tests = [
+        TESTS / "gpu" / "test_device.py",
+        *sorted((TESTS / "crf").glob("test_cuda*.py")),
+        *sorted((TESTS / "runtime").glob("test_frame*.py")),
+        *sorted((TESTS / "runtime").glob("test_pipeline*.py")),
+    ]
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", *map(str, tests)]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=TESTS.parent)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
