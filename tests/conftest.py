@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from emulator.emulated_device import EmulatedDevice
 from hypothesis import HealthCheck, settings
+from standins.fixtures import add_engine, flavor, stand_ins  # noqa: F401 - fixtures
 from tiny_graphs import color_layers, local_layers, make_bundle
 
 from atrous.bundle import Bundle

@@ -23,7 +23,7 @@ from rich.table import Table
 import atrous
 from atrous.exporter.description import read_classes
 from atrous.exporter.trained import load_trained
-from atrous.exporter.verify import verify_bundle
+from atrous.exporter.verify_bundle import verify_bundle
 from atrous.runtime.result import save_picture
 
 TRAINED = Path(__file__).parents[1] / "train_camvid"
@@ -135,7 +135,7 @@ def main(out: Annotated[Path, typer.Option(help="Where everything goes.")] = Pat
     out.mkdir(parents=True)
     with console.status("exporting and verifying"):
         bundle = export_bundle(out)
-        checks = [*bundle.manifest.verification, *verify_bundle(bundle)]
+        checks = [*bundle.manifest.verification, *verify_bundle(bundle).checks]
     for check in checks:
         agreement = f"same class {check.argmax_agreement:.4%} of {check.against}"
         console.print(f"{check.artifact}: max |Δ| {check.max_abs:.1e}, {agreement}")

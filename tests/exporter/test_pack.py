@@ -14,7 +14,7 @@ from atrous.bundle import Bundle
 from atrous.errors import BundleError, EngineError, ExportError
 from atrous.exporter.description import DynamicSize
 from atrous.exporter.pack import pack
-from atrous.exporter.verify import verify_bundle
+from atrous.exporter.verify_bundle import verify_bundle
 from atrous.manifest import Size
 
 CLASSES = ("sky", "road", "car", "tree", "person")
@@ -107,7 +107,7 @@ class TestExternalData:
         bundle = pack(graph, folder / "street.atrous", classes=CLASSES, size=RANGE)
         assert sorted(path.name for path in bundle.path.iterdir()) == ["manifest.json", "model.fp32.onnx"]
         (graph.parent / "weights.bin").unlink()
-        assert all(check.passed for check in verify_bundle(bundle))
+        assert all(check.passed for check in verify_bundle(bundle).checks)
 
     def test_is_missing(self, graph: Path, folder: Path) -> None:
         (graph.parent / "weights.bin").unlink()
@@ -312,5 +312,5 @@ def test_other_precisions_are_recognised_and_run(make: Callable[[Path], Path], p
     (artifact,) = bundle.manifest.artifacts
     assert (artifact.precision, artifact.file) == (precision, f"model.{precision}.onnx")
     assert atrous.load(bundle.path)(np.zeros((40, 40, 3), np.uint8)).labels.shape == (40, 40)
-    for check in verify_bundle(bundle):
+    for check in verify_bundle(bundle).checks:
         assert check.passed, check

@@ -30,7 +30,7 @@ from atrous.exporter.normalization import Normalization
 from atrous.exporter.passes import ConvertToHalf, RoundToHalf, run_passes
 from atrous.exporter.precision import FP16_FILE, add_fp16
 from atrous.exporter.trained import load_trained
-from atrous.exporter.verify import verify_bundle
+from atrous.exporter.verify_bundle import verify_bundle
 from atrous.manifest import Artifact, Precision
 from atrous.runtime.backends.onnxruntime import OnnxSession
 
@@ -76,7 +76,7 @@ class TestBundle:
 
     def test_verifies_and_runs_in_every_backend(self, bundle: Bundle, images: list[NDArray[np.uint8]]) -> None:
         extended, _ = add_fp16(bundle)
-        for check in verify_bundle(extended):
+        for check in verify_bundle(extended).checks:
             assert check.passed, check
         assert atrous.load(extended.path, precision="fp16")(images[0]).labels.shape == (40, 50)
 
@@ -199,7 +199,7 @@ class TestOverflow:
         extended, report = add_fp16(loud)
         assert [node.name for node in report.kept] == ["c1", "r1", "c2"]
         assert all("FP16 ends at 65504" in node.reason for node in report.kept)
-        for check in (*report.verification, *verify_bundle(extended)):
+        for check in (*report.verification, *verify_bundle(extended).checks):
             assert check.passed, check
 
     def test_would_be_wrong_in_fp16(self, loud: Bundle, rng: np.random.Generator) -> None:
@@ -246,30 +246,8 @@ CASES = [
 def test_networks_verify_and_build_with_tensorrt_rtx(case: Case, tmp_path: Path) -> None:
     extended, report = add_fp16(case.bundle(tmp_path / "network.atrous"))
     assert report.kept == ()
-    for check in verify_bundle(extended):
+    for check in verify_bundle(extended).checks:
         assert check.passed, check
     pytest.importorskip("tensorrt_rtx", reason="verified, not built: pip install 'atrous[tensorrt-rtx]'")
-    for capability in ("SM89", "SM120"):
-        _build(extended, capability)
-
-
-def _build(bundle: Bundle, capability: str) -> None:
-    """Build an engine of the FP16 graph without a GPU."""
-    import tensorrt_rtx as trt
-
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(0)
-    parser = trt.OnnxParser(network, logger)
-    parsed = parser.parse((bundle.path / FP16_FILE).read_bytes())
-    assert parsed, [parser.get_error(index).desc() for index in range(parser.num_errors)]
-    assert [network.get_input(0).dtype, network.get_output(0).dtype] == [trt.float32] * 2
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(getattr(trt.ComputeCapability, capability), 0)
-    sizes = bundle.manifest.input.size
-    if not sizes.is_fixed:
-        profile = builder.create_optimization_profile()
-        profile.set_shape(network.get_input(0).name, (1, 3, *sizes.min), (1, 3, *sizes.opt), (2, 3, *sizes.max))
-        config.add_optimization_profile(profile)
-    assert builder.build_serialized_network(network, config) is not None
+    built = atrous.build_engine(extended, sm=("89", "120"), batch=2 if case.dynamic else 1)
+    assert [artifact.kind for artifact in built.manifest.artifacts] == ["onnx", "onnx", "engine", "engine"]

@@ -1,38 +1,61 @@
-"""Every reference architecture goes the whole way: exported, verified against torch, and again in every backend."""
+"""Every reference architecture goes the whole way: exported, verified against torch and in every backend, built."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
+import onnx
 import pytest
+from engine_graphs import build, fixed_to, in_every_precision
 from reference_networks import settled
 
+from atrous.bundle import Bundle
 from atrous.exporter.description import DynamicSize, Preprocessing
 from atrous.exporter.export import export
 from atrous.exporter.models import ARCHITECTURES
 from atrous.exporter.verify import verify_bundle
 from atrous.manifest import Size
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_exports_and_verifies(name: str, tmp_path: Path) -> None:
+#: What an engine's layers read that compute in this precision.
+DATA_TYPES = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """One architecture with random weights and 5 classes, exported; read-only."""
+    name = request.param
     architecture = ARCHITECTURES[name]
-    output_stride = architecture.default_output_stride
     size: Size | DynamicSize
     if name != (twin := name.replace("101", "50")) and twin in ARCHITECTURES:
         # Only deeper than its twin, which is tried at every size; tracing one size takes half the time.
         size = (65, 49) if architecture.align_corners else (64, 48)
     else:
-        size = DynamicSize((32, 32), (64, 48), (96, 96), multiple=architecture.size_multiple(output_stride))
-    bundle = export(
+        multiple = architecture.size_multiple(architecture.default_output_stride)
+        size = DynamicSize((32, 32), (64, 48), (96, 96), multiple=multiple)
+    return export(
         settled(name, classes=5),
-        tmp_path / f"{name}.atrous",
+        tmp_path_factory.mktemp("architecture") / f"{name}.atrous",
         classes=["sky", "road", "car", "tree", "person"],
         size=size,
         preprocessing=Preprocessing(architecture.normalization),
         align_corners=architecture.align_corners,
     )
-    assert bundle.manifest.output.stride == architecture.logits_stride(output_stride)
+
+
+def test_exports_and_verifies(bundle: Bundle) -> None:
+    architecture = ARCHITECTURES[bundle.manifest.name]
+    assert bundle.manifest.output.stride == architecture.logits_stride(architecture.default_output_stride)
     for check in verify_bundle(bundle):
         assert check.passed, check
+
+
+def test_builds_with_tensorrt_rtx(bundle: Bundle) -> None:
+    """In every precision, for a range of sizes and batches, and for one size."""
+    sizes = bundle.manifest.input.size
+    graph = onnx.load(bundle.path / "model.fp32.onnx")
+    for precision, each in in_every_precision(graph):
+        forms = [(each, 1)] if sizes.is_fixed else [(each, 2), (fixed_to(each, (1, 3, *sizes.opt)), 1)]
+        for form, batch in forms:
+            summary = build(form, sizes, batch=batch).report.summary()
+            # Of the convolutions, most; besides them there are conversions.
+            assert summary["reading"][DATA_TYPES[precision]] > summary["layers"] / 3

@@ -1,17 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
-from tiny_graphs import local_layers, save_graph
 
-from atrous.bundle import Bundle, StagedBundle
-from atrous.errors import BundleError, ExportError
+from atrous.errors import ExportError
 from atrous.exporter.description import DynamicSize, Preprocessing, size_policy
 from atrous.exporter.verify import (
     FP32_TOLERANCE,
@@ -20,10 +15,8 @@ from atrous.exporter.verify import (
     photo_inputs,
     probe_inputs,
     require_passed,
-    verify_bundle,
 )
 from atrous.manifest import InputSpec, Size, Verification
-from atrous.runtime.backends import backend_status
 
 BATCH = np.zeros((1, 3, 8, 8), np.float32)
 LOGITS = np.random.default_rng(0).standard_normal((1, 5, 40, 50)).astype(np.float32)
@@ -149,46 +142,3 @@ class TestPhotoInputs:
         inputs = dataclasses.replace(spec((64, 96)), resize="stretch")
         (batch,) = photo_inputs([np.zeros((300, 10, 3), np.uint8)], inputs)
         assert batch.shape == (1, 3, 64, 96)
-
-
-@pytest.fixture
-def bundle(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
-    """A copy of the tiny bundle, to be changed."""
-    return Bundle.open(shutil.copytree(tiny_bundle.path, tmp_path / "tiny.atrous"))
-
-
-class TestVerifyBundle:
-    def test_every_backend_passes(self, tiny_bundle: Bundle) -> None:
-        checks = verify_bundle(tiny_bundle)
-        installed = [status.name for status in backend_status() if status.available]
-        assert len(checks) == len(installed) >= 1
-        for check, name in zip(checks, installed, strict=True):
-            assert name in check.artifact
-            assert check.passed, check
-
-    def test_on_pictures(self, tiny_bundle: Bundle, tmp_path: Path, rng: np.random.Generator) -> None:
-        photo = tmp_path / "photo.png"
-        Image.fromarray(rng.integers(0, 256, (50, 200, 3), np.uint8)).save(photo)
-        for check in verify_bundle(tiny_bundle, images=[photo]):
-            assert check.inputs == ((1, 3, 56, 128),)
-            assert check.passed
-
-    def test_a_changed_file_is_not_loaded(self, bundle: Bundle) -> None:
-        graph = bundle.path / "model.fp32.onnx"
-        data = bytearray(graph.read_bytes())
-        data[len(data) // 2] ^= 1
-        graph.write_bytes(data)
-        with pytest.raises(BundleError, match="SHA-256"):
-            verify_bundle(bundle)
-
-    def test_another_network_fails(self, bundle: Bundle) -> None:
-        # As an INT8 graph that lost its accuracy would: well-formed, hashed, and wrong.
-        save_graph(bundle.path / "model.int8.onnx", local_layers(5, dilation=3))
-        staged = StagedBundle(bundle.path)
-        broken = staged.artifact("model.int8.onnx", kind="onnx", precision="int8", provenance={})
-        manifest = dataclasses.replace(bundle.manifest, artifacts=(*bundle.manifest.artifacts, broken))
-        checks = verify_bundle(staged.write_manifest(manifest))
-        assert {check.artifact.split()[0]: check.passed for check in checks} == {
-            "model.fp32.onnx": True,
-            "model.int8.onnx": False,
-        }

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from emulator.emulated_device import EmulatedDevice
 from standins import tensorrt_standin as standin
 
 from atrous.bundle import Bundle, extend_bundle
@@ -40,11 +39,6 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def device() -> EmulatedDevice:
-    return EmulatedDevice()
-
-
-@pytest.fixture
 def add_engine(tmp_path: Path) -> AddEngine:
     """Copies a bundle and adds an engine of its FP32 graph."""
 
@@ -55,6 +49,7 @@ def add_engine(tmp_path: Path) -> AddEngine:
         precision: Precision = "fp32",
         file: str | None = None,
         plan: bytes | None = None,
+        graph: bytes | None = None,
         dtype: str = "float32",
         profile: EngineProfile = PROFILE,
         valid: bool = True,
@@ -64,7 +59,7 @@ def add_engine(tmp_path: Path) -> AddEngine:
             bundle = _copy(bundle, tmp_path)
         fields = {"version": VERSIONS[flavor], "compute_capability": "9.0", "cuda": "13"} | identity
         built = EngineIdentity(flavor=flavor, profile=profile, **fields)
-        graph = bundle.read(bundle.find(kind="onnx", precision="fp32"))
+        graph = graph or bundle.read(bundle.find(kind="onnx", precision="fp32"))
         shapes = (profile.min, profile.opt, profile.max)
         plan = plan or standin.make_plan(graph, shapes, version=built.version, dtype=dtype, valid=valid)
         file = file or f"engines/{precision}-{flavor}.plan"
