@@ -10,6 +10,7 @@ makes a layer INT8.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, Final
@@ -99,6 +100,8 @@ def _with_pairs(graph: onnx.ModelProto, keep: Mapping[str, str]) -> dict[str, st
 def usable_plan(plan: Plan, amax: Mapping[str, float]) -> Plan:
     """The plan without layers whose inputs were always 0, or too small for a scale; they are kept, with the reason.
 
+    Such an identity branch is read as it is.
+
     Raises:
         CalibrationError: an amax is missing, negative, NaN or infinite.
     """
@@ -110,7 +113,9 @@ def usable_plan(plan: Plan, amax: Mapping[str, float]) -> Plan:
             reasons[layer.name] = "its input was always 0, which gives no scale"
         elif largest < INT8_MAX * MIN_SCALE:
             reasons[layer.name] = f"its input reaches only {largest:.2g}; its scale would not be a normal FP16 number"
-    return plan.without(reasons)
+    usable = plan.without(reasons)
+    residuals = tuple(each for each in usable.residuals if shared[each.identity] >= INT8_MAX * MIN_SCALE)
+    return dataclasses.replace(usable, residuals=residuals)
 
 
 def shared_amax(plan: Plan, amax: Mapping[str, float]) -> dict[str, float]:
