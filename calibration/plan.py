@@ -203,7 +203,7 @@ def _unfit(node: ir.Node) -> str | None:
     """Why a layer cannot become INT8 whatever its activations are, or None."""
     source, weight = node.inputs[:2]
     tensor = None if weight is None else ir.convenience.get_const_tensor(weight)
-    if source is None or tensor is None:
+    if source is None or weight is None or tensor is None:
         return "its weights are computed, not constant"
     if tensor.dtype != ir.DataType.FLOAT:
         return f"its weights are {tensor.dtype.name}, not FLOAT"
@@ -295,7 +295,7 @@ def _residuals(graph: ir.Graph, layers: Collection[str]) -> Iterator[Residual]:
 
 def _residual(node: ir.Node, layers: Collection[str], depth: Mapping[ir.Value, int]) -> Residual | None:
     """The addition as a residual one: the deeper of the branches that end in an INT8 layer takes it on."""
-    branches = [value for value in node.inputs if value in depth]
+    branches = [value for value in node.inputs if value is not None and value in depth]
     if len(branches) != 2 or branches[0] is branches[1]:
         return None
     ending = [value for value in branches if _ends_in(value, layers)]

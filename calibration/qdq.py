@@ -143,7 +143,8 @@ def shared_amax(plan: Plan, amax: Mapping[str, float]) -> dict[str, float]:
 def scale_of(amax: NDArray[np.float32] | float) -> NDArray[np.float32]:
     """Step between two INT8 codes: amax / 127, no smaller than `MIN_SCALE`, in as many digits as FP16 has."""
     mantissa, exponent = np.frexp(np.maximum(np.asarray(amax, np.float64) / INT8_MAX, MIN_SCALE))
-    return np.ldexp(np.rint(np.ldexp(mantissa, _SCALE_BITS)), exponent - _SCALE_BITS).astype(np.float32)
+    scale: NDArray[np.float64] = np.ldexp(np.rint(np.ldexp(mantissa, _SCALE_BITS)), exponent - _SCALE_BITS)
+    return scale.astype(np.float32)
 
 
 class InsertQdq(ir.passes.InPlacePass):

@@ -147,6 +147,6 @@ CPP_PROBABILITY_ABS: Final = 1e-6
 #: residual block of tests/int8_graphs.py, over three pictures of noise.
 INT8_STEPS: Final = 8.0
 
-#: The same INT8 graphs with their rest in FP16 against FP32: max |difference| / max |reference|. Measured: 3.6e-2 there,
-#: where single values fall on the other side of a step.
+#: The same INT8 graphs with their rest in FP16 against FP32: max |difference| / max |reference|. Measured: 3.6e-2
+#: there; single values fall on the other side of a step.
 INT8_REST_RELATIVE: Final = 0.06
