@@ -162,64 +162,29 @@ class CudaDenseCRF:
             raise DeviceError("no inference has run")
         return self._field
 
-    def _infer(self, probabilities: AnyArray, image: AnyArray) -> tuple[int, ...]:
-        maps = checked_probabilities(probabilities)
-        pixels = checked_image(image, maps.shape)
-        self._prepare(maps.shape)
-        while True:
-            buffers = self.field.buffers
-            self._send(maps, np.float32, buffers["planes"])
-            self._send(pixels, np.uint8, buffers["rgb"])
-            status = self.field.run()
-            if status.failures & Failure.TABLE_FULL and (grown := self.field.spec.grown()) is not None:
-                self._replace(grown)
-                continue
-            self._last = status
-            self._raise_failures(status, maps.shape)
-            return maps.shape
+    def open_field(self, queue: Queue, images: int, classes: int, height: int, width: int) -> CudaField:
+        """Memory and launch sequence of one shape, for a pipeline that queues it among kernels of its own.
 
-    def _prepare(self, shape: tuple[int, ...]) -> None:
-        """Makes the field for probabilities of this shape, unless the last one was for it."""
-        images, (classes, height, width) = (shape[0] if len(shape) == 4 else 1), shape[-3:]
-        if self._field is not None:
-            spec = self._field.spec
-            if (spec.images, spec.classes, spec.height, spec.width) == (images, classes, height, width):
-                return
-        if self._compatibility is not None and len(self._compatibility) != classes:
-            raise CRFError(
-                f"the compatibility is for {len(self._compatibility)} classes and the probabilities have {classes}"
-            )
-        spec = FieldSpec(
-            images=images,
-            classes=classes,
-            height=height,
-            width=width,
-            is_half=self.precision == "fp16",
-            iterations=self.iterations,
-            normalization=self.normalization,
-            params=self.params,
-        )
-        self._replace(spec)
+        Nothing is copied and nobody waits: the pipeline writes probabilities to `buffers["planes"]`, calls
+        `queue_frame`, then `queue_labels` or `queue_marginals`, and `queue_report`. Its `Status` goes through
+        `check_status`; with `Failure.TABLE_FULL` a field of `field.spec.grown()` is needed.
 
-    def _replace(self, spec: FieldSpec) -> None:
-        self._field = None  # frees the old memory before the new is taken
+        Args:
+            queue: of a stream of this CRF's device.
+
+        Raises:
+            CRFError: a sigma is too small for the image, there are too many pixels, or another number of classes.
+            DeviceError: there is not enough GPU memory.
+        """
+        return self.regrow_field(queue, self._spec(images, classes, height, width))
+
+    def regrow_field(self, queue: Queue, spec: FieldSpec) -> CudaField:
+        """The field of a spec; raises what `open_field` raises."""
         potts = np.full(spec.classes, -1, np.float32)
-        self._field = CudaField(self._queue, spec, potts if self._compatibility is None else self._compatibility)
+        return CudaField(queue, spec, potts if self._compatibility is None else self._compatibility)
 
-    def _send(self, array: Input, dtype: type[np.generic], buffer: Buffer) -> None:
-        if array.host is not None:  # converted here: not before the memory for it has been found
-            self._device.upload(buffer, np.ascontiguousarray(array.host, dtype=dtype), self._queue.stream)
-            return
-        if array.must_wait:
-            self._device.wait_for_others()
-        self._device.copy_from_address(buffer, array.address, array.nbytes, self._queue.stream)
-
-    def _download(self, shape: tuple[int, ...], dtype: type[np.generic], name: str) -> NDArray[Any]:
-        result = np.empty(shape, dtype)
-        self._device.download(result, self.field.buffers[name], self._queue.stream)
-        return result
-
-    def _raise_failures(self, status: Status, shape: tuple[int, ...]) -> None:
+    def check_status(self, status: Status, shape: tuple[int, ...]) -> None:
+        """Raises what a call raises, if a frame on probabilities of `shape` reports a failure."""
         failures = status.failures
         if failures & Failure.NOT_FINITE:
             *image, class_index, row, column = (int(i) for i in np.unravel_index(status.first_bad, shape))
@@ -244,6 +209,64 @@ class CudaDenseCRF:
             )
         if failures:
             raise DeviceError(f"the lattice's table overflowed although it has room for every vertex: {failures!r}")
+
+    def _infer(self, probabilities: AnyArray, image: AnyArray) -> tuple[int, ...]:
+        maps = checked_probabilities(probabilities)
+        pixels = checked_image(image, maps.shape)
+        self._prepare(maps.shape)
+        while True:
+            buffers = self.field.buffers
+            self._send(maps, np.float32, buffers["planes"])
+            self._send(pixels, np.uint8, buffers["rgb"])
+            status = self.field.run()
+            if status.failures & Failure.TABLE_FULL and (grown := self.field.spec.grown()) is not None:
+                self._replace(grown)
+                continue
+            self._last = status
+            self.check_status(status, maps.shape)
+            return maps.shape
+
+    def _prepare(self, shape: tuple[int, ...]) -> None:
+        """Makes the field for probabilities of this shape, unless the last one was for it."""
+        images, (classes, height, width) = (shape[0] if len(shape) == 4 else 1), shape[-3:]
+        if self._field is not None:
+            spec = self._field.spec
+            if (spec.images, spec.classes, spec.height, spec.width) == (images, classes, height, width):
+                return
+        self._replace(self._spec(images, classes, height, width))
+
+    def _spec(self, images: int, classes: int, height: int, width: int) -> FieldSpec:
+        if self._compatibility is not None and len(self._compatibility) != classes:
+            raise CRFError(
+                f"the compatibility is for {len(self._compatibility)} classes and the probabilities have {classes}"
+            )
+        return FieldSpec(
+            images=images,
+            classes=classes,
+            height=height,
+            width=width,
+            is_half=self.precision == "fp16",
+            iterations=self.iterations,
+            normalization=self.normalization,
+            params=self.params,
+        )
+
+    def _replace(self, spec: FieldSpec) -> None:
+        self._field = None  # frees the old memory before the new is taken
+        self._field = self.regrow_field(self._queue, spec)
+
+    def _send(self, array: Input, dtype: type[np.generic], buffer: Buffer) -> None:
+        if array.host is not None:  # converted here: not before the memory for it has been found
+            self._device.upload(buffer, np.ascontiguousarray(array.host, dtype=dtype), self._queue.stream)
+            return
+        if array.must_wait:
+            self._device.wait_for_others()
+        self._device.copy_from_address(buffer, array.address, array.nbytes, self._queue.stream)
+
+    def _download(self, shape: tuple[int, ...], dtype: type[np.generic], name: str) -> NDArray[Any]:
+        result = np.empty(shape, dtype)
+        self._device.download(result, self.field.buffers[name], self._queue.stream)
+        return result
 
 
 def _without_classes(shape: tuple[int, ...]) -> tuple[int, ...]:

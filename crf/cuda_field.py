@@ -28,7 +28,9 @@ MAX_ENTRIES = 2**30
 
 _WARP = 32
 _PLANE_TILE = 32
-_STATUS_BYTES = 16
+REPORT_BYTES = 16
+"""Of the four words that a frame reports."""
+
 _TERM_BYTES = 48
 
 
@@ -56,6 +58,12 @@ class Status:
     first_bad: int
     gaussian_vertices: int
     bilateral_vertices: int
+
+    @classmethod
+    def of(cls, words: NDArray[np.uint32]) -> Status:
+        """From the words of a report."""
+        failures, first_bad, gaussian, bilateral = (int(word) for word in words)
+        return cls(Failure(failures), first_bad, gaussian, bilateral)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +191,7 @@ class CudaField:
         device, sizes = queue.device, spec.lattices()
         self.buffers = allocate(device, spec.row_bytes())
         self._scratch = allocate(device, spec.scratch_bytes())
-        self._report = device.allocate(_STATUS_BYTES)
+        self._report = device.allocate(REPORT_BYTES)
         self._status = Region(self._report, 0, 8)
         self._lattices = {
             name: CudaLattice(device, size, spec.normalization, self._status, self._counter(name))
@@ -194,31 +202,61 @@ class CudaField:
         self._values = {name: device.allocate(spec.value_bytes(self._room(name))) for name in sizes}
         self._other = device.allocate(max([4, *(buffer.nbytes for buffer in self._values.values())]))
         self._tables = self._upload_terms(compatibility)
-        self._queue_frame()  # on whatever is in memory: every kernel is loaded now, not while the graph is recorded
-        self._graph: Graph = device.capture(self._queue_frame, queue.stream)
+        self.queue_frame()  # on whatever is in memory: every kernel is loaded now, not while a graph is recorded
+        self._graph: Graph | None = None
 
     def run(self) -> Status:
-        """Infers from `buffers["planes"]` and `buffers["rgb"]`; marginals [pixels, stride] are left in "logits"."""
+        """Infers from `buffers["planes"]` and `buffers["rgb"]`."""
         self.replay()
         return self._read_status()
 
     def replay(self) -> None:
         """Queues `run` without waiting for its status."""
+        if self._graph is None:
+            self._graph = self.queue.device.capture(self.queue_frame, self.queue.stream)
         self._graph.replay(self.queue.stream)
 
-    def queue_labels(self) -> None:
-        """The most probable class of each pixel, into `buffers["labels"]`."""
+    def queue_frame(self, rgb: Buffer | None = None) -> None:
+        """Queues one inference from `buffers["planes"]` and the pictures in `rgb`, or else `buffers["rgb"]`.
+
+        Marginals [pixels, stride] are left in "logits", for `queue_labels` and `queue_marginals`. May be recorded.
+        """
+        spec, queue, buffers = self.spec, self.queue, self.buffers
+        queue.fill(Region(self._report, 0, 4), 0)
+        queue.fill(Region(self._report, 4, 4), 0xFFFFFFFF)
+        queue.tiles(
+            "crf_read_probabilities", self._plane_blocks(), buffers["planes"], spec.images, spec.classes, spec.area,
+            spec.storage.stride, PROBABILITY_FLOOR, buffers["logits"], self._status, block=(_PLANE_TILE, 8),
+        )  # fmt: skip
+        if "bilateral" in self._lattices:
+            sigmas = (spec.params.bilateral_sigma_xy_px, spec.params.bilateral_sigma_rgb)
+            lattice = self._lattices["bilateral"]
+            lattice.queue_bilateral(queue, self._scratch, rgb or buffers["rgb"], self._images(), sigmas)
+        self._queue_step(0, is_last=spec.iterations == 0)  # without terms: softmax(−U)
+        for iteration in range(spec.iterations):
+            for name, lattice in self._lattices.items():
+                lattice.queue_filter(
+                    queue, spec.storage, buffers["marginals"], self._values[name], self._other, buffers["tails"]
+                )
+            self._queue_step(len(self._lattices), is_last=iteration == spec.iterations - 1)
+
+    def queue_labels(self, target: Buffer | None = None) -> None:
+        """The most probable class of each pixel, into `target`, or else `buffers["labels"]`."""
         spec, rows = self.spec, self.buffers["logits"]
-        stride, labels = spec.storage.stride, self.buffers["labels"]
+        stride, labels = spec.storage.stride, target or self.buffers["labels"]
         self.queue.each("crf_write_labels", spec.pixels, rows, spec.pixels, spec.classes, stride, labels, self._status)
 
-    def queue_marginals(self) -> None:
-        """Marginals [images, classes, height, width], over the probabilities in `buffers["planes"]`."""
+    def queue_marginals(self, target: Buffer | None = None) -> None:
+        """Marginals [images, classes, height, width] into `target`, or else over the probabilities in "planes"."""
         spec, rows = self.spec, self.buffers["logits"]
         self.queue.tiles(
             "crf_write_marginals", self._plane_blocks(), rows, spec.images, spec.classes, spec.area,
-            spec.storage.stride, self.buffers["planes"], self._status, block=(_PLANE_TILE, 8),
+            spec.storage.stride, target or self.buffers["planes"], self._status, block=(_PLANE_TILE, 8),
         )  # fmt: skip
+
+    def queue_report(self, target: Buffer) -> None:
+        """A copy of the `REPORT_BYTES` that `Status.of` reads."""
+        self.queue.device.copy_from_address(target, self._report.address, REPORT_BYTES, self.queue.stream)
 
     def _check_memory(self) -> None:
         spec = self.spec
@@ -249,7 +287,7 @@ class CudaField:
     def _read_status(self) -> Status:
         words = np.empty(4, np.uint32)
         self.queue.device.download(words, self._report, self.queue.stream)
-        return Status(Failure(int(words[0])), int(words[1]), int(words[2]), int(words[3]))
+        return Status.of(words)
 
     def _images(self) -> tuple[int, int, int]:
         return self.spec.images, self.spec.height, self.spec.width
@@ -297,26 +335,6 @@ class CudaField:
 
     def _plane_blocks(self) -> int:
         return self.spec.images * ceil_div(self.spec.area, _PLANE_TILE)
-
-    def _queue_frame(self) -> None:
-        spec, queue, buffers = self.spec, self.queue, self.buffers
-        queue.fill(Region(self._report, 0, 4), 0)
-        queue.fill(Region(self._report, 4, 4), 0xFFFFFFFF)
-        queue.tiles(
-            "crf_read_probabilities", self._plane_blocks(), buffers["planes"], spec.images, spec.classes, spec.area,
-            spec.storage.stride, PROBABILITY_FLOOR, buffers["logits"], self._status, block=(_PLANE_TILE, 8),
-        )  # fmt: skip
-        if "bilateral" in self._lattices:
-            sigmas = (spec.params.bilateral_sigma_xy_px, spec.params.bilateral_sigma_rgb)
-            lattice = self._lattices["bilateral"]
-            lattice.queue_bilateral(queue, self._scratch, buffers["rgb"], self._images(), sigmas)
-        self._queue_step(0, is_last=spec.iterations == 0)  # without terms: softmax(−U)
-        for iteration in range(spec.iterations):
-            for name, lattice in self._lattices.items():
-                lattice.queue_filter(
-                    queue, spec.storage, buffers["marginals"], self._values[name], self._other, buffers["tails"]
-                )
-            self._queue_step(len(self._lattices), is_last=iteration == spec.iterations - 1)
 
     def _queue_step(self, terms: int, *, is_last: bool) -> None:
         """One update; the last one writes single precision, over the unaries."""
