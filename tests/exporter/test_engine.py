@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx
 import pytest
+from engine_graphs import build, fixed_to, in_every_precision
 from onnx import TensorProto, helper
 from tiny_graphs import PLAIN, local_layers, make_bundle, put_logits_on_pixels
 
@@ -109,6 +110,21 @@ def test_types_are_those_of_the_graph(bundle: Bundle) -> None:
     plan = extended.path / engine.file
     fp32 = build_engine(extended, precision="fp32", sm=["89"])
     assert plan.stat().st_size < (fp32.path / PLAN).stat().st_size + 1
+
+
+@pytest.mark.parametrize(("sm", "int8"), [((7, 5), "Half"), ((8, 9), "Int8"), ((12, 0), "Int8")], ids=str)
+def test_every_precision_and_form(dynamic_bundle: Bundle, sm: tuple[int, int], int8: str) -> None:
+    """What `test_reference_architectures.py` does with all of them, with a tiny network.
+
+    TensorRT-RTX computes an INT8 graph in FP16 on SM 7.5.
+    """
+    sizes = dynamic_bundle.manifest.input.size
+    expected = {"fp32": "Float", "fp16": "Half", "int8": int8}
+    for precision, graph in in_every_precision(onnx.load(dynamic_bundle.path / "model.fp32.onnx")):
+        for form, batch in ((graph, 4), (fixed_to(graph, (1, 3, *sizes.opt)), 1)):
+            reading = build(form, sizes, batch=batch, sm=sm).report.summary()["reading"]
+            assert expected[precision] in reading
+            assert ("Int8" in reading) == (expected[precision] == "Int8")
 
 
 class TestProgress:
