@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ class Reference:
         skipped: the pictures that were left out.
 
     Raises:
-        CalibrationError: there are masks, and a picture is no file.
+        CalibrationError: there are masks, and a picture is no file, or nothing in them is scored.
         EvaluationError: a picture has no mask or one that does not fit it, or ids to ignore are out of range.
         EngineError: ONNX Runtime fails.
     """
@@ -106,6 +107,16 @@ class Reference:
             self._pictures.append(_Labelled.pack(source, labels))
             progress(number)
         self._scores = tally.scores() if masks else None
+        if self._scores and math.isnan(self._scores.miou):
+            raise CalibrationError(
+                f"nothing in the masks is scored: every pixel of {masks} is void. Leave the masks out, or ignore fewer "
+                "ids."
+            )
+
+    @property
+    def sources(self) -> tuple[ImageSource, ...]:
+        """The pictures that could be read."""
+        return tuple(_picture(known.source) for known in self._pictures)
 
     def compare(self, graph: onnx.ModelProto, *, progress: Progress = lambda _: None) -> Comparison:
         """Label every picture with another graph; raises `EngineError` where ONNX Runtime fails in it."""
@@ -122,7 +133,7 @@ class Reference:
         scores = tally.scores() if self._scores else None
         return Comparison(Accuracy(len(agreements), equal / pixels, self._scores, scores), tuple(agreements))
 
-    def samples(self, graph: onnx.ModelProto, comparison: Comparison, most: int) -> tuple[Sample, ...]:
+    def samples(self, graph: onnx.ModelProto, comparison: Comparison, *, most: int = 3) -> tuple[Sample, ...]:
         """The pictures on which the graph agreed least with FP32, the worst first."""
         worst = sorted(range(len(self._pictures)), key=lambda index: comparison.agreements[index])[:most]
         chosen = [self._pictures[index] for index in worst]
@@ -172,6 +183,10 @@ def _pair(pictures: Sequence[ImageSource], masks: Path) -> list[Pair]:
     return pair_by_stem(paths, masks)
 
 
+def _picture(source: ImageSource | Pair) -> ImageSource:
+    return source.image if isinstance(source, Pair) else source
+
+
 def _title(source: ImageSource | Pair, number: int) -> str:
-    path = source.image if isinstance(source, Pair) else source
+    path = _picture(source)
     return Path(path).name if isinstance(path, (str, Path)) else f"picture {number}"

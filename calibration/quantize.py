@@ -1,0 +1,331 @@
+"""A verified FP32 graph → an INT8 graph beside it in the same bundle, with a report of what that costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final
+
+import onnx
+
+from ..bundle import Bundle, extend_bundle
+from ..errors import BundleError, CalibrationError, EngineError
+from ..exporter.passes import run_passes
+from ..exporter.verify import TOLERANCES, FloatArray, compare, probe_inputs
+from ..manifest import Artifact, Verification
+from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
+from ..runtime.image import ImageSource
+from .accuracy import Comparison, Reference
+from .budget import check_max_drop, hold_budget
+from .cache import Calibration
+from .collect import collect_histograms
+from .findings import Findings, make_report
+from .histogram import Histogram
+from .images import CalibrationImages
+from .plan import Plan, plan_quantization
+from .qdq import quantize_graph, usable_plan
+from .ranges import known_ranges, observe_ranges
+from .report import render_text
+from .report_html import render_html
+from .results import BudgetStep, QuantizationReport
+from .sensitivity import Sensitivity, measure_sensitivity, rank_layers, sensitivity_batches
+from .thresholds import Method
+
+INT8_FILE: Final = "model.int8.onnx"
+CALIBRATION_FILE: Final = "calibration.json"
+HTML_FILE: Final = "reports/int8.html"
+TEXT_FILE: Final = "reports/int8.txt"
+DEFAULT_METHOD: Final[Method] = "percentile"
+DEFAULT_MAX_IMAGES: Final = 128
+#: Called with what is being done, how much of that is done, and how much there is.
+Progress = Callable[[str, int, int], None]
+
+
+def quantize(
+    bundle: Bundle,
+    *,
+    images: str | os.PathLike[str] | Sequence[ImageSource],
+    masks: str | os.PathLike[str] | None = None,
+    ignore: Collection[int] = (),
+    method: Method = DEFAULT_METHOD,
+    max_images: int = DEFAULT_MAX_IMAGES,
+    max_drop: float | None = None,
+    keep: Sequence[str] = (),
+    calibration: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    progress: Progress = lambda *_: None,
+) -> tuple[Bundle, QuantizationReport]:
+    """Add `model.int8.onnx`, made from the FP32 graph and compared with it; FP32 input and output.
+
+    The activations on the pictures are observed one picture at a time, and ranges chosen from what was seen. Then every
+    layer is measured by itself, and all pictures are labelled by both graphs (`docs/quantization.md`). The ranges go
+    into `calibration.json`, from which they are taken when the same model is quantized with the same pictures and
+    method again; what was found out goes into `reports/`. What an earlier call made is replaced. Whatever goes wrong,
+    also Ctrl-C, the bundle stays as it was.
+
+    Args:
+        bundle: has an FP32 graph.
+        images: a folder of pictures, or pictures, as the network will see them in use; a hundred that differ are
+            plenty. They need no masks.
+        masks: a folder with a mask `NAME.png` for each picture `NAME.*`. What is lost is then counted in points of mean
+            IoU; without masks, in points of agreement: pixels that get the label that they get in FP32.
+        ignore: ids of masks that are void, besides the bundle's own.
+        method: how a range is chosen: `minmax`, `percentile`, `entropy` or `mse`.
+        max_images: use no more pictures than these, chosen by chance.
+        max_drop: points that may be lost; the most sensitive layers leave INT8 until that holds.
+        keep: patterns (`node_Conv_*`) of layers that must not be INT8.
+        calibration: take the ranges from this file, which must be of this model, these pictures and this method.
+        seed: of the choice of pictures.
+        progress: see `Progress`.
+
+    Returns:
+        The bundle, opened again, and what was done and measured.
+
+    Raises:
+        CalibrationError: the pictures, the activations on them, a pattern or the calibration are unusable; the graph is
+            quantized already, or there is nothing in it to quantize; `max_drop` cannot be held, or without it more than
+            a tenth of the pixels get another label.
+        EvaluationError: a mask is missing or does not fit its picture.
+        EngineError: there is no FP32 graph, or ONNX Runtime fails.
+        BundleError: a file was changed, or the bundle cannot be written.
+        ShapeError: an array that was given as a picture is none.
+    """
+    start = time.perf_counter()
+    if max_drop is not None:
+        check_max_drop(max_drop)
+    job = _open(bundle, images, method, max_images, keep, seed, progress)
+    calibration_file = Path(calibration) if calibration is not None else None
+    ranges, histograms = _calibrate(job, calibration_file)
+    plan = _require_layers(usable_plan(job.plan, ranges.amax))
+    reference = Reference(
+        bundle,
+        job.pictures.readable,
+        masks=Path(masks) if masks is not None else None,
+        ignore=ignore,
+        progress=job.told("labelling in FP32", len(job.pictures.readable)),
+    )
+    batches = sensitivity_batches(reference.sources, bundle.manifest.input)
+    sensitivity = measure_sensitivity(
+        job.graph,
+        plan,
+        ranges.amax,
+        batches,
+        bundle.manifest.output,
+        progress=job.told("measuring layers", len(plan.layers)),
+    )
+    plan, steps, comparison = _hold(job, plan, ranges, reference, rank_layers(sensitivity), max_drop)
+    graph = quantize_graph(job.graph, plan, ranges.amax)
+    verification = _verify(job, graph, batches, comparison, max_drop, sensitivity)
+    findings = Findings(
+        calibration=ranges,
+        histograms=histograms or _observe_batches(job, plan, batches),
+        reused=histograms is None,
+        plan=plan,
+        sensitivity=sensitivity,
+        sensitivity_pictures=len(batches),
+        steps=steps,
+        max_drop=max_drop,
+        comparison=comparison,
+        samples=reference.samples(graph, comparison),
+        skipped=(*job.pictures.skipped, *reference.skipped),
+        seed=seed,
+    )
+    report = make_report(bundle, job.source, graph, findings, seconds=time.perf_counter() - start)
+    _write(job, graph, ranges, verification, report)
+    return Bundle.open(bundle.path), report
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What is quantized, and with what.
+
+    Attributes:
+        source: the FP32 graph's artifact.
+        graph: that graph, with its types inferred.
+        whole: the plan for every layer that can be INT8, for which ranges are chosen.
+        plan: the same without the layers that the user keeps.
+    """
+
+    bundle: Bundle
+    source: Artifact
+    graph: onnx.ModelProto
+    whole: Plan
+    plan: Plan
+    pictures: CalibrationImages
+    method: Method
+    progress: Progress
+
+    def told(self, what: str, total: int) -> Callable[[int], None]:
+        """Reports the progress of one step."""
+        return lambda done: self.progress(what, done, total)
+
+
+def _open(
+    bundle: Bundle,
+    images: str | os.PathLike[str] | Sequence[ImageSource],
+    method: Method,
+    max_images: int,
+    keep: Sequence[str],
+    seed: int,
+    progress: Progress,
+) -> _Job:
+    """Judge everything that can be judged before the first inference."""
+    bundle.check()
+    source = bundle.find(kind="onnx", precision="fp32")
+    if source is None:
+        raise EngineError(f"{bundle.path} has no FP32 graph to make INT8 from; export or pack one")
+    pictures = CalibrationImages(images, bundle.manifest.input, max_images=max_images, seed=seed)
+    graph = run_passes(onnx.load_from_string(bundle.read(source)), [])
+    whole = plan_quantization(graph)
+    plan = _require_layers(whole.without(_kept(whole, keep)))
+    return _Job(bundle, source, graph, whole, plan, pictures, method, progress)
+
+
+def _kept(plan: Plan, patterns: Sequence[str]) -> dict[str, str]:
+    """Layers that the user wants in higher precision, with the pattern that says so."""
+    names = [each.name for each in (*plan.layers, *plan.kept)]
+    found = {}
+    for pattern in patterns:
+        matches = [name for name in names if fnmatchcase(name, pattern)]
+        if not matches:
+            raise CalibrationError(
+                f"no layer is called {pattern!r}, so it cannot be kept; layers are called {', '.join(names[:3])} …"
+            )
+        found.update(dict.fromkeys(matches, f"asked for by {pattern!r}"))
+    return found
+
+
+def _require_layers(plan: Plan) -> Plan:
+    if plan.layers:
+        return plan
+    reasons = "; ".join(f"{each.name}: {each.reason}" for each in plan.kept[:3])
+    raise CalibrationError(
+        f"there is no layer to quantize: {reasons or 'the graph has no convolution or matrix product'}"
+        f"{'; …' if len(plan.kept) > 3 else ''}"
+    )
+
+
+def _calibrate(job: _Job, file: Path | None) -> tuple[Calibration, Mapping[str, Histogram] | None]:
+    """The ranges, and what was seen; None where nothing was observed because the ranges were known."""
+    known = known_ranges(
+        file or job.bundle.path / CALIBRATION_FILE,
+        job.whole.tensors,
+        job.pictures,
+        model_sha256=job.source.sha256,
+        method=job.method,
+        required=file is not None,
+    )
+    if known:
+        return known, None
+    return observe_ranges(
+        job.graph,
+        job.whole.tensors,
+        job.pictures,
+        model_sha256=job.source.sha256,
+        method=job.method,
+        progress=job.told("observing activations", len(job.pictures)),
+    )
+
+
+def _observe_batches(job: _Job, plan: Plan, batches: Sequence[FloatArray]) -> Mapping[str, Histogram]:
+    named = ((f"picture {number}", batch) for number, batch in enumerate(batches, start=1))
+    return collect_histograms(job.graph, plan.tensors, named)
+
+
+def _hold(
+    job: _Job,
+    plan: Plan,
+    ranges: Calibration,
+    reference: Reference,
+    ranking: Sequence[str],
+    max_drop: float | None,
+) -> tuple[Plan, tuple[BudgetStep, ...], Comparison]:
+    """The plan that holds the budget, the tries that it took, and what the plan costs."""
+    comparisons: dict[int, Comparison] = {}
+
+    def without(returned: Sequence[str]) -> Plan:
+        return plan.without(dict.fromkeys(returned, f"INT8 here does not fit the budget of {max_drop} points"))
+
+    def measure_drop(returned: Sequence[str]) -> float:
+        graph = quantize_graph(job.graph, without(returned), ranges.amax)
+        told = job.told(f"labelling with {len(plan.layers) - len(returned)} layers in INT8", len(reference.sources))
+        comparison = comparisons[len(returned)] = reference.compare(graph, progress=told)
+        return comparison.accuracy.drop
+
+    if max_drop is None:
+        measure_drop(())
+        return plan, (), comparisons[0]
+    returned, steps = hold_budget(ranking, measure_drop, max_drop)
+    return without(returned), steps, comparisons[len(returned)]
+
+
+def _verify(
+    job: _Job,
+    graph: onnx.ModelProto,
+    batches: Sequence[FloatArray],
+    comparison: Comparison,
+    max_drop: float | None,
+    sensitivity: Mapping[str, Sensitivity],
+) -> Verification:
+    """Compare logits on a few pictures and at the sizes of a dynamic graph; labels were compared on all pictures."""
+    accuracy = comparison.accuracy
+    least = TOLERANCES["int8"].min_agreement
+    check = compare(
+        OnnxSession(graph.SerializeToString(), name=INT8_FILE).run,
+        OnnxRuntimeBackend(job.bundle, precision="fp32").infer,
+        [*batches, *probe_inputs(job.bundle.manifest.input)],
+        artifact=INT8_FILE,
+        against=f"{job.source.file} in onnxruntime (CPU)",
+    )
+    if check.max_abs == float("inf"):
+        raise CalibrationError(f"the INT8 graph answers NaN or infinities on an input {list(check.inputs[-1])}")
+    if max_drop is None and accuracy.agreement < least:
+        raise CalibrationError(
+            f"only {accuracy.agreement:.2%} of the pixels get the label that they get in FP32; expected at least "
+            f"{least:.0%}. Nothing was written. Most sensitive: {', '.join(rank_layers(sensitivity)[:3])}. Keep those "
+            "(--keep), state a budget (--max-drop), or try another method or other pictures."
+        )
+    scored = accuracy.fp32 is not None and accuracy.int8 is not None
+    return dataclasses.replace(
+        check,
+        argmax_agreement=accuracy.agreement,
+        miou_delta=-accuracy.drop / 100 if scored else None,
+        passed=True,
+    )
+
+
+def _write(
+    job: _Job, graph: onnx.ModelProto, ranges: Calibration, verification: Verification, report: QuantizationReport
+) -> None:
+    files = {
+        INT8_FILE: graph.SerializeToString(),
+        CALIBRATION_FILE: ranges.to_json().encode(),
+        TEXT_FILE: render_text(report).encode() + b"\n",
+        HTML_FILE: render_html(report).encode(),
+    }
+    provenance = {
+        "from": job.source.sha256,
+        "method": report.method,
+        "images": report.images,
+        "data_sha256": report.data_sha256,
+        "int8_layers": sum(layer.reason is None for layer in report.layers),
+        "kept_layers": {layer.name: layer.reason for layer in report.layers if layer.reason},
+    }
+    with extend_bundle(job.bundle) as staged:
+        for name, data in files.items():
+            path = staged.path / name
+            try:
+                path.parent.mkdir(exist_ok=True)
+                path.unlink(missing_ok=True)
+                path.write_bytes(data)
+            except OSError as exc:
+                raise BundleError(
+                    f"cannot write {name} beside {job.bundle.path}: {exc.strerror}. The bundle is as it was.", path=path
+                ) from exc
+        artifact = staged.artifact(INT8_FILE, kind="onnx", precision="int8", provenance=provenance)
+        staged.write_manifest(job.bundle.manifest.with_artifact(artifact, verification))
