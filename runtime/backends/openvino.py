@@ -10,6 +10,7 @@ from ...bundle import Bundle
 from ...errors import EngineError, MissingDependencyError
 from ...manifest import Artifact
 from .base import FloatArray, check_logits, find_onnx
+from .openvino_qdq import fuse_qdq
 
 #: Compiled shapes kept; a video has one, a folder of photos a few.
 _MAX_COMPILED_SHAPES: Final = 4
@@ -49,6 +50,7 @@ class OpenVinoBackend:
             self._model = self._core.read_model(model=data)
         except RuntimeError as exc:
             raise EngineError(f"OpenVINO refuses {bundle.path / self.artifact.file}: {exc}") from exc
+        fuse_qdq(self._ov, self._model)
 
     def infer(self, images: FloatArray) -> FloatArray:
         """Coarse logits [N, C, h, w] float32 of prepared images [N, 3, H, W] float32."""
