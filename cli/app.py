@@ -14,6 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import AtrousError
+from .bench import bench
 from .build import build
 from .console import print_error
 from .doctor import doctor
@@ -21,6 +22,7 @@ from .eval import evaluate
 from .export import export
 from .inspect import inspect
 from .pack import pack
+from .quantize import quantize
 from .run import run
 from .verify import verify
 
@@ -32,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verb in (export, pack, build, run, verify, inspect, doctor):
+for verb in (export, pack, quantize, build, run, verify, bench, inspect, doctor):
     app.command()(verb)
 app.command("eval")(evaluate)  # `eval` is a builtin of Python
 

@@ -125,10 +125,10 @@ def photo_inputs(images: Sequence[ImageSource], inputs: InputSpec) -> list[Float
 
 
 def _probe(generator: np.random.Generator, sizes: Sequence[Size], inputs: InputSpec) -> FloatArray:
-    return np.stack([prepare_image(_synthetic_photo(generator, size), size, inputs) for size in sizes])
+    return np.stack([prepare_image(synthetic_photo(generator, size), size, inputs) for size in sizes])
 
 
-def _synthetic_photo(generator: np.random.Generator, size: Size) -> NDArray[np.uint8]:
+def synthetic_photo(generator: np.random.Generator, size: Size) -> NDArray[np.uint8]:
     """Smooth shading, a few flat rectangles with hard edges, and a little noise: [H, W, 3] uint8."""
     height, width = size
     rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]

@@ -1,0 +1,143 @@
+"""`atrous bench`: how fast is a bundle here, stage by stage, beside its peers?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Column, Table
+
+from ..bundle import Bundle
+from ..errors import importing
+from .console import JsonFlag, errors, print_json, print_line, progress_bar, results
+from .options import BundleArgument, ThreadsOption
+
+if TYPE_CHECKING:
+    from ..runtime.benchmark import Row
+
+_WITHOUT_CHECKPOINT = "a bundle has no PyTorch weights: pass --checkpoint FILE"
+
+
+def bench(
+    bundle: BundleArgument,
+    image: Annotated[
+        Path | None, typer.Option(help="Picture to run on; a synthetic one of the best size if none.")
+    ] = None,
+    backend: Annotated[
+        list[str] | None, typer.Option(help="A backend to measure; repeat it for several. All that work otherwise.")
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="fp32, fp16 or int8; repeat it for several. All in the bundle otherwise.")
+    ] = None,
+    crf: Annotated[bool, typer.Option(help="Measure with the dense CRF as well.")] = True,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="The weights that were exported, to measure PyTorch beside.")
+    ] = None,
+    arch: Annotated[str | None, typer.Option(help="Their architecture, where the checkpoint does not say it.")] = None,
+    warmup: Annotated[int, typer.Option(min=1, help="Rounds that are not counted.")] = 5,
+    repeats: Annotated[int, typer.Option(min=3, help="Rounds that are.")] = 50,
+    threads: ThreadsOption = 0,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the stages: .png or .svg.")] = None,
+    *,
+    as_json: JsonFlag = False,
+) -> None:
+    """Time every backend and precision that runs here: latency, throughput, and the stages of a frame.
+
+    Labels are compared before anything is timed, and the contenders take turns.
+
+    Example: atrous bench street.atrous --image photo.jpg --plot bench.svg
+    """
+    from ..runtime.benchmark import LeftOut, as_plain, bundle_contenders, measure
+
+    if plot:
+        from .bench_plot import check_plot
+
+        check_plot(plot)
+    opened = Bundle.open(bundle)
+    picture = _picture(opened, image)
+    contenders, left_out = bundle_contenders(
+        opened, backends=backend or (), precisions=precision or (), crf=crf, threads=threads
+    )
+    if checkpoint:
+        with importing("export", purpose="--checkpoint"):
+            from ..exporter.torch_contenders import torch_contenders
+        contenders += torch_contenders(opened, checkpoint, architecture=arch, crf=crf, threads=threads)
+    else:
+        left_out.append(LeftOut("PyTorch", _WITHOUT_CHECKPOINT))
+    with progress_bar() as progress:
+        task = progress.add_task("timing", total=warmup + repeats)
+        rows = measure(
+            contenders,
+            picture,
+            warmup=warmup,
+            repeats=repeats,
+            progress=lambda done: progress.update(task, completed=done),
+        )
+    if as_json:
+        report = as_plain(rows, left_out)
+        print_json(_settings(opened, picture, image, warmup=warmup, repeats=repeats, threads=threads) | report)
+    else:
+        _print_rows(rows)
+        for each in left_out:
+            print_line(f"left out: {each.name}: {each.reason}", console=errors)
+    if plot:
+        from .bench_plot import draw
+
+        draw(rows, plot, title=f"{opened.manifest.name}, {picture.shape[0]}×{picture.shape[1]}")
+
+
+def _picture(bundle: Bundle, image: Path | None) -> Any:  # noqa: ANN401 - an array, whose library loads late
+    import numpy as np
+
+    from ..exporter.verify import synthetic_photo
+    from ..runtime.image import load_image
+
+    return load_image(image) if image else synthetic_photo(np.random.default_rng(0), bundle.manifest.input.size.opt)
+
+
+def _settings(
+    bundle: Bundle,
+    picture: Any,  # noqa: ANN401 - likewise
+    image: Path | None,
+    *,
+    warmup: int,
+    repeats: int,
+    threads: int,
+) -> dict[str, Any]:
+    from .doctor import examine
+
+    here = examine()
+    return {
+        "bundle": bundle.manifest.name,
+        "image": str(image) if image else "synthetic",
+        "size": list(picture.shape[:2]),
+        "classes": len(bundle.manifest.classes),
+        "warmup": warmup,
+        "repeats": repeats,
+        "threads": threads,
+        "machine": {key: here[key] for key in ("system", "gpu", "packages")},
+    }
+
+
+def _print_rows(rows: list[Row]) -> None:
+    """End to end first, then the medians of the stages."""
+    total = Table(Column("", no_wrap=True), "on", "p50 ms", "p90", "p99", "frames/s", "×", "same labels")
+    first = {row.contender.crf: row for row in reversed(rows)}
+    total.caption = f"×: of the median of {rows[0].contender.label}, with the CRF where it is with the CRF"
+    stages = list(dict.fromkeys(stage for row in rows for stage in row.stages))
+    by_stage = Table(Column("median ms", no_wrap=True), *stages)
+    for row in rows:
+        time = row.end_to_end
+        total.add_row(
+            row.contender.label,
+            row.contender.device,
+            *(f"{value:.2f}" for value in (time.p50_ms, time.p90_ms, time.p99_ms)),
+            f"{row.frames_per_second:.1f}",
+            f"{time.p50_ms / first[row.contender.crf].end_to_end.p50_ms:.2f}",
+            f"{row.agreement:.3%}",
+        )
+        cells = (f"{row.stages[stage].p50_ms:.2f}" if stage in row.stages else "" for stage in stages)
+        by_stage.add_row(row.contender.label, *cells)
+    results.print(total)
+    results.print(by_stage)

@@ -1,0 +1,246 @@
+"""How fast a bundle runs here: every backend with every artifact, checked first, then timed in turns."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import Bundle
+from ..errors import AtrousError, EngineError
+from .backends import BACKENDS, backend_status
+from .backends.tensorrt import TensorRtBackend
+from .segmenter import Segmenter, load
+
+Picture = NDArray[np.uint8]
+
+#: Labels [H, W] uint8 of a picture [H, W, 3] uint8, and milliseconds by stage.
+Run = Callable[[Picture], tuple[Picture, Mapping[str, float]]]
+
+#: Share of labels that two ways of computing in FP32 must have in common: positions where two classes tie may differ.
+MIN_AGREEMENT: Final = 0.999
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way from a picture to its labels.
+
+    Attributes:
+        name: of the backend or the library.
+        device: where it computes.
+        precision: of the network.
+        crf: whether the dense CRF refines the labels.
+        run: goes that way once.
+    """
+
+    name: str
+    device: str
+    precision: str
+    crf: bool
+    run: Run
+
+    @property
+    def label(self) -> str:
+        """What tables and plots call it."""
+        return f"{self.name} {self.precision}{' + CRF' if self.crf else ''}"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What could have been measured and was not."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds over all repeats."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    mean_ms: float
+
+    @classmethod
+    def of(cls, samples_ms: Sequence[float]) -> Latency:
+        """Percentiles of samples."""
+        middle, high, highest = (float(value) for value in np.percentile(samples_ms, [50, 90, 99]))
+        return cls(middle, high, highest, float(np.mean(samples_ms)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of a contender.
+
+    Attributes:
+        agreement: share of labels equal to the first contender's with or without CRF, as this one.
+        end_to_end: picture in memory to labels in memory, as a caller waits for it.
+        stages: by name, in the order in which they run.
+        frames_per_second: of one caller after the other.
+    """
+
+    contender: Contender
+    agreement: float
+    end_to_end: Latency
+    stages: Mapping[str, Latency]
+
+    @property
+    def frames_per_second(self) -> float:
+        """Of one caller who waits for each result."""
+        return 1e3 / self.end_to_end.mean_ms
+
+
+def bundle_contenders(
+    bundle: Bundle,
+    *,
+    backends: Collection[str] = (),
+    precisions: Collection[str] = (),
+    crf: bool = True,
+    threads: int = 0,
+) -> tuple[list[Contender], list[LeftOut]]:
+    """Every artifact of the bundle in every backend that can run it here, without and with the CRF.
+
+    ONNX Runtime in FP32 on the CPU comes first: its labels are what the others are compared with.
+
+    Args:
+        bundle: what is measured.
+        backends: names of those wanted, which then have to work; all that do when empty.
+        precisions: those wanted; all when empty.
+        crf: measure with the dense CRF as well.
+        threads: CPU threads; 0 for all cores.
+
+    Raises:
+        EngineError: an unknown backend, one that was asked for cannot run here, or nothing is left to measure.
+    """
+    unknown = set(backends) - BACKENDS.keys()
+    if unknown:
+        raise EngineError(f"unknown backend {min(unknown)!r}; expected {', '.join(BACKENDS)}")
+    found: list[Contender] = []
+    left_out: list[LeftOut] = []
+    for name, precision in _pairs(bundle, backends, precisions):
+        try:
+            found += _contenders(bundle, name, precision, crf=crf, threads=threads)
+        except AtrousError as exc:
+            if name in backends:
+                raise
+            left_out.append(LeftOut(f"{name} {precision}", str(exc)))
+    if not found:
+        raise EngineError(f"{bundle.path} has no artifact of those precisions in those backends; nothing was measured")
+    return found, left_out
+
+
+def _pairs(bundle: Bundle, backends: Collection[str], precisions: Collection[str]) -> list[tuple[str, str]]:
+    """Backend and precision; where none was asked for, graphs in what is available and engines in any case."""
+    kinds: dict[str, list[str]] = {"onnx": [], "engine": [], "standalone": []}
+    for artifact in bundle.manifest.artifacts:
+        if artifact.precision not in kinds[artifact.kind] and (not precisions or artifact.precision in precisions):
+            kinds[artifact.kind].append(artifact.precision)
+    available = (status.name for status in backend_status() if status.available or status.name == TensorRtBackend.name)
+    names = list(backends or available)
+    names.sort(key=lambda name: name != "onnxruntime")
+    return [(name, each) for name in names for each in kinds["engine" if name == TensorRtBackend.name else "onnx"]]
+
+
+def _contenders(bundle: Bundle, name: str, precision: str, *, crf: bool, threads: int) -> list[Contender]:
+    made = []
+    for with_crf in (False, True) if crf else (False,):
+        segmenter = load(bundle.path, backend=name, precision=precision, crf=with_crf, threads=threads)
+        made.append(Contender(name, segmenter.backend.device, precision, with_crf, _run_of(segmenter)))
+    return made
+
+
+def _run_of(segmenter: Segmenter) -> Run:
+    def run(picture: Picture) -> tuple[Picture, Mapping[str, float]]:
+        result = segmenter(picture)
+        return result.labels, result.timings_ms
+
+    return run
+
+
+def measure(
+    contenders: Sequence[Contender],
+    picture: Picture,
+    *,
+    warmup: int = 5,
+    repeats: int = 50,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Row]:
+    """Compare labels, then run all contenders once a round, so that what else the machine does hits all alike.
+
+    Args:
+        contenders: the first of those without and of those with CRF is what the others are compared with.
+        picture: [H, W, 3] uint8 RGB.
+        warmup: rounds that are not counted.
+        repeats: rounds that are.
+        progress: told the number of rounds done.
+
+    Raises:
+        EngineError: two that compute in FP32 give different labels, or a backend fails.
+    """
+    agreements = _agreements(contenders, picture)
+    totals: list[list[float]] = [[] for _ in contenders]
+    stages: list[defaultdict[str, list[float]]] = [defaultdict(list) for _ in contenders]
+    for turn in range(warmup + repeats):
+        for index, contender in enumerate(contenders):
+            start = time.perf_counter()
+            _, timings = contender.run(picture)
+            total_ms = (time.perf_counter() - start) * 1e3
+            if turn < warmup:
+                continue
+            totals[index].append(total_ms)
+            for stage, value in timings.items():
+                stages[index][stage].append(value)
+        progress(turn + 1)
+    return [
+        Row(contender, agreement, Latency.of(total), {name: Latency.of(samples) for name, samples in by_stage.items()})
+        for contender, agreement, total, by_stage in zip(contenders, agreements, totals, stages, strict=True)
+    ]
+
+
+def _agreements(contenders: Sequence[Contender], picture: Picture) -> list[float]:
+    expected: dict[bool, tuple[Contender, Picture]] = {}
+    found = []
+    for contender in contenders:
+        labels, _ = contender.run(picture)
+        first, reference = expected.setdefault(contender.crf, (contender, labels))
+        same = float((labels == reference).mean())
+        if contender.precision == first.precision == "fp32" and same < MIN_AGREEMENT:
+            raise EngineError(
+                f"{contender.name} gives other labels than {first.name}: {same:.3%} are equal; expected at least "
+                f"{MIN_AGREEMENT:.1%} in FP32. Nothing was timed. Is it the same model?"
+            )
+        found.append(same)
+    return found
+
+
+def as_plain(rows: Sequence[Row], left_out: Sequence[LeftOut]) -> dict[str, Any]:
+    """As JSON values; `ratio` is the median of a contender's time over that of the first without or with CRF."""
+    first: dict[bool, float] = {}
+    plain = []
+    for row in rows:
+        contender, total = row.contender, row.end_to_end
+        base = first.setdefault(contender.crf, total.p50_ms)
+        plain.append(
+            {
+                "name": contender.name,
+                "device": contender.device,
+                "precision": contender.precision,
+                "crf": contender.crf,
+                "agreement": row.agreement,
+                "end_to_end": _rounded(total),
+                "frames_per_second": round(row.frames_per_second, 3),
+                "ratio": round(total.p50_ms / base, 4),
+                "stages": {name: _rounded(latency) for name, latency in row.stages.items()},
+            }
+        )
+    return {"rows": plain, "left_out": [{"name": each.name, "reason": each.reason} for each in left_out]}
+
+
+def _rounded(latency: Latency) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in vars(latency).items()}
