@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 from pathlib import Path
 
@@ -97,8 +98,8 @@ def test_pitch_of_labels(library, color_bundle, crf):
     picture = noise(24, 40)
     room = np.full((24, 53), 99, np.uint8)
     with library.segmenter(color_bundle.path, crf=crf) as segment:
-        frame, result = segment.frame(picture)
+        frame, _ = segment.frame(picture)
         frame.labels, frame.label_row_bytes = room.ctypes.data, 53
-        library.check(library.c.atrous_run(segment.handle, frame, result.timings))
+        library.check(library.c.atrous_run(segment.handle, ctypes.byref(frame), None))
         assert (room[:, :40] == segment(picture).labels).all()
     assert (room[:, 40:] == 99).all()

@@ -14,7 +14,7 @@ if(ATROUS_WARNINGS_AS_ERRORS)
 endif()
 if(ATROUS_SANITIZE)
   target_compile_options(atrous_settings INTERFACE
-    "-fsanitize=${ATROUS_SANITIZE}" -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    "-fsanitize=${ATROUS_SANITIZE}" -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
   target_link_options(atrous_settings INTERFACE "-fsanitize=${ATROUS_SANITIZE}")
 endif()
 

@@ -30,6 +30,14 @@ std::string read_file(const fs::path& path) {
     return bytes;
 }
 
+/// A name from a manifest for a message: without characters that would end it or move a cursor.
+std::string printable(std::string name) {
+    for (char& character : name) {
+        if (static_cast<unsigned char>(character) < ' ') character = '?';
+    }
+    return name;
+}
+
 bool is_inside(const fs::path& path, const fs::path& folder) {
     return std::mismatch(folder.begin(), folder.end(), path.begin(), path.end()).first == folder.end();
 }
@@ -65,11 +73,11 @@ fs::path Bundle::path_of(const Artifact& artifact) const {
         // Resolved as well: a symbolic link inside the bundle can point out of it.
         escapes = escapes || !is_inside(fs::weakly_canonical(path), fs::canonical(path_));
     } catch (const fs::filesystem_error& error) {  // a circle of links; a name that no file can have
-        fail(ATROUS_ERROR_BUNDLE, path_.string(), ": artifact path '", artifact.file,
+        fail(ATROUS_ERROR_BUNDLE, path_.string(), ": artifact path '", printable(artifact.file),
              "' is unusable: ", error.code().message());
     }
     if (escapes) {
-        fail(ATROUS_ERROR_BUNDLE, path_.string(), ": artifact path '", artifact.file,
+        fail(ATROUS_ERROR_BUNDLE, path_.string(), ": artifact path '", printable(artifact.file),
              "' leads out of the bundle; refusing to open it");
     }
     return path;

@@ -68,15 +68,12 @@ std::unique_ptr<Pipeline> open_pipeline(std::shared_ptr<const Bundle> bundle, co
 }
 
 const Artifact& find_onnx(const Bundle& bundle, const std::string& precision, const std::string& backend) {
-    const std::vector<Artifact>& artifacts = bundle.manifest().artifacts;
     std::string have;
     for (const char* known : {"fp32", "fp16", "int8"}) {
-        // Of several, the last, as in Python.
-        for (auto artifact = artifacts.rbegin(); artifact != artifacts.rend(); ++artifact) {
-            if (artifact->kind != "onnx" || artifact->precision != known) continue;
-            if (precision == "auto" || precision == known) return *artifact;
+        for (const Artifact& artifact : bundle.manifest().artifacts) {
+            if (artifact.kind != "onnx" || artifact.precision != known) continue;
+            if (precision == "auto" || precision == known) return artifact;
             have += text(have.empty() ? "" : ", ", known);
-            break;
         }
     }
     fail(ATROUS_ERROR_ENGINE, bundle.path().string(), " has no ", precision == "auto" ? "" : precision + " ",
