@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bundle import Bundle
+    from .calibration.quantize import quantize
     from .exporter.description import DynamicSize, Preprocessing
     from .exporter.engine import build_engine
     from .exporter.engine_target import BuilderOptions
@@ -38,6 +39,7 @@ __all__ = [
     "export",
     "load",
     "pack",
+    "quantize",
 ]
 
 _HOMES = {
@@ -52,6 +54,7 @@ _HOMES = {
     "export": ".exporter.export",
     "load": ".runtime.segmenter",
     "pack": ".exporter.pack",
+    "quantize": ".calibration.quantize",
 }
 
 

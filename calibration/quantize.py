@@ -40,7 +40,7 @@ INT8_FILE: Final = "model.int8.onnx"
 CALIBRATION_FILE: Final = "calibration.json"
 HTML_FILE: Final = "reports/int8.html"
 TEXT_FILE: Final = "reports/int8.txt"
-DEFAULT_METHOD: Final[Method] = "percentile"
+DEFAULT_METHOD: Final[Method] = "mse"
 DEFAULT_MAX_IMAGES: Final = 128
 #: Called with what is being done, how much of that is done, and how much there is.
 Progress = Callable[[str, int, int], None]

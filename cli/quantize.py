@@ -1,0 +1,142 @@
+"""`atrous quantize`: the FP32 graph of a bundle becomes an INT8 graph beside it."""
+
+from __future__ import annotations
+
+import enum
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..bundle import Bundle
+from ..errors import importing
+from .console import JsonFlag, errors, print_json, print_line, progress_bar
+from .options import BundleArgument
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from ..calibration.results import QuantizationReport
+
+
+class Method(str, enum.Enum):
+    """How the range of an activation is chosen from what was seen of it."""
+
+    minmax = "minmax"
+    percentile = "percentile"
+    entropy = "entropy"
+    mse = "mse"
+
+
+def quantize(
+    bundle: BundleArgument,
+    images: Annotated[Path, typer.Option(help="Folder of pictures as seen in use; no masks needed.")],
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of masks, NAME.png for each picture NAME.*: count losses in mean IoU.")
+    ] = None,
+    ignore: Annotated[
+        list[int] | None,
+        typer.Option(min=0, max=255, metavar="ID", help="An id of masks that is void, besides the bundle's own."),
+    ] = None,
+    method: Annotated[Method, typer.Option(help="How the ranges of activations are chosen.")] = Method.mse,
+    max_images: Annotated[int, typer.Option(min=1, help="Use no more pictures than these.")] = 128,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(min=0, help="Points of mean IoU (without masks: of equal labels) that may be lost."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Layers that must not be INT8, e.g. 'node_Conv_99*'; may be repeated."),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Take the ranges from this file, of the same model, pictures and method.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the choice of pictures.")] = 0,
+    *,
+    as_json: JsonFlag = False,
+) -> None:
+    """Add an INT8 graph to a bundle, and a report of what that costs.
+
+    Example: atrous quantize street.atrous --images photos --max-drop 0.5
+    """
+    with importing("export", purpose="atrous quantize"):
+        from ..calibration.quantize import HTML_FILE, quantize
+        from ..calibration.report import render_text
+    with progress_bar() as progress:
+        extended, report = quantize(
+            Bundle.open(bundle),
+            images=images,
+            masks=masks,
+            ignore=ignore or (),
+            method=method.value,
+            max_images=max_images,
+            max_drop=max_drop,
+            keep=keep or (),
+            calibration=calibration,
+            seed=seed,
+            progress=_Steps(progress),
+        )
+    for each in report.skipped:
+        print_line(f"skipped: {each.reason}", console=errors)
+    if as_json:
+        print_json(_plain(extended, report))
+        return
+    print_line(render_text(report))
+    print_line(f"report: {extended.path / HTML_FILE}")
+
+
+class _Steps:
+    """A bar for each thing that is done, one after the other."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done)
+
+
+def _plain(bundle: Bundle, report: QuantizationReport) -> dict[str, Any]:
+    from ..calibration.quantize import CALIBRATION_FILE, HTML_FILE, INT8_FILE, TEXT_FILE
+
+    accuracy = report.accuracy
+    return {
+        "bundle": str(bundle.path),
+        "files": [INT8_FILE, CALIBRATION_FILE, HTML_FILE, TEXT_FILE],
+        "method": report.method,
+        "images": report.images,
+        "ranges_reused": report.reused,
+        "skipped": [{"picture": each.name, "error": each.reason} for each in report.skipped],
+        "metric": accuracy.metric,
+        "drop": accuracy.drop,
+        "agreement": accuracy.agreement,
+        "fp32_miou": accuracy.fp32.miou if accuracy.fp32 else None,
+        "int8_miou": accuracy.int8.miou if accuracy.int8 else None,
+        "max_drop": report.max_drop,
+        "tries": [{"returned": step.returned, "drop": step.drop} for step in report.steps],
+        "layers": [
+            {
+                "name": layer.name,
+                "op": layer.op,
+                "int8": layer.reason is None,
+                "reason": layer.reason,
+                "sqnr_db": _number(layer.sqnr_db),
+                "alone_drop": layer.alone_drop,
+                "kept_gain": layer.kept_gain,
+            }
+            for layer in report.layers
+        ],
+        "tensors": [
+            {"name": each.name, "amax": each.amax, "max_abs": each.max_abs, "sqnr_db": _number(each.sqnr_db)}
+            for each in report.tensors
+        ],
+        "seconds": report.seconds,
+    }
+
+
+def _number(value: float | None) -> float | None:
+    """JSON has no infinity, which stands for no error at all."""
+    return value if value is not None and math.isfinite(value) else None
