@@ -162,3 +162,7 @@ HALF_LABEL_AGREEMENT: Final = 0.99
 #: Labels of a stretched picture on the GPU against the CPU's, where a level of 255 may differ in the input: share that
 #: is equal. Measured: TBD (tests/runtime/test_pipeline.py).
 RESIZE_ORDER_AGREEMENT: Final = 0.99
+
+#: FP32 engines of TensorRT, TensorFloat-32 off, against ONNX Runtime: max |difference| / max |reference|. Not measured:
+#: it takes a GPU (tests/runtime/backends/test_tensorrt_gpu.py); the bound of `exporter.verify.FP32_TOLERANCE`.
+TENSORRT_FP32_RELATIVE: Final = 1e-4

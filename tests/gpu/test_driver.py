@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from standins.driver import compile_driver, has_driver
 
 from atrous.errors import DeviceError
 from atrous.gpu.driver import find_driver
 
-WORKING = """
-#include <cstddef>
-#include <cstdio>
-extern "C" {
-int cuInit(unsigned) { return INIT; }
-int cuDriverGetVersion(int* version) { *version = 12080; return 0; }
-int cuDeviceGetCount(int* count) { *count = COUNT; return 0; }
-int cuDeviceGet(int* device, int ordinal) { *device = ordinal; return 0; }
-int cuDeviceGetName(char* name, int bytes, int device) { std::snprintf(name, bytes, "GPU %d", device); return 0; }
-int cuDeviceComputeCapability(int* major, int* minor, int device) { *major = 8; *minor = device; return 0; }
-int cuDeviceTotalMem_v2(std::size_t* bytes, int) { *bytes = 1ull << 33; return 0; }
-int cuGetErrorString(int, const char** text) { *text = "made to fail"; return 0; }
-}
-"""
 ASK = """
 from atrous.errors import DeviceError
 from atrous.gpu.driver import find_driver
@@ -37,19 +23,9 @@ except DeviceError as exc:
 """
 
 
-def has_driver() -> bool:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
-
-
 def ask(folder: Path, *, status: int = 0, count: int = 2) -> str:
     """What `find_driver` answers in a process that has this driver."""
-    (folder / "driver.cpp").write_text(WORKING)
-    flags = [f"-DINIT={status}", f"-DCOUNT={count}", "-shared", "-fPIC", "-o", str(folder / "libcuda.so.1")]
-    subprocess.run(["g++", str(folder / "driver.cpp"), *flags], check=True)
+    compile_driver(folder, status=status, count=count)
     environment = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
     return subprocess.run(
         [sys.executable, "-c", ASK], env=environment, capture_output=True, text=True, check=True

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
+import importlib.util
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from emulator.emulated_device import EmulatedDevice
+from standins.driver import compile_driver, has_driver
 
 from atrous.bundle import Bundle
 from atrous.errors import BundleError, DeviceError, EngineError
 from atrous.runtime.backends import BACKENDS, _say_once, backend_status, cpu_backend, open_backend
 from atrous.runtime.backends.tensorrt import TensorRtBackend
-
-
-def has_driver() -> bool:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
-
 
 pytestmark = pytest.mark.usefixtures("stand_ins")
 
@@ -95,6 +91,27 @@ class TestWithoutADriver:
         statuses = {status.name: status for status in backend_status()}
         assert not statuses["tensorrt"].available
         assert "tensorrt 11.4.0.106, tensorrt-rtx 1.7.1.116; no GPU can be used" in statuses["tensorrt"].detail
+
+
+@pytest.mark.skipif(has_driver(), reason="there is a CUDA driver")
+@pytest.mark.skipif(importlib.util.find_spec("pycuda") is not None, reason="PyCUDA is installed")
+def test_a_gpu_without_pycuda(tiny_bundle: Bundle, add_engine, tmp_path: Path) -> None:
+    """In a process with a driver: only then does the error say what to install."""
+    compile_driver(tmp_path)
+    script = (
+        "import atrous, atrous.errors\n"
+        "from atrous.runtime.backends import backend_status\n"
+        "try:\n"
+        f"    atrous.load({str(add_engine(tiny_bundle).path)!r}, backend='tensorrt')\n"
+        "except atrous.errors.MissingDependencyError as exc:\n"
+        "    print(exc)\n"
+        "print(backend_status()[0].detail)\n"
+    )
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    error, detail = run.stdout.splitlines()
+    assert error == "running on a GPU needs 'pycuda', which is not installed. Install it: pip install 'atrous[gpu]'"
+    assert detail.endswith("PyCUDA is not installed: pip install 'atrous[gpu]'")
 
 
 def test_an_unknown_name_lists_those_that_exist(tiny_bundle: Bundle) -> None:
