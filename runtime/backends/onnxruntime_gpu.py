@@ -16,7 +16,7 @@ import numpy as np
 
 from ...bundle import Bundle
 from ...errors import EngineError
-from ...gpu import Buffer, Device, Stream
+from ...gpu import Buffer, Device, Stream, ceil_div
 from ...manifest import Shape
 from .base import EngineLayout, find_onnx
 from .on_gpu import GpuBackend, MakeDevice, open_gpu
@@ -135,6 +135,8 @@ class OnnxRuntimeEngine:
         self._device = device
         self._file = file
         self._thread = threading.get_ident()
+        self._before = device.event()
+        self._after = device.event()
         self._shape: Shape | None = None
         self._layout: EngineLayout | None = None
         self._binding: Any = None
@@ -145,7 +147,7 @@ class OnnxRuntimeEngine:
         self._check_thread()
         session, device = self._session, self._device
         dtype = _DTYPES[session.input_type]
-        source = device.allocate(math.prod(shape) * dtype.itemsize)
+        source = device.allocate(4 * ceil_div(math.prod(shape) * dtype.itemsize, 4))  # what fill() takes
         device.fill(source, 0, session.stream)
         binding = session.binding(source, shape, dtype)
         binding.bind_output(session.output, session.provider.memory, 0)
@@ -164,7 +166,7 @@ class OnnxRuntimeEngine:
     def queue(self, source: Buffer, result: Buffer, stream: Stream) -> None:
         """Queues one inference on the session's stream, between what was and what will be queued on `stream`."""
         self._check_thread()
-        session, device = self._session, self._device
+        session = self._session
         if self._shape is None or self._layout is None:
             raise EngineError(f"{self._file}: prepare() comes before queue()")
         if self._addresses != (source.address, result.address):
@@ -174,9 +176,11 @@ class OnnxRuntimeEngine:
                 session.output, session.provider.memory, 0, layout.output_dtype, layout.output_shape, result.address
             )
             self._addresses = (source.address, result.address)
-        session.stream.wait_for(device.record(stream))
+        self._before.record(stream)
+        session.stream.wait_for(self._before)
         session.run(self._binding, self._shape)
-        stream.wait_for(device.record(session.stream))
+        self._after.record(session.stream)
+        stream.wait_for(self._after)
 
     def _check_thread(self) -> None:
         if threading.get_ident() != self._thread:
