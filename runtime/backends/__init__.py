@@ -10,6 +10,7 @@ from typing import Final
 
 from ...bundle import Bundle
 from ...errors import DeviceError, EngineError, MissingDependencyError
+from ...gpu.compile import nvcc_version
 from .base import Backend, DeviceBackend, DeviceEngine, EngineLayout
 from .onnxruntime import OnnxRuntimeBackend, import_onnxruntime
 from .onnxruntime_gpu import OnnxRuntimeCuda, OnnxRuntimeTensorRt, OnnxRuntimeTensorRtRtx
@@ -70,6 +71,7 @@ def open_backend(bundle: Bundle, *, backend: str = "auto", precision: str = "aut
         return BACKENDS[backend](bundle, precision=precision, threads=threads)
     for name in _gpu_backends(bundle):
         try:
+            nvcc_version()  # what a picture takes besides the network is compiled when it is first used
             return BACKENDS[name](bundle, precision=precision, threads=threads)
         except (EngineError, DeviceError, MissingDependencyError) as exc:
             _say_once(f"{bundle.path} does not run in the {name} backend, but in the next that works: {exc}")

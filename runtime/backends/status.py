@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ...errors import AtrousError, DeviceError
 from ...gpu import find_driver
+from ...gpu.compile import nvcc_version
 from .onnxruntime import OnnxRuntimeBackend, import_onnxruntime
 from .onnxruntime_gpu import OnnxRuntimeCuda, OnnxRuntimeTensorRt, OnnxRuntimeTensorRtRtx, Provider, check_available
 from .openvino import OpenVinoBackend
@@ -77,6 +78,7 @@ def _gpu_problem() -> str | None:
     """Why no GPU can be used, or None."""
     try:
         find_driver()
+        nvcc_version()
     except DeviceError as exc:
         return str(exc)
     if importlib.util.find_spec("pycuda") is None:

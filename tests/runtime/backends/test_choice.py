@@ -17,6 +17,7 @@ from standins.driver import compile_driver, has_driver
 
 from atrous.bundle import Bundle
 from atrous.errors import BundleError, DeviceError, EngineError
+from atrous.gpu.compile import find_nvcc
 from atrous.runtime.backends import BACKENDS, _say_once, backend_status, cpu_backend, open_backend
 from atrous.runtime.backends.tensorrt import TensorRtBackend
 
@@ -35,6 +36,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("gpu")
+@pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed")
 class TestWithAGpu:
     def test_an_engine_that_fits_is_taken(self, tiny_bundle: Bundle, add_engine) -> None:
         backend = open_backend(add_engine(tiny_bundle, precision="fp16"))
@@ -70,6 +72,18 @@ class TestWithAGpu:
         with pytest.raises(BundleError, match="SHA-256"):
             open_backend(bundle)
 
+    def test_without_a_compiler_for_the_kernels_it_is_passed_over(
+        self,
+        tiny_bundle: Bundle,
+        add_engine,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        tmp_path: Path,
+    ) -> None:
+        monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+        assert open_backend(add_engine(tiny_bundle)).name == cpu_backend()
+        assert "compiling kernels needs nvcc" in caplog.text
+
     def test_a_bundle_without_engines_needs_no_word(
         self, tiny_bundle: Bundle, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -95,6 +109,7 @@ class TestWithoutADriver:
 
 @pytest.mark.skipif(has_driver(), reason="there is a CUDA driver")
 @pytest.mark.skipif(importlib.util.find_spec("pycuda") is not None, reason="PyCUDA is installed")
+@pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed")
 def test_a_gpu_without_pycuda(tiny_bundle: Bundle, add_engine, tmp_path: Path) -> None:
     """In a process with a driver: only then does the error say what to install."""
     compile_driver(tmp_path)
