@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 from engine_graphs import build, fixed_to, in_every_precision
+from int8_graphs import observed, run
 from reference_networks import settled
 
 from atrous.bundle import Bundle
+from atrous.calibration.plan import plan_quantization
+from atrous.calibration.qdq import halve_rest, quantize_graph
 from atrous.exporter.description import DynamicSize, Preprocessing
 from atrous.exporter.export import export
 from atrous.exporter.models import ARCHITECTURES
@@ -59,3 +63,18 @@ def test_builds_with_tensorrt_rtx(bundle: Bundle) -> None:
             summary = build(form, sizes, batch=batch).report.summary()
             # Of the convolutions, most; besides them there are conversions.
             assert summary["reading"][DATA_TYPES[precision]] > summary["layers"] / 3
+
+
+def test_runs_in_int8(bundle: Bundle, rng: np.random.Generator) -> None:
+    """With the ranges of one picture: in ONNX Runtime at any size, and built for another GPU."""
+    sizes = bundle.manifest.input.size
+    graph = onnx.load(bundle.path / "model.fp32.onnx")
+    plan = plan_quantization(graph)
+    image = rng.standard_normal((1, 3, *sizes.opt)).astype(np.float32)
+    int8, kept = halve_rest(quantize_graph(graph, plan, observed(graph, image)))
+    assert kept == ()
+    for shape in {(1, 3, *sizes.opt), (1 if sizes.is_fixed else 2, 3, *sizes.min)}:
+        logits = run(int8, image := rng.standard_normal(shape).astype(np.float32))
+        assert logits.shape == run(graph, image).shape
+        assert np.isfinite(logits).all()
+    assert build(int8, sizes, sm=(12, 0)).report.summary()["reading"]["Int8"] >= len(plan.layers)
