@@ -26,7 +26,8 @@ class Result:
         labels: [H, W] uint8, the class id of every pixel of the picture.
         image: [H, W, 3] uint8 RGB, the picture as it was read.
         classes: names and colours; `classes[i].id == i`.
-        timings_ms: milliseconds by stage: preprocess, inference, postprocess and, with a CRF, crf.
+        timings_ms: milliseconds by stage: preprocess, inference, postprocess and, with a CRF, crf. On a GPU these are
+            its own, besides read, upload and download; stages of different pictures overlap.
     """
 
     labels: NDArray[np.uint8]
@@ -39,7 +40,8 @@ class Result:
     def probabilities(self) -> NDArray[np.float32]:
         """[C, H, W] float32: softmax of the upsampled logits, or the marginals of the CRF when one ran.
 
-        Computed on first use: at 1024×2048 with 19 classes it is 159 MB that most callers never need.
+        Computed on first use: at 1024×2048 with 19 classes it is 159 MB that most callers never need. From a GPU the
+        picture goes through it once more.
         """
         return self._compute_probabilities()
 

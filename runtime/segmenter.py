@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..crf import CRFParams, DenseCRF
-from ..errors import EngineError
+from ..errors import AtrousError, EngineError
 from ..manifest import ClassInfo, Size
-from .backends import Backend, open_backend
+from .backends import Backend, DeviceBackend, open_backend
+from .frame_program import SLOTS, FrameResult
 from .image import ImageSource, load_image
+from .pipeline import Pipeline
 from .postprocess import upsample_labels, upsample_probabilities
 from .preprocess import Geometry, plan_geometry, prepare_image
 from .result import Result
@@ -35,6 +38,7 @@ def load(
     precision: str = "auto",
     crf: bool | CRFParams = False,
     threads: int = 0,
+    workers: int = 1,
 ) -> Segmenter:
     """Open a bundle, ready to segment.
 
@@ -45,6 +49,7 @@ def load(
         crf: refine with the dense CRF: True for the bundle's parameters (DeepLab v2's where it has none), or
             parameters of your own.
         threads: CPU threads; 0 for all cores.
+        workers: threads on the GPU, each with two pictures in work and memory of its own; nothing on the CPU.
 
     Raises:
         BundleError: not a bundle, damaged, or of another version.
@@ -59,26 +64,47 @@ def load(
         open_backend(bundle, backend=backend, precision=precision, threads=threads),
         crf=DenseCRF(params, threads=threads) if params else None,
         threads=threads,
+        workers=workers,
     )
 
 
 class Segmenter:
     """Segments pictures with one opened bundle; safe to call from many threads.
 
+    With a backend that computes on a GPU everything else happens there as well, and several pictures are in work at
+    once; only pictures that must be tiled are prepared and finished on the CPU.
+
     Args:
         bundle: describes input, output and classes.
         backend: runs the network.
         crf: refines the probabilities, or None.
         threads: of the native pre- and postprocessing; 0 for all cores.
+        workers: threads on the GPU, each with two pictures in work; nothing on the CPU.
+
+    Raises:
+        EngineError: `workers` is less than 1.
+        DeviceError: the backend's GPU does not work.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, *, crf: DenseCRF | None = None, threads: int = 0) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        *,
+        crf: DenseCRF | None = None,
+        threads: int = 0,
+        workers: int = 1,
+    ) -> None:
         self.bundle = bundle
         self.backend = backend
         self.crf = crf
         self.threads = threads
+        self._workers = workers
         self._input = bundle.manifest.input
         self._output = bundle.manifest.output
+        self._pipeline: Pipeline | None = None
+        if isinstance(backend, DeviceBackend):
+            self._pipeline = Pipeline(bundle.manifest, backend, crf=crf, workers=workers)
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
@@ -95,13 +121,60 @@ class Segmenter:
             ShapeError: an array of another shape or dtype, or a picture that cannot be tiled.
             EngineError: the backend failed.
         """
-        return self._segment(*self._read(image))
+        return self.submit(image).result()
+
+    def submit(self, image: ImageSource) -> Future[Result]:
+        """Segment one picture on the GPU while the caller goes on; on the CPU the result is there on return.
+
+        A future that holds a call's result or error; `asyncio.wrap_future` makes it one to await. Raises what is wrong
+        with the picture itself at once.
+        """
+        picture, geometry, clock = self._read(image)
+        if self._pipeline is None or self._needs_tiles(geometry):
+            done: Future[Result] = Future()
+            done.set_result(self._segment(picture, geometry, clock))
+            return done
+        frame = self._pipeline.submit([picture])
+        return _then(frame, lambda frame: self._result_of(frame, 0, picture, clock))
+
+    def stream(self, images: Iterable[ImageSource]) -> Iterator[Result]:
+        """Segment pictures one after the other, those of a video for example; results come in the pictures' order.
+
+        On the GPU the next pictures are read and copied while one is computed, so `images` runs ahead of the results,
+        by two for each worker. Raises what a call raises, in its turn.
+        """
+        ahead = SLOTS * self._workers if self._pipeline is not None else 0
+        waiting: deque[Future[Result]] = deque()
+        for image in images:
+            waiting.append(self._submit_or_fail(image))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _submit_or_fail(self, image: ImageSource) -> Future[Result]:
+        """A future in any case."""
+        try:
+            return self.submit(image)
+        except AtrousError as exc:
+            failed: Future[Result] = Future()
+            failed.set_exception(exc)
+            return failed
+
+    def close(self) -> None:
+        """Gives the GPU back; a segmenter that is forgotten does so by itself."""
+        if self._pipeline is not None:
+            self._pipeline.close()
 
     def batch(self, images: Sequence[ImageSource]) -> list[Result]:
         """Segment several pictures; those of one input size go through the network together.
 
         Timings of a shared inference are its time divided by the pictures in it. Raises what a single call raises.
         """
+        if self._pipeline is not None and isinstance(self.backend, DeviceBackend):
+            # A graph with a fixed size has a fixed batch of one as well.
+            most = 1 if self._input.size.is_fixed else min(_MAX_BATCH, self.backend.max_batch)
+            return self._batch_on_gpu(self._pipeline, most, images)
         results: list[Result | None] = [None] * len(images)
         waiting: defaultdict[tuple[int, int], list[_Pending]] = defaultdict(list)
         for index, image in enumerate(images):
@@ -118,6 +191,44 @@ class Segmenter:
         for group in waiting.values():
             self._flush(group, results)
         return [result for result in results if result is not None]
+
+    def _batch_on_gpu(self, pipeline: Pipeline, most: int, images: Sequence[ImageSource]) -> list[Result]:
+        """Pictures of one size go through the network together, `most` at once."""
+        results: list[Result | None] = [None] * len(images)
+        waiting: defaultdict[Size, list[_Picture]] = defaultdict(list)
+        groups: list[tuple[list[_Picture], Future[FrameResult]]] = []
+        for index, image in enumerate(images):
+            picture, geometry, clock = self._read(image)
+            if self._needs_tiles(geometry):
+                results[index] = self._segment(picture, geometry, clock)
+                continue
+            group = waiting[geometry.image_size]
+            group.append(_Picture(index, picture, clock))
+            if len(group) == most:
+                groups.append((group, pipeline.submit([each.pixels for each in group])))
+                del waiting[geometry.image_size]
+        groups += [(group, pipeline.submit([each.pixels for each in group])) for group in waiting.values()]
+        for group, future in groups:
+            frame = future.result()
+            for place, each in enumerate(group):
+                results[each.index] = self._result_of(frame, place, each.pixels, each.clock)
+        return [result for result in results if result is not None]
+
+    def _result_of(self, frame: FrameResult, place: int, picture: NDArray[np.uint8], clock: _Clock) -> Result:
+        """One picture of a batch that comes back from the GPU; its timings are its share of the batch's."""
+        pipeline = self._pipeline
+        assert pipeline is not None  # noqa: S101 - the frame comes from it
+
+        def probabilities() -> NDArray[np.float32]:
+            again = pipeline.submit([picture], wants_probabilities=True).result().probabilities
+            assert again is not None  # noqa: S101 - they were asked for
+            own: NDArray[np.float32] = again[0]
+            return own
+
+        share = 1 / len(frame.labels)
+        timings = {"read": clock.timings_ms["preprocess"]}
+        timings |= {stage: share * value for stage, value in frame.timings_ms.items()}
+        return Result(frame.labels[place], picture, self.classes, timings, probabilities)
 
     def _read(self, image: ImageSource) -> tuple[NDArray[np.uint8], Geometry, _Clock]:
         """A picture, where its logits will lie, and the clock of its stages."""
@@ -225,6 +336,15 @@ class _Clock:
 
 
 @dataclass(frozen=True)
+class _Picture:
+    """A picture of a batch on its way to the GPU."""
+
+    index: int
+    pixels: NDArray[np.uint8]
+    clock: _Clock
+
+
+@dataclass(frozen=True)
 class _Pending:
     """A picture of a batch that waits for its inference."""
 
@@ -233,6 +353,22 @@ class _Pending:
     geometry: Geometry
     prepared: NDArray[np.float32]
     clock: _Clock
+
+
+def _then(future: Future[FrameResult], finish: Callable[[FrameResult], Result]) -> Future[Result]:
+    """A future of what `finish` makes of another's result."""
+    finished: Future[Result] = Future()
+    finished.set_running_or_notify_cancel()  # it is under way, and cannot be cancelled
+
+    def pass_on(done: Future[FrameResult]) -> None:
+        error = done.exception()
+        if error is not None:
+            finished.set_exception(error)
+        else:
+            finished.set_result(finish(done.result()))
+
+    future.add_done_callback(pass_on)
+    return finished
 
 
 def _size(picture: NDArray[np.uint8]) -> tuple[int, int]:

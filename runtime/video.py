@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ImageError, MissingDependencyError
 from .segmenter import Segmenter
@@ -45,13 +50,13 @@ def segment_video(segmenter: Segmenter, source: Path, target: Path) -> tuple[int
             output.width, output.height = stream.width // 2 * 2, stream.height // 2 * 2  # 4:2:0 has even sizes
             output.pix_fmt = "yuv420p"
             output.codec_context.time_base = stream.time_base
-            for frame in reader.decode(stream):
-                result = segmenter(frame.to_ndarray(format="rgb24"))
+            times: deque[tuple[int, Fraction]] = deque()  # decoding may run ahead of the results
+            for result in segmenter.stream(_pictures(reader.decode(stream), times)):
                 for stage, value in result.timings_ms.items():
                     totals[stage] += value
                 count += 1
                 overlay = av.VideoFrame.from_image(result.overlay())
-                overlay.pts, overlay.time_base = frame.pts, frame.time_base  # the frame rate may vary
+                overlay.pts, overlay.time_base = times.popleft()  # the frame rate may vary
                 writer.mux(output.encode(overlay))
             writer.mux(output.encode(None))
         if count == 0:
@@ -62,6 +67,13 @@ def segment_video(segmenter: Segmenter, source: Path, target: Path) -> tuple[int
     finally:
         temporary.unlink(missing_ok=True)
     return count, {stage: total / count for stage, total in totals.items()}
+
+
+def _pictures(frames: Iterable[Any], times: deque[tuple[int, Fraction]]) -> Iterator[NDArray[np.uint8]]:
+    """Frames [H, W, 3] uint8 RGB; when each is shown goes to `times`."""
+    for frame in frames:
+        times.append((frame.pts, frame.time_base))
+        yield frame.to_ndarray(format="rgb24")
 
 
 def _import_av() -> Any:  # noqa: ANN401 - loaded on use

@@ -119,7 +119,7 @@ def test_an_interruption_keeps_the_video_that_was_there(segmenter: Segmenter, vi
     target.write_bytes(b"old")
 
     class Interrupted(Segmenter):
-        def __call__(self, _image: object) -> object:
+        def submit(self, _image: object) -> object:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

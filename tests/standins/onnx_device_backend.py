@@ -18,7 +18,7 @@ from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
 
 class OnnxDeviceBackend(OnnxRuntimeBackend):
-    """Knows the `devices` that it made and the `engines` that are open.
+    """Knows the emulated `devices` that it made and the `engines` that are open.
 
     Args:
         make_device: called in each worker's thread.
@@ -44,14 +44,15 @@ class OnnxDeviceBackend(OnnxRuntimeBackend):
         self.dtype = np.dtype(dtype)
         self.capturable = capturable
         self.sizes = bundle.manifest.input.size
-        self.devices: list[Device] = []
+        self.devices: list[EmulatedDevice] = []
         self.engines: WeakSet[OnnxDeviceEngine] = WeakSet()
         self.failures = 0
         self._make_device = make_device
 
     def make_device(self) -> Device:
         device = self._make_device()
-        self.devices.append(device)
+        if isinstance(device, EmulatedDevice):  # PyCUDA's must go in the thread that made them
+            self.devices.append(device)
         return device
 
     def open_engine(self, device: Device) -> OnnxDeviceEngine:

@@ -1,0 +1,371 @@
+"""Everything that the GPU does for pictures of one size: memory, an engine, and the launches as a graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..crf.cuda import CudaDenseCRF
+from ..crf.cuda_field import REPORT_BYTES, CudaField, Failure, FieldSpec, Status
+from ..crf.cuda_queue import Queue
+from ..errors import DeviceError, EngineError, ShapeError
+from ..gpu import Buffer, Device, Graph, Region, ceil_div
+from ..gpu.nvtx import annotate
+from ..manifest import InputSpec, OutputSpec, Size
+from .backends.base import DeviceBackend, DeviceEngine, EngineLayout
+from .frame import CoarseLogits, DeviceResampling, FrameQueue, Pictures, constants_of, plan_resampling
+from .preprocess import plan_geometry
+
+#: Frames of one size in work at once: while one is computed, the next is copied.
+SLOTS: Final = 2
+
+_NONE_BAD: Final = 0xFFFFFFFF
+#: Where things lie in what is copied back: the first logit that is not finite, the report of the CRF, the labels.
+_CRF_REPORT_AT: Final = 16
+_LABELS_AT: Final = _CRF_REPORT_AT + REPORT_BYTES
+_ALIGNMENT: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class FrameKey:
+    """What a program depends on besides the bundle.
+
+    Attributes:
+        count: pictures of a batch.
+        size: (H, W) of each of them.
+        wants_probabilities: whether they are copied back with the labels.
+    """
+
+    count: int
+    size: Size
+    wants_probabilities: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """What comes back of a batch.
+
+    Attributes:
+        labels: [N, H, W] uint8.
+        probabilities: [N, C, H, W] float32 if they were asked for: softmax of the logits, or the CRF's marginals.
+        timings_ms: of the batch on the GPU, by stage: upload, preprocess, inference, postprocess, crf, download.
+    """
+
+    labels: NDArray[np.uint8]
+    probabilities: NDArray[np.float32] | None
+    timings_ms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What every program of a pipeline does.
+
+    Attributes:
+        inputs: how pictures become network input.
+        outputs: how logits lie on pictures.
+        classes: channels of the logits.
+        backend: opens engines.
+    """
+
+    inputs: InputSpec
+    outputs: OutputSpec
+    classes: int
+    backend: DeviceBackend
+
+
+class Lanes:
+    """One worker's device and its three streams: for pictures up, for computing, and for labels down.
+
+    Args:
+        device: of this thread.
+        crf: on this device, or None.
+    """
+
+    def __init__(self, device: Device, crf: CudaDenseCRF | None) -> None:
+        self.device = device
+        self.uploading = device.stream()
+        self.computing = device.stream()
+        self.downloading = device.stream()
+        self.frames = FrameQueue(device, self.computing)
+        self.crf = crf
+        self.crf_queue = Queue(device, self.computing) if crf is not None else None
+
+    def synchronize(self) -> None:
+        """Waits for all three."""
+        for stream in (self.uploading, self.computing, self.downloading):
+            stream.synchronize()
+
+
+class LatticeFullError(DeviceError):
+    """The picture has more lattice vertices than there is room for; `spec` is the field's that was too small."""
+
+    def __init__(self, spec: FieldSpec) -> None:
+        super().__init__("the lattice is full")
+        self.spec = spec
+
+
+class Slot:
+    """What one frame in work has for itself: its pictures and its answer, on both sides, and the points in time."""
+
+    def __init__(self, device: Device, key: FrameKey, classes: int) -> None:
+        pixels = key.count * key.size[0] * key.size[1]
+        self._probabilities_at = _LABELS_AT + ceil_div(pixels, _ALIGNMENT) * _ALIGNMENT
+        answer_bytes = self._probabilities_at + (4 * classes * pixels if key.wants_probabilities else 0)
+        self.pictures = device.allocate(ceil_div(3 * pixels, 4) * 4)
+        self.answer = device.allocate(answer_bytes)
+        self.sent = device.allocate_host(3 * pixels)
+        self.received = device.allocate_host(answer_bytes)
+        self.first_bad = Region(self.answer, 0, 4)
+        self.crf_report = Region(self.answer, _CRF_REPORT_AT, REPORT_BYTES)
+        self.labels = Region(self.answer, _LABELS_AT, pixels)
+        self.probabilities = Region(self.answer, self._probabilities_at, answer_bytes - self._probabilities_at)
+        self.upload = (device.event(), device.event())
+        self.stages = [device.event() for _ in range(5)]
+        self.computed = device.event()
+        self.download = (device.event(), device.event())
+        self.graph: Graph | None = None
+        self.is_free = True
+
+    def bytes_received(self, region: Region) -> NDArray[np.uint8]:
+        """What has come back of a part of the answer; the next frame overwrites it."""
+        return self.received[region.offset : region.offset + region.nbytes]
+
+
+class FrameProgram:
+    """Takes batches of one size through the GPU; allocates when made and never again.
+
+    Args:
+        lanes: of the worker.
+        recipe: what to do.
+        key: for which pictures.
+
+    Raises:
+        EngineError: the engine does not take the size, or answers another number of classes than the manifest lists.
+        CRFError: a sigma of the CRF is too small for the size.
+        DeviceError: there is not enough memory; the message says how much is needed.
+    """
+
+    def __init__(self, lanes: Lanes, recipe: Recipe, key: FrameKey) -> None:
+        self.key = key
+        self._lanes = lanes
+        self._recipe = recipe
+        self._geometry = plan_geometry(key.size, recipe.inputs)
+        input_shape = (key.count, 3, *self._geometry.input_size)
+        self._engine: DeviceEngine = recipe.backend.open_engine(lanes.device)
+        self._layout: EngineLayout = self._engine.prepare(input_shape)
+        if self._layout.output_shape[1] != recipe.classes:
+            raise EngineError(
+                f"{recipe.backend.artifact.file} gives {self._layout.output_shape[1]} classes; the manifest lists "
+                f"{recipe.classes}"
+            )
+        self._check_memory()
+        device = lanes.device
+        self._input = device.allocate(math.prod(input_shape) * self._layout.input_dtype.itemsize)
+        self._output = device.allocate(math.prod(self._layout.output_shape) * self._layout.output_dtype.itemsize)
+        self._constants = self._sent(constants_of(recipe.inputs))
+        self._resize = self._plan_resize()
+        self._field: CudaField | None = None
+        if lanes.crf is not None and lanes.crf_queue is not None:
+            self._field = lanes.crf.open_field(lanes.crf_queue, key.count, recipe.classes, *key.size)
+        self._slots = [Slot(device, key, recipe.classes) for _ in range(SLOTS)]
+        self._record()
+
+    def launch(self, pictures: Sequence[NDArray[np.uint8]]) -> Slot:
+        """Queues a batch [H, W, 3] uint8 RGB × N and returns where its answer will be; waits for nothing.
+
+        No more than `SLOTS` batches are in work at once.
+        """
+        slot = next(slot for slot in self._slots if slot.is_free)
+        slot.is_free = False
+        lanes, device = self._lanes, self._lanes.device
+        with annotate("atrous upload"):
+            np.stack(pictures, out=slot.sent.reshape(self.key.count, *self.key.size, 3))
+            slot.upload[0].record(lanes.uploading)
+            device.upload_async(slot.pictures, slot.sent, lanes.uploading)
+            slot.upload[1].record(lanes.uploading)
+        with annotate("atrous compute"):
+            lanes.computing.wait_for(slot.upload[1])
+            if slot.graph is not None:
+                slot.graph.replay(lanes.computing)
+            else:
+                self._queue_frame(slot)
+            slot.computed.record(lanes.computing)
+        with annotate("atrous download"):
+            lanes.downloading.wait_for(slot.computed)
+            slot.download[0].record(lanes.downloading)
+            device.download_async(slot.received, slot.answer, lanes.downloading)
+            slot.download[1].record(lanes.downloading)
+        return slot
+
+    def collect(self, slot: Slot) -> FrameResult:
+        """Waits for a batch and copies its answer.
+
+        Raises:
+            ShapeError: the network answered NaN or infinity.
+            LatticeFullError: `grow`, and launch the batch again.
+            DeviceError: the GPU failed.
+        """
+        try:
+            with annotate("atrous wait"):
+                slot.download[1].synchronize()
+            self._check(slot)
+            labels = slot.bytes_received(slot.labels).reshape(self.key.count, *self.key.size).copy()
+            probabilities = None
+            if self.key.wants_probabilities:
+                shape = (self.key.count, self._recipe.classes, *self.key.size)
+                probabilities = slot.bytes_received(slot.probabilities).view(np.float32).reshape(shape).copy()
+            return FrameResult(labels, probabilities, self._timings(slot))
+        finally:
+            slot.is_free = True
+
+    def grow(self, beyond: FieldSpec) -> None:
+        """Makes room for more lattice vertices than `beyond` has, unless that is done. No batch may be in work."""
+        lanes, field = self._lanes, self._field
+        if field is None or lanes.crf is None or lanes.crf_queue is None or field.spec != beyond:
+            return
+        grown = beyond.grown()
+        if grown is None:
+            raise DeviceError("the lattice's table overflowed although it has room for every vertex")
+        for slot in self._slots:
+            slot.graph = None
+        self._field = field = None  # frees the old memory before the new is taken
+        self._field = lanes.crf.regrow_field(lanes.crf_queue, grown)
+        self._record()
+
+    def _record(self) -> None:
+        """Runs once on black pictures, so that everything is loaded, and records each slot's graph."""
+        lanes = self._lanes
+        for slot in self._slots:
+            lanes.device.fill(slot.pictures, 0, lanes.computing)
+            self._queue_frame(slot)
+            lanes.computing.synchronize()
+            if self._engine.capturable:
+                slot.graph = lanes.device.capture(partial(self._queue_frame, slot), lanes.computing)
+
+    def _queue_frame(self, slot: Slot) -> None:
+        """The launches between the copies."""
+        lanes, frames, layout = self._lanes, self._lanes.frames, self._layout
+        stages = iter(slot.stages)
+        next(stages).record(lanes.computing)
+        self._queue_input(slot.pictures)
+        next(stages).record(lanes.computing)
+        self._engine.queue(self._input, self._output, lanes.computing)
+        next(stages).record(lanes.computing)
+        logits = CoarseLogits(
+            self._output,
+            layout.output_shape,
+            layout.output_dtype,
+            self._geometry.full_size,
+            self._geometry.image_size,
+            self._recipe.outputs.align_corners,
+        )
+        frames.find_not_finite(logits, slot.first_bad)
+        if self._field is None:
+            frames.labels(logits, slot.labels)
+            if self.key.wants_probabilities:
+                frames.probabilities(logits, slot.probabilities)
+            next(stages).record(lanes.computing)
+            return
+        frames.probabilities(logits, self._field.buffers["planes"])
+        next(stages).record(lanes.computing)
+        self._field.queue_frame(slot.pictures)
+        self._field.queue_labels(slot.labels)
+        if self.key.wants_probabilities:
+            self._field.queue_marginals(slot.probabilities)
+        self._field.queue_report(slot.crf_report)
+        next(stages).record(lanes.computing)
+
+    def _queue_input(self, buffer: Buffer) -> None:
+        """Pictures → network input."""
+        frames, key, input_size = self._lanes.frames, self.key, self._geometry.input_size
+        pictures = Pictures(buffer, key.count, key.size, 3 * key.size[1])
+        if self._resize is not None:
+            resize = self._resize
+            frames.resize_rows(pictures, resize.rows, resize.wide)
+            wide = Pictures(resize.wide, key.count, (key.size[0], input_size[1]), 3 * input_size[1])
+            frames.resize_columns(wide, resize.columns, resize.resized)
+            pictures = Pictures(resize.resized, key.count, input_size, 3 * input_size[1])
+        frames.normalize(
+            pictures,
+            self._constants,
+            self._input,
+            inputs=self._recipe.inputs,
+            size=input_size,
+            dtype=self._layout.input_dtype,
+        )
+
+    def _plan_resize(self) -> _Resize | None:
+        size, input_size = self.key.size, self._geometry.input_size
+        if self._recipe.inputs.resize != "stretch" or size == input_size:
+            return None
+        device, stream = self._lanes.device, self._lanes.computing
+        return _Resize(
+            rows=DeviceResampling.of(device, plan_resampling(size[1], input_size[1]), stream),
+            columns=DeviceResampling.of(device, plan_resampling(size[0], input_size[0]), stream),
+            wide=device.allocate(3 * self.key.count * size[0] * input_size[1]),
+            resized=device.allocate(3 * self.key.count * input_size[0] * input_size[1]),
+        )
+
+    def _sent(self, array: NDArray[np.float32]) -> Buffer:
+        buffer = self._lanes.device.allocate(array.nbytes)
+        self._lanes.device.upload(buffer, array, self._lanes.computing)
+        return buffer
+
+    def _check(self, slot: Slot) -> None:
+        first_bad = int(slot.bytes_received(slot.first_bad).view(np.uint32)[0])
+        if first_bad != _NONE_BAD:
+            image, channel, row, column = (int(i) for i in np.unravel_index(first_bad, self._layout.output_shape))
+            where = f"picture {image} of the batch, class {channel}, row {row}, column {column}"
+            raise ShapeError(
+                f"logits must be finite, got NaN or infinity in {where}; "
+                "check what computed them (overflow in half precision is a common cause)",
+                expected="finite values",
+                actual="NaN or infinity",
+            )
+        if self._field is not None and self._lanes.crf is not None:
+            status = Status.of(slot.bytes_received(slot.crf_report).view(np.uint32))
+            if status.failures & Failure.TABLE_FULL:
+                raise LatticeFullError(self._field.spec)
+            self._lanes.crf.check_status(status, (self.key.count, self._recipe.classes, *self.key.size))
+
+    def _timings(self, slot: Slot) -> dict[str, float]:
+        names = ["preprocess", "inference", "postprocess", *(["crf"] if self._field is not None else [])]
+        timings = {"upload": slot.upload[1].elapsed_ms(slot.upload[0])}
+        for index, name in enumerate(names):
+            timings[name] = slot.stages[index + 1].elapsed_ms(slot.stages[index])
+        timings["download"] = slot.download[1].elapsed_ms(slot.download[0])
+        return timings
+
+    def _check_memory(self) -> None:
+        """Before anything but the engine takes memory."""
+        key, layout, classes = self.key, self._layout, self._recipe.classes
+        pixels = key.count * key.size[0] * key.size[1]
+        answer = pixels + (4 * classes * pixels if key.wants_probabilities else 0)
+        estimate = SLOTS * (3 * pixels + answer)
+        estimate += key.count * 3 * math.prod(self._geometry.input_size) * layout.input_dtype.itemsize
+        estimate += math.prod(layout.output_shape) * layout.output_dtype.itemsize
+        if self._recipe.inputs.resize == "stretch":
+            estimate += 3 * key.count * self._geometry.input_size[1] * (key.size[0] + self._geometry.input_size[0])
+        free = self._lanes.device.free_bytes()
+        if estimate > free:
+            raise DeviceError(
+                f"{key.count}×{key.size[0]}×{key.size[1]} pixels need about {estimate / 2**20:.1f} MiB of GPU memory "
+                f"besides the engine's, and {free / 2**20:.1f} MiB are free on {self._lanes.device.properties.name}. "
+                "Use smaller pictures, fewer at once, or fewer workers"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Resize:
+    """What `stretch` needs."""
+
+    rows: DeviceResampling
+    columns: DeviceResampling
+    wide: Buffer
+    resized: Buffer

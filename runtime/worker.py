@@ -1,0 +1,183 @@
+"""One thread with a GPU of its own: takes requests from a queue, keeps two in work, hands results to futures."""
+
+from __future__ import annotations
+
+import traceback
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..crf.cuda import CudaDenseCRF
+from ..errors import CRFError, DeviceError, ShapeError
+from ..gpu import Device
+from .frame_program import SLOTS, FrameKey, FrameProgram, FrameResult, Lanes, LatticeFullError, Recipe, Slot
+
+#: Picture sizes that a worker keeps ready; a video has one, a folder of photos a few.
+MAX_PROGRAMS: Final = 4
+
+MakeCrf = Callable[[Device], CudaDenseCRF]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A batch that waits for a worker.
+
+    Attributes:
+        pictures: [H, W, 3] uint8 RGB each, of one size.
+        wants_probabilities: whether they come back with the labels.
+        future: gets the result, or the error.
+    """
+
+    pictures: tuple[NDArray[np.uint8], ...]
+    wants_probabilities: bool
+    future: Future[FrameResult] = field(default_factory=Future)
+
+    @property
+    def key(self) -> FrameKey:
+        """Which program serves it."""
+        height, width, _ = self.pictures[0].shape
+        return FrameKey(len(self.pictures), (height, width), self.wants_probabilities)
+
+    def fail(self, error: BaseException) -> None:
+        """Hands out an error, without what its frames hold: GPU memory, for one."""
+        traceback.clear_frames(error.__traceback__)
+        self.future.set_exception(error)
+
+
+Requests = SimpleQueue["Request | None"]
+"""None ends the worker that takes it."""
+
+
+def serve(recipe: Recipe, make_crf: MakeCrf | None, requests: Requests, ready: Future[None]) -> None:
+    """The life of a worker's thread.
+
+    Args:
+        recipe: what to do with pictures.
+        make_crf: the CRF on the worker's device, or None.
+        requests: whence work comes; shared with other workers.
+        ready: done when the device works, or failed with what is wrong with it.
+    """
+    try:
+        device = recipe.backend.make_device()
+        worker = _Worker(Lanes(device, make_crf(device) if make_crf is not None else None), recipe)
+    except BaseException as exc:
+        ready.set_exception(exc)
+        return
+    ready.set_result(None)
+    worker.run(requests)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A batch in work."""
+
+    request: Request
+    program: FrameProgram
+    slot: Slot
+
+
+class _Worker:
+    """What a thread has: streams, the programs of the last few sizes, the batches in work."""
+
+    def __init__(self, lanes: Lanes, recipe: Recipe) -> None:
+        self._lanes = lanes
+        self._recipe = recipe
+        self._programs: OrderedDict[FrameKey, FrameProgram] = OrderedDict()
+        self._flights: deque[_Flight] = deque()
+
+    def run(self, requests: Requests) -> None:
+        """Until the queue says None."""
+        while self._step(requests):
+            pass
+        self._drain()
+
+    def _step(self, requests: Requests) -> bool:
+        """One request, or one result; whether there is more to do. Keeps no request that is done from being freed."""
+        try:
+            # With work on the GPU, a moment without a request is the time to bring results back.
+            request = requests.get(block=not self._flights)
+        except Empty:
+            self._collect()
+            return True
+        if request is None:
+            return False
+        if request.future.set_running_or_notify_cancel():
+            self._start(request)
+        return True
+
+    def _start(self, request: Request) -> None:
+        try:
+            program = self._program(request.key)
+            while len(self._flights) >= SLOTS:
+                self._collect()
+            self._flights.append(_Flight(request, program, program.launch(request.pictures)))
+        except Exception as exc:
+            self._give_up(request, exc)
+
+    def _collect(self) -> None:
+        """Waits for the oldest batch."""
+        flight = self._flights.popleft()
+        try:
+            try:
+                result = flight.program.collect(flight.slot)
+            except LatticeFullError as full:
+                spec = full.spec
+            else:
+                flight.request.future.set_result(result)
+                return
+            self._drain()  # what follows works in memory that is about to go
+            flight.program.grow(spec)
+            flight.request.future.set_result(self._repeat(flight))
+        except Exception as exc:
+            self._give_up(flight.request, exc)
+
+    def _repeat(self, flight: _Flight) -> FrameResult:
+        """A batch once more, with as much room as it takes."""
+        while True:
+            try:
+                return flight.program.collect(flight.program.launch(flight.request.pictures))
+            except LatticeFullError as full:
+                spec = full.spec
+            flight.program.grow(spec)
+
+    def _drain(self) -> None:
+        while self._flights:
+            self._collect()
+
+    def _give_up(self, request: Request, error: Exception) -> None:
+        """Hands the error out; what it may have left half done is made anew."""
+        if not isinstance(error, ShapeError | CRFError):  # those are about the pictures
+            with suppress(DeviceError):
+                self._lanes.synchronize()  # nothing works in memory that is about to go
+            if isinstance(error, DeviceError):
+                self._programs.clear()
+            self._programs.pop(request.key, None)
+        request.fail(error)
+
+    def _program(self, key: FrameKey) -> FrameProgram:
+        program = self._programs.get(key)
+        if program is None:
+            self._drain()
+            while len(self._programs) >= MAX_PROGRAMS:
+                self._programs.popitem(last=False)
+            program = self._programs[key] = self._make_program(key)
+        self._programs.move_to_end(key)
+        return program
+
+    def _make_program(self, key: FrameKey) -> FrameProgram:
+        """If there is no memory, those of other sizes make room."""
+        try:
+            return FrameProgram(self._lanes, self._recipe, key)
+        except DeviceError as exc:
+            if not self._programs:
+                raise
+            traceback.clear_frames(exc.__traceback__)
+        self._programs.clear()
+        return FrameProgram(self._lanes, self._recipe, key)
