@@ -20,8 +20,9 @@ from atrous.bundle import Bundle, hash_file
 from atrous.errors import BundleError, DeviceError, EngineError, MissingDependencyError
 from atrous.exporter.description import DynamicSize, Preprocessing
 from atrous.exporter.engine import build_engine
-from atrous.exporter.engine_target import BuilderOptions, check_options
+from atrous.exporter.engine_target import BackendChoice, BuilderOptions, check_options
 from atrous.exporter.pack import pack
+from atrous.gpu import find_driver
 from atrous.manifest import EngineIdentity, EngineProfile
 from atrous.runtime.backends.tensorrt_library import load_tensorrt
 
@@ -290,3 +291,40 @@ def test_every_refused_node_is_named(folder: Path) -> None:
         f"  node {2 * index} 'quantize_{index}' (DynamicQuantizeLinear" for index in range(2)
     ]
     assert contents(bundle.path) == before
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+class TestOnTheGpuHere:
+    @pytest.fixture
+    def built(self, bundle: Bundle, backend: BackendChoice) -> EngineIdentity:
+        try:
+            extended = build_engine(bundle, precision="fp32", backend=backend)
+        except (DeviceError, MissingDependencyError) as exc:
+            pytest.skip(str(exc))
+        except EngineError as exc:
+            if "does not build for SM" in str(exc):  # TensorRT-RTX on a data-centre GPU
+                pytest.skip(str(exc))
+            raise
+        engine = extended.find(kind="engine")
+        assert engine is not None
+        assert engine.engine is not None
+        assert engine.provenance["layers"] > 0
+        return engine.engine
+
+    def test_loads_what_it_built(self, built: EngineIdentity, backend: BackendChoice) -> None:
+        driver = find_driver()
+        assert built.flavor == backend
+        assert built.driver == ".".join(map(str, driver.cuda))
+        assert built.compute_capability == ".".join(map(str, driver.gpus[0].compute_capability))
+
+    def test_keeps_timings(self, bundle: Bundle, built: EngineIdentity, tmp_path: Path) -> None:
+        if built.flavor == "tensorrt-rtx":
+            pytest.skip("TensorRT-RTX times nothing")
+        cache = tmp_path / "timing.cache"
+        for _ in range(2):
+            build_engine(bundle, precision="fp32", options=BuilderOptions(timing_cache=cache))
+        assert cache.stat().st_size > 0
+        cache.write_bytes(b"no cache")
+        with pytest.raises(EngineError, match="timing cache"):
+            build_engine(bundle, precision="fp32", options=BuilderOptions(timing_cache=cache))
