@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from ..errors import CalibrationError
 from ..exporter.passes import KeptNode
@@ -149,6 +150,7 @@ def plan_quantization(graph: onnx.ModelProto, *, keep: Mapping[str, str] | None 
         CalibrationError: the graph is quantized already, two layers have one name, or a weight is NaN or infinite.
     """
     model = ir.from_proto(graph)
+    RemoveInitializersFromInputsPass()(model)  # weights are no pictures
     _require_plain(model)
     reasons = {} if ends else _ends(model.graph)
     reasons.update(keep or {})

@@ -255,8 +255,8 @@ def _quantize_weight(graph: ir.Graph, node: ir.Node, layer: Layer, done: dict[tu
         )
         done[key] = result
     node.replace_input_with(1, done[key])
-    if not weight.uses() and not weight.is_graph_output():
-        del graph.initializers[layer.weight]
+    if weight.name and not weight.uses() and not weight.is_graph_output():
+        del graph.initializers[weight.name]
 
 
 def _zero_point(graph: ir.Graph) -> ir.Value:

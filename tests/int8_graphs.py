@@ -10,6 +10,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from atrous.exporter.activation_ranges import observe_ranges
+from atrous.exporter.passes import run_passes
+
 FloatArray = NDArray[np.float32]
 Shape = tuple[int, ...]
 
@@ -62,9 +65,6 @@ def makers(model: onnx.ModelProto) -> Mapping[str, onnx.NodeProto]:
 
 def observed(model: onnx.ModelProto, image: FloatArray) -> dict[str, float]:
     """The largest magnitude of every value on one picture."""
-    from atrous.exporter.activation_ranges import observe_ranges
-    from atrous.exporter.passes import run_passes
-
     return {name: seen.max_abs for name, seen in observe_ranges(run_passes(model, []), [image]).items()}
 
 

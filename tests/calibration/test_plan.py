@@ -21,6 +21,7 @@ from int8_graphs import (
     graph_of,
     replace_constant,
 )
+from onnx import helper
 
 from atrous.calibration.plan import INT8_MAX, MIN_SCALE, Plan, Residual, plan_quantization
 from atrous.errors import CalibrationError
@@ -81,6 +82,13 @@ class TestLayers:
             wa=(8, 8, 1, 1),
         )
         assert set(reasons(plan_quantization(graph))) == {"c0", "y", "z"}
+
+    def test_weights_among_the_inputs(self) -> None:
+        graph = onnx.ModelProto()
+        graph.CopyFrom(PLAIN)
+        for tensor in PLAIN.graph.initializer:
+            graph.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        assert plan_quantization(graph) == plan_quantization(PLAIN)
 
     def test_nothing_to_do(self) -> None:
         plan = plan_quantization(graph_of("logits = Conv (image, w)", w=(4, 3, 1, 1)))

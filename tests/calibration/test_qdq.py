@@ -198,6 +198,32 @@ class TestWeights:
         expected = run(graph, image)
         assert np.abs(run(int8, image) - expected).max() <= INT8_STEPS / INT8_MAX * np.abs(expected).max()
 
+    def test_of_matrix_products(self, image: NDArray) -> None:
+        graph = graph_of(
+            f"""{STEM}  t = Transpose <perm = [0, 2, 3, 1]> (r0)  m = MatMul (t, wa)  a = Relu (m)
+            f = Constant <value = int64[2] {{256, 6}}> ()  rows = Reshape (a, f)  g = Gemm <transB = 1> (rows, wb)
+            n = Constant <value = int64[4] {{1, 16, 16, 8}}> ()  map = Reshape (g, n)
+            back = Transpose <perm = [0, 3, 1, 2]> (map)  logits = Conv (back, head)""",
+            **WEIGHTS,
+            wa=(8, 6),
+            wb=(8, 6),
+        )
+        int8 = quantized(graph, image)
+        assert [constant(int8, f"{name}/scale").shape for name in ("wa", "wb")] == [(6,), (8,)]
+        expected = run(graph, image)
+        assert np.abs(run(int8, image) - expected).max() <= INT8_STEPS / INT8_MAX * np.abs(expected).max()
+
+    def test_in_a_constant_node(self, image: NDArray) -> None:
+        graph = onnx.ModelProto()
+        graph.CopyFrom(PLAIN)
+        (weight,) = (tensor for tensor in PLAIN.graph.initializer if tensor.name == "wa")
+        graph.graph.initializer.remove(weight)
+        graph.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["wa"], value=weight))
+        int8 = quantized(graph, image)
+        assert reads(int8, "a") == ["r0'", "wa'"]
+        assert "wa" not in [tensor.name for tensor in int8.graph.initializer]
+        np.testing.assert_array_equal(run(int8, image), run(quantized(PLAIN, image), image))
+
     def test_a_channel_of_zeros_and_a_tiny_one(self, image: NDArray) -> None:
         graph = onnx.ModelProto()
         graph.CopyFrom(PLAIN)
