@@ -85,7 +85,7 @@ def main(
         source = make_graph(model)
         np.save(data, np.random.default_rng(0).standard_normal((1, 3, *_SIZE), np.float32))
         for subject, interpreter in subjects.items():
-            job = Job("", "", str(model), (str(data),), source, str(result), per_channel=True, limit_gib=12.0)
+            job = Job(str(model), (str(data),), source, str(result))
             runs[subject.tool] = quantize(subject, interpreter, job)
             if "failed" in runs[subject.tool]:
                 raise SystemExit(f"{subject} failed: {runs[subject.tool]['failed']}")

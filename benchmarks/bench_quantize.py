@@ -57,6 +57,7 @@ class Subject:
 
 SUBJECTS: Final = (
     *(Subject("atrous", method) for method in ("minmax", "percentile", "entropy", "mse")),
+    Subject("atrous.quantize", "mse"),
     *(Subject("onnxruntime", method) for method in ("MinMax", "Percentile", "Entropy")),
     Subject("onnxruntime", "MinMax", per_channel=False),
     *(Subject("modelopt", method) for method in ("max", "entropy")),
@@ -73,22 +74,20 @@ def ensure_modelopt(folder: Path) -> Path:
     return python
 
 
-def prepare_pictures(bundle: atrous.Bundle, images: Path, most: int, folder: Path) -> list[Path]:
-    """Training pictures as the network takes them, one `.npy` each, picked by chance in an order of chance."""
+def prepare_pictures(bundle: atrous.Bundle, images: Path, most: int, folder: Path) -> list[tuple[Path, Path]]:
+    """Training pictures in an order of chance, each with its `.npy`: as the network takes it."""
     pictures = CalibrationImages(images, bundle.manifest.input, max_images=most)
-    paths = []
-    for index, (_, batch) in enumerate(pictures):
-        paths.append(folder / f"{index:03d}.npy")
-        np.save(paths[-1], batch)
-    return [paths[index] for index in np.random.default_rng(0).permutation(len(paths))]
+    found = []
+    for index, (name, batch) in enumerate(pictures):
+        found.append((Path(name), folder / f"{index:03d}.npy"))
+        np.save(found[-1][1], batch)
+    return [found[index] for index in np.random.default_rng(0).permutation(len(found))]
 
 
 def quantize(subject: Subject, python: Path, job: Job) -> dict[str, Any]:
     """Run a job in a process of its own; what went wrong is a result too."""
     script = Path(__file__).with_name("quantize_subject.py")
-    job = dataclasses.replace(
-        job, tool=subject.tool, method=subject.method, per_channel=subject.per_channel, data=tuple(map(str, job.data))
-    )
+    job = dataclasses.replace(job, tool=subject.tool, method=subject.method, per_channel=subject.per_channel)
     done = subprocess.run(
         [python, script, json.dumps(dataclasses.asdict(job))], capture_output=True, text=True, check=False
     )
@@ -151,7 +150,13 @@ def run_all(
             row: dict[str, Any] = {"subject": str(subject), "runs": {}}
             for count in counts:
                 job = Job(
-                    "", "", str(model), pictures[:count], input_name(onnx.load(model)), str(result), True, limit_gib
+                    model=str(model),
+                    data=tuple(str(prepared) for _, prepared in pictures[:count]),
+                    input_name=input_name(onnx.load(model)),
+                    result=str(result),
+                    bundle=str(bundle.path),
+                    pictures=tuple(str(picture) for picture, _ in pictures[:count]),
+                    limit_gib=limit_gib,
                 )
                 run = row["runs"][count] = quantize(subject, python_of[subject.tool], job)
                 if "failed" not in run:
@@ -201,7 +206,7 @@ def main(
     if "ATROUS_CAMVID" not in os.environ:
         raise SystemExit("ATROUS_CAMVID must name the folder with CamVid's train/ and val/")
     python = Path(sys.executable)
-    python_of = {"atrous": python, "onnxruntime": python}
+    python_of = dict.fromkeys(("atrous", "atrous.quantize", "onnxruntime"), python)
     if modelopt:
         python_of["modelopt"] = ensure_modelopt(Path(modelopt))
     counts = sorted(pictures)

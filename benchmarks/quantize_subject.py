@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -27,24 +28,28 @@ class Job:
     """What to do.
 
     Attributes:
-        tool: a key of `TOOLS`.
-        method: as the tool calls it.
         model: the FP32 graph.
         data: prepared pictures [1, 3, H, W] float32, one `.npy` each.
         input_name: of the graph.
         result: where the quantized graph goes.
+        bundle: the folder that the graph is in, for tools that work on one.
+        pictures: files of the same pictures, for tools that prepare them.
+        tool: a key of `TOOLS`.
+        method: as the tool calls it.
         per_channel: scales of weights by output channel; where the tool leaves the choice.
         limit_gib: memory that the process may take.
     """
 
-    tool: str
-    method: str
     model: str
     data: tuple[str, ...]
     input_name: str
     result: str
-    per_channel: bool
-    limit_gib: float
+    bundle: str = ""
+    pictures: tuple[str, ...] = ()
+    tool: str = ""
+    method: str = ""
+    per_channel: bool = True
+    limit_gib: float = 12.0
 
 
 def batches(job: Job) -> Iterator[dict[str, NDArray[np.float32]]]:
@@ -69,6 +74,21 @@ def prepare_atrous(job: Job) -> Callable[[], None]:
         histograms = collect_histograms(graph, plan.tensors, pictures)
         amax = {name: choose_amax(histogram, job.method) for name, histogram in histograms.items()}
         onnx.save(quantize_graph(graph, plan, amax), job.result)
+
+    return run
+
+
+def prepare_whole(job: Job) -> Callable[[], None]:
+    """`atrous.quantize`: besides the above it decodes, verifies, measures every layer, compares and reports."""
+    import atrous
+    from atrous.calibration.quantize import INT8_FILE, quantize
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "copy.atrous"
+            shutil.copytree(job.bundle, copy)
+            quantize(atrous.Bundle.open(copy), images=job.pictures, method=job.method, max_images=len(job.pictures))
+            shutil.copy(copy / INT8_FILE, job.result)
 
     return run
 
@@ -144,7 +164,8 @@ def prepare_modelopt(job: Job) -> Callable[[], None]:
 
 
 TOOLS = {
-    "atrous": (prepare_atrous, "onnxruntime"),
+    "atrous": (prepare_atrous, "atrous"),
+    "atrous.quantize": (prepare_whole, "atrous"),
     "onnxruntime": (prepare_onnxruntime, "onnxruntime"),
     "modelopt": (prepare_modelopt, "nvidia-modelopt"),
 }
