@@ -87,6 +87,16 @@ class InputSpec:
     resize: ResizePolicy = "none"
     pad_value: tuple[int, int, int] = (124, 116, 104)
 
+    def within(self, profile: EngineProfile) -> InputSpec:
+        """The same for an engine that takes fewer sizes; raises `BundleError` where it takes none of these."""
+        low, high = (tuple(shape[2:]) for shape in (profile.min, profile.max))
+        size = self.size
+        smallest = (max(size.min[0], low[0]), max(size.min[1], low[1]))
+        largest = (min(size.max[0], high[0]), min(size.max[1], high[1]))
+        best = (min(max(size.opt[0], smallest[0]), largest[0]), min(max(size.opt[1], smallest[1]), largest[1]))
+        policy = SizePolicy(smallest, best, largest, size.multiple, size.offset)
+        return dataclasses.replace(self, size=policy)
+
 
 @dataclass(frozen=True)
 class OutputSpec:

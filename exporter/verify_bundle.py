@@ -7,11 +7,10 @@ import functools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..bundle import Bundle
 from ..errors import DeviceError, EngineError, EvaluationError, MissingDependencyError
-from ..manifest import Artifact, EngineProfile, InputSpec, SizePolicy, Verification
+from ..manifest import Artifact, EngineProfile, InputSpec, Verification
 from ..runtime.backends import BACKENDS, Backend, backend_status
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ..runtime.backends.tensorrt import TensorRtBackend
@@ -153,14 +152,6 @@ def _inputs(images: Sequence[ImageSource], inputs: InputSpec, profile: EnginePro
     """Prepared pictures [N, 3, H, W] of sizes that the bundle and the engine both take."""
     if profile is None:
         return photo_inputs(images, inputs) or probe_inputs(inputs)
-    policy = inputs.size
-    smallest = _pointwise(max, policy.min, profile.min[2:])
-    largest = _pointwise(min, policy.max, profile.max[2:])
-    best = _pointwise(min, _pointwise(max, profile.opt[2:], smallest), largest)
-    fitting = dataclasses.replace(inputs, size=SizePolicy(smallest, best, largest, policy.multiple, policy.offset))
+    fitting = inputs.within(profile)
     batches = photo_inputs(images, fitting) or probe_inputs(fitting)
     return [batch for batch in batches if len(batch) <= profile.max[0]]
-
-
-def _pointwise(choose: Any, one: Sequence[int], other: Sequence[int]) -> tuple[int, int]:  # noqa: ANN401 - min or max
-    return choose(one[0], other[0]), choose(one[1], other[1])

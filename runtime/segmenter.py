@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections import defaultdict, deque
@@ -100,11 +101,15 @@ class Segmenter:
         self.crf = crf
         self.threads = threads
         self._workers = workers
-        self._input = bundle.manifest.input
+        manifest = bundle.manifest
+        engine = backend.artifact.engine
+        if engine is not None and engine.profile is not None:  # it may have been built for fewer sizes
+            manifest = dataclasses.replace(manifest, input=manifest.input.within(engine.profile))
+        self._input = manifest.input
         self._output = bundle.manifest.output
         self._pipeline: Pipeline | None = None
         if isinstance(backend, DeviceBackend):
-            self._pipeline = Pipeline(bundle.manifest, backend, crf=crf, workers=workers)
+            self._pipeline = Pipeline(manifest, backend, crf=crf, workers=workers)
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
@@ -172,9 +177,7 @@ class Segmenter:
         Timings of a shared inference are its time divided by the pictures in it. Raises what a single call raises.
         """
         if self._pipeline is not None and isinstance(self.backend, DeviceBackend):
-            # A graph with a fixed size has a fixed batch of one as well.
-            most = 1 if self._input.size.is_fixed else min(_MAX_BATCH, self.backend.max_batch)
-            return self._batch_on_gpu(self._pipeline, most, images)
+            return self._batch_on_gpu(self._pipeline, min(_MAX_BATCH, self.backend.max_batch), images)
         results: list[Result | None] = [None] * len(images)
         waiting: defaultdict[tuple[int, int], list[_Pending]] = defaultdict(list)
         for index, image in enumerate(images):

@@ -246,3 +246,12 @@ def test_an_artifact_replaces_the_one_of_its_file_and_its_comparisons() -> None:
 )
 def test_a_profile_takes_what_is_between(shape: tuple[int, ...], taken: bool) -> None:
     assert EngineProfile((1, 3, 16, 16), (1, 3, 32, 32), (4, 3, 64, 64)).takes(shape) is taken
+
+
+def test_an_engine_takes_part_of_the_sizes() -> None:
+    inputs = InputSpec(SizePolicy((32, 32), (64, 96), (256, 256), 8))
+    within = inputs.within(EngineProfile((1, 3, 64, 16), (1, 3, 80, 80), (4, 3, 128, 88)))
+    assert (within.size.min, within.size.opt, within.size.max) == ((64, 32), (64, 88), (128, 88))
+    assert dataclasses.replace(within, size=inputs.size) == inputs
+    with pytest.raises(BundleError, match="min ≤ opt ≤ max"):
+        inputs.within(EngineProfile((1, 3, 512, 512), (1, 3, 512, 512), (1, 3, 512, 512)))

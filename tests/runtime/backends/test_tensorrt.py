@@ -16,13 +16,16 @@ from tolerances import BACKEND_ABSOLUTE, STANDIN_HALF_RELATIVE
 
 from atrous.bundle import Bundle
 from atrous.errors import BundleError, DeviceError, EngineError, MissingDependencyError
+from atrous.manifest import EngineProfile
 from atrous.runtime.backends.base import DeviceBackend
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.backends.tensorrt import TensorRtBackend
+from atrous.runtime.segmenter import Segmenter
 
 pytestmark = pytest.mark.usefixtures("stand_ins")
 
 Shape = tuple[int, int, int, int]
+Size = tuple[int, int]
 
 
 def images(*shape: int) -> np.ndarray:
@@ -87,7 +90,6 @@ class TestInfer:
         used = []
         for width in (32, 40, 48, 56, 64):
             backend.infer(images(1, 3, 32, width))
-            gc.collect()
             used.append(device.used_bytes)
         assert used[-1] < sum(used[:2]) * 2
 
@@ -275,6 +277,57 @@ class TestCompatibility:
 
     def test_host_code_is_not_allowed_otherwise(self, bundle: Bundle) -> None:
         assert opened(bundle)._plan._runtime.engine_host_code_allowed is False
+
+
+class TestSegmenter:
+    """From pictures to labels, the rest of the frame by emulated kernels."""
+
+    def segmenter(self, bundle: Bundle, **options: object) -> Segmenter:
+        return Segmenter(bundle, opened(bundle), **options)
+
+    @pytest.mark.parametrize("size", [(32, 32), (50, 70), (100, 150)], ids=["small", "padded", "tiled"])
+    def test_labels_are_those_of_the_cpu(self, color_bundle: Bundle, add_engine, flavor: str, size: Size) -> None:
+        profile = EngineProfile((1, 3, 32, 32), (1, 3, 64, 64), (2, 3, 64, 128))
+        bundle = add_engine(color_bundle, flavor=flavor, profile=profile)
+        picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        expected = Segmenter(color_bundle, OnnxRuntimeBackend(color_bundle))(picture)
+        result = self.segmenter(bundle)(picture)
+        np.testing.assert_array_equal(result.labels, expected.labels)
+
+    def test_an_engine_for_one_size_pads_smaller_pictures(self, tiny_bundle: Bundle, add_engine) -> None:
+        only = (1, 3, 64, 96)
+        segmenter = self.segmenter(add_engine(tiny_bundle, profile=EngineProfile(only, only, only)))
+        pictures = [np.full((40, 50, 3), value, np.uint8) for value in (10, 200)]
+        results = segmenter.batch(pictures)
+        assert [result.labels.shape for result in results] == [(40, 50)] * 2
+
+    def test_an_engine_for_one_size_may_take_batches(self, tiny_bundle: Bundle, add_engine) -> None:
+        profile = EngineProfile((1, 3, 64, 96), (2, 3, 64, 96), (2, 3, 64, 96))
+        segmenter = self.segmenter(add_engine(tiny_bundle, profile=profile))
+        pictures = [np.random.default_rng(seed).integers(0, 256, (64, 96, 3), np.uint8) for seed in range(2)]
+        before = standin.calls["execute"]
+        results = segmenter.batch(pictures)
+        assert standin.calls["execute"] - before <= 4  # warm up and record, for both slots
+        for picture, result in zip(pictures, results, strict=True):
+            np.testing.assert_array_equal(result.labels, segmenter(picture).labels)
+
+    def test_eight_threads_give_the_labels_of_one(self, tiny_bundle: Bundle, add_engine) -> None:
+        segmenter = self.segmenter(add_engine(tiny_bundle), workers=2)
+        pictures = [np.random.default_rng(seed).integers(0, 256, (32, 40, 3), np.uint8) for seed in range(8)]
+        expected = [segmenter(picture).labels for picture in pictures]
+        wrong: list[int] = []
+
+        def work(index: int) -> None:
+            if not all(np.array_equal(segmenter(pictures[index]).labels, expected[index]) for _ in range(5)):
+                wrong.append(index)
+
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        assert standin.calls["deserialize"] == 1
 
 
 class TestRefusals:
