@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -87,8 +89,7 @@ def build(
         hardware_compatibility=hardware_compatibility.value,
         version_compatible=version_compatible,
     )
-    with progress_bar() as progress:
-        task = progress.add_task("building", total=_PERCENT)
+    with _progress() as progress:
         extended = build_engine(
             Bundle.open(bundle),
             precision=precision.value,
@@ -97,7 +98,7 @@ def build(
             size=sizes,
             batch=batch,
             options=options,
-            progress=lambda doing, share: progress.update(task, description=doing, completed=int(share * _PERCENT)),
+            progress=progress,
         )
     count = len(set(sm or ("here",)))  # they stand last in the manifest
     if as_json:
@@ -106,6 +107,14 @@ def build(
     else:
         _print_engines(extended.manifest.artifacts[-count:])
         print_line(f"wrote {extended.path}")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar that shows what is being done and the share that is done."""
+    with progress_bar() as bar:
+        task = bar.add_task("building", total=_PERCENT)
+        yield lambda doing, share: bar.update(task, description=doing, completed=int(share * _PERCENT))
 
 
 def _print_engines(built: tuple[Artifact, ...]) -> None:
