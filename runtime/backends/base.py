@@ -91,7 +91,7 @@ class DeviceBackend(Backend, Protocol):
     Both methods may be called from many threads at once.
 
     Attributes:
-        max_batch: the most images of one inference.
+        max_batch: the most images of one inference; 1 where the graph has one size.
     """
 
     max_batch: int

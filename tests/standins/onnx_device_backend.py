@@ -40,7 +40,7 @@ class OnnxDeviceBackend(OnnxRuntimeBackend):
     ) -> None:
         super().__init__(bundle)
         self.artifact = find_onnx(bundle, "auto", backend=self.name)
-        self.max_batch = max_batch
+        self.max_batch = 1 if bundle.manifest.input.size.is_fixed else max_batch
         self.dtype = np.dtype(dtype)
         self.capturable = capturable
         self.sizes = bundle.manifest.input.size
