@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -78,7 +78,6 @@ def build(
 
     Example: atrous build street.atrous --precision fp16 --sm 89 --sm 120
     """
-    sizes = chosen_size(size, dynamic)
     from ..exporter.engine import build_engine
     from ..exporter.engine_target import BuilderOptions
 
@@ -95,18 +94,23 @@ def build(
             precision=precision.value,
             backend=backend.value,
             sm=sm or (),
-            size=sizes,
+            size=chosen_size(size, dynamic),
             batch=batch,
             options=options,
             progress=progress,
         )
     count = len(set(sm or ("here",)))  # they stand last in the manifest
     if as_json:
-        manifest = json.loads(extended.manifest.to_json())
-        print_json({"bundle": str(extended.path), "engines": manifest["artifacts"][-count:]})
-    else:
-        _print_engines(extended.manifest.artifacts[-count:])
-        print_line(f"wrote {extended.path}")
+        print_json({"bundle": str(extended.path), "engines": _plain(extended)[-count:]})
+        return
+    _print_engines(extended.manifest.artifacts[-count:])
+    print_line(f"wrote {extended.path}")
+
+
+def _plain(bundle: Bundle) -> list[Any]:
+    """The artifacts as they stand in the manifest."""
+    artifacts: list[Any] = json.loads(bundle.manifest.to_json())["artifacts"]
+    return artifacts
 
 
 @contextmanager
