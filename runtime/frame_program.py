@@ -243,6 +243,7 @@ class FrameProgram:
         lanes = self._lanes
         for slot in self._slots:
             lanes.device.fill(slot.pictures, 0, lanes.computing)
+            lanes.device.fill(slot.answer, 0, lanes.computing)  # gaps are copied back as well
             self._queue_frame(slot)
             lanes.computing.synchronize()
             if self._engine.capturable:

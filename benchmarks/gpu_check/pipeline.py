@@ -1,0 +1,220 @@
+"""Pictures to labels on the GPU, with every engine that it accepts: checked, run for 1,000 frames, timed by stage.
+
+    GPU_CHECK_BUNDLE=street.atrous python benchmarks/gpu_check/pipeline.py
+
+Without a bundle a small random network stands in: right for the check, but its timings say nothing about networks.
+Prints one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.bundle import Bundle
+from atrous.crf import CRFParams, DenseCRF
+from atrous.errors import AtrousError
+from atrous.exporter.engine import build_engine
+from atrous.gpu import Device, PyCudaDevice
+from atrous.manifest import Precision, Size
+from atrous.runtime.backends import BACKENDS, Backend, DeviceBackend
+from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from atrous.runtime.result import Result
+from atrous.runtime.segmenter import Segmenter
+
+FRAMES = 1000
+WARMUP = 20
+FLAVORS = ("tensorrt-rtx", "tensorrt")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+#: Least share of labels equal to ONNX Runtime's in single precision on the CPU. TF32 and half precision move logits.
+MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.99, "int8": 0.9}
+#: Memory that may be gone after all frames: nothing of a frame's size.
+MAX_GROWTH_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table."""
+
+    backend: str
+    precision: str
+    size: Size
+    crf: bool
+
+
+def scenes(size: Size) -> list[NDArray[np.uint8]]:
+    """Two pictures of regions with colours of their own, and noise."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for _ in range(2):
+        blocks = rng.integers(30, 226, size=(size[0] // 37 + 1, size[1] // 41 + 1, 3))
+        blocks = blocks.repeat(37, axis=0).repeat(41, axis=1)[: size[0], : size[1]]
+        pictures.append(np.clip(blocks + rng.integers(-9, 10, size=(*size, 3)), 0, 255).astype(np.uint8))
+    return pictures
+
+
+def small_bundle(folder: Path) -> Bundle:
+    """A random network of 19 classes and stride 8 for 64² to 1024×2048."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+    from tiny_graphs import local_layers, make_bundle
+
+    from atrous.exporter.description import DynamicSize
+
+    sizes = DynamicSize((64, 64), (512, 512), (1024, 2048), multiple=8)
+    return make_bundle(folder / "small.atrous", local_layers(19), sizes=sizes)
+
+
+def sizes_of(bundle: Bundle) -> list[Size]:
+    """What is measured: 513² and 1024×2048 where the network takes them, or else its favourite size."""
+    policy = bundle.manifest.input.size
+    if policy.is_fixed or bundle.manifest.input.resize == "stretch":
+        return [policy.opt]
+    wanted = [(513, 513), (1024, 2048)]
+    return [size for size in wanted if size[0] <= policy.max[0] and size[1] <= policy.max[1]] or [policy.opt]
+
+
+def build(bundle: Bundle, report: list[dict[str, Any]]) -> Bundle:
+    """Engines of every flavour and precision that can be built here; `report` says what became of each."""
+    have = {artifact.precision for artifact in bundle.manifest.artifacts if artifact.kind == "onnx"}
+    for flavor, precision in itertools.product(FLAVORS, PRECISIONS):
+        if precision not in have:
+            continue
+        start = time.monotonic()
+        try:
+            bundle = build_engine(bundle, precision=precision, backend=flavor)  # type: ignore[arg-type]
+            outcome = "built"
+        except AtrousError as exc:
+            outcome = f"refused: {exc}"
+        seconds = round(time.monotonic() - start, 1)
+        report.append({"build": flavor, "precision": precision, "outcome": outcome, "seconds": seconds})
+    return bundle
+
+
+def opened(bundle: Bundle, report: list[dict[str, Any]]) -> Iterator[tuple[str, DeviceBackend]]:
+    """Every backend of the GPU with every precision, opened."""
+    for name, precision in itertools.product(BACKENDS, PRECISIONS):
+        try:
+            backend: Backend = BACKENDS[name](bundle, precision=precision)
+        except AtrousError as exc:
+            if name not in ("openvino", "onnxruntime"):
+                report.append({"backend": name, "precision": precision, "outcome": f"refused: {exc}"})
+            continue
+        if isinstance(backend, DeviceBackend):
+            yield name, backend
+
+
+def expected_of(bundle: Bundle, size: Size, crf: DenseCRF | None) -> list[Result]:
+    """What the CPU makes of the scenes, in single precision where the bundle has it."""
+    segmenter = Segmenter(bundle, OnnxRuntimeBackend(bundle), crf=crf)
+    results = [segmenter(picture) for picture in scenes(size)]
+    for result in results:
+        assert result.probabilities.size, "computed now: other backends must not wait for it"
+    return results
+
+
+def check(segmenter: Segmenter, expected: Sequence[Result], case: Case) -> dict[str, Any]:
+    """Whether labels and probabilities are those of the CPU.
+
+    Raises:
+        SystemExit: they are not.
+    """
+    agreements, worst = [], 0.0
+    for got, one in zip(segmenter.stream(scenes(case.size)), expected, strict=True):
+        agreements.append(float((got.labels == one.labels).mean()))
+        worst = max(worst, float(np.abs(got.probabilities - one.probabilities).max()))
+    if min(agreements) < MIN_AGREEMENT[case.precision]:
+        raise SystemExit(f"{case}: wrong result, {min(agreements):.3%} of labels agree: not timed")
+    return {"agreement": min(agreements), "max_abs_probability": worst}
+
+
+def summary(samples: list[float]) -> dict[str, float]:
+    """Percentiles."""
+    middle, high, highest = (round(float(value), 4) for value in np.percentile(samples, [50, 90, 99]))
+    return {"p50_ms": middle, "p90_ms": high, "p99_ms": highest}
+
+
+def time_frames(segmenter: Segmenter, device: Device, case: Case) -> dict[str, Any]:
+    """One caller who waits for each frame, then a stream that does not; memory before and after."""
+    pictures = scenes(case.size)
+    stages: dict[str, list[float]] = {}
+    waits: list[float] = []
+    free = 0
+    for frame in range(WARMUP + FRAMES // 2):
+        if frame == WARMUP:
+            free = device.free_bytes()
+        start = time.perf_counter()
+        result = segmenter(pictures[frame % len(pictures)])
+        if frame >= WARMUP:
+            waits.append((time.perf_counter() - start) * 1e3)
+            for stage, value in result.timings_ms.items():
+                stages.setdefault(stage, []).append(value)
+    start = time.perf_counter()
+    for _ in segmenter.stream(itertools.islice(itertools.cycle(pictures), FRAMES // 2)):
+        pass
+    streamed = time.perf_counter() - start
+    growth = free - device.free_bytes()
+    if growth > MAX_GROWTH_BYTES:
+        raise SystemExit(f"{case}: {growth} bytes of GPU memory are gone after {FRAMES} frames")
+    table = {stage: summary(samples) for stage, samples in stages.items()}
+    around = sum(table[stage]["p50_ms"] for stage in ("upload", "preprocess", "postprocess", "download"))
+    network = table["inference"]["p50_ms"] + (table["crf"]["p50_ms"] if case.crf else 0)
+    return {
+        "frames": FRAMES,
+        "growth_bytes": growth,
+        "latency": summary(waits),
+        "frames_per_second": round(FRAMES // 2 / streamed, 1),
+        "stages": table,
+        "share_around_the_network": round(around / (around + network), 4),
+    }
+
+
+def run(bundle: Bundle, device: Device) -> Iterator[dict[str, Any]]:
+    """The lines of the report."""
+    report: list[dict[str, Any]] = []
+    bundle = build(bundle, report)
+    backends = list(opened(bundle, report))
+    yield from report
+    crfs = (None, DenseCRF(CRFParams.deeplab_v2_resnet()))
+    for size, crf in itertools.product(sizes_of(bundle), crfs):
+        expected = expected_of(bundle, size, crf)
+        for name, backend in backends:
+            case = Case(name, backend.artifact.precision, size, crf is not None)
+            segmenter = Segmenter(bundle, backend, crf=crf)
+            try:
+                yield {**vars(case), **check(segmenter, expected, case), **time_frames(segmenter, device, case)}
+            except AtrousError as exc:
+                yield {**vars(case), "outcome": f"failed: {exc}"}
+            finally:
+                segmenter.close()
+
+
+def main() -> int:
+    """Prints what `run` finds; fails if a backend that opened failed, or if none did."""
+    given = os.environ.get("GPU_CHECK_BUNDLE")
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if given:
+            shutil.copytree(given, folder / "given.atrous")
+        bundle = Bundle.open(folder / "given.atrous") if given else small_bundle(folder)
+        for row in run(bundle, PyCudaDevice()):
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    failed = [row for row in rows if str(row.get("outcome", "")).startswith("failed")]
+    return 1 if failed or not any("latency" in row for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
