@@ -22,7 +22,7 @@ def headline(report: QuantizationReport) -> str:
     accuracy = report.accuracy
     name = _METRIC_NAMES[accuracy.metric]
     over = f"{accuracy.pictures} picture{_plural(accuracy.pictures)}"
-    verb = "loses" if accuracy.drop >= 0 else "wins"
+    verb = "loses" if accuracy.drop >= 0 else "gains"
     change = f"INT8 {verb} {abs(accuracy.drop):.2f} points of {name}"
     if accuracy.fp32 is not None and accuracy.int8 is not None:
         change += f": {percent(accuracy.fp32.miou)} → {percent(accuracy.int8.miou)}"

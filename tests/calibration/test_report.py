@@ -54,7 +54,7 @@ def test_the_headline_without_masks_counts_agreement() -> None:
 def test_a_gain_is_called_one() -> None:
     report = make_report()
     swapped = dataclasses.replace(report.accuracy, fp32=report.accuracy.int8, int8=report.accuracy.fp32)
-    assert headline(dataclasses.replace(report, accuracy=swapped)).startswith("INT8 wins ")
+    assert headline(dataclasses.replace(report, accuracy=swapped)).startswith("INT8 gains ")
 
 
 @pytest.mark.parametrize(
