@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -34,7 +35,7 @@ def pack(
     license: str | None = None,  # noqa: A002 - the manifest's word
     overwrite: bool = False,
 ) -> Bundle:
-    """Wrap an ONNX file; the graph itself goes into the bundle as it is.
+    """Wrap an ONNX file, which goes into the bundle byte for byte; only external data is put inside.
 
     It is verified by running it with ONNX Runtime's graph optimizations on against off, at every size.
 
@@ -69,18 +70,21 @@ def pack(
     first = np.zeros((1, 3, *provisional.opt), np.float32)
     manifest = description.draft_manifest(Path(path), plain.run(first).shape)
     with stage_bundle(path, overwrite=overwrite) as staged:
-        staged.write_manifest(_add_graph(staged, model, manifest, plain, source=source.name))
+        staged.write_manifest(_add_graph(staged, model, manifest, plain, source))
     return Bundle.open(path)
 
 
 def _add_graph(
-    staged: StagedBundle, model: onnx.ModelProto, manifest: Manifest, plain: OnnxSession, *, source: str
+    staged: StagedBundle, model: onnx.ModelProto, manifest: Manifest, plain: OnnxSession, source: Path
 ) -> Manifest:
     """Write the graph, and judge ONNX Runtime's optimized form of it by the plain one."""
     precision = _precision(model)
     file = f"model.{precision}.onnx"
-    onnx.save(model, staged.path / file)
-    provenance = {"exporter": f"{model.producer_name} {model.producer_version}".strip(), "source": source}
+    if _is_all_of(source, model):
+        shutil.copyfile(source, staged.path / file)
+    else:
+        onnx.save(model, staged.path / file)
+    provenance = {"exporter": f"{model.producer_name} {model.producer_version}".strip(), "source": source.name}
     artifact = staged.artifact(file, kind="onnx", precision=precision, provenance=provenance)
     backend = OnnxRuntimeBackend(staged.write_manifest(manifest.with_artifact(artifact)), precision=precision)
     verification = compare(
@@ -123,6 +127,14 @@ def _read_graph(source: Path) -> onnx.ModelProto:
             "A graph in another layout needs a Transpose in front."
         )
     return model
+
+
+def _is_all_of(source: Path, model: onnx.ModelProto) -> bool:
+    """Whether the file holds the whole model: nothing was read from files beside it, and it is not one of text."""
+    try:
+        return bool(onnx.load_from_string(source.read_bytes()) == model)
+    except Exception:  # protobuf's DecodeError has no base but Exception, and its module moves with releases
+        return False
 
 
 def _graph_size(model: onnx.ModelProto, source: Path, size: Size | DynamicSize | None) -> Size | DynamicSize:
