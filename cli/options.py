@@ -29,7 +29,9 @@ DynamicOption = Annotated[
 StretchOption = Annotated[bool, typer.Option("--stretch", help="Resize pictures to the input instead of padding.")]
 LicenseOption = Annotated[str | None, typer.Option(help="Terms of the weights, kept in the manifest.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")]
-BackendOption = Annotated[str, typer.Option(help="openvino, onnxruntime, or auto for the fastest installed.")]
+BackendOption = Annotated[
+    str, typer.Option(help="tensorrt, onnxruntime-cuda, openvino, onnxruntime …, or auto for the first that works.")
+]
 PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16, int8, or auto.")]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all cores.")]
 

@@ -45,7 +45,8 @@ def load(
 
     Args:
         path: a `NAME.atrous` directory.
-        backend: `openvino`, `onnxruntime`, or `auto` for the fastest one that is installed.
+        backend: a name in `runtime.backends.BACKENDS`, or `auto` for the first that works: an engine of the bundle
+            that fits here, ONNX Runtime on CUDA, OpenVINO, ONNX Runtime on the CPU.
         precision: `fp32`, `fp16`, `int8`, or `auto`.
         crf: refine with the dense CRF: True for the bundle's parameters (DeepLab v2's where it has none), or
             parameters of your own.
@@ -55,6 +56,7 @@ def load(
     Raises:
         BundleError: not a bundle, damaged, or of another version.
         EngineError: the backend is unknown or refuses the artifact, or `threads` is negative.
+        DeviceError: a GPU was asked for and cannot be used.
         CRFError: the bundle's CRF parameters are unusable, and `crf=True` asks for them.
         MissingDependencyError: the backend's library is not installed.
     """
