@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from emulator.emulated_device import EmulatedDevice
 from numpy.typing import NDArray
+from standins.kernel_backend import KernelBackend, pixel_bundle
 from standins.onnx_device_backend import OnnxDeviceBackend
 from tiny_graphs import Conv, color_layers, local_layers, make_bundle
 from tolerances import CUDA_CPU_ABS, HALF_LABEL_AGREEMENT, RESIZE_ORDER_AGREEMENT
@@ -154,6 +155,24 @@ class TestAgainstTheCpu:
         pictures = [picture((64, 64), seed) for seed in range(3)]
         for got, pixels in zip(open_gpu(bundle).batch(pictures), pictures, strict=True):
             np.testing.assert_array_equal(got.labels, on_cpu(bundle)(pixels).labels)
+
+
+class TestGraph:
+    """A network that is one kernel, so that everything between the copies is one graph, on a GPU as well."""
+
+    @pytest.mark.parametrize("crf", [None, DenseCRF(CRF, iterations=2)], ids=["labels", "crf"])
+    def test_whole_frames_are_replayed(self, make_device, tmp_path, crf):
+        bundle = pixel_bundle(tmp_path / "pixels.atrous")
+        pictures = [picture((30, 41), seed) for seed in range(5)]
+        segmenter = Segmenter(bundle, KernelBackend(bundle, make_device), crf=crf)
+        for got, pixels in zip(segmenter.stream(pictures), pictures, strict=True):
+            expected = on_cpu(bundle, crf)(pixels)
+            np.testing.assert_array_equal(got.labels, expected.labels)
+            assert min(got.timings_ms.values()) >= 0
+        assert np.abs(got.probabilities - expected.probabilities).max() <= CUDA_CPU_ABS
+        for got, pixels in zip(segmenter.batch(pictures), pictures, strict=True):
+            np.testing.assert_array_equal(got.labels, on_cpu(bundle, crf)(pixels).labels)
+        segmenter.close()
 
 
 class TestStreams:

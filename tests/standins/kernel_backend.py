@@ -1,0 +1,59 @@
+"""A network that is one kernel, so that whole frames can be recorded on any device: logits = prepared pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from tiny_graphs import color_layers, make_bundle
+
+from atrous.bundle import Bundle
+from atrous.exporter.description import DynamicSize
+from atrous.gpu import Buffer, Device, KernelQueue, KernelSource, Stream
+from atrous.runtime.backends.base import EngineLayout
+from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+
+PROBE = KernelSource(Path(__file__).parents[1] / "emulator" / "probe.cu")
+
+
+def pixel_bundle(path: Path) -> Bundle:
+    """Three classes at stride 1, for 8×8 to 1024×2048: what `KernelBackend` computes."""
+    return make_bundle(path, color_layers(1), sizes=DynamicSize((8, 8), (64, 64), (1024, 2048), multiple=1))
+
+
+class KernelBackend(OnnxRuntimeBackend):
+    """For a `pixel_bundle`; on the host, ONNX Runtime does the same.
+
+    Args:
+        make_device: called in each worker's thread.
+    """
+
+    name = "kernel"
+    max_batch = 8
+
+    def __init__(self, bundle: Bundle, make_device: Callable[[], Device]) -> None:
+        super().__init__(bundle)
+        self.make_device = make_device
+
+    def open_engine(self, device: Device) -> KernelEngine:
+        return KernelEngine(device)
+
+
+class KernelEngine:
+    capturable = True
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._count = 0
+        self._queue: KernelQueue | None = None
+
+    def prepare(self, shape: tuple[int, int, int, int]) -> EngineLayout:
+        self._count = math.prod(shape)
+        return EngineLayout(np.dtype(np.float32), shape, np.dtype(np.float32))
+
+    def queue(self, source: Buffer, result: Buffer, stream: Stream) -> None:
+        if self._queue is None:
+            self._queue = KernelQueue(self._device, stream, PROBE)
+        self._queue.each("scale", self._count, source, 1.0, self._count, result)
