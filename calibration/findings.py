@@ -107,7 +107,7 @@ def _tensors(found: Findings) -> tuple[TensorResult, ...]:
 def _layers(graph: onnx.ModelProto, found: Findings) -> tuple[LayerResult, ...]:
     """In the order of the graph."""
     reasons = {each.name: each.reason for each in found.plan.kept}
-    ops = {each.name: each.op for each in (*found.plan.layers, *found.plan.kept)}
+    ops = {layer.name: layer.op for layer in found.plan.layers} | {kept.name: kept.op for kept in found.plan.kept}
     results = []
     for name in (node.name or node.output[0] for node in graph.graph.node):
         if name not in ops:
@@ -117,9 +117,9 @@ def _layers(graph: onnx.ModelProto, found: Findings) -> tuple[LayerResult, ...]:
             LayerResult(
                 name,
                 ops[name],
-                sqnr_db=own and own.sqnr_db,
-                alone_drop=own and own.alone_drop,
-                kept_gain=own and own.kept_gain,
+                sqnr_db=own.sqnr_db if own else None,
+                alone_drop=own.alone_drop if own else None,
+                kept_gain=own.kept_gain if own else None,
                 reason=reasons.get(name),
             )
         )

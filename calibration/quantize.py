@@ -188,7 +188,7 @@ def _open(
 
 def _kept(plan: Plan, patterns: Sequence[str]) -> dict[str, str]:
     """Layers that the user wants in higher precision, with the pattern that says so."""
-    names = [each.name for each in (*plan.layers, *plan.kept)]
+    names = [*(layer.name for layer in plan.layers), *(kept.name for kept in plan.kept)]
     found = {}
     for pattern in patterns:
         matches = [name for name in names if fnmatchcase(name, pattern)]
