@@ -25,6 +25,12 @@ def test_suite(preset, suite):
     run("ctest", "--preset", preset, "-R", f"^{suite}$", cwd=SOURCE)
 
 
+@pytest.mark.slow
+def test_the_gpu_part_in_the_emulator():
+    build("emulator")
+    run("ctest", "--preset", "emulator", "-R", "^cuda$", cwd=SOURCE)
+
+
 @pytest.mark.usefixtures("release")
 def test_every_suite_is_run():
     assert listed("release") == set(SUITES)

@@ -11,12 +11,16 @@ set(ATROUS_SOURCES
   src/crf_params.cpp
   src/geometry.cpp
   src/manifest.cpp
+  src/resampling.cpp
   src/schema.cpp
   src/segmenter.cpp
   src/sha256.cpp
   src/stretch.cpp)
 if(ATROUS_WITH_OPENVINO)
   list(APPEND ATROUS_SOURCES src/openvino_engine.cpp)
+endif()
+if(ATROUS_WITH_CUDA)
+  include(cmake/cuda.cmake)
 endif()
 
 set(schema_file "${ATROUS_ROOT}/docs/bundle.schema.json")

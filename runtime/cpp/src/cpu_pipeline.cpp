@@ -4,12 +4,14 @@
 #include <array>
 #include <cstring>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "cpu_crf.hpp"
 #include "crf/csrc/filter_kernels.hpp"
 #include "crf/csrc/parallel.hpp"
+#include "engine_guard.hpp"
 #include "failure.hpp"
 #include "lanes.hpp"
 #include "runtime/csrc/image.hpp"
@@ -89,32 +91,18 @@ class CpuPipeline : public Pipeline {
   private:
     std::unique_ptr<Lane> make_lane() {
         auto lane = std::make_unique<Lane>();
-        lane->session = guarded([&] { return engine_->make_session(); });
+        lane->session = call_engine(engine_name(), [&] { return engine_->make_session(); });
         if (crf_params_) lane->crf.emplace(*crf_params_, crf_iterations_, threads_);
         return lane;
     }
 
-    /// Engines are foreign code: whatever they throw becomes a Failure.
-    template <typename Call>
-    auto guarded(const Call& call) -> decltype(call()) {
-        try {
-            return call();
-        } catch (const Failure&) {
-            throw;
-        } catch (const std::bad_alloc&) {
-            throw;
-        } catch (const std::exception& error) {
-            fail(ATROUS_ERROR_ENGINE, description.backend, " failed in ", description.artifact, ": ", error.what());
-        } catch (...) {
-            fail(ATROUS_ERROR_ENGINE, description.backend, " failed in ", description.artifact, " without a word");
-        }
-    }
+    std::string engine_name() const { return description.backend + " in " + description.artifact; }
 
     Logits infer(Lane& lane, Picture picture, const Size& input, Timings& timings) {
         float* prepared = nullptr;
         {
             const StageClock clock(timings, Stage::inference);  // a new size may have to be compiled
-            prepared = guarded([&] { return lane.session->input(input); });
+            prepared = call_engine(engine_name(), [&] { return lane.session->input(input); });
         }
         {
             const StageClock clock(timings, Stage::preprocess);
@@ -126,7 +114,7 @@ class CpuPipeline : public Pipeline {
                             normalize_options(manifest_.input, input, picture.is_bgr), threads_, prepared);
         }
         const StageClock clock(timings, Stage::inference);
-        return guarded([&] { return lane.session->run(); });
+        return call_engine(engine_name(), [&] { return lane.session->run(); });
     }
 
     Logits infer_tiles(Lane& lane, const Picture& picture, const TilePlan& plan, Timings& timings) {
