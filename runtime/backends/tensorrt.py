@@ -11,10 +11,12 @@ import numpy as np
 from ...bundle import Bundle
 from ...errors import DeviceError, EngineError
 from ...gpu import Buffer, Device, Stream
+from ...gpu.compile import cache_folder
 from ...manifest import Artifact, EngineProfile, Shape
 from .base import EngineLayout
 from .engine_fit import find_engine
 from .on_gpu import GpuBackend, MakeDevice, open_gpu
+from .rtx_kernel_cache import RtxKernelCache
 from .tensorrt_library import TensorRT, load_tensorrt
 from .tensorrt_types import (
     ICudaEngine,
@@ -108,6 +110,8 @@ class TensorRtEngine:
             context: IExecutionContext = plan.new_context()
             if context is None or not context.set_input_shape(plan.input, shape):
                 raise EngineError(f"TensorRT cannot prepare {plan.file} for {_text(shape)}: {log.tail()}")
+            if context.infer_shapes():
+                raise EngineError(f"TensorRT cannot tell the shape of {plan.output} in {plan.file}: {log.tail()}")
             output_shape = _four(plan.file, context.get_tensor_shape(plan.output))
             scratch = self._allocate(shape, context.update_device_memory_size_for_shapes())
             context.set_device_memory(scratch.address, scratch.nbytes)
@@ -127,9 +131,10 @@ class TensorRtEngine:
                 self._addresses = (source.address, result.address)
             if not context.execute_async_v3(stream.handle):
                 raise EngineError(f"TensorRT failed in {plan.file}: {log.tail()}")
-            if first and plan.trt.flavor == "tensorrt-rtx":  # it knows once it has compiled its kernels
+            if first and plan.kernels is not None:  # it knows once it has compiled them
                 rtx: RtxExecutionContext = context
                 self.capturable = bool(rtx.is_stream_capturable(stream.handle))
+                plan.kernels.save()
 
     def _allocate(self, shape: Shape, nbytes: int) -> Buffer:
         try:
@@ -151,10 +156,17 @@ class TensorRtEngine:
 
 
 class _Plan:
-    """A deserialized engine, with what was asked of it once."""
+    """A deserialized engine, with what was asked of it once.
 
-    def __init__(self, file: str, trt: TensorRT, runtime: Runtime, engine: ICudaEngine) -> None:
+    Args:
+        kernels: where TensorRT-RTX keeps what it compiles; None with TensorRT, which compiles when it builds.
+    """
+
+    def __init__(
+        self, file: str, trt: TensorRT, runtime: Runtime, engine: ICudaEngine, kernels: RtxKernelCache | None
+    ) -> None:
         self.file = file
+        self.kernels = kernels
         self.trt = trt
         self._runtime = runtime  # must outlive the engine
         self._engine = engine
@@ -171,19 +183,20 @@ class _Plan:
 
     def new_context(self) -> IExecutionContext:
         """A context whose activations lie in memory of ours; None where TensorRT fails."""
-        if self.trt.flavor == "tensorrt-rtx":
-            return self._new_rtx_context()
+        if self.kernels is not None:
+            return self._new_rtx_context(self.kernels)
         engine: ICudaEngine = self._engine
         module: TensorRTModule = self.trt.module
         return engine.create_execution_context(module.ExecutionContextAllocationStrategy.USER_MANAGED)
 
-    def _new_rtx_context(self) -> IExecutionContext:
+    def _new_rtx_context(self, kernels: RtxKernelCache) -> IExecutionContext:
         """A context has one shape, so kernels for that shape are compiled at once, and not while frames run."""
         engine: RtxCudaEngine = self._engine
         module: RtxModule = self.trt.module
         config: RtxRuntimeConfig = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(module.ExecutionContextAllocationStrategy.USER_MANAGED)
         config.dynamic_shapes_kernel_specialization_strategy = module.DynamicShapesKernelSpecializationStrategy.EAGER
+        kernels.attach(config)
         return engine.create_execution_context(config)
 
 
@@ -203,14 +216,21 @@ def _share(bundle: Bundle, artifact: Artifact, device: Device) -> _Plan:
         plan = _plans.get(key)
         if plan is None:
             with device.active(f"loading {artifact.file}"):
-                plan = _plans[key] = _deserialize(
-                    artifact.file, data, trt, device, host_code=identity.version_compatible
-                )
+                engine, runtime = _deserialize(artifact.file, data, trt, device, host_code=identity.version_compatible)
+            kernels = None
+            if trt.flavor == "tensorrt-rtx":
+                kernels = RtxKernelCache(cache_folder() / f"rtx-{artifact.sha256[:24]}.cache")
+            plan = _plans[key] = _Plan(artifact.file, trt, runtime, engine, kernels)
         return plan
 
 
-def _deserialize(file: str, data: bytes, trt: TensorRT, device: Device, *, host_code: bool) -> _Plan:
-    """Raises EngineError; `host_code`: a plan for other versions too brings the code of its own runtime along."""
+def _deserialize(
+    file: str, data: bytes, trt: TensorRT, device: Device, *, host_code: bool
+) -> tuple[ICudaEngine, Runtime]:
+    """The engine and what made it; raises EngineError.
+
+    With `host_code`, for a plan that later versions run too, the plan brings code of the host along.
+    """
     with trt.log.capture() as log:
         module: TensorRTModule = trt.module
         runtime: Runtime = module.Runtime(trt.logger)
@@ -224,7 +244,7 @@ def _deserialize(file: str, data: bytes, trt: TensorRT, device: Device, *, host_
             f"TensorRT refuses {file} ({len(data) / _MIB:.1f} MiB, with {device.free_bytes() / _MIB:.0f} MiB of GPU "
             f"memory free): {log.tail()}"
         )
-    return _Plan(file, trt, runtime, engine)
+    return engine, runtime
 
 
 def _check_validity(file: str, data: bytes, trt: TensorRT, runtime: RtxRuntime) -> None:

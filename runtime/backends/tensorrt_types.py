@@ -29,6 +29,7 @@ ICudaEngine: TypeAlias = Any
 RtxCudaEngine: TypeAlias = Any
 IExecutionContext: TypeAlias = Any
 RtxExecutionContext: TypeAlias = Any
+RtxRuntimeCache: TypeAlias = Any
 RtxRuntimeConfig: TypeAlias = Any
 Runtime: TypeAlias = Any
 RtxRuntime: TypeAlias = Any

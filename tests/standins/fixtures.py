@@ -28,8 +28,9 @@ def flavor(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Both flavours are stand-ins; what other tests have loaded is there again afterwards."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for each, version in VERSIONS.items():
         name = tensorrt_library.FLAVORS[each].module
         monkeypatch.setitem(sys.modules, name, standin.as_module(name, version))

@@ -143,27 +143,54 @@ class ICudaEngine:
         self, strategy: ExecutionContextAllocationStrategy | IRuntimeConfig
     ) -> IExecutionContext:
         calls["context"] += 1
+        cache = None
         if isinstance(strategy, IRuntimeConfig):
             assert strategy.dynamic_shapes_kernel_specialization_strategy is not None
-            strategy = strategy._strategy
+            strategy, cache = strategy._strategy, strategy._cache
         assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
-        return IExecutionContext(self)
+        return IExecutionContext(self, cache)
 
 
 class IRuntimeConfig:
     def __init__(self) -> None:
         self._strategy = ExecutionContextAllocationStrategy.STATIC
+        self._cache: IRuntimeCache | None = None
         self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
+
+    def create_runtime_cache(self) -> IRuntimeCache:
+        return IRuntimeCache()
+
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+        self._cache = cache
+        return True
 
     def set_execution_context_allocation_strategy(self, strategy: ExecutionContextAllocationStrategy) -> None:
         self._strategy = strategy
 
 
+class IRuntimeCache:
+    """The shapes that kernels were compiled for."""
+
+    def __init__(self) -> None:
+        self._shapes: set[tuple[int, ...]] = set()
+
+    def serialize(self) -> bytes:
+        return json.dumps(sorted(self._shapes)).encode()
+
+    def deserialize(self, blob: bytes) -> bool:
+        try:
+            self._shapes = {tuple(shape) for shape in json.loads(blob)}
+        except ValueError:
+            return False
+        return True
+
+
 class IExecutionContext:
     """Two threads in one context crash TensorRT; here they are an assertion."""
 
-    def __init__(self, engine: ICudaEngine) -> None:
+    def __init__(self, engine: ICudaEngine, cache: IRuntimeCache | None) -> None:
         self._engine = engine
+        self._cache = cache
         self._shape: tuple[int, ...] | None = None
         self._addresses: dict[str, int] = {}
         self._memory = (0, 0)
@@ -177,6 +204,9 @@ class IExecutionContext:
             return False
         self._shape = tuple(shape)
         return True
+
+    def infer_shapes(self) -> list[str]:
+        return [name for name in self._engine._tensors if self._shape is None]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         """Shapes of outputs as ONNX Runtime finds them, by computing once."""
@@ -208,6 +238,9 @@ class IExecutionContext:
         if not ready or self._memory[1] < self.update_device_memory_size_for_shapes():
             self._engine._logger.log(Severity.ERROR, "IExecutionContext::enqueueV3: Error Code 3: API Usage Error")
             return False
+        if self._cache is not None and self._shape not in self._cache._shapes:
+            calls["compile"] += 1
+            self._cache._shapes.add(self._shape)
         EmulatedStream.of_handle[stream_handle].queue(self._work())
         return True
 
@@ -242,7 +275,7 @@ def as_module(name: str, version: str) -> types.ModuleType:
     module.__spec__ = ModuleSpec(name, None)
     runtime = type("Runtime", (Runtime,), {"version": version})
     offered = (ILogger, DataType, TensorIOMode, ExecutionContextAllocationStrategy, ICudaEngine, IExecutionContext)
-    rtx = (IRuntimeConfig, DynamicShapesKernelSpecializationStrategy, EngineValidity)
+    rtx = (IRuntimeConfig, IRuntimeCache, DynamicShapesKernelSpecializationStrategy, EngineValidity)
     for each in (*offered, *(rtx if name == "tensorrt_rtx" else ())):
         setattr(module, each.__name__, each)
     module.Runtime = runtime

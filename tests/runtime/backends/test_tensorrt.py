@@ -7,6 +7,7 @@ import gc
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tolerances import BACKEND_ABSOLUTE, STANDIN_HALF_RELATIVE
 
 from atrous.bundle import Bundle
 from atrous.errors import BundleError, DeviceError, EngineError, MissingDependencyError
+from atrous.gpu.compile import cache_folder
 from atrous.manifest import EngineProfile
 from atrous.runtime.backends.base import DeviceBackend
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -186,6 +188,49 @@ class TestEngines:
         assert backend.infer(images(1, 3, 32, 32)).shape == (1, 5, 4, 4)
 
 
+class TestKernelCache:
+    """What TensorRT-RTX compiles for a shape, once."""
+
+    @pytest.fixture
+    def rtx(self, tiny_bundle: Bundle, add_engine) -> Bundle:
+        return add_engine(tiny_bundle, flavor="tensorrt-rtx")
+
+    def infer(self, bundle: Bundle, width: int = 32) -> None:
+        opened(bundle).infer(images(1, 3, 32, width))
+
+    def test_contexts_share_it(self, rtx: Bundle) -> None:
+        backend = opened(rtx)
+        for _ in range(2):
+            thread = threading.Thread(target=lambda: backend.infer(images(1, 3, 32, 32)))
+            thread.start()
+            thread.join()
+        assert (standin.calls["context"], standin.calls["compile"]) == (2, 1)
+
+    def test_a_file_keeps_it(self, rtx: Bundle) -> None:
+        self.infer(rtx)
+        self.infer(rtx)
+        assert (standin.calls["deserialize"], standin.calls["compile"]) == (2, 1)
+        self.infer(rtx, width=40)
+        self.infer(rtx, width=40)
+        assert standin.calls["compile"] == 2
+        (file,) = cache_folder().iterdir()
+        assert file.name.startswith("rtx-")
+
+    def test_a_file_of_elsewhere_is_replaced(self, rtx: Bundle) -> None:
+        self.infer(rtx)
+        (file,) = cache_folder().iterdir()
+        file.write_bytes(b"of another GPU")
+        self.infer(rtx)
+        self.infer(rtx)
+        assert standin.calls["compile"] == 2
+
+    def test_without_a_place_for_it_engines_run(self, rtx: Bundle, tmp_path: Path) -> None:
+        (tmp_path / "cache").write_text("in the way")
+        self.infer(rtx)
+        self.infer(rtx)
+        assert standin.calls["compile"] == 2
+
+
 class TestIdentity:
     """What does not fit never reaches TensorRT."""
 
@@ -349,7 +394,14 @@ class TestRefusals:
 
 @pytest.mark.parametrize(
     "cls",
-    [standin.ICudaEngine, standin.IExecutionContext, standin.IRuntimeConfig, standin.Runtime, standin.ILogger],
+    [
+        standin.ICudaEngine,
+        standin.IExecutionContext,
+        standin.IRuntimeConfig,
+        standin.IRuntimeCache,
+        standin.Runtime,
+        standin.ILogger,
+    ],
     ids=lambda cls: cls.__name__,
 )
 def test_the_stand_in_offers_only_what_the_real_one_has(cls: type, monkeypatch: pytest.MonkeyPatch) -> None:
