@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 from emulator.emulated_device import EmulatedDevice
@@ -39,6 +44,25 @@ def color_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Every 8th pixel is its own logits: class 0 is red, 1 green, 2 blue; for 16×16 to 256×256. Read-only."""
     path = tmp_path_factory.mktemp("color") / "color.atrous"
     return make_bundle(path, color_layers(8), sizes=DynamicSize((16, 16), (64, 64), (256, 256), multiple=8))
+
+
+@pytest.fixture
+def run_sanitized() -> Callable[[str], None]:
+    """`run_sanitized(code)` runs Python that ends with `print("clean")` under the Address- and UB-Sanitizer.
+
+    For an `EmulatedDevice(sanitize=True)`, which poisons guards around each buffer; tests/ is on the path.
+    """
+    library = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    if not Path(library).is_absolute():
+        pytest.skip("this compiler has no AddressSanitizer")
+    environment = {"LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"}
+
+    def run(code: str) -> None:
+        prefix = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        done = subprocess.run([sys.executable, "-c", prefix + code], capture_output=True, text=True, env=environment)
+        assert done.stdout.strip() == "clean", done.stderr[-3000:]
+
+    return run
 
 
 @pytest.fixture(params=["emulator", pytest.param("gpu", marks=pytest.mark.gpu)])

@@ -62,6 +62,16 @@ def test_without_a_gpu_it_says_so_in_one_line_and_fails():
     assert run.stderr.count("\n") == 1
 
 
+def test_the_probe_of_the_frames_kernels_is_clean_under_the_address_sanitizer(run_sanitized):
+    run_sanitized(
+        f"sys.path.insert(0, {str(FOLDER)!r})\n"
+        "from emulator.emulated_device import EmulatedDevice\n"
+        "from probe import probe_frames\n"
+        "probe_frames(EmulatedDevice(sanitize=True))\n"
+        "print('clean')\n"
+    )
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_benchmark_runs_and_describes_itself(bench, precision):
     row = bench.run(EmulatedDevice(), bench.Case(14, 22, 5, "P1", "textured", precision))
