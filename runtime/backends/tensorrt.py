@@ -159,11 +159,19 @@ class _Plan:
     """A deserialized engine, with what was asked of it once.
 
     Args:
+        profile: the shapes that it takes as the manifest says, or None to ask it.
         kernels: where TensorRT-RTX keeps what it compiles; None with TensorRT, which compiles when it builds.
     """
 
     def __init__(
-        self, file: str, trt: TensorRT, runtime: Runtime, engine: ICudaEngine, kernels: RtxKernelCache | None
+        self,
+        file: str,
+        trt: TensorRT,
+        runtime: Runtime,
+        engine: ICudaEngine,
+        *,
+        profile: EngineProfile | None,
+        kernels: RtxKernelCache | None,
     ) -> None:
         self.file = file
         self.kernels = kernels
@@ -179,7 +187,9 @@ class _Plan:
         (self.output,) = (name for name in names if name != self.input)
         self.input_dtype: np.dtype[Any] = np.dtype(module.nptype(engine.get_tensor_dtype(self.input)))
         self.output_dtype: np.dtype[Any] = np.dtype(module.nptype(engine.get_tensor_dtype(self.output)))
-        self.profile = EngineProfile(*(_four(file, shape) for shape in engine.get_tensor_profile_shape(self.input, 0)))
+        self.profile = profile or EngineProfile(
+            *(_four(file, shape) for shape in engine.get_tensor_profile_shape(self.input, 0))
+        )
 
     def new_context(self) -> IExecutionContext:
         """A context whose activations lie in memory of ours; None where TensorRT fails."""
@@ -220,7 +230,7 @@ def _share(bundle: Bundle, artifact: Artifact, device: Device) -> _Plan:
             kernels = None
             if trt.flavor == "tensorrt-rtx":
                 kernels = RtxKernelCache(cache_folder() / f"rtx-{artifact.sha256[:24]}.cache")
-            plan = _plans[key] = _Plan(artifact.file, trt, runtime, engine, kernels)
+            plan = _plans[key] = _Plan(artifact.file, trt, runtime, engine, profile=identity.profile, kernels=kernels)
         return plan
 
 

@@ -18,6 +18,7 @@ from atrous.runtime.backends import BACKENDS
 from atrous.runtime.backends.base import DeviceBackend
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.backends.onnxruntime_gpu import OnnxRuntimeCuda, OnnxRuntimeGpuBackend, Provider, _why_refused
+from atrous.runtime.segmenter import Segmenter
 
 GPU_BACKENDS = [name for name in BACKENDS if name.startswith("onnxruntime-")]
 
@@ -88,6 +89,16 @@ class TestRehearsal:
         with pytest.raises(DeviceError, match="allocating"):
             backend.infer(images(8, 3, 128, 128))
         assert backend.infer(images(1, 3, 32, 32)).shape == (1, 5, 4, 4)
+
+
+class TestSegmenter:
+    @pytest.mark.parametrize("size", [(32, 32), (50, 70), (300, 200)], ids=["whole", "padded", "tiled"])
+    def test_labels_are_those_of_the_cpu(self, color_bundle: Bundle, size: tuple[int, int]) -> None:
+        picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        expected = Segmenter(color_bundle, OnnxRuntimeBackend(color_bundle))(picture).labels
+        segmenter = Segmenter(color_bundle, opened(color_bundle), workers=2)
+        for result in segmenter.stream([picture] * 4):
+            np.testing.assert_array_equal(result.labels, expected)
 
 
 class TestRefusals:

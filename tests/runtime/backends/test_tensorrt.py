@@ -51,6 +51,14 @@ def on(**properties: object) -> EmulatedDevice:
     return device
 
 
+def _without_profile(bundle: Bundle) -> Bundle:
+    artifacts = tuple(
+        dataclasses.replace(each, engine=dataclasses.replace(each.engine, profile=None)) if each.engine else each
+        for each in bundle.manifest.artifacts
+    )
+    return Bundle(bundle.path, dataclasses.replace(bundle.manifest, artifacts=artifacts))
+
+
 class TestInfer:
     @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 3, 64, 96), (4, 3, 40, 128)])
     def test_equals_onnxruntime(self, bundle: Bundle, shape: Shape) -> None:
@@ -177,6 +185,10 @@ class TestEngines:
             EngineError, match=rf"{text}.*outside of its profile: min 1×3×32×32, opt 1×3×64×96, max 4×3×128×128"
         ):
             opened(bundle).infer(images(*shape))
+
+    def test_an_engine_whose_manifest_has_no_shapes_is_asked(self, bundle: Bundle) -> None:
+        asked = opened(_without_profile(bundle)).profile
+        assert (asked.min, asked.opt, asked.max) == ((1, 3, 32, 32), (1, 3, 64, 96), (4, 3, 128, 128))
 
     def test_too_little_memory_is_said_and_the_backend_goes_on(self, bundle: Bundle) -> None:
         device = EmulatedDevice(total_bytes=2**20)
