@@ -125,4 +125,12 @@ def _report(segmenter: Segmenter, rows: list[dict[str, Any]], failures: list[dic
 
 
 #: Stages in the order in which they run → their column.
-_STAGES = {"preprocess": "pre", "inference": "network", "postprocess": "post", "crf": "CRF"}
+_STAGES = {
+    "read": "read",
+    "upload": "up",
+    "preprocess": "pre",
+    "inference": "network",
+    "postprocess": "post",
+    "crf": "CRF",
+    "download": "down",
+}
