@@ -6,6 +6,7 @@
 #include <string>
 
 #include "bundle_schema.hpp"
+#include "engine_fit.hpp"
 #include "failure.hpp"
 #include "fixtures.hpp"
 #include "manifest.hpp"
@@ -198,6 +199,59 @@ TEST(bundle_content_is_hashed_before_it_is_loaded) {
     CHECK(std::string(atrous_last_error()).find("nothing was loaded") != std::string::npos);
     CHECK(segmenter == nullptr);
     CHECK_OK(atrous_bundle_close(bundle));
+}
+
+TEST(bundle_engines_run_only_where_they_fit) {
+    using atrous::core::EngineHost;
+    using atrous::core::EngineIdentity;
+    const EngineHost host{"tensorrt", "11.4.0.12", "8.9", "a GPU", 13};
+    const auto why = [&](const EngineIdentity& identity) { return atrous::core::why_not(identity, host); };
+    const EngineIdentity fitting{"tensorrt", "11.4.0.12", "8.9", "13", "none", false};
+    const auto refuses = [&](void (*change)(EngineIdentity&), const std::string& words) {
+        EngineIdentity identity = fitting;
+        change(identity);
+        CHECK(why(identity).find(words) != std::string::npos);
+    };
+    CHECK_EQUAL(why(fitting), "");
+    refuses([](EngineIdentity& e) { e.flavor = "tensorrt-rtx"; }, "runs engines of tensorrt");
+    refuses([](EngineIdentity& e) { e.version = "11.4.0.11"; }, "installed is 11.4.0.12");
+    refuses([](EngineIdentity& e) { e.compute_capability = "9.0"; }, "a GPU has 8.9");
+    refuses([](EngineIdentity& e) { e.cuda = "14"; }, "install a newer one");
+    EngineIdentity portable{"tensorrt", "11.3.1.0", "8.0", "", "ampere+", true};
+    CHECK_EQUAL(why(portable), "");
+    portable.version = "10.16.0.0";
+    CHECK(!why(portable).empty());
+    portable.version = "11.5.0.0";
+    CHECK(!why(portable).empty());
+}
+
+TEST(bundle_finds_the_most_precise_engine_that_fits) {
+    const Folder folder;
+    json manifest = fixtures::make_manifest("pixels");
+    const auto add = [&](const char* precision, const char* file, const char* capability) {
+        json engine = manifest["artifacts"][0];
+        engine["kind"] = "engine";
+        engine["precision"] = precision;
+        engine["file"] = file;
+        engine["engine"] = {{"flavor", "tensorrt"}, {"version", "11.4.0.12"}, {"compute_capability", capability}};
+        manifest["artifacts"].push_back(engine);
+        fixtures::write_file(folder.path() / "pixels.atrous" / file, "pixels");
+    };
+    fixtures::write_bundle(folder);
+    add("int8", "int8.plan", "8.9");
+    add("fp16", "fp16.plan", "8.9");
+    add("fp32", "fp32.plan", "9.0");
+    const atrous::core::Bundle bundle(fixtures::write_bundle(folder, manifest, "pixels").string());
+    const atrous::core::EngineHost host{"tensorrt", "11.4.0.12", "8.9", "a GPU", 13};
+    CHECK_EQUAL(atrous::core::find_engine(bundle, "auto", host).file, "fp16.plan");
+    CHECK_EQUAL(atrous::core::find_engine(bundle, "int8", host).file, "int8.plan");
+    try {
+        atrous::core::find_engine(bundle, "fp32", host);
+        CHECK(false);
+    } catch (const atrous::core::Failure& failure) {
+        CHECK_EQUAL(failure.status(), ATROUS_ERROR_ENGINE);
+        CHECK(std::string(failure.what()).find("fp32.plan was built for compute capability 9.0") != std::string::npos);
+    }
 }
 
 namespace {

@@ -9,6 +9,7 @@ set(ATROUS_SOURCES
   src/cpu_crf.cpp
   src/cpu_pipeline.cpp
   src/crf_params.cpp
+  src/engine_fit.cpp
   src/geometry.cpp
   src/manifest.cpp
   src/resampling.cpp
@@ -21,6 +22,10 @@ if(ATROUS_WITH_OPENVINO)
 endif()
 if(ATROUS_WITH_CUDA)
   include(cmake/cuda.cmake)
+endif()
+if(ATROUS_WITH_TENSORRT)
+  include(cmake/tensorrt.cmake)
+  list(APPEND ATROUS_SOURCES src/cuda/tensorrt_engine.cpp)
 endif()
 
 set(schema_file "${ATROUS_ROOT}/docs/bundle.schema.json")

@@ -107,8 +107,12 @@ Artifact to_artifact(const json& value) {
                       to_bytes(value["bytes"]),         std::nullopt};
     if (value.contains("engine")) {
         const json& engine = value["engine"];
-        artifact.engine = EngineIdentity{engine["flavor"].get<std::string>(), engine["version"].get<std::string>(),
-                                         engine["compute_capability"].get<std::string>()};
+        artifact.engine = EngineIdentity{engine["flavor"].get<std::string>(),
+                                         engine["version"].get<std::string>(),
+                                         engine["compute_capability"].get<std::string>(),
+                                         engine.value("cuda", ""),
+                                         engine.value("hardware_compatibility", "none"),
+                                         engine.value("version_compatible", false)};
     }
     return artifact;
 }

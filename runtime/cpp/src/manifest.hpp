@@ -50,6 +50,9 @@ struct OutputSpec {
 /// What an engine was built for; it is deserialized only where all of this matches.
 struct EngineIdentity {
     std::string flavor, version, compute_capability;
+    std::string cuda;                    ///< what its TensorRT was built for, "13", or empty
+    std::string hardware_compatibility;  ///< "none", "same-compute-capability" or "ampere+"
+    bool version_compatible;             ///< later versions of the same major number run it
 };
 
 /// One file that computes the network.

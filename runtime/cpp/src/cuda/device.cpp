@@ -40,6 +40,9 @@ Device::Device(int ordinal) : ordinal_(ordinal) {
     name_ = name.data();
     multiprocessors_ = attribute(handle_, kMultiprocessors);
     compute_capability_ = text(attribute(handle_, kCapabilityMajor), ".", attribute(handle_, kCapabilityMinor));
+    int version = 0;
+    check(driver().cuDriverGetVersion(&version), "asking for the driver's version");
+    cuda_major_ = version / 1000;
     check(driver().cuDevicePrimaryCtxRetain(&context_, handle_), "starting the GPU");
 }
 

@@ -25,6 +25,8 @@ class Device {
     int multiprocessors() const { return multiprocessors_; }
     /// "8.9"
     const std::string& compute_capability() const { return compute_capability_; }
+    /// Newest CUDA that the driver serves.
+    int cuda_major() const { return cuda_major_; }
     std::size_t free_bytes() const;
 
     /// Throws Failure(DEVICE) unless the memory is this GPU's.
@@ -39,6 +41,7 @@ class Device {
     void* context_ = nullptr;
     std::string name_, compute_capability_;
     int multiprocessors_ = 0;
+    int cuda_major_ = 0;
 };
 
 /// Makes a device's context current in this thread while it lives. All else here needs one.

@@ -1,5 +1,5 @@
 // The CUDA driver's functions, found at run time: a library that was built with CUDA also loads where there is none,
-// and building it needs no CUDA header. tests/cpp/driver_types.cu compares these declarations with cuda.h.
+// and building it needs no CUDA header. tests/cpp/driver_types.cpp compares these declarations with cuda.h.
 #pragma once
 
 #include <cstddef>
@@ -40,6 +40,7 @@ constexpr int kOutOfMemory = 2;         ///< CUDA_ERROR_OUT_OF_MEMORY
 // Name, then parameters; all return a CUresult, 0 for success.
 #define ATROUS_DRIVER_FUNCTIONS(F)                                                                                \
     F(cuInit, unsigned)                                                                                           \
+    F(cuDriverGetVersion, int*)                                                                                   \
     F(cuGetErrorString, int, const char**)                                                                        \
     F(cuDeviceGetCount, int*)                                                                                     \
     F(cuDeviceGet, DeviceHandle*, int)                                                                            \
