@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from .console import JsonFlag, errors, print_json, print_line, progress_bar, res
 from .options import BundleArgument, ThreadsOption
 
 if TYPE_CHECKING:
-    from ..runtime.benchmark import Row
+    from ..runtime.benchmark import Contender, LeftOut, Row
 
 _WITHOUT_CHECKPOINT = "a bundle has no PyTorch weights: pass --checkpoint FILE"
 
@@ -48,7 +49,7 @@ def bench(
 
     Example: atrous bench street.atrous --image photo.jpg --plot bench.svg
     """
-    from ..runtime.benchmark import LeftOut, as_plain, bundle_contenders, measure
+    from ..runtime.benchmark import as_plain, measure
 
     if plot:
         from .bench_plot import check_plot
@@ -56,15 +57,9 @@ def bench(
         check_plot(plot)
     opened = Bundle.open(bundle)
     picture = _picture(opened, image)
-    contenders, left_out = bundle_contenders(
-        opened, backends=backend or (), precisions=precision or (), crf=crf, threads=threads
+    contenders, left_out = _contenders(
+        opened, backend or (), precision or (), checkpoint, arch, crf=crf, threads=threads
     )
-    if checkpoint:
-        with importing("export", purpose="--checkpoint"):
-            from ..exporter.torch_contenders import torch_contenders
-        contenders += torch_contenders(opened, checkpoint, architecture=arch, crf=crf, threads=threads)
-    else:
-        left_out.append(LeftOut("PyTorch", _WITHOUT_CHECKPOINT))
     with progress_bar() as progress:
         task = progress.add_task("timing", total=warmup + repeats)
         rows = measure(
@@ -85,6 +80,26 @@ def bench(
         from .bench_plot import draw
 
         draw(rows, plot, title=f"{opened.manifest.name}, {picture.shape[0]}×{picture.shape[1]}")
+
+
+def _contenders(
+    bundle: Bundle,
+    backends: Collection[str],
+    precisions: Collection[str],
+    checkpoint: Path | None,
+    arch: str | None,
+    *,
+    crf: bool,
+    threads: int,
+) -> tuple[list[Contender], list[LeftOut]]:
+    from ..runtime.benchmark import LeftOut, bundle_contenders
+
+    found, left_out = bundle_contenders(bundle, backends=backends, precisions=precisions, crf=crf, threads=threads)
+    if checkpoint is None:
+        return found, [*left_out, LeftOut("PyTorch", _WITHOUT_CHECKPOINT)]
+    with importing("export", purpose="--checkpoint"):
+        from ..exporter.torch_contenders import torch_contenders
+    return [*found, *torch_contenders(bundle, checkpoint, architecture=arch, crf=crf, threads=threads)], left_out
 
 
 def _picture(bundle: Bundle, image: Path | None) -> Any:  # noqa: ANN401 - an array, whose library loads late
