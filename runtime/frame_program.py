@@ -343,8 +343,8 @@ class FrameProgram:
         timings["download"] = slot.download[1].elapsed_ms(slot.download[0])
         return timings
 
-    def _check_memory(self) -> None:
-        """Before anything but the engine takes memory."""
+    def estimate_bytes(self) -> int:
+        """GPU memory of all but the engine and the CRF."""
         key, layout, classes = self.key, self._layout, self._recipe.classes
         pixels = key.count * key.size[0] * key.size[1]
         answer = pixels + (4 * classes * pixels if key.wants_probabilities else 0)
@@ -353,6 +353,11 @@ class FrameProgram:
         estimate += math.prod(layout.output_shape) * layout.output_dtype.itemsize
         if self._recipe.inputs.resize == "stretch":
             estimate += 3 * key.count * self._geometry.input_size[1] * (key.size[0] + self._geometry.input_size[0])
+        return estimate
+
+    def _check_memory(self) -> None:
+        """Before anything but the engine takes memory."""
+        key, estimate = self.key, self.estimate_bytes()
         free = self._lanes.device.free_bytes()
         if estimate > free:
             raise DeviceError(

@@ -131,15 +131,22 @@ class Segmenter:
         return self.submit(image).result()
 
     def submit(self, image: ImageSource) -> Future[Result]:
-        """Segment one picture on the GPU while the caller goes on; on the CPU the result is there on return.
+        """Segment one picture on the GPU while the caller goes on; on the CPU it is done on return.
 
-        A future that holds a call's result or error; `asyncio.wrap_future` makes it one to await. Raises what is wrong
-        with the picture itself at once.
+        Returns:
+            A future of what a call returns or raises; `asyncio.wrap_future` makes it one to await.
+
+        Raises:
+            ImageError: the file is not a readable picture.
+            ShapeError: an array of another shape or dtype.
         """
         picture, geometry, clock = self._read(image)
         if self._pipeline is None or self._needs_tiles(geometry):
             done: Future[Result] = Future()
-            done.set_result(self._segment(picture, geometry, clock))
+            try:
+                done.set_result(self._segment(picture, geometry, clock))
+            except AtrousError as exc:
+                done.set_exception(exc)
             return done
         frame = self._pipeline.submit([picture])
         return _then(frame, lambda frame: self._result_of(frame, 0, picture, clock))

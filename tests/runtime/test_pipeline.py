@@ -55,6 +55,11 @@ def lazy_device() -> EmulatedDevice:
     return EmulatedDevice(is_bound=True, is_lazy=True)
 
 
+def recipe_of(bundle: Bundle) -> Recipe:
+    manifest = bundle.manifest
+    return Recipe(manifest.input, manifest.output, len(manifest.classes), OnnxDeviceBackend(bundle))
+
+
 @pytest.fixture(params=["emulator", pytest.param("gpu", marks=pytest.mark.gpu)])
 def make_device(request: pytest.FixtureRequest) -> Callable[[], Device]:
     """Opens what runs kernels, for the calling thread: the emulator, or a GPU where there is one."""
@@ -212,9 +217,8 @@ class TestStreams:
 
     @staticmethod
     def program(bundle: Bundle, device: EmulatedDevice) -> FrameProgram:
-        manifest = bundle.manifest
-        recipe = Recipe(manifest.input, manifest.output, len(manifest.classes), OnnxDeviceBackend(bundle))
-        return FrameProgram(Lanes(device, None), recipe, FrameKey(1, (40, 52), wants_probabilities=False))
+        key = FrameKey(1, (40, 52), wants_probabilities=False)
+        return FrameProgram(Lanes(device, None), recipe_of(bundle), key)
 
 
 class TestSteadyState:
@@ -237,6 +241,13 @@ class TestSteadyState:
             segmenter(picture((32, 32 + i)))
         gc.collect()
         assert len(segmenter.backend.engines) == MAX_PROGRAMS
+
+    @pytest.mark.parametrize("wants_probabilities", [False, True])
+    def test_the_estimate_of_memory(self, tiny_bundle, wants_probabilities):
+        device = EmulatedDevice()
+        key = FrameKey(2, (120, 100), wants_probabilities)
+        program = FrameProgram(Lanes(device, None), recipe_of(tiny_bundle), key)
+        assert 0.95 <= device.used_bytes / program.estimate_bytes() <= 1.05
 
     def test_timings(self, open_gpu, tiny_bundle):
         result = open_gpu(tiny_bundle, crf=DenseCRF(CRF, iterations=1))(picture((40, 52)))
@@ -269,7 +280,6 @@ class TestThreads:
         self.check(segmenter, color_bundle, threads=8, frames=15)
         assert len(segmenter.backend.devices) == workers
 
-    @pytest.mark.slow
     def test_eight_threads_of_two_hundred_frames(self, open_gpu, color_bundle):
         self.check(open_gpu(color_bundle, workers=2), color_bundle, threads=8, frames=200)
 
