@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import math
 import sys
 import threading
@@ -230,6 +232,7 @@ class _Session:
 
 def _start(graph: bytes, file: str, provider: Provider, settings: Mapping[str, str], options: Any) -> Any:  # noqa: ANN401
     ort = import_onnxruntime()
+    _find_cuda_wheels()
     providers = [(provider.name, dict(settings))]
     if provider.name != "CPUExecutionProvider":
         providers.append(("CPUExecutionProvider", {}))
@@ -243,6 +246,14 @@ def _start(graph: bytes, file: str, provider: Provider, settings: Mapping[str, s
         reason = _why_refused(provider) or "it gives no reason; its log may"
         raise EngineError(f"ONNX Runtime cannot start its {provider.name}: {reason}")
     return session
+
+
+def _find_cuda_wheels() -> None:
+    """CUDA and cuDNN that were installed by pip are found only if ONNX Runtime is told to look there (1.21 on)."""
+    preload = getattr(import_onnxruntime(), "preload_dlls", None)
+    if preload is not None:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; a session says it better
+            preload()
 
 
 def check_available(provider: Provider) -> None:
@@ -269,5 +280,6 @@ def _why_refused(provider: Provider) -> str | None:
         ctypes.CDLL(str(folder / f"{prefix}onnxruntime_providers_shared{suffix}"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(folder / f"{prefix}onnxruntime_providers_{provider.library}{suffix}"))
     except OSError as exc:
-        return f"{exc}. It needs CUDA and cuDNN of the versions that this ONNX Runtime was built for"
+        cuda = getattr(import_onnxruntime(), "cuda_version", "") or "of the version that it was built for"
+        return f"{exc}. It needs CUDA {cuda} and its cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]'"
     return None

@@ -123,6 +123,8 @@ class TensorRtEngine:
         self._check_thread()
         context: IExecutionContext = self._context
         plan = self._plan
+        if context is None:
+            raise EngineError(f"{plan.file}: prepare() comes before queue()")
         with self._device.active(f"running {plan.file}"), plan.trt.log.capture() as log:
             first = self._addresses is None
             if self._addresses != (source.address, result.address):

@@ -111,7 +111,9 @@ class TestRefusals:
             backend(tiny_bundle)
 
     def test_a_provider_that_misses_a_library_says_which(self) -> None:
-        assert re.search(r"\.so: cannot open shared object file.*CUDA and cuDNN", _why_refused(Provider("X", "absent")))
+        assert re.search(
+            r"\.so: cannot open shared object file.*needs CUDA .* and its cuDNN", _why_refused(Provider("X", "absent"))
+        )
         assert _why_refused(Rehearsal.provider) is None
 
 

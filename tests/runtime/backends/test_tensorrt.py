@@ -170,6 +170,11 @@ class TestEngines:
         thread.join()
         assert "used from another thread than opened it: open an engine in each thread" in errors[0]
 
+    def test_a_shape_comes_first(self, bundle: Bundle) -> None:
+        device = EmulatedDevice()
+        with pytest.raises(EngineError, match=r"prepare\(\) comes before queue\(\)"):
+            opened(bundle, device).open_engine(device).queue(device.allocate(16), device.allocate(16), device.stream())
+
     def test_an_engine_that_fails_says_what_tensorrt_says(self, bundle: Bundle) -> None:
         device = EmulatedDevice()
         engine = opened(bundle, device).open_engine(device)
