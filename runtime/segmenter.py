@@ -6,11 +6,10 @@ import dataclasses
 import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +19,12 @@ from ..crf import CRFParams, DenseCRF
 from ..errors import AtrousError, EngineError
 from ..manifest import ClassInfo, Size
 from .backends import Backend, DeviceBackend, open_backend
-from .frame_program import SLOTS, FrameResult
+from .gpu_path import MAX_BATCH, GpuPath, ReadPicture
 from .image import ImageSource, load_image
-from .pipeline import Pipeline
 from .postprocess import upsample_labels, upsample_probabilities
 from .preprocess import Geometry, plan_geometry, prepare_image
 from .result import Result
 from .tiling import blend_tiles, plan_tiles
-
-#: Images run through the network at once by `Segmenter.batch`; bounds its memory.
-_MAX_BATCH: Final = 8
 
 
 def load(
@@ -102,16 +97,15 @@ class Segmenter:
         self.backend = backend
         self.crf = crf
         self.threads = threads
-        self._workers = workers
         manifest = bundle.manifest
         engine = backend.artifact.engine
         if engine is not None and engine.profile is not None:  # it may have been built for fewer sizes
             manifest = dataclasses.replace(manifest, input=manifest.input.within(engine.profile))
         self._input = manifest.input
         self._output = bundle.manifest.output
-        self._pipeline: Pipeline | None = None
+        self._gpu: GpuPath | None = None
         if isinstance(backend, DeviceBackend):
-            self._pipeline = Pipeline(manifest, backend, crf=crf, workers=workers)
+            self._gpu = GpuPath(manifest, backend, crf=crf, workers=workers)
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
@@ -141,15 +135,14 @@ class Segmenter:
             ShapeError: an array of another shape or dtype.
         """
         picture, geometry, clock = self._read(image)
-        if self._pipeline is None or self._needs_tiles(geometry):
-            done: Future[Result] = Future()
-            try:
-                done.set_result(self._segment(picture, geometry, clock))
-            except AtrousError as exc:
-                done.set_exception(exc)
-            return done
-        frame = self._pipeline.submit([picture])
-        return _then(frame, lambda frame: self._result_of(frame, 0, picture, clock))
+        if self._gpu is not None and not self._needs_tiles(geometry):
+            return self._gpu.submit([clock.stop(picture)])[0]
+        done: Future[Result] = Future()
+        try:
+            done.set_result(self._segment(picture, geometry, clock))
+        except AtrousError as exc:
+            done.set_exception(exc)
+        return done
 
     def stream(self, images: Iterable[ImageSource]) -> Iterator[Result]:
         """Segment pictures one after the other, those of a video for example; results come in the pictures' order.
@@ -157,7 +150,7 @@ class Segmenter:
         On the GPU the next pictures are read and copied while one is computed, so `images` runs ahead of the results,
         by two for each worker. Raises what a call raises, in its turn.
         """
-        ahead = SLOTS * self._workers if self._pipeline is not None else 0
+        ahead = self._gpu.in_work if self._gpu is not None else 0
         waiting: deque[Future[Result]] = deque()
         for image in images:
             waiting.append(self._submit_or_fail(image))
@@ -177,16 +170,16 @@ class Segmenter:
 
     def close(self) -> None:
         """Gives the GPU back; a segmenter that is forgotten does so by itself."""
-        if self._pipeline is not None:
-            self._pipeline.close()
+        if self._gpu is not None:
+            self._gpu.close()
 
     def batch(self, images: Sequence[ImageSource]) -> list[Result]:
         """Segment several pictures; those of one input size go through the network together.
 
         Timings of a shared inference are its time divided by the pictures in it. Raises what a single call raises.
         """
-        if self._pipeline is not None and isinstance(self.backend, DeviceBackend):
-            return self._batch_on_gpu(self._pipeline, min(_MAX_BATCH, self.backend.max_batch), images)
+        if self._gpu is not None:
+            return self._batch_on_gpu(self._gpu, images)
         results: list[Result | None] = [None] * len(images)
         waiting: defaultdict[tuple[int, int], list[_Pending]] = defaultdict(list)
         for index, image in enumerate(images):
@@ -198,49 +191,18 @@ class Segmenter:
             prepared = self._prepare(picture, geometry.input_size, clock)
             group = waiting[geometry.input_size]
             group.append(_Pending(index, picture, geometry, prepared, clock))
-            if len(group) == _MAX_BATCH:
+            if len(group) == MAX_BATCH:
                 self._flush(group, results)
         for group in waiting.values():
             self._flush(group, results)
         return [result for result in results if result is not None]
 
-    def _batch_on_gpu(self, pipeline: Pipeline, most: int, images: Sequence[ImageSource]) -> list[Result]:
-        """Pictures of one size go through the network together, `most` at once."""
-        results: list[Result | None] = [None] * len(images)
-        waiting: defaultdict[Size, list[_Picture]] = defaultdict(list)
-        groups: list[tuple[list[_Picture], Future[FrameResult]]] = []
-        for index, image in enumerate(images):
-            picture, geometry, clock = self._read(image)
-            if self._needs_tiles(geometry):
-                results[index] = self._segment(picture, geometry, clock)
-                continue
-            group = waiting[geometry.image_size]
-            group.append(_Picture(index, picture, clock))
-            if len(group) == most:
-                groups.append((group, pipeline.submit([each.pixels for each in group])))
-                del waiting[geometry.image_size]
-        groups += [(group, pipeline.submit([each.pixels for each in group])) for group in waiting.values()]
-        for group, future in groups:
-            frame = future.result()
-            for place, each in enumerate(group):
-                results[each.index] = self._result_of(frame, place, each.pixels, each.clock)
-        return [result for result in results if result is not None]
-
-    def _result_of(self, frame: FrameResult, place: int, picture: NDArray[np.uint8], clock: _Clock) -> Result:
-        """One picture of a batch that comes back from the GPU; its timings are its share of the batch's."""
-        pipeline = self._pipeline
-        assert pipeline is not None  # noqa: S101 - the frame comes from it
-
-        def probabilities() -> NDArray[np.float32]:
-            again = pipeline.submit([picture], wants_probabilities=True).result().probabilities
-            assert again is not None  # noqa: S101 - they were asked for
-            own: NDArray[np.float32] = again[0]
-            return own
-
-        share = 1 / len(frame.labels)
-        timings = {"read": clock.timings_ms["preprocess"]}
-        timings |= {stage: share * value for stage, value in frame.timings_ms.items()}
-        return Result(frame.labels[place], picture, self.classes, timings, probabilities)
+    def _batch_on_gpu(self, gpu: GpuPath, images: Sequence[ImageSource]) -> list[Result]:
+        read = [self._read(image) for image in images]
+        futures = iter(
+            gpu.submit([clock.stop(pixels) for pixels, shape, clock in read if not self._needs_tiles(shape)])
+        )
+        return [self._segment(*each) if self._needs_tiles(each[1]) else next(futures).result() for each in read]
 
     def _read(self, image: ImageSource) -> tuple[NDArray[np.uint8], Geometry, _Clock]:
         """A picture, where its logits will lie, and the clock of its stages."""
@@ -346,14 +308,9 @@ class _Clock:
         yield
         self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + (time.perf_counter() - start) * 1e3
 
-
-@dataclass(frozen=True)
-class _Picture:
-    """A picture of a batch on its way to the GPU."""
-
-    index: int
-    pixels: NDArray[np.uint8]
-    clock: _Clock
+    def stop(self, pixels: NDArray[np.uint8]) -> ReadPicture:
+        """For the GPU, which times the other stages: so far the picture was only read."""
+        return ReadPicture(pixels, self.timings_ms["preprocess"])
 
 
 @dataclass(frozen=True)
@@ -365,22 +322,6 @@ class _Pending:
     geometry: Geometry
     prepared: NDArray[np.float32]
     clock: _Clock
-
-
-def _then(future: Future[FrameResult], finish: Callable[[FrameResult], Result]) -> Future[Result]:
-    """A future of what `finish` makes of another's result."""
-    finished: Future[Result] = Future()
-    finished.set_running_or_notify_cancel()  # it is under way, and cannot be cancelled
-
-    def pass_on(done: Future[FrameResult]) -> None:
-        error = done.exception()
-        if error is not None:
-            finished.set_exception(error)
-        else:
-            finished.set_result(finish(done.result()))
-
-    future.add_done_callback(pass_on)
-    return finished
 
 
 def _size(picture: NDArray[np.uint8]) -> tuple[int, int]:

@@ -309,7 +309,7 @@ class TestErrors:
             np.testing.assert_array_equal(segmenter(pixels).labels, on_cpu(tiny_bundle)(pixels).labels)
 
     def test_a_size_outside_of_the_profile(self, open_gpu, tiny_bundle):
-        pipeline = open_gpu(tiny_bundle)._pipeline
+        pipeline = open_gpu(tiny_bundle)._gpu._pipeline
         with pytest.raises(EngineError, match="outside of its profile"):
             pipeline.submit([picture((400, 400))]).result()
         assert pipeline.submit([picture((40, 40))]).result().labels.shape == (1, 40, 40)
@@ -433,7 +433,7 @@ class TestFutures:
     @pytest.mark.parametrize("shapes", [[], [(32, 32), (32, 40)]])
     def test_a_batch_that_is_none(self, open_gpu, color_bundle, shapes):
         with pytest.raises(ShapeError, match="all are of one size"):
-            open_gpu(color_bundle)._pipeline.submit([picture(shape) for shape in shapes])
+            open_gpu(color_bundle)._gpu._pipeline.submit([picture(shape) for shape in shapes])
 
 
 class TestEnd:
