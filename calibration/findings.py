@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import onnx
 
@@ -35,6 +35,7 @@ class Findings:
         plan: of the finished graph.
         sensitivity: of the layers that were in INT8 before the budget.
         comparison: the finished graph on all pictures.
+        rest: what computes what is not INT8.
     """
 
     calibration: Calibration
@@ -49,6 +50,7 @@ class Findings:
     samples: tuple[Sample, ...]
     skipped: tuple[SkippedPicture, ...]
     seed: int
+    rest: Literal["fp16", "fp32"]
 
 
 def make_report(
@@ -74,7 +76,7 @@ def make_report(
         skipped=found.skipped,
         model_sha256=source.sha256,
         data_sha256=found.calibration.data_sha256,
-        rest="fp32",
+        rest=found.rest,
         fp32_bytes=source.bytes,
         int8_bytes=graph.ByteSize(),
         accuracy=found.comparison.accuracy,

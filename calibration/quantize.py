@@ -15,7 +15,8 @@ import onnx
 
 from ..bundle import Bundle, extend_bundle
 from ..errors import BundleError, CalibrationError, EngineError
-from ..exporter.passes import run_passes
+from ..exporter.activation_ranges import calibration_batches, nodes_out_of_range, observe_ranges
+from ..exporter.passes import KeptNode, run_passes
 from ..exporter.verify import TOLERANCES, FloatArray, compare, probe_inputs
 from ..manifest import Artifact, Verification
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
@@ -28,12 +29,13 @@ from .findings import Findings, make_report
 from .histogram import Histogram
 from .images import CalibrationImages
 from .plan import Plan, plan_quantization
-from .qdq import quantize_graph, usable_plan
-from .ranges import known_ranges, observe_ranges
+from .qdq import HALF_OPSET, halve_rest, quantize_graph, usable_plan
+from .ranges import choose_ranges, known_ranges
 from .report import render_text
 from .report_html import render_html
 from .results import BudgetStep, QuantizationReport
 from .sensitivity import Sensitivity, measure_sensitivity, rank_layers, sensitivity_batches
+from .split_bias import SplitBias
 from .thresholds import Method
 
 INT8_FILE: Final = "model.int8.onnx"
@@ -42,6 +44,8 @@ HTML_FILE: Final = "reports/int8.html"
 TEXT_FILE: Final = "reports/int8.txt"
 DEFAULT_METHOD: Final[Method] = "mse"
 DEFAULT_MAX_IMAGES: Final = 128
+#: What `exporter.activation_ranges.OVERFLOW_MARGIN` was measured with.
+_FP16_PICTURES: Final = 8
 #: Called with what is being done, how much of that is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
@@ -118,8 +122,9 @@ def quantize(
         bundle.manifest.output,
         progress=job.told("measuring layers", len(plan.layers)),
     )
-    plan, steps, comparison = _hold(job, plan, ranges, reference, rank_layers(sensitivity), max_drop)
-    graph = quantize_graph(job.graph, plan, ranges.amax)
+    recipe = _Recipe(job.graph, ranges.amax, _fp16_misfits(job, reference.sources))
+    plan, steps, comparison = _hold(job, plan, recipe, reference, rank_layers(sensitivity), max_drop)
+    graph, fp32_nodes = recipe.make(plan)
     verification = _verify(job, graph, batches, comparison, max_drop, sensitivity)
     findings = Findings(
         calibration=ranges,
@@ -134,9 +139,10 @@ def quantize(
         samples=reference.samples(graph, comparison),
         skipped=(*job.pictures.skipped, *reference.skipped),
         seed=seed,
+        rest="fp32" if recipe.misfits is None else "fp16",
     )
     report = make_report(bundle, job.source, graph, findings, seconds=time.perf_counter() - start)
-    _write(job, graph, ranges, verification, report)
+    _write(job, graph, fp32_nodes, ranges, verification, report)
     return Bundle.open(bundle.path), report
 
 
@@ -163,6 +169,31 @@ class _Job:
     def told(self, what: str, total: int) -> Callable[[int], None]:
         """Reports the progress of one step."""
         return lambda done: self.progress(what, done, total)
+
+
+@dataclass(frozen=True, eq=False)
+class _Recipe:
+    """How a plan becomes a graph.
+
+    Attributes:
+        graph: the FP32 graph.
+        amax: tensor → the magnitude that becomes 127.
+        misfits: nodes that FP16 cannot carry, with the reasons; None where all that is not INT8 must stay FP32.
+    """
+
+    graph: onnx.ModelProto
+    amax: Mapping[str, float]
+    misfits: Mapping[str, str] | None
+
+    def make(self, plan: Plan) -> tuple[onnx.ModelProto, tuple[KeptNode, ...]]:
+        """The graph with the plan applied, and the nodes in it that are FP32 although the rest is FP16."""
+        graph = quantize_graph(self.graph, plan, self.amax)
+        if self.misfits is None:
+            return graph, ()
+        # A layer that ends in a residual Add stands before no Q/DQ, and must stay beside that Add to do it as well.
+        ends = {residual.layer for residual in plan.residuals}
+        split = SplitBias({layer.name for layer in plan.layers} - ends)
+        return halve_rest(run_passes(graph, [split]), self.misfits)
 
 
 def _open(
@@ -222,7 +253,7 @@ def _calibrate(job: _Job, file: Path | None) -> tuple[Calibration, Mapping[str, 
     )
     if known:
         return known, None
-    return observe_ranges(
+    return choose_ranges(
         job.graph,
         job.whole.tensors,
         job.pictures,
@@ -237,10 +268,19 @@ def _observe_batches(job: _Job, plan: Plan, batches: Sequence[FloatArray]) -> Ma
     return collect_histograms(job.graph, plan.tensors, named)
 
 
+def _fp16_misfits(job: _Job, images: Sequence[ImageSource]) -> dict[str, str] | None:
+    """Nodes that FP16 cannot carry, as when a graph is made FP16; None where the opset has no scales in FP16."""
+    opset = next(each.version for each in job.graph.opset_import if each.domain in ("", "ai.onnx"))
+    if opset < HALF_OPSET:
+        return None
+    few = images[:: -(-len(images) // _FP16_PICTURES)]
+    return nodes_out_of_range(job.graph, observe_ranges(job.graph, calibration_batches(few, job.bundle.manifest.input)))
+
+
 def _hold(
     job: _Job,
     plan: Plan,
-    ranges: Calibration,
+    recipe: _Recipe,
     reference: Reference,
     ranking: Sequence[str],
     max_drop: float | None,
@@ -252,7 +292,7 @@ def _hold(
         return plan.without(dict.fromkeys(returned, f"INT8 here does not fit the budget of {max_drop} points"))
 
     def measure_drop(returned: Sequence[str]) -> float:
-        graph = quantize_graph(job.graph, without(returned), ranges.amax)
+        graph, _ = recipe.make(without(returned))
         told = job.told(f"labelling with {len(plan.layers) - len(returned)} layers in INT8", len(reference.sources))
         comparison = comparisons[len(returned)] = reference.compare(graph, progress=told)
         return comparison.accuracy.drop
@@ -300,7 +340,12 @@ def _verify(
 
 
 def _write(
-    job: _Job, graph: onnx.ModelProto, ranges: Calibration, verification: Verification, report: QuantizationReport
+    job: _Job,
+    graph: onnx.ModelProto,
+    fp32_nodes: Sequence[KeptNode],
+    ranges: Calibration,
+    verification: Verification,
+    report: QuantizationReport,
 ) -> None:
     files = {
         INT8_FILE: graph.SerializeToString(),
@@ -315,6 +360,8 @@ def _write(
         "data_sha256": report.data_sha256,
         "int8_layers": sum(layer.reason is None for layer in report.layers),
         "kept_layers": {layer.name: layer.reason for layer in report.layers if layer.reason},
+        "rest": report.rest,
+        "fp32_nodes": {node.name: node.reason for node in fp32_nodes},
     }
     with extend_bundle(job.bundle) as staged:
         for name, data in files.items():

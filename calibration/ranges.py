@@ -60,7 +60,7 @@ def _require_ranges(path: Path, found: Calibration, tensors: Sequence[str]) -> N
         raise CalibrationError(f"{path} has no range for the activation {missing!r}. Remove it to calibrate again.")
 
 
-def observe_ranges(
+def choose_ranges(
     graph: onnx.ModelProto,
     tensors: Sequence[str],
     pictures: CalibrationImages,
