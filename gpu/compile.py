@@ -71,7 +71,7 @@ def _needed_nvcc() -> Path:
     if nvcc is None:
         raise DeviceError(
             "compiling kernels needs nvcc, which is neither in CUDA_HOME/bin nor on the path. Install the CUDA toolkit "
-            "(any release from 11.8 on that knows the GPU) or use the CRF on the CPU"
+            "(any release from 11.8 on that knows the GPU) or compute on the CPU"
         )
     return nvcc
 

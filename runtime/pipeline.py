@@ -56,6 +56,8 @@ class Pipeline:
             return CudaDenseCRF(crf.params, iterations=crf.iterations, device=device)
 
         self._requests: Requests = SimpleQueue()
+        self._lock = threading.Lock()
+        self._is_closed = False
         threads: list[threading.Thread] = []
         # Not a method: the threads must not keep the pipeline alive. Called when it is closed or forgotten, and at exit
         # before the GPU's contexts go, which the workers register first.
@@ -98,14 +100,17 @@ class Pipeline:
         if len({picture.shape for picture in pictures}) != 1:
             shapes = [list(picture.shape) for picture in pictures]
             raise ShapeError(f"a batch is at least one picture, and all are of one size; got {shapes}")
-        if not self._stop.alive:
-            raise EngineError("the pipeline is closed; open a new one")
         request = Request(tuple(pictures), wants_probabilities)
-        self._requests.put(request)
+        with self._lock:  # nothing comes after the workers are told to end
+            if self._is_closed or not self._stop.alive:
+                raise EngineError("the segmenter is closed; open a new one")
+            self._requests.put(request)
         return request.future
 
     def close(self) -> None:
         """Waits for what was submitted, and gives the GPU back. May be called again."""
+        with self._lock:
+            self._is_closed = True
         atexit.unregister(self._stop)
         self._stop()
 

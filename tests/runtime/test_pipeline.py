@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -443,8 +444,30 @@ class TestEnd:
         segmenter.close()
         segmenter.close()
         assert all(future.done() for future in futures)
-        with pytest.raises(EngineError, match="the pipeline is closed"):
+        with pytest.raises(EngineError, match="the segmenter is closed"):
             segmenter(picture((32, 32)))
+
+    def test_nothing_is_lost_that_is_submitted_while_it_closes(self, color_bundle):
+        pipeline = Pipeline(color_bundle.manifest, OnnxDeviceBackend(color_bundle), workers=2)
+        pixels = [picture((16, 16))]
+        pipeline.submit(pixels).result()
+        futures = []
+
+        def submit() -> None:
+            with suppress(EngineError):  # it is closed
+                while True:
+                    futures.append(pipeline.submit(pixels))
+                    time.sleep(0.0005)
+
+        threads = [threading.Thread(target=submit) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        while len(futures) < 20:
+            time.sleep(0.001)
+        pipeline.close()
+        for thread in threads:
+            thread.join()
+        assert all(future.done() for future in futures)
 
     def test_a_forgotten_segmenter_gives_the_gpu_back(self, color_bundle):
         segmenter = Segmenter(color_bundle, OnnxDeviceBackend(color_bundle))
