@@ -66,7 +66,7 @@ def build_plan(
         KeyboardInterrupt: Ctrl-C.
     """
     with _building, trt.log.capture() as log, watch.stopping_on_ctrl_c():
-        builder: Builder = trt.module.Builder(trt.logger)
+        builder = _new_builder(trt, log)
         network = _parse(trt, builder, graph, name)
         _check_shapes(network, profile, name)
         config = _configure(trt, builder, network, profile, options)
@@ -84,6 +84,13 @@ def build_plan(
         if cache is not None:
             _write_timing_cache(config, cache)
         return Plan(data, _inspect(trt, data, target, log))
+
+
+def _new_builder(trt: TensorRT, log: LogCapture) -> Builder:
+    try:
+        return trt.module.Builder(trt.logger)
+    except TypeError as exc:  # how the bindings say that TensorRT gave none
+        raise EngineError(f"{trt.flavor} {trt.version} does not start. Its log ends:\n{log.tail()}") from exc
 
 
 def _parse(trt: TensorRT, builder: Builder, graph: bytes, name: str) -> INetworkDefinition:

@@ -61,7 +61,8 @@ def choose_targets(backend: BackendChoice, sm: Sequence[str]) -> tuple[TensorRT,
     """The TensorRT to build with, and what to build for: the compute capabilities `sm`, or the GPU here.
 
     Raises:
-        EngineError: an unknown backend or compute capability, or one that this TensorRT does not build for.
+        EngineError: an unknown backend or compute capability, one that this TensorRT does not build for, or a driver
+            that is too old for it.
         DeviceError: no `sm`, and no driver or GPU either.
         MissingDependencyError: the TensorRT is not installed.
     """
@@ -81,6 +82,11 @@ def choose_targets(backend: BackendChoice, sm: Sequence[str]) -> tuple[TensorRT,
         raise DeviceError(f"{exc}. To build for another machine, name its GPU: --sm 89 (with tensorrt-rtx)") from exc
     trt = load_tensorrt(_installed() if backend == "auto" else backend)
     target = Target(driver.gpus[0].compute_capability, ".".join(map(str, driver.cuda)))
+    if trt.cuda is not None and driver.cuda[0] < int(trt.cuda):
+        raise EngineError(
+            f"{trt.flavor} {trt.version} needs a driver for CUDA {trt.cuda}; the driver here is for CUDA "
+            f"{target.driver}: install a newer one"
+        )
     if trt.flavor == "tensorrt-rtx":
         _capability(trt, target.sm)
     return trt, (target,)

@@ -22,7 +22,7 @@ from atrous.exporter.description import DynamicSize, Preprocessing
 from atrous.exporter.engine import build_engine
 from atrous.exporter.engine_target import BackendChoice, BuilderOptions, check_options
 from atrous.exporter.pack import pack
-from atrous.gpu import find_driver
+from atrous.gpu import Driver, Gpu, find_driver
 from atrous.manifest import EngineIdentity, EngineProfile
 from atrous.runtime.backends.tensorrt_library import load_tensorrt
 
@@ -183,6 +183,26 @@ class TestNothingChanges:
         monkeypatch.setattr("atrous.gpu.driver._LIBRARY", "libno-cuda.so.1")
         with pytest.raises(DeviceError, match=r"there is no NVIDIA driver .* name its GPU: --sm 89"):
             build_engine(bundle, precision="fp32", backend=backend)
+
+    @pytest.mark.parametrize(
+        ("cuda", "capability", "said"),
+        [
+            ((11, 8), (8, 9), r"needs a driver for CUDA 1\d; the driver here is for CUDA 11\.8: install a newer one"),
+            ((99, 0), (9, 0), "does not build for SM '90'; it builds for 75, 80"),
+        ],
+    )
+    def test_with_a_gpu_or_driver_that_does_not_do(
+        self,
+        bundle: Bundle,
+        monkeypatch: pytest.MonkeyPatch,
+        cuda: tuple[int, int],
+        capability: tuple[int, int],
+        said: str,
+    ) -> None:
+        driver = Driver(cuda, (Gpu("a GPU", capability, 1 << 34),))
+        monkeypatch.setattr("atrous.exporter.engine_target.find_driver", lambda: driver)
+        with pytest.raises(EngineError, match=said):
+            build_engine(bundle, precision="fp32", backend="tensorrt-rtx")
 
     def test_without_tensorrt(self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
         def missing(_: str) -> None:
