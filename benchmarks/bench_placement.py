@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import onnx
@@ -79,22 +79,23 @@ def main(
         Subject("onnxruntime", "MinMax"): python,
     }
     found: dict[str, Counter[str]] = {}
-    runs: dict[str, Any] = {}
+    versions: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name:
         model, data, result = (Path(name) / file for file in ("model.onnx", "picture.npy", "result.onnx"))
         source = make_graph(model)
         np.save(data, np.random.default_rng(0).standard_normal((1, 3, *_SIZE), np.float32))
         for subject, interpreter in subjects.items():
             job = Job(str(model), (str(data),), source, str(result))
-            runs[subject.tool] = quantize(subject, interpreter, job)
-            if "failed" in runs[subject.tool]:
-                raise SystemExit(f"{subject} failed: {runs[subject.tool]['failed']}")
+            run = quantize(subject, interpreter, job)
+            if "failed" in run:
+                raise SystemExit(f"{subject} failed: {run['failed']}")
+            versions[subject.tool] = run["version"]
             found[subject.tool] = pairs(onnx.load(result))
     print(f"| tensor → its readers | {' | '.join(found)} |\n|---|{'---:|' * len(found)}")
     for kind in sorted(set().union(*found.values())):
         print(f"| {kind} | {' | '.join(str(each[kind] or '–') for each in found.values())} |")
     print(f"| all | {' | '.join(str(each.total()) for each in found.values())} |")
-    write_report(out, packages=["onnx", "onnxruntime", "torch"], model=_MODEL, runs=runs, pairs=found)
+    write_report(out, packages=["onnx", "torch"], model=_MODEL, versions=versions, pairs=found)
     print(f"Wrote {out}")
 
 
