@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 from PIL import Image
 from tiny_graphs import Conv, local_layers, make_bundle
+from tiny_networks import TinyDeepLab
 
 import atrous
 from atrous.bundle import Bundle, extend_bundle
@@ -23,6 +25,7 @@ from atrous.calibration.quantize import CALIBRATION_FILE, DEFAULT_METHOD, HTML_F
 from atrous.calibration.results import QuantizationReport
 from atrous.errors import BundleError, CalibrationError, EngineError, EvaluationError
 from atrous.exporter.description import DynamicSize
+from atrous.exporter.export import export
 from atrous.exporter.pack import pack
 from atrous.exporter.verify_bundle import verify_bundle
 from atrous.runtime.evaluation import evaluate, pair_by_stem
@@ -162,6 +165,20 @@ class TestBundle:
         extended, report = quantize(fixed, images=images, max_images=3)
         assert {shape for check in extended.manifest.verification for shape in check.inputs} == {(1, 3, 64, 80)}
         assert (report.images, report.sensitivity_pictures) == (3, 3)
+
+    def test_the_rest_is_fp16(self, tmp_path: Path, images: Path) -> None:
+        size = DynamicSize((32, 32), (64, 80), (128, 128), multiple=8)
+        bundle = export(TinyDeepLab().eval(), tmp_path / "exported.atrous", classes=list("abcde"), size=size)
+        extended, report = quantize(bundle, images=images, max_images=4)
+        int8 = extended.manifest.artifacts[1]
+        assert (report.rest, int8.provenance["rest"], int8.provenance["fp32_nodes"]) == ("fp16", "fp16", {})
+        graph = onnx.load(extended.path / INT8_FILE).graph
+        types = {tensor.data_type for tensor in graph.initializer}
+        assert types <= {TensorProto.FLOAT16, TensorProto.INT8, TensorProto.INT64}
+        ends = (graph.input[0], graph.output[0])
+        assert {value.type.tensor_type.elem_type for value in ends} == {TensorProto.FLOAT}
+        for check in verify_bundle(extended, images=sorted(images.iterdir())).checks:
+            assert check.passed, check
 
     def test_the_seed_chooses_the_pictures(self, bundle: Bundle, images: Path) -> None:
         hashes = [quantize(bundle, images=images, max_images=3, seed=seed)[1].data_sha256 for seed in (0, 1)]
