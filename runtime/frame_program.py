@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,39 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..crf.cuda import CudaDenseCRF
-from ..crf.cuda_field import REPORT_BYTES, CudaField, Failure, FieldSpec, Status
+from ..crf.cuda_field import CudaField, Failure, FieldSpec, Status
 from ..crf.cuda_queue import Queue
 from ..errors import DeviceError, EngineError, ShapeError
-from ..gpu import Buffer, Device, Graph, Region, ceil_div
+from ..gpu import Buffer, Device
 from ..gpu.nvtx import annotate
-from ..manifest import InputSpec, OutputSpec, Size
+from ..manifest import InputSpec, OutputSpec
 from .backends.base import DeviceBackend, DeviceEngine, EngineLayout
 from .frame import CoarseLogits, DeviceResampling, FrameQueue, Pictures, constants_of, plan_resampling
+from .frame_slot import SLOTS, FrameKey, Slot
 from .preprocess import plan_geometry
 
-#: Frames of one size in work at once: while one is computed, the next is copied.
-SLOTS: Final = 2
+_log = logging.getLogger(__name__)
 
+#: What the GPU answers where every logit is finite.
 _NONE_BAD: Final = 0xFFFFFFFF
-#: Where things lie in what is copied back: the first logit that is not finite, the report of the CRF, the labels.
-_CRF_REPORT_AT: Final = 16
-_LABELS_AT: Final = _CRF_REPORT_AT + REPORT_BYTES
-_ALIGNMENT: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class FrameKey:
-    """What a program depends on besides the bundle.
-
-    Attributes:
-        count: pictures of a batch.
-        size: (H, W) of each of them.
-        wants_probabilities: whether they are copied back with the labels.
-    """
-
-    count: int
-    size: Size
-    wants_probabilities: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,33 +91,6 @@ class LatticeFullError(DeviceError):
     def __init__(self, spec: FieldSpec) -> None:
         super().__init__("the lattice is full")
         self.spec = spec
-
-
-class Slot:
-    """What one frame in work has for itself: its pictures and its answer, on both sides, and the points in time."""
-
-    def __init__(self, device: Device, key: FrameKey, classes: int) -> None:
-        pixels = key.count * key.size[0] * key.size[1]
-        self._probabilities_at = _LABELS_AT + ceil_div(pixels, _ALIGNMENT) * _ALIGNMENT
-        answer_bytes = self._probabilities_at + (4 * classes * pixels if key.wants_probabilities else 0)
-        self.pictures = device.allocate(ceil_div(3 * pixels, 4) * 4)
-        self.answer = device.allocate(answer_bytes)
-        self.sent = device.allocate_host(3 * pixels)
-        self.received = device.allocate_host(answer_bytes)
-        self.first_bad = Region(self.answer, 0, 4)
-        self.crf_report = Region(self.answer, _CRF_REPORT_AT, REPORT_BYTES)
-        self.labels = Region(self.answer, _LABELS_AT, pixels)
-        self.probabilities = Region(self.answer, self._probabilities_at, answer_bytes - self._probabilities_at)
-        self.upload = (device.event(), device.event())
-        self.stages = [device.event() for _ in range(5)]
-        self.computed = device.event()
-        self.download = (device.event(), device.event())
-        self.graph: Graph | None = None
-        self.is_free = True
-
-    def bytes_received(self, region: Region) -> NDArray[np.uint8]:
-        """What has come back of a part of the answer; the next frame overwrites it."""
-        return self.received[region.offset : region.offset + region.nbytes]
 
 
 class FrameProgram:
@@ -239,15 +195,22 @@ class FrameProgram:
         self._record()
 
     def _record(self) -> None:
-        """Runs once on black pictures, so that everything is loaded, and records each slot's graph."""
+        """Runs once on black pictures, so that everything is loaded, and records each slot's graph if that works."""
         lanes = self._lanes
+        may_record = True
         for slot in self._slots:
             lanes.device.fill(slot.pictures, 0, lanes.computing)
             lanes.device.fill(slot.answer, 0, lanes.computing)  # gaps are copied back as well
             self._queue_frame(slot)
             lanes.computing.synchronize()
-            if self._engine.capturable:
+            if not (may_record and self._engine.capturable):
+                continue
+            try:
                 slot.graph = lanes.device.capture(partial(self._queue_frame, slot), lanes.computing)
+            except (DeviceError, EngineError) as exc:
+                may_record = False
+                name = self._recipe.backend.artifact.file
+                _log.warning("%s runs without a CUDA graph, which takes the host longer: %s", name, exc)
 
     def _queue_frame(self, slot: Slot) -> None:
         """The launches between the copies."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .frame_program import SLOTS, FrameResult
+from .frame_program import FrameResult
+from .frame_slot import SLOTS
 from .pipeline import Pipeline
 from .result import Result
 

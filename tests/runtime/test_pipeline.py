@@ -29,7 +29,8 @@ from atrous.exporter.normalization import CAFFE
 from atrous.gpu import Device, PyCudaDevice
 from atrous.runtime.backends import DeviceBackend
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from atrous.runtime.frame_program import SLOTS, FrameKey, FrameProgram, Lanes, Recipe
+from atrous.runtime.frame_program import FrameProgram, Lanes, Recipe
+from atrous.runtime.frame_slot import SLOTS, FrameKey
 from atrous.runtime.pipeline import Pipeline
 from atrous.runtime.segmenter import Segmenter
 from atrous.runtime.worker import MAX_PROGRAMS
@@ -133,6 +134,14 @@ class TestAgainstTheCpu:
         segmenter = open_gpu(tiny_bundle, capturable=False)
         np.testing.assert_array_equal(segmenter(pixels).labels, on_cpu(tiny_bundle)(pixels).labels)
         assert segmenter.backend.devices[0].replays == 0
+
+    def test_an_engine_that_cannot_be_recorded_although_it_says_so(self, open_gpu, tiny_bundle, caplog):
+        pixels = picture((64, 80))
+        segmenter = open_gpu(tiny_bundle, through_host=True)
+        np.testing.assert_array_equal(segmenter(pixels).labels, on_cpu(tiny_bundle)(pixels).labels)
+        assert segmenter.backend.devices[0].replays == 0
+        (record,) = caplog.records
+        assert "model.fp32.onnx runs without a CUDA graph" in record.getMessage()
 
     def test_the_crf(self, open_gpu, make_device, tiny_bundle):
         crf, pixels = DenseCRF(CRF, iterations=3), picture((40, 52))

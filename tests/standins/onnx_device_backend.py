@@ -8,7 +8,7 @@ from collections.abc import Callable
 from weakref import WeakSet
 
 import numpy as np
-from emulator.emulated_device import EmulatedDevice, EmulatedStream
+from emulator.emulated_device import EmulatedDevice
 
 from atrous.bundle import Bundle
 from atrous.errors import EngineError
@@ -24,6 +24,7 @@ class OnnxDeviceBackend(OnnxRuntimeBackend):
         make_device: called in each worker's thread.
         dtype: of input and logits.
         capturable: whether its engines say that they can be part of a graph.
+        through_host: copy to the host and back, as on devices that are not emulated; then they cannot.
         max_batch: that its engines take.
     """
 
@@ -36,6 +37,7 @@ class OnnxDeviceBackend(OnnxRuntimeBackend):
         *,
         dtype: type[np.floating] = np.float32,
         capturable: bool = True,
+        through_host: bool = False,
         max_batch: int = 4,
     ) -> None:
         super().__init__(bundle)
@@ -43,6 +45,7 @@ class OnnxDeviceBackend(OnnxRuntimeBackend):
         self.max_batch = 1 if bundle.manifest.input.size.is_fixed else max_batch
         self.dtype = np.dtype(dtype)
         self.capturable = capturable
+        self.through_host = through_host
         self.sizes = bundle.manifest.input.size
         self.devices: list[EmulatedDevice] = []
         self.engines: WeakSet[OnnxDeviceEngine] = WeakSet()
@@ -72,6 +75,7 @@ class OnnxDeviceEngine:
     def __init__(self, backend: OnnxDeviceBackend, device: Device) -> None:
         self._backend = backend
         self._device = device
+        self._through_host = backend.through_host or not isinstance(device, EmulatedDevice)
         self.capturable = backend.capturable and isinstance(device, EmulatedDevice)
 
     def prepare(self, shape: tuple[int, int, int, int]) -> EngineLayout:
@@ -92,7 +96,7 @@ class OnnxDeviceEngine:
         assert source.nbytes == math.prod(self._shape) * dtype.itemsize
         assert result.nbytes == math.prod(self._output_shape) * dtype.itemsize
         images = np.empty(self._shape, dtype)
-        if isinstance(stream, EmulatedStream):
+        if not self._through_host:
 
             def work() -> None:
                 ctypes.memmove(images.ctypes.data, source.address, images.nbytes)
