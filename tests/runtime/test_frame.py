@@ -181,7 +181,7 @@ RESAMPLED = [
     ((1, 1, 1), (1, 1), None), ((1, 1, 1), (9, 7), None), ((21, 9, 9), (65, 65), None),
     ((21, 5, 7), (40, 56), (33, 51)), ((5, 1, 6), (1, 1), None), ((256, 3, 4), (10, 9), None),
     ((4, 40, 60), (13, 29), None), ((3, 12, 17), (12, 17), None), ((19, 4, 8), (32, 64), (31, 1)),
-    ((2, 2, 2), (16, 5), (1, 5)), ((130, 2, 3), (5, 12), None),
+    ((2, 2, 2), (16, 5), (1, 5)), ((130, 2, 3), (5, 12), None), ((21, 65, 65), (513, 513), (480, 513)),
 ]  # fmt: skip
 
 
@@ -202,6 +202,27 @@ class TestResample:
         for one, logits in zip(got, maps, strict=True):
             expected = upsample_probabilities(logits, full_size, crop=crop, align_corners=align_corners)
             np.testing.assert_array_equal(one, expected)
+
+
+SIDE = st.integers(1, 40)
+
+
+@given(data=st.data(), align_corners=st.booleans(), dtype=st.sampled_from(DTYPES))
+def test_any_size_gives_the_cpus_bits(data, align_corners, dtype):
+    frames = Frames(EmulatedDevice())
+    shape = data.draw(st.tuples(st.integers(1, 12), SIDE, SIDE))
+    full_size = data.draw(st.tuples(st.integers(1, 90), st.integers(1, 90)))
+    crop = data.draw(st.tuples(st.integers(1, full_size[0]), st.integers(1, full_size[1])))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    maps = (rng.normal(size=shape) * 4).astype(dtype)
+    logits = frames.logits(maps[None], full_size, crop, align_corners)
+    options = {"crop": crop, "align_corners": align_corners}
+    np.testing.assert_array_equal(frames.labels(logits)[0], upsample_labels(maps, full_size, **options))
+    np.testing.assert_array_equal(frames.probabilities(logits)[0], upsample_probabilities(maps, full_size, **options))
+    picture = random_pictures(rng, *shape[1:])
+    out_size = (shape[1] + data.draw(SIDE), shape[2] + data.draw(SIDE))
+    expected = prepare_image(picture, out_size, CAFFE).astype(dtype)
+    np.testing.assert_array_equal(frames.prepared(picture[None], CAFFE, out_size, dtype)[0], expected)
 
 
 def test_of_equal_logits_the_first_class_wins(frames):
