@@ -66,6 +66,10 @@ class GpuPath:
                     futures[index] = self._result_of(frame, place, pictures[index])
         return [futures[index] for index in range(len(pictures))]
 
+    def check_may_wait(self) -> None:
+        """Raises `EngineError` in a callback of a future, which would wait for itself."""
+        self._pipeline.check_may_wait()
+
     def close(self) -> None:
         """Waits for what was submitted, and gives the GPU back."""
         self._pipeline.close()
@@ -99,6 +103,7 @@ class GpuPath:
 
 def _probabilities(pipeline: Pipeline, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[C, H, W] of one picture, which goes through the GPU again."""
+    pipeline.check_may_wait()
     batch = pipeline.submit([pixels], wants_probabilities=True).result().probabilities
     assert batch is not None  # noqa: S101 - they were asked for
     own: NDArray[np.float32] = batch[0]

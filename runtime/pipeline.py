@@ -58,7 +58,7 @@ class Pipeline:
         self._requests: Requests = SimpleQueue()
         self._lock = threading.Lock()
         self._is_closed = False
-        threads: list[threading.Thread] = []
+        self._threads = threads = list[threading.Thread]()
         # Not a method: the threads must not keep the pipeline alive. Called when it is closed or forgotten, and at exit
         # before the GPU's contexts go, which the workers register first.
         self._stop = weakref.finalize(self, _stop, self._requests, threads)
@@ -106,6 +106,18 @@ class Pipeline:
                 raise EngineError("the segmenter is closed; open a new one")
             self._requests.put(request)
         return request.future
+
+    def check_may_wait(self) -> None:
+        """Whether this thread may wait for results: a callback runs in the thread that would have to make them.
+
+        Raises:
+            EngineError: it may not.
+        """
+        if threading.current_thread() in self._threads:
+            raise EngineError(
+                "a callback of a future waits for the segmenter that called it, which would never end: hand the work "
+                "to another thread, or submit without waiting"
+            )
 
     def close(self) -> None:
         """Waits for what was submitted, and gives the GPU back. May be called again."""

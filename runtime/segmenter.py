@@ -122,6 +122,8 @@ class Segmenter:
             ShapeError: an array of another shape or dtype, or a picture that cannot be tiled.
             EngineError: the backend failed.
         """
+        if self._gpu is not None:
+            self._gpu.check_may_wait()
         return self.submit(image).result()
 
     def submit(self, image: ImageSource) -> Future[Result]:

@@ -7,10 +7,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.frame_program import FrameProgram, Lanes, Recipe
 from atrous.runtime.frame_slot import SLOTS, FrameKey
 from atrous.runtime.pipeline import Pipeline
+from atrous.runtime.result import Result
 from atrous.runtime.segmenter import Segmenter
 from atrous.runtime.worker import MAX_PROGRAMS
 
@@ -84,6 +86,18 @@ class Opened:
         backend = OnnxDeviceBackend(bundle, *args, **options)
         self.segmenters.append(Segmenter(bundle, backend, crf=crf, workers=workers))
         return self.segmenters[-1]
+
+
+class Gated(OnnxDeviceBackend):
+    """Computes nothing before its gate is open."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle)
+        self.gate = threading.Event()
+
+    def run(self, images: NDArray[np.floating]) -> NDArray[np.floating]:
+        self.gate.wait(20)
+        return super().run(images)
 
 
 @pytest.fixture
@@ -426,19 +440,33 @@ class TestFutures:
             list(stream)
 
     def test_a_cancelled_future_is_left_out(self, color_bundle):
-        gate = threading.Event()
-
-        class Gated(OnnxDeviceBackend):
-            def run(self, images: NDArray[np.floating]) -> NDArray[np.floating]:
-                gate.wait(10)
-                return super().run(images)
-
-        pipeline = Pipeline(color_bundle.manifest, Gated(color_bundle))
+        backend = Gated(color_bundle)
+        pipeline = Pipeline(color_bundle.manifest, backend)
         futures = [pipeline.submit([picture((32, 32))]) for _ in range(5)]
         assert futures[-1].cancel()
-        gate.set()
+        backend.gate.set()
         pipeline.close()
         assert [future.cancelled() for future in futures] == [False] * 4 + [True]
+
+    def test_a_callback_that_would_wait_for_itself_is_told_so(self, color_bundle):
+        backend = Gated(color_bundle)
+        segmenter = Segmenter(color_bundle, backend)
+        errors, later = [], Queue()
+
+        def callback(done: Future[Result]) -> None:
+            for wait in (lambda: segmenter(picture((16, 16))), lambda: done.result().probabilities):
+                try:
+                    wait()
+                except EngineError as exc:
+                    errors.append(str(exc))
+            later.put(segmenter.submit(picture((16, 16))))
+
+        segmenter.submit(picture((16, 16))).add_done_callback(callback)
+        backend.gate.set()
+        assert later.get(timeout=20).result().labels.shape == (16, 16)
+        assert len(errors) == 2
+        assert "hand the work to another thread" in errors[0]
+        segmenter.close()
 
     @pytest.mark.parametrize("shapes", [[], [(32, 32), (32, 40)]])
     def test_a_batch_that_is_none(self, open_gpu, color_bundle, shapes):
