@@ -15,7 +15,6 @@ import onnx
 
 from ..bundle import Bundle, extend_bundle
 from ..errors import BundleError, CalibrationError, EngineError
-from ..exporter.activation_ranges import calibration_batches, nodes_out_of_range, observe_ranges
 from ..exporter.passes import KeptNode, run_passes
 from ..exporter.verify import TOLERANCES, FloatArray, compare, probe_inputs
 from ..manifest import Artifact, Verification
@@ -29,13 +28,13 @@ from .findings import Findings, make_report
 from .histogram import Histogram
 from .images import CalibrationImages
 from .plan import Plan, plan_quantization
-from .qdq import HALF_OPSET, halve_rest, quantize_graph, usable_plan
+from .qdq import usable_plan
 from .ranges import choose_ranges, known_ranges
+from .recipe import Recipe, fp16_misfits
 from .report import render_text
 from .report_html import render_html
 from .results import BudgetStep, QuantizationReport
 from .sensitivity import Sensitivity, measure_sensitivity, rank_layers, sensitivity_batches
-from .split_bias import SplitBias
 from .thresholds import Method
 
 INT8_FILE: Final = "model.int8.onnx"
@@ -44,8 +43,6 @@ HTML_FILE: Final = "reports/int8.html"
 TEXT_FILE: Final = "reports/int8.txt"
 DEFAULT_METHOD: Final[Method] = "mse"
 DEFAULT_MAX_IMAGES: Final = 128
-#: What `exporter.activation_ranges.OVERFLOW_MARGIN` was measured with.
-_FP16_PICTURES: Final = 8
 #: Called with what is being done, how much of that is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
@@ -99,30 +96,33 @@ def quantize(
         BundleError: a file was changed, or the bundle cannot be written.
         ShapeError: an array that was given as a picture is none.
     """
-    start = time.perf_counter()
     if max_drop is not None:
         check_max_drop(max_drop)
     job = _open(bundle, images, method, max_images, keep, seed, progress)
-    calibration_file = Path(calibration) if calibration is not None else None
-    ranges, histograms = _calibrate(job, calibration_file)
+    return _run(job, masks, ignore, max_drop, calibration)
+
+
+def _run(
+    job: _Job,
+    masks: str | os.PathLike[str] | None,
+    ignore: Collection[int],
+    max_drop: float | None,
+    calibration: str | os.PathLike[str] | None,
+) -> tuple[Bundle, QuantizationReport]:
+    ranges, histograms = _calibrate(job, None if calibration is None else Path(calibration))
     plan = _require_layers(usable_plan(job.plan, ranges.amax))
     reference = Reference(
-        bundle,
+        job.bundle,
         job.pictures.readable,
-        masks=Path(masks) if masks is not None else None,
+        masks=None if masks is None else Path(masks),
         ignore=ignore,
         progress=job.told("labelling in FP32", len(job.pictures.readable)),
     )
-    batches = sensitivity_batches(reference.sources, bundle.manifest.input)
-    sensitivity = measure_sensitivity(
-        job.graph,
-        plan,
-        ranges.amax,
-        batches,
-        bundle.manifest.output,
-        progress=job.told("measuring layers", len(plan.layers)),
-    )
-    recipe = _Recipe(job.graph, ranges.amax, _fp16_misfits(job, reference.sources))
+    manifest = job.bundle.manifest
+    batches = sensitivity_batches(reference.sources, manifest.input)
+    told = job.told("measuring layers", len(plan.layers))
+    sensitivity = measure_sensitivity(job.graph, plan, ranges.amax, batches, manifest.output, progress=told)
+    recipe = Recipe(job.graph, ranges.amax, fp16_misfits(job.graph, reference.sources, manifest.input))
     plan, steps, comparison = _hold(job, plan, recipe, reference, rank_layers(sensitivity), max_drop)
     graph, fp32_nodes = recipe.make(plan)
     verification = _verify(job, graph, batches, comparison, max_drop, sensitivity)
@@ -138,12 +138,12 @@ def quantize(
         comparison=comparison,
         samples=reference.samples(graph, comparison),
         skipped=(*job.pictures.skipped, *reference.skipped),
-        seed=seed,
-        rest="fp32" if recipe.misfits is None else "fp16",
+        seed=job.seed,
+        rest=recipe.rest,
     )
-    report = make_report(bundle, job.source, graph, findings, seconds=time.perf_counter() - start)
+    report = make_report(job.bundle, job.source, graph, findings, seconds=time.perf_counter() - job.started)
     _write(job, graph, fp32_nodes, ranges, verification, report)
-    return Bundle.open(bundle.path), report
+    return Bundle.open(job.bundle.path), report
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +155,8 @@ class _Job:
         graph: that graph, with its types inferred.
         whole: the plan for every layer that can be INT8, for which ranges are chosen.
         plan: the same without the layers that the user keeps.
+        seed: chose the pictures.
+        started: by `time.perf_counter`, in seconds.
     """
 
     bundle: Bundle
@@ -164,36 +166,13 @@ class _Job:
     plan: Plan
     pictures: CalibrationImages
     method: Method
+    seed: int
     progress: Progress
+    started: float
 
     def told(self, what: str, total: int) -> Callable[[int], None]:
         """Reports the progress of one step."""
         return lambda done: self.progress(what, done, total)
-
-
-@dataclass(frozen=True, eq=False)
-class _Recipe:
-    """How a plan becomes a graph.
-
-    Attributes:
-        graph: the FP32 graph.
-        amax: tensor → the magnitude that becomes 127.
-        misfits: nodes that FP16 cannot carry, with the reasons; None where all that is not INT8 must stay FP32.
-    """
-
-    graph: onnx.ModelProto
-    amax: Mapping[str, float]
-    misfits: Mapping[str, str] | None
-
-    def make(self, plan: Plan) -> tuple[onnx.ModelProto, tuple[KeptNode, ...]]:
-        """The graph with the plan applied, and the nodes in it that are FP32 although the rest is FP16."""
-        graph = quantize_graph(self.graph, plan, self.amax)
-        if self.misfits is None:
-            return graph, ()
-        # A layer that ends in a residual Add stands before no Q/DQ, and must stay beside that Add to do it as well.
-        ends = {residual.layer for residual in plan.residuals}
-        split = SplitBias({layer.name for layer in plan.layers} - ends)
-        return halve_rest(run_passes(graph, [split]), self.misfits)
 
 
 def _open(
@@ -206,6 +185,7 @@ def _open(
     progress: Progress,
 ) -> _Job:
     """Judge everything that can be judged before the first inference."""
+    started = time.perf_counter()
     bundle.check()
     source = bundle.find(kind="onnx", precision="fp32")
     if source is None:
@@ -214,7 +194,7 @@ def _open(
     graph = run_passes(onnx.load_from_string(bundle.read(source)), [])
     whole = plan_quantization(graph)
     plan = _require_layers(whole.without(_kept(whole, keep)))
-    return _Job(bundle, source, graph, whole, plan, pictures, method, progress)
+    return _Job(bundle, source, graph, whole, plan, pictures, method, seed, progress, started)
 
 
 def _kept(plan: Plan, patterns: Sequence[str]) -> dict[str, str]:
@@ -268,19 +248,10 @@ def _observe_batches(job: _Job, plan: Plan, batches: Sequence[FloatArray]) -> Ma
     return collect_histograms(job.graph, plan.tensors, named)
 
 
-def _fp16_misfits(job: _Job, images: Sequence[ImageSource]) -> dict[str, str] | None:
-    """Nodes that FP16 cannot carry, as when a graph is made FP16; None where the opset has no scales in FP16."""
-    opset = next(each.version for each in job.graph.opset_import if each.domain in ("", "ai.onnx"))
-    if opset < HALF_OPSET:
-        return None
-    few = images[:: -(-len(images) // _FP16_PICTURES)]
-    return nodes_out_of_range(job.graph, observe_ranges(job.graph, calibration_batches(few, job.bundle.manifest.input)))
-
-
 def _hold(
     job: _Job,
     plan: Plan,
-    recipe: _Recipe,
+    recipe: Recipe,
     reference: Reference,
     ranking: Sequence[str],
     max_drop: float | None,

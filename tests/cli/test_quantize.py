@@ -43,7 +43,7 @@ class TestOutputs:
         outcome = atrous(*arguments, "--max-drop", 50)
         assert (outcome.code, outcome.err) == (0, "")
         assert "3 of 5 layers are INT8" in outcome.out
-        assert "The budget of 50 points was held" in outcome.out
+        assert "The budget of 50 points holds at once." in outcome.out
         assert f"report: {bundle.path / 'reports/int8.html'}" in outcome.out
         assert Bundle.open(bundle.path).find(kind="onnx", precision="int8")
 
