@@ -18,11 +18,12 @@ from ..errors import CalibrationError, ImageError
 from ..manifest import Artifact
 from ..runtime.backends.base import FloatArray, check_logits
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
-from ..runtime.evaluation import Pair, Truth, load_truth, pair_by_stem, void_ids
+from ..runtime.evaluation import Pair, load_truth, pair_by_stem, void_ids
 from ..runtime.image import ImageSource, load_image
-from ..runtime.metrics import Tally
+from ..runtime.metrics import Counts, Tally
 from ..runtime.segmenter import Segmenter
 from .results import Accuracy, Sample, SkippedPicture
+from .side_by_side import run_side_by_side
 
 Labels = NDArray[np.uint8]
 #: Called with the number of pictures done.
@@ -59,10 +60,19 @@ class _Labelled:
         return np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.shape)
 
 
+@dataclass(frozen=True, eq=False)
+class _Segmented:
+    """A picture, its labels, and how those compare with its mask, if it has one."""
+
+    picture: Labels
+    labels: Labels
+    counts: Counts | None
+
+
 class Reference:
     """The labels of the FP32 graph, which those of other graphs are compared with.
 
-    Inference is ONNX Runtime's on the CPU; the rest is what `atrous eval` does, tiles included.
+    Inference is ONNX Runtime's on the CPU, a thread a picture; the rest is what `atrous eval` does, tiles included.
 
     Args:
         bundle: has an FP32 graph.
@@ -93,18 +103,17 @@ class Reference:
         self._void = void_ids(bundle.manifest, ignore)
         self._pictures: list[_Labelled] = []
         self.skipped: list[SkippedPicture] = []
-        segmenter = Segmenter(bundle, OnnxRuntimeBackend(bundle, precision="fp32"))
+        segmenter = Segmenter(bundle, OnnxRuntimeBackend(bundle, precision="fp32", threads=1), threads=1)
         tally = self._tally()
-        for number, source in enumerate(pictures if masks is None else _pair(pictures, masks), start=1):
-            try:
-                picture, truth = self._read(source)
-            except ImageError as exc:
-                self.skipped.append(SkippedPicture(_title(source, number), str(exc)))
-                continue
-            labels = segmenter(picture).labels
-            if truth:
-                tally.add(truth.count(labels))
-            self._pictures.append(_Labelled.pack(source, labels))
+        sources = pictures if masks is None else _pair(pictures, masks)
+        results = run_side_by_side(lambda source: self._try(segmenter, source), sources)
+        for number, (source, result) in enumerate(zip(sources, results, strict=True), start=1):
+            if isinstance(result, ImageError):
+                self.skipped.append(SkippedPicture(_title(source, number), str(result)))
+            else:
+                if result.counts:
+                    tally.add(result.counts)
+                self._pictures.append(_Labelled.pack(source, result.labels))
             progress(number)
         self._scores = tally.scores() if masks else None
         if self._scores and math.isnan(self._scores.miou):
@@ -123,12 +132,12 @@ class Reference:
         tally = self._tally()
         agreements: list[float] = []
         equal = pixels = 0
-        for number, (known, truth, labels) in enumerate(self._label(graph, self._pictures), start=1):
-            same = int(np.count_nonzero(labels == known.labels))
-            agreements.append(same / labels.size)
-            equal, pixels = equal + same, pixels + labels.size
-            if truth:
-                tally.add(truth.count(labels))
+        for number, (known, result) in enumerate(self._label(graph, self._pictures), start=1):
+            same = int(np.count_nonzero(result.labels == known.labels))
+            agreements.append(same / result.labels.size)
+            equal, pixels = equal + same, pixels + result.labels.size
+            if result.counts:
+                tally.add(result.counts)
             progress(number)
         scores = tally.scores() if self._scores else None
         return Comparison(Accuracy(len(agreements), equal / pixels, self._scores, scores), tuple(agreements))
@@ -138,23 +147,28 @@ class Reference:
         worst = sorted(range(len(self._pictures)), key=lambda index: comparison.agreements[index])[:most]
         chosen = [self._pictures[index] for index in worst]
         return tuple(
-            Sample(_title(known.source, index + 1), self._read(known.source)[0], known.labels, labels)
-            for index, (known, _, labels) in zip(worst, self._label(graph, chosen), strict=True)
+            Sample(_title(known.source, index + 1), result.picture, known.labels, result.labels)
+            for index, (known, result) in zip(worst, self._label(graph, chosen), strict=True)
         )
 
-    def _label(
-        self, graph: onnx.ModelProto, pictures: Sequence[_Labelled]
-    ) -> Iterator[tuple[_Labelled, Truth | None, Labels]]:
-        segmenter = Segmenter(self._bundle, _GraphBackend(graph))
-        for known in pictures:
-            picture, truth = self._read(known.source)
-            yield known, truth, segmenter(picture).labels
+    def _label(self, graph: onnx.ModelProto, pictures: Sequence[_Labelled]) -> Iterator[tuple[_Labelled, _Segmented]]:
+        segmenter = Segmenter(self._bundle, _GraphBackend(graph), threads=1)
+        results = run_side_by_side(lambda known: self._segment(segmenter, known.source), pictures)
+        return zip(pictures, results, strict=True)
 
-    def _read(self, source: ImageSource | Pair) -> tuple[NDArray[np.uint8], Truth | None]:
+    def _try(self, segmenter: Segmenter, source: ImageSource | Pair) -> _Segmented | ImageError:
+        try:
+            return self._segment(segmenter, source)
+        except ImageError as exc:
+            return exc
+
+    def _segment(self, segmenter: Segmenter, source: ImageSource | Pair) -> _Segmented:
         if not isinstance(source, Pair):
-            return load_image(source), None
+            picture = load_image(source)
+            return _Segmented(picture, segmenter(picture).labels, None)
         truth = load_truth(source, len(self._bundle.manifest.classes), self._void)
-        return truth.picture, truth
+        labels = segmenter(truth.picture).labels
+        return _Segmented(truth.picture, labels, truth.count(labels))
 
     def _tally(self) -> Tally:
         return Tally(len(self._bundle.manifest.classes), ignored=self._void)
@@ -169,7 +183,7 @@ class _GraphBackend:
         data = graph.SerializeToString()
         self.device = "CPU"
         self.artifact = Artifact("onnx", "int8", "the quantized graph", sha256="", bytes=len(data))
-        self._session = OnnxSession(data, name=self.artifact.file)
+        self._session = OnnxSession(data, name=self.artifact.file, threads=1)
 
     def infer(self, images: FloatArray) -> FloatArray:
         """Coarse logits [N, C, h, w] float32 of prepared images [N, 3, H, W] float32."""
