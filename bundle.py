@@ -21,6 +21,7 @@ from .manifest import Artifact, Manifest, Precision
 
 SUFFIX: Final = ".atrous"
 MANIFEST_FILE: Final = "manifest.json"
+ENGINE_FOLDER: Final = "engines"
 _HASH_CHUNK_BYTES: Final = 1 << 20
 
 
@@ -164,9 +165,15 @@ class StagedBundle:
         )
 
     def write_manifest(self, manifest: Manifest) -> Bundle:
-        """Write `manifest.json` and open the staged bundle, so that a wrong one fails before it is published."""
+        """Write `manifest.json` and open the staged bundle, so that a wrong one fails before it is published.
+
+        Engines that it does not list are removed: they were built from a graph that is no more.
+        """
+        listed = {self.path / artifact.file for artifact in manifest.artifacts}
         try:
             (self.path / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+            for engine in set(self.path.glob(f"{ENGINE_FOLDER}/*")) - listed:
+                engine.unlink()
         except OSError as exc:
             raise BundleError(f"cannot write to {self.path}: {exc.strerror}", path=self.path) from exc
         return Bundle.open(self.path)

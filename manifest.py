@@ -223,18 +223,18 @@ class Manifest:
         return json.dumps(_without_none(dataclasses.asdict(self)), indent=2, ensure_ascii=False) + "\n"
 
     def with_artifact(self, artifact: Artifact, *verification: Verification) -> Manifest:
-        """The manifest with an artifact and its comparisons added; they replace those of the same file."""
+        """The manifest with an artifact and its comparisons added; they replace those of the same file.
 
-        def is_other(entry: Verification) -> bool:
-            # A comparison may say how the file was run: "model.fp16.onnx in openvino (CPU)".
-            return not entry.artifact.startswith(artifact.file)
-
-        others = (entry for entry in self.artifacts if entry.file != artifact.file)
-        return dataclasses.replace(
-            self,
-            artifacts=(*others, artifact),
-            verification=(*filter(is_other, self.verification), *verification),
-        )
+        Engines that were built from a graph that is replaced by another one are left out, with their comparisons:
+        they compute what the bundle no longer holds.
+        """
+        gone = {entry.file for entry in self.artifacts if entry.file == artifact.file}
+        replaced = {entry.sha256 for entry in self.artifacts if entry.file in gone} - {artifact.sha256}
+        gone |= {e.file for e in self.artifacts if e.kind == "engine" and e.provenance.get("from") in replaced}
+        others = (entry for entry in self.artifacts if entry.file not in gone)
+        # A comparison may say how the file was run: "model.fp16.onnx in openvino (CPU)".
+        checks = (entry for entry in self.verification if not entry.artifact.startswith((*gone, artifact.file)))
+        return dataclasses.replace(self, artifacts=(*others, artifact), verification=(*checks, *verification))
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:

@@ -14,6 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import AtrousError
+from .add_fp16 import add_fp16
 from .bench import bench
 from .build import build
 from .console import print_error
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verb in (export, pack, quantize, build, run, verify, bench, inspect, doctor):
+for verb in (export, pack, add_fp16, quantize, build, run, verify, bench, inspect, doctor):
     app.command()(verb)
 app.command("eval")(evaluate)  # `eval` is a builtin of Python
 

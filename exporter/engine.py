@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ..bundle import Bundle, StagedBundle, extend_bundle
+from ..bundle import ENGINE_FOLDER, Bundle, StagedBundle, extend_bundle
 from ..errors import EngineError
 from ..manifest import Artifact, EngineIdentity, EngineProfile, Precision, Size
 from ..runtime.backends.tensorrt_library import TensorRT
@@ -20,7 +20,7 @@ from .engine_target import BackendChoice, BuilderOptions, Target, check_options,
 #: What makes a graph of each precision.
 _MAKERS: Final = {
     "fp32": "export or pack the model with it",
-    "fp16": "atrous.add_fp16(bundle)",
+    "fp16": "`atrous add-fp16`, atrous.add_fp16(bundle, images=…)",
     "int8": "`atrous quantize`, atrous.quantize(bundle, images=…)",
 }
 
@@ -132,7 +132,7 @@ def _build_all(bundle: Bundle, job: _Job, targets: Sequence[Target], progress: P
 
 def _add_plan(staged: StagedBundle, job: _Job, target: Target, plan: Plan) -> Artifact:
     name = job.name(target)
-    file, report = f"engines/{name}.plan", f"reports/{name}.json"
+    file, report = f"{ENGINE_FOLDER}/{name}.plan", f"reports/{name}.json"
     for path, data in ((file, plan.data), (report, _report(job, target, plan))):
         place = staged.path / path
         place.parent.mkdir(exist_ok=True)

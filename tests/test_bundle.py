@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import atrous
-from atrous.bundle import MANIFEST_FILE, Bundle, StagedBundle, extend_bundle, hash_file, stage_bundle
+from atrous.bundle import ENGINE_FOLDER, MANIFEST_FILE, Bundle, StagedBundle, extend_bundle, hash_file, stage_bundle
 from atrous.errors import BundleError
 
 ONNX = "model.fp32.onnx"
@@ -412,6 +412,12 @@ class TestExtend:
         self.add(Bundle.open(link), b"added")
         assert link.is_symlink()
         assert (copied / "more.onnx").read_bytes() == b"added"
+
+    def test_an_engine_that_is_not_listed_goes(self, copied: Path) -> None:
+        (copied / ENGINE_FOLDER).mkdir()
+        (copied / ENGINE_FOLDER / "of_an_older_graph.plan").write_bytes(b"stale")
+        self.add(Bundle.open(copied), b"added")
+        assert list((copied / ENGINE_FOLDER).iterdir()) == []
 
     def test_a_bundle_that_vanished(self, copied: Path) -> None:
         bundle = Bundle.open(copied)

@@ -234,6 +234,25 @@ def test_an_artifact_replaces_the_one_of_its_file_and_its_comparisons() -> None:
     assert third.verification == first.verification
 
 
+def test_engines_of_a_replaced_graph_go_with_it() -> None:
+    first = full_manifest()
+    graph = dataclasses.replace(first.artifacts[0], file="new.onnx", kind="onnx", engine=None, sha256="0" * 64)
+    engine = dataclasses.replace(
+        first.artifacts[0],
+        file="engines/new.plan",
+        kind="engine",
+        engine=EngineIdentity("tensorrt-rtx", "1.7.1", "8.9"),
+        provenance={"from": graph.sha256},
+    )
+    check = dataclasses.replace(first.verification[0], artifact="engines/new.plan in tensorrt-rtx")
+    built = first.with_artifact(graph).with_artifact(engine, check)
+    assert built.with_artifact(graph).artifacts == (*first.artifacts, engine, graph)
+    other = dataclasses.replace(graph, sha256="1" * 64)
+    changed = built.with_artifact(other)
+    assert changed.artifacts == (*first.artifacts, other)
+    assert changed.verification == first.verification
+
+
 @pytest.mark.parametrize(
     ("shape", "taken"),
     [
