@@ -28,16 +28,13 @@ constexpr int kMaxSide = 65536;
 
 thread_local std::string last_error;
 
-/// An engine with the bundle whose texts its info points to.
-using SegmenterHandles = Handles<atrous_segmenter, Segmenter>;
-
 // Never destroyed: programs close handles as late as in their own static destructors.
 Handles<atrous_bundle, const Bundle>& bundles() {
     static auto* const handles = new Handles<atrous_bundle, const Bundle>("bundle");
     return *handles;
 }
-SegmenterHandles& segmenters() {
-    static auto* const handles = new SegmenterHandles("segmenter");
+Handles<atrous_segmenter, Segmenter>& segmenters() {
+    static auto* const handles = new Handles<atrous_segmenter, Segmenter>("segmenter");
     return *handles;
 }
 Handles<atrous_job, Job>& jobs() {
@@ -134,6 +131,15 @@ Frame to_frame(const atrous_frame* given) {
             values.stream};
 }
 
+/// A wrong ATROUS_ISA must stop the opening, not a later call.
+void check_isa() {
+    try {
+        active_isa();
+    } catch (const std::exception& error) {
+        fail(ATROUS_ERROR_ARGUMENT, error.what());
+    }
+}
+
 void write_timings(const Timings& timings, atrous_timings* out) {
     if (out == nullptr) return;
     atrous_timings values = ATROUS_TIMINGS_INIT;
@@ -158,7 +164,7 @@ void finish(const Outcome& outcome, atrous_timings* timings) {
 }  // namespace
 }  // namespace atrous::core
 
-using namespace atrous::core;  // NOLINT: definitions of the interface itself
+using namespace atrous::core;
 
 extern "C" {
 
@@ -244,7 +250,7 @@ atrous_status atrous_segmenter_open(const atrous_bundle* bundle, const atrous_op
         *segmenter = nullptr;
         const auto opened = bundles().find(bundle);
         const Options wanted = to_options(options);
-        atrous::active_isa();  // a wrong ATROUS_ISA must stop this call, not a later one
+        check_isa();
         *segmenter = segmenters().add(std::make_shared<Segmenter>(open_pipeline(opened, wanted), wanted.has_crf));
     });
 }
@@ -277,7 +283,13 @@ atrous_status atrous_submit(atrous_segmenter* segmenter, const atrous_frame* fra
         require(job, "job");
         *job = nullptr;
         const auto opened = segmenters().find(segmenter);
-        *job = jobs().add(opened->submit(to_frame(frame)));
+        const auto submitted = opened->submit(to_frame(frame));
+        try {
+            *job = jobs().add(submitted);
+        } catch (...) {  // a job without a handle must not write to memory that nobody keeps for it
+            submitted->drop("there is no memory for its handle");
+            throw;
+        }
     });
 }
 

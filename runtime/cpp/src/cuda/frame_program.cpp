@@ -94,6 +94,14 @@ FrameProgram::FrameProgram(const Recipe& recipe, Queues& queues, const Size& siz
     record();
 }
 
+FrameProgram::~FrameProgram() {
+    try {
+        const Current current(*recipe_.device);
+        queues_.stream.synchronize();
+    } catch (const Failure&) {  // the GPU failed before, and that was reported
+    }
+}
+
 void FrameProgram::run(const Frame& frame, Timings& timings) {
     for (;;) {
         queue_picture(frame);

@@ -1,8 +1,6 @@
 // Everything that the GPU does for pictures of one size: memory, an engine, and the launches as graphs.
 #pragma once
 
-#include <functional>
-#include <list>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -35,6 +33,11 @@ struct Queues {
 class FrameProgram {
   public:
     FrameProgram(const Recipe& recipe, Queues& queues, const Size& size, bool wants_probabilities);
+
+    /// Waits for what may still be queued after a failure, before its memory goes.
+    ~FrameProgram();
+    FrameProgram(const FrameProgram&) = delete;
+    FrameProgram& operator=(const FrameProgram&) = delete;
 
     const Size& size() const { return size_; }
     bool wants_probabilities() const { return wants_probabilities_; }
