@@ -61,5 +61,5 @@ def _split(graph: ir.Graph, node: ir.Node, bias: ir.Value, array: NDArray[Any]) 
     result.name, total.name = f"{name}/without_bias", name
     graph.insert_after(node, ir.node("Add", [result, added], outputs=[total], name=f"{name}/add_bias"))
     node.resize_inputs(_BIAS_INDEX)
-    if not bias.uses() and not bias.is_graph_output() and bias.name in graph.initializers:
-        del graph.initializers[bias.name]
+    if bias.name and bias.is_initializer() and not bias.uses() and not bias.is_graph_output():
+        graph.initializers.pop(bias.name)
