@@ -67,7 +67,7 @@ def test_make_targets_exist(environment: dict[str, str]) -> None:
 
 def test_extras_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = re.findall(r"pip install '\.\[(\w+)\]'", README)
+    extras = re.findall(r"pip install '\.\[([\w-]+)\]'", README)
     assert extras
     assert set(extras) <= set(project["optional-dependencies"])
 
