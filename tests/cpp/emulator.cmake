@@ -37,7 +37,5 @@ set_target_properties(stand_in_driver PROPERTIES
   OUTPUT_NAME cuda SOVERSION 1 CXX_VISIBILITY_PRESET default
   LIBRARY_OUTPUT_DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}/driver")
 
-target_sources(atrous_tests PRIVATE test_cuda.cpp)
-add_test(NAME cuda COMMAND atrous_tests cuda)
 set_tests_properties(cuda PROPERTIES ENVIRONMENT
   "LD_LIBRARY_PATH=${CMAKE_CURRENT_BINARY_DIR}/driver;ATROUS_EMULATED=${libraries}")

@@ -28,7 +28,13 @@ namespace {
 constexpr float kMarginals = 1e-5f;
 
 const std::shared_ptr<const cuda::Device>& device() {
-    static const auto made = std::make_shared<const cuda::Device>(0);
+    static const auto made = [] {
+        try {
+            return std::make_shared<const cuda::Device>(0);
+        } catch (const Failure& failure) {
+            throw testing::Skip{failure.what()};
+        }
+    }();
     return made;
 }
 
@@ -76,6 +82,7 @@ class PixelBackend : public cuda::DeviceBackend {
 };
 
 const char* device_backend() {
+    device();  // a case is skipped here, not inside of the library
     static const bool added = [] {
         catalogue().push_back({"gpu pixels", [](std::shared_ptr<const Bundle> bundle, const Options& options) {
                                    const Artifact& artifact = find_onnx(*bundle, options.precision, "gpu pixels");
@@ -261,8 +268,10 @@ TEST(cuda_pipeline_reads_and_writes_device_memory) {
     frame.pixels = picture.pixels.data();
     CHECK_EQUAL(atrous_run(opened.handle, &frame, nullptr), ATROUS_ERROR_DEVICE);
     frame.pixels = reinterpret_cast<const std::uint8_t*>(pixels.region().address);
-    frame.stream = &frame;
-    CHECK_EQUAL(atrous_run(opened.handle, &frame, nullptr), ATROUS_ERROR_DEVICE);
+    if (device()->name() == "stand-in driver") {  // a real one does not survive an invented stream
+        frame.stream = &frame;
+        CHECK_EQUAL(atrous_run(opened.handle, &frame, nullptr), ATROUS_ERROR_DEVICE);
+    }
     frame.stream = nullptr;
     CHECK_OK(atrous_run(opened.handle, &frame, nullptr));
 }
@@ -279,6 +288,7 @@ TEST(cuda_pipeline_reports_engines_that_fail) {
 }
 
 TEST(cuda_device_that_is_not_there) {
+    device();
     try {
         const cuda::Device absent(5);
         CHECK(false);

@@ -52,6 +52,12 @@ def test_only_the_interface_is_exported(prefix):
     assert exported - {"ATROUS_1"} == declared
 
 
+def test_the_soname_is_the_abi(prefix, library):
+    (installed,) = prefix.glob("lib*/**/libatrous.so")
+    dynamic = run("readelf", "-d", installed, cwd=prefix)
+    assert f"[libatrous.so.{library.c.atrous_abi_version()}]" in dynamic
+
+
 def test_it_is_small(prefix, tmp_path):
     (library,) = prefix.glob("lib*/**/libatrous.so")
     stripped = tmp_path / "stripped.so"

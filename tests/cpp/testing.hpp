@@ -31,6 +31,14 @@ struct Registration {
     }
 };
 
+/// Thrown by a case that cannot run here.
+struct Skip {
+    std::string why;
+};
+
+/// What a program returns when all of its cases are skipped; CTest is told.
+constexpr int kSkipped = 77;
+
 [[noreturn]] inline void fail_check(const char* file, int line, const std::string& what) {
     throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " + what);
 }
@@ -49,17 +57,22 @@ inline int run(int count, char** arguments) {
     const std::string wanted = count > 1 ? arguments[1] : "";
     int ran = 0;
     int failed = 0;
+    int skipped = 0;
     for (const Case& each : cases()) {
         if (each.name.compare(0, wanted.size(), wanted) != 0) continue;
         ++ran;
         try {
             each.body();
+        } catch (const Skip& skip) {
+            ++skipped;
+            std::printf("%s skipped: %s\n", each.name.c_str(), skip.why.c_str());
         } catch (const std::exception& error) {
             ++failed;
             std::printf("%s failed: %s\n", each.name.c_str(), error.what());
         }
     }
-    std::printf("%d cases, %d failed\n", ran, failed);
+    std::printf("%d cases, %d failed, %d skipped\n", ran, failed, skipped);
+    if (ran > 0 && skipped == ran) return kSkipped;
     return ran == 0 || failed > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 

@@ -1,7 +1,6 @@
 // The C interface: judges arguments, finds handles, and turns every exception into a status and a text.
-#include <array>
 #include <atomic>
-#include <cstring>
+#include <iterator>
 #include <memory>
 #include <string>
 

@@ -1,7 +1,6 @@
 #include "cpu_pipeline.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <optional>
 #include <string>

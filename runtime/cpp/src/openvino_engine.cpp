@@ -1,6 +1,4 @@
 // OpenVINO on the CPU: as runtime/backends/openvino.py.
-#include <array>
-#include <exception>
 #include <list>
 #include <memory>
 #include <mutex>

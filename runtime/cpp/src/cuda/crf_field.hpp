@@ -41,8 +41,8 @@ class Field {
 
     const FieldSpec& spec() const { return spec_; }
     /// Where probabilities [classes, height, width] are to be written.
-    const Region probabilities() const { return planes_.region(); }
-    const Region report() const { return report_.region(); }
+    Region probabilities() const { return planes_.region(); }
+    Region report() const { return report_.region(); }
 
     /// Queues one inference on what is in `probabilities()` and the picture [height, width, 3].
     void queue_frame(const Region& rgb);

@@ -15,9 +15,6 @@ struct Storage {
     int stride() const { return width * lanes; }
 };
 
-/// Building memory, which lattices share.
-struct LatticeScratch;
-
 /// What the memory of a lattice depends on.
 struct LatticeSize {
     std::int64_t pixels;
@@ -33,7 +30,7 @@ struct LatticeSize {
     std::int64_t kept_bytes() const;
 };
 
-/// What building takes; fits every size that it was made from.
+/// What building takes, which lattices up to the size that it was made for may share.
 struct LatticeScratch {
     Memory keys, first, vertex_of_slot, slots, flags, pairs, more_pairs, vertex_keys, counts, tile_sums, total, norms,
         ones, values, more_values, tails;
@@ -49,8 +46,8 @@ class Lattice {
             const Region& vertices);
 
     const LatticeSize& size() const { return size_; }
-    const Region pixel_vertices() const { return pixel_vertices_.region(); }
-    const Region weights() const { return weights_.region(); }
+    Region pixel_vertices() const { return pixel_vertices_.region(); }
+    Region weights() const { return weights_.region(); }
 
     /// Positions divided by `sigma_xy_px`.
     void queue_gaussian(KernelQueue& queue, const LatticeScratch& scratch, int height, int width, float sigma_xy_px);
