@@ -19,9 +19,10 @@ class SplitBias(ir.passes.InPlacePass):
     """Takes constant biases out of INT8 layers and adds them behind; the sums keep the names of the results.
 
     ONNX Runtime (1.31, `WeightBiasQuantization`) quantizes the bias of a layer between Q/DQ pairs by the product of
-    the scales of input and weights. Where those are FP16, the product is as well, and underflows: of the demo's pixels,
-    42 % then got the label of FP32, and with an `Add`, which it leaves alone, 99.4 %. Engines take that back into the
-    layer: TensorRT-RTX 1.7 builds the demo's engine with as many layers and as many bytes from both forms.
+    the scales of input and weights. Where those are FP16, the product is as well, and underflows: on three pictures, 42
+    to 52 % of the demo's labels then were those of FP32, and with an `Add`, which it leaves alone, 98.8 to 99.4 %.
+    Engines take that back into the layer: TensorRT-RTX 1.7 builds the demo's engine with as many layers and as much
+    memory from both forms.
 
     Args:
         layers: names of the INT8 layers.
