@@ -1,10 +1,12 @@
 // The GPU's part on the stand-in driver, whose kernels run in the emulator: the library's own launch sequences and
 // memory against the CPU's results. The engine is that of fixtures.cpp, reading and writing device memory.
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "catalogue.hpp"
@@ -274,6 +276,47 @@ TEST(cuda_pipeline_reads_and_writes_device_memory) {
     }
     frame.stream = nullptr;
     CHECK_OK(atrous_run(opened.handle, &frame, nullptr));
+}
+
+TEST(cuda_pipeline_serves_threads) {
+    const Folder folder;
+    const auto path = fixtures::write_bundle(folder);
+    Picture reference = noisy(24, 40);
+    const Outputs expected = segment(path, "pixels", true, reference);
+    const Opened opened(path, true, device_backend());
+    std::atomic<int> wrong{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t) {
+        threads.emplace_back([&] {
+            Picture picture = noisy(24, 40);
+            for (int round = 0; round < 2; ++round) {
+                const atrous_frame frame = picture.frame();
+                const atrous_status status = atrous_run(opened.handle, &frame, nullptr);
+                if (status != ATROUS_OK || picture.labels != expected.labels) ++wrong;
+            }
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    CHECK_EQUAL(wrong.load(), 0);
+}
+
+TEST(cuda_pipeline_gives_its_memory_back) {
+    const Folder folder;
+    const auto path = fixtures::write_bundle(folder);
+    device_backend();
+    const cuda::Current current(*device());
+    const std::size_t before = device()->free_bytes();
+    {
+        const Opened opened(path, true, device_backend());
+        for (const int side : {16, 24, 32, 16}) {  // more sizes than are kept
+            Picture picture = noisy(side, side);
+            const atrous_frame frame = picture.frame();
+            CHECK_OK(atrous_run(opened.handle, &frame, nullptr));
+        }
+        CHECK(device()->free_bytes() < before);
+    }
+    // On a GPU others may take and give at the same time.
+    if (device()->name() == "stand-in driver") CHECK_EQUAL(device()->free_bytes(), before);
 }
 
 TEST(cuda_pipeline_reports_engines_that_fail) {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 import threading
 from pathlib import Path
 
 import cpp_library
 import numpy as np
 import pytest
-from cpp_library import CppError, Library, Struct
+from cpp_library import ROOT, SOURCE, CppError, Library, Struct
 from tolerances import CPP_GROWTH_BYTES
 
 import atrous
@@ -34,6 +35,20 @@ def test_versions(library):
     assert library.c.atrous_abi_version() == 1
     assert "openvino" in library.c.atrous_engines().decode().split()
     assert library.c.atrous_status_name(cpp_library.BUNDLE) == b"ATROUS_ERROR_BUNDLE"
+
+
+def test_every_status_is_named_and_explained(library):
+    header = (SOURCE / "include" / "atrous" / "atrous.h").read_text(encoding="utf-8")
+    statuses = {
+        name: int(value)
+        for name, value in re.findall(r"^ +(ATROUS_(?:OK|PENDING|ERROR_\w+)) = (\d+)", header, re.MULTILINE)
+    }
+    assert sorted(statuses.values()) == list(range(12))
+    assert all(library.c.atrous_status_name(value).decode() == name for name, value in statuses.items())
+    explained = re.findall(
+        r"^\| `(ATROUS_\w+)` \|", (ROOT / "docs" / "cpp.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert set(explained) == set(statuses) - {"ATROUS_OK"}
 
 
 def test_structs_have_the_size_that_c_gives_them(library, tiny_bundle):
