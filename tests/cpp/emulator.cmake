@@ -7,16 +7,13 @@ set(kernel_options -std=c++17 -O2 -ffp-contract=off -Wno-psabi -Wno-unknown-prag
 file(GLOB kernel_headers CONFIGURE_DEPENDS "${ATROUS_ROOT}/crf/kernels/*.cuh" "${ATROUS_ROOT}/runtime/kernels/*.cuh")
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${ATROUS_KERNELS} ${kernel_headers})
 set(libraries "")
-foreach(source ${ATROUS_KERNELS})
+foreach(source ${ATROUS_KERNELS} "${CMAKE_CURRENT_SOURCE_DIR}/standins/pixels.cu")
   get_filename_component(name "${source}" NAME_WE)
   # The names of the kernels, by which the stand-in finds them.
   execute_process(COMMAND "${CMAKE_CXX_COMPILER}" ${kernel_options} -E -P ${shim} -x c++ "${source}"
     OUTPUT_VARIABLE expanded COMMAND_ERROR_IS_FATAL ANY)
   string(REGEX MATCHALL "extern \"C\"[ \n]+void[ \n]+[A-Za-z0-9_]+" kernels "${expanded}")
-  set(registry "#include \"launch.h\"\n#include \"${source}\"\n")
-  if(NOT name STREQUAL "convert")
-    string(APPEND registry "using namespace atrous;\n")
-  endif()
+  set(registry "#include \"launch.h\"\n#include \"${source}\"\nnamespace atrous {}\nusing namespace atrous;\n")
   foreach(kernel ${kernels})
     string(REGEX REPLACE ".*[ \n]" "" kernel "${kernel}")
     string(APPEND registry "EMULATED_KERNEL(${kernel})\n")
@@ -37,5 +34,12 @@ set_target_properties(stand_in_driver PROPERTIES
   OUTPUT_NAME cuda SOVERSION 1 CXX_VISIBILITY_PRESET default
   LIBRARY_OUTPUT_DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}/driver")
 
-set_tests_properties(cuda PROPERTIES ENVIRONMENT
+# TensorRT's part with a stand-in for its header, where the library itself is built without.
+if(NOT ATROUS_WITH_TENSORRT)
+  target_sources(atrous_tests PRIVATE test_tensorrt.cpp "${ATROUS_ROOT}/runtime/cpp/src/cuda/tensorrt_engine.cpp")
+  target_include_directories(atrous_tests PRIVATE standins)
+  add_test(NAME tensorrt COMMAND atrous_tests tensorrt)
+  list(APPEND emulated_tests tensorrt)
+endif()
+set_tests_properties(cuda ${emulated_tests} PROPERTIES ENVIRONMENT
   "LD_LIBRARY_PATH=${CMAKE_CURRENT_BINARY_DIR}/driver;ATROUS_EMULATED=${libraries}")

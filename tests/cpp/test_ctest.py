@@ -10,7 +10,7 @@ from cpp_library import SOURCE, build, run
 #: ThreadSanitizer has nothing to say where there is one thread. The emulator's tests run under AddressSanitizer.
 SUITES = {
     "release": ("bundle", "segmenter", "wrapper", "openvino", "c_header"),
-    "asan": ("bundle", "segmenter", "wrapper", "openvino", "cuda"),
+    "asan": ("bundle", "segmenter", "wrapper", "openvino", "cuda", "tensorrt"),
     "tsan": ("segmenter",),
 }
 
