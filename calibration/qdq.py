@@ -25,6 +25,7 @@ from ..errors import CalibrationError, ExportError
 from ..exporter.passes import ConvertToHalf, KeptNode, run_passes
 from ..exporter.passes.half import node_name
 from .plan import INT8_MAX, MIN_SCALE, Layer, Plan
+from .split_bias import SplitBias
 
 #: The first opset with per-channel scales.
 _MIN_OPSET: Final = 13
@@ -56,6 +57,9 @@ def halve_rest(
 ) -> tuple[onnx.ModelProto, tuple[KeptNode, ...]]:
     """The graph with everything that is not INT8 in FP16, scales included; inputs and outputs stay as they are.
 
+    Biases of INT8 layers become an `Add` of their own (`SplitBias`), except where the layer ends in a residual `Add`,
+    which it could not do on its way out with another in between.
+
     Args:
         graph: with Q/DQ, as `quantize_graph` makes it; stays as it is.
         keep: name of a node → the reason to keep it FP32, from `nodes_out_of_range` of the graph without Q/DQ. The
@@ -73,6 +77,7 @@ def halve_rest(
             f"FP16 scales need ONNX opset >= {HALF_OPSET}, the model has {opset}. Export it again, newer, or leave "
             "what is not INT8 in FP32."
         )
+    graph = run_passes(graph, [SplitBias(_layers_with_half_scales(graph) - set(keep or ()))])
     convert = ConvertToHalf(keep)
     half = run_passes(graph, [convert])
     kept = {node.name: node.reason for node in convert.kept}
@@ -80,6 +85,23 @@ def halve_rest(
         convert = ConvertToHalf(widened)
         half = run_passes(graph, [convert])
     return half, convert.kept
+
+
+def _layers_with_half_scales(graph: onnx.ModelProto) -> set[str]:
+    """INT8 layers, which read two dequantized inputs, but for those whose result a residual `Add` reads as it is."""
+    constants = {tensor.name for tensor in graph.graph.initializer}
+    dequantized = {node.output[0] for node in graph.graph.node if node.op_type == "DequantizeLinear"}
+    added = {
+        name
+        for node in graph.graph.node
+        if node.op_type == "Add" and constants.isdisjoint(node.input)
+        for name in node.input
+    }
+    return {
+        node.name or node.output[0]
+        for node in graph.graph.node
+        if len(node.input) > 1 and dequantized.issuperset(node.input[:2]) and node.output[0] not in added
+    }
 
 
 def _with_pairs(graph: onnx.ModelProto, keep: Mapping[str, str]) -> dict[str, str]:

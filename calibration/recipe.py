@@ -9,12 +9,11 @@ from typing import Final, Literal
 import onnx
 
 from ..exporter.activation_ranges import calibration_batches, nodes_out_of_range, observe_ranges
-from ..exporter.passes import KeptNode, run_passes
+from ..exporter.passes import KeptNode
 from ..manifest import InputSpec
 from ..runtime.image import ImageSource
 from .plan import Plan
 from .qdq import HALF_OPSET, halve_rest, quantize_graph
-from .split_bias import SplitBias
 
 #: What `exporter.activation_ranges.OVERFLOW_MARGIN` was measured with.
 _PICTURES: Final = 8
@@ -44,10 +43,7 @@ class Recipe:
         graph = quantize_graph(self.graph, plan, self.amax)
         if self.misfits is None:
             return graph, ()
-        # A layer that ends in a residual Add stands before no Q/DQ, and must stay beside that Add to do it as well.
-        ends = {residual.layer for residual in plan.residuals}
-        split = SplitBias({layer.name for layer in plan.layers} - ends)
-        return halve_rest(run_passes(graph, [split]), self.misfits)
+        return halve_rest(graph, self.misfits)
 
 
 def fp16_misfits(graph: onnx.ModelProto, images: Sequence[ImageSource], inputs: InputSpec) -> dict[str, str] | None:

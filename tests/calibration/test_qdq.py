@@ -299,6 +299,19 @@ class TestFp16:
         assert [made[value].op_type for value in nodes(half)["b"].input] == ["DequantizeLinear"] * 2
         run(half, image)
 
+    @pytest.mark.parametrize(("keep", "split"), [({}, {"d", "a"}), ({"a": "it overflows"}, {"d"})])
+    def test_biases_stand_apart_but_before_a_residual_add(self, keep: dict[str, str], split: set[str]) -> None:
+        graph = graph_of(
+            """r0 = Conv <pads = [1, 1, 1, 1]> (image, stem)  d = Conv (r0, wd, bias)
+            a = Conv <pads = [1, 1, 1, 1]> (r0, wa, bias)  ra = Relu (a)  b = Conv (ra, wb, bias)
+            sum = Add (d, b)  r1 = Relu (sum)  logits = Conv (r1, head)""",
+            stem=(8, 3, 3, 3), wd=(8, 8, 1, 1), wa=(8, 8, 3, 3), wb=(8, 8, 1, 1), bias=(8,), head=(4, 8, 1, 1),
+        )  # fmt: skip
+        plan = plan_quantization(graph)
+        assert [(each.layer, each.identity) for each in plan.residuals] == [("b", "d")]
+        half, _ = halve_rest(quantize_graph(graph, plan, dict.fromkeys(plan.tensors, 1.0)), keep)
+        assert {name for name in nodes(half) if name.endswith("/add_bias")} == {f"{name}/add_bias" for name in split}
+
     def test_an_old_opset(self, image: NDArray) -> None:
         graph = onnx.ModelProto()
         graph.CopyFrom(PLAIN)
