@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard calibration/csrc/* crf/csrc/* runtime/csrc/*)
-CXX_SOURCES := $(filter %.cpp %.hpp %.inl %.inc %.cu %.cuh %.h,$(NATIVE) $(wildcard crf/kernels/* runtime/kernels/* tests/emulator/* runtime/cpp/include/atrous/* runtime/cpp/src/* runtime/cpp/src/cuda/* examples/cpp/*/* tests/cpp/*))
+CXX_SOURCES := $(filter %.cpp %.hpp %.inl %.inc %.cu %.cuh %.h,$(NATIVE) $(wildcard crf/kernels/* runtime/kernels/* tests/emulator/* runtime/cpp/include/atrous/* runtime/cpp/src/* runtime/cpp/src/cuda/* examples/cpp/*/* tests/cpp/* tests/cpp/standins/*))
 
 .PHONY: demo test lint format gpu-check clean help
 
