@@ -152,7 +152,7 @@ INT8_STEPS: Final = 8.0
 INT8_REST_RELATIVE: Final = 0.06
 
 #: Memory that 1,000 segmenters opened and closed in the C++ runtime leave behind, after 300 others: bytes. Measured:
-#: see tests/cpp/test_interface.py; a leak of one tiny graph a cycle would be tens of MB.
+#: 118,784 (tests/cpp/test_interface.py), which OpenVINO keeps; a leak of one tiny graph a cycle would be tens of MB.
 CPP_GROWTH_BYTES: Final = 4 << 20
 
 #: Labels of the tiny network with input and logits in half precision against single: share that is equal. Measured: 1

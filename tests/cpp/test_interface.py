@@ -158,7 +158,6 @@ def test_a_thousand_segmenters_leave_nothing(library, tiny_bundle):
     cycle(300)  # OpenVINO's caches, and malloc's, fill first
     before = resident_bytes()
     cycle(1000)
-    print(f"grew by {resident_bytes() - before} bytes")
     assert resident_bytes() - before < CPP_GROWTH_BYTES
 
 
