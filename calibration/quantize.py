@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ import onnx
 
 from ..bundle import Bundle, extend_bundle
 from ..errors import BundleError, CalibrationError, EngineError
+from ..exporter.keeping import kept_by_pattern
 from ..exporter.passes import KeptNode, run_passes
 from ..exporter.verify import TOLERANCES, FloatArray, compare, probe_inputs
 from ..manifest import Artifact, Verification
@@ -193,22 +193,10 @@ def _open(
     pictures = CalibrationImages(images, bundle.manifest.input, max_images=max_images, seed=seed)
     graph = run_passes(onnx.load_from_string(bundle.read(source)), [])
     whole = plan_quantization(graph)
-    plan = _require_layers(whole.without(_kept(whole, keep)))
+    names = [each.name for each in (*whole.layers, *whole.kept)]
+    wanted = kept_by_pattern(names, keep, kind="layer", error=CalibrationError)
+    plan = _require_layers(whole.without(wanted))
     return _Job(bundle, source, graph, whole, plan, pictures, method, seed, progress, started)
-
-
-def _kept(plan: Plan, patterns: Sequence[str]) -> dict[str, str]:
-    """Layers that the user wants in higher precision, with the pattern that says so."""
-    names = [*(layer.name for layer in plan.layers), *(kept.name for kept in plan.kept)]
-    found = {}
-    for pattern in patterns:
-        matches = [name for name in names if fnmatchcase(name, pattern)]
-        if not matches:
-            raise CalibrationError(
-                f"no layer is called {pattern!r}, so it cannot be kept; layers are called {', '.join(names[:3])} …"
-            )
-        found.update(dict.fromkeys(matches, f"asked for by {pattern!r}"))
-    return found
 
 
 def _require_layers(plan: Plan) -> Plan:

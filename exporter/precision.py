@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, Final
 
 import onnx
@@ -15,6 +14,7 @@ from ..manifest import Verification
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
 from ..runtime.image import ImageSource
 from .activation_ranges import OVERFLOW_MARGIN, calibration_batches, nodes_out_of_range, observe_ranges
+from .keeping import kept_by_pattern
 from .passes import ConvertToHalf, KeptNode, RoundToHalf, run_passes
 from .verify import TOLERANCES, compare, require_passed
 
@@ -67,7 +67,8 @@ def add_fp16(
     if source is None:
         raise EngineError(f"{bundle.path} has no FP32 graph to make FP16 from; export or pack one")
     graph = run_passes(onnx.load_from_string(bundle.read(source)), [])
-    wanted = _matching(graph, keep)
+    names = [node.name or node.output[0] for node in graph.graph.node]
+    wanted = kept_by_pattern(names, keep, kind="node", error=ExportError)
     ranges = observe_ranges(graph, calibration_batches(images, bundle.manifest.input))
     convert = ConvertToHalf(nodes_out_of_range(graph, ranges) | wanted)
     half = run_passes(graph, [convert])
@@ -119,17 +120,3 @@ def _add_graph(
         require_passed(each, tolerance)
     staged.write_manifest(bundle.manifest.with_artifact(artifact, *verification))
     return verification
-
-
-def _matching(graph: onnx.ModelProto, patterns: Sequence[str]) -> dict[str, str]:
-    """Nodes that the user wants in FP32, with the pattern that says so."""
-    names = [node.name or node.output[0] for node in graph.graph.node]
-    found = {}
-    for pattern in patterns:
-        matches = [name for name in names if fnmatchcase(name, pattern)]
-        if not matches:
-            raise ExportError(
-                f"no node is called {pattern!r}, so it cannot stay FP32; nodes are called {', '.join(names[:3])} …"
-            )
-        found.update(dict.fromkeys(matches, f"asked for by {pattern!r}"))
-    return found
