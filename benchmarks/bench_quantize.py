@@ -132,7 +132,7 @@ def build(graph: Path, bundle: atrous.Bundle) -> str:
 def run_all(
     bundle: atrous.Bundle, camvid: Path, counts: Sequence[int], python_of: dict[str, Path], limit_gib: float, every: int
 ) -> Iterator[dict[str, Any]]:
-    """All subjects on all numbers of pictures, every graph judged."""
+    """All subjects on all numbers of pictures; of each, the graph from the most that it could take is judged."""
     validation = sorted((camvid / "val" / "images").glob("*.jpg"))[::every]
     reference = Reference(bundle, validation, masks=camvid / "val" / "masks", ignore=(_VOID,))
     artifact = bundle.find(kind="onnx", precision="fp32")
@@ -146,7 +146,7 @@ def run_all(
         folder = Path(name)
         pictures = prepare_pictures(bundle, camvid / "train" / "images", max(counts), folder)
         for subject in track([each for each in SUBJECTS if each.tool in python_of], "quantizing", transient=True):
-            result = folder / "result.onnx"
+            result, latest = folder / "result.onnx", folder / "latest.onnx"
             row: dict[str, Any] = {"subject": str(subject), "runs": {}}
             for count in counts:
                 job = Job(
@@ -160,13 +160,15 @@ def run_all(
                 )
                 run = row["runs"][count] = quantize(subject, python_of[subject.tool], job)
                 if "failed" not in run:
-                    run |= judge(result, bundle, reference)
-                result.unlink(missing_ok=True)
+                    result.replace(latest)
+            done = [run for run in row["runs"].values() if "failed" not in run]
+            if done:
+                done[-1] |= judge(latest, bundle, reference)
             yield row
 
 
 def markdown(rows: Sequence[dict[str, Any]], counts: Sequence[int]) -> str:
-    """One table of everything; accuracy is that of the graph from the most pictures that a tool could take."""
+    """One table of everything; accuracy is that of the graph that was judged."""
     heads = [f"{what}, {count} pictures" for what in ("s", "MiB") for count in counts]
     lines = [
         f"| | mean IoU % | drop, points | labels as FP32 | {' | '.join(heads)} | activation pairs | TensorRT-RTX |",
