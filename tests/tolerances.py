@@ -138,7 +138,7 @@ SQUARED_ERROR_RELATIVE: Final = 3e-3
 SQUARED_ERROR_STEPS: Final = 5e-3
 
 #: Labels and probabilities of the C++ runtime against Python's on the same engine. Measured: every label and every bit
-#: the same (tests/cpp/test_labels.py: the demo bundle, all sizes, tiles, with the CRF), as both run one native core.
+#: the same (tests/cpp/test_labels.py: the demo bundle, also in INT8, all sizes, tiles, the CRF): both run one core.
 #: Against ONNX Runtime on the demo bundle: every label the same.
 CPP_AGREEMENT: Final = 0.9999
 CPP_PROBABILITY_ABS: Final = 1e-6

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import PIL
 import pytest
 from cpp_library import Library
+from int8_graphs import ASPP, observed, replace_constant
 from tiny_graphs import color_layers, local_layers, make_bundle, put_logits_on_pixels
 from tolerances import CPP_AGREEMENT, CPP_PROBABILITY_ABS
 
 import atrous
+from atrous.bundle import Bundle, extend_bundle
+from atrous.calibration.plan import plan_quantization
+from atrous.calibration.qdq import halve_rest, quantize_graph
 from atrous.exporter.description import DynamicSize
 from atrous.exporter.normalization import Normalization
+from atrous.exporter.pack import pack
+from atrous.runtime.preprocess import prepare_image
 
 #: Channels that differ in every constant, so that a swap shows.
 UNEVEN = Normalization(color_order="BGR", mean=(0.1, 0.4, 0.6), std=(0.2, 0.3, 0.5), scale=1 / 255)
@@ -29,9 +37,25 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return rows + rng.integers(0, 56, (height, width, 3), dtype=np.uint8)
 
 
-def assert_same(library: Library, path: Path, picture: np.ndarray, *, crf: bool = False) -> None:
-    expected = atrous.load(path, backend="openvino", crf=crf)(picture)
-    with library.segmenter(path, crf=int(crf)) as segment:
+def int8_of(bundle: Bundle, picture: np.ndarray) -> onnx.ModelProto:
+    """The bundle's first graph in INT8, calibrated on one picture of a size that it takes."""
+    graph = onnx.load(bundle.path / bundle.manifest.artifacts[0].file)
+    image = prepare_image(picture, picture.shape[:2], bundle.manifest.input)[None]
+    return quantize_graph(graph, plan_quantization(graph), observed(graph, image))
+
+
+def add_int8(bundle: Bundle, graph: onnx.ModelProto) -> None:
+    with extend_bundle(bundle) as staged:
+        onnx.save(graph, staged.path / "model.int8.onnx")
+        artifact = staged.artifact("model.int8.onnx", kind="onnx", precision="int8", provenance={})
+        staged.write_manifest(bundle.manifest.with_artifact(artifact))
+
+
+def assert_same(
+    library: Library, path: Path, picture: np.ndarray, *, crf: bool = False, precision: str = "auto"
+) -> None:
+    expected = atrous.load(path, backend="openvino", precision=precision, crf=crf)(picture)
+    with library.segmenter(path, precision=precision.encode(), crf=int(crf)) as segment:
         actual = segment(picture, probabilities=True)
         labels_only = segment(picture)
     assert (actual.labels == expected.labels).mean() >= CPP_AGREEMENT
@@ -48,6 +72,35 @@ def test_demo_bundle_against_onnx_runtime(library, demo_bundle, photo):
     expected = atrous.load(demo_bundle, backend="onnxruntime")(photo).labels
     with library.segmenter(demo_bundle) as segment:
         assert (segment(photo).labels == expected).mean() >= CPP_AGREEMENT
+
+
+# Without the fusion of Q/DQ, which OpenVINO computes wrong behind a Concat, 1.2 % of these labels differ.
+@pytest.mark.parametrize("rest", ["fp32", "fp16"])
+def test_demo_bundle_in_int8(library, demo_bundle, photo, tmp_path, rest):
+    path = shutil.copytree(demo_bundle, tmp_path / "demo.atrous")
+    picture = np.ascontiguousarray(photo[:368, :480])
+    graph = int8_of(Bundle.open(path), picture)
+    add_int8(Bundle.open(path), halve_rest(graph)[0] if rest == "fp16" else graph)
+    assert_same(library, path, picture, precision="int8")
+
+
+# And 12 % of these.
+@pytest.mark.parametrize("zero_point", [0, 3, None])
+@pytest.mark.parametrize("rest", ["fp32", "fp16"])
+def test_int8_behind_a_concat(library, tmp_path, rest, zero_point):
+    onnx.save(ASPP, tmp_path / "aspp.onnx")
+    sizes = DynamicSize((16, 16), (48, 64), (128, 128), multiple=8)
+    bundle = pack(tmp_path / "aspp.onnx", tmp_path / "aspp.atrous", classes=["a", "b", "c", "d"], size=sizes)
+    picture = noise(48, 64)
+    graph = int8_of(bundle, picture)
+    if zero_point is None:  # which is 0 as well, but another form
+        for node in graph.graph.node:
+            if node.op_type == "DequantizeLinear":
+                del node.input[2:]
+    else:
+        replace_constant(graph, "int8_zero_point", np.array(zero_point, np.int8))
+    add_int8(bundle, halve_rest(graph)[0] if rest == "fp16" else graph)
+    assert_same(library, bundle.path, picture, precision="int8")
 
 
 # Smaller than the least input, padded, exact, one pixel, tiled along one axis and along both.

@@ -18,7 +18,7 @@ set(ATROUS_SOURCES
   src/sha256.cpp
   src/stretch.cpp)
 if(ATROUS_WITH_OPENVINO)
-  list(APPEND ATROUS_SOURCES src/openvino_engine.cpp)
+  list(APPEND ATROUS_SOURCES src/openvino_engine.cpp src/openvino_qdq.cpp)
 endif()
 if(ATROUS_WITH_CUDA)
   include(cmake/cuda.cmake)

@@ -9,6 +9,7 @@
 #include "catalogue.hpp"
 #include "cpu_pipeline.hpp"
 #include "failure.hpp"
+#include "openvino_qdq.hpp"
 
 namespace atrous::core {
 namespace {
@@ -28,6 +29,7 @@ class CompiledShapes {
   public:
     CompiledShapes(const std::string& graph, std::string name, int threads)
         : name_(std::move(name)), model_(shared_core().read_model(graph, ov::Tensor())) {
+        fuse_qdq(*model_);
         // FP32 runs in FP32: OpenVINO would pick bfloat16 on its own where the CPU has it, and change the answer.
         settings_ = {ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
                      ov::hint::inference_precision(ov::element::f32)};
