@@ -47,7 +47,8 @@ def choose_amax(histogram: Histogram, method: Method) -> float:
         raise CalibrationError(f"no calibration method is called {method!r}; expected one of {', '.join(_METHODS)}")
     if histogram.elements == 0:
         raise CalibrationError("no values were observed, so there is nothing to choose a threshold from")
-    return choose(histogram) if histogram.max_abs > 0 else 0.0
+    # Where none that was counted differs from 0, nothing is known but the largest.
+    return choose(histogram) if histogram.elements > histogram.zeros else histogram.max_abs
 
 
 def expected_squared_error(histogram: Histogram, amax: float) -> float:
@@ -60,7 +61,7 @@ def expected_squared_error(histogram: Histogram, amax: float) -> float:
 
 def sqnr_db(histogram: Histogram, amax: float) -> float:
     """Power of the values over that of their errors at threshold `amax`, in dB; infinite where all are 0."""
-    if histogram.max_abs == 0:
+    if histogram.elements == histogram.zeros:
         return float("inf")
     error = expected_squared_error(histogram, amax)
     power = _Moments(histogram).power * histogram.bin_width**2 / histogram.elements

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+import sys
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -11,9 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.status import Status
 from rich.text import Text
 
+#: Where nobody says how wide a line may be, columns are cut off nowhere near this.
+_FILE_WIDTH: Final = 200
+
 #: Results go to stdout, everything else to stderr, so that `--json` can be piped. Text is
 #: taken literally: a path, a class or a licence may have brackets or colons in it.
-results = Console(markup=False, emoji=False, highlight=False)
+results = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
 errors = Console(markup=False, emoji=False, highlight=False, stderr=True)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

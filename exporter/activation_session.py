@@ -52,7 +52,7 @@ class ActivationSession:
         # for clearing new pages (the demo's network, 59 outputs). Plans by input size would lay each size out anew.
         options.enable_mem_pattern = False
         # Its threads would hold the cores while the caller looks at what came out.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = ort.InferenceSession(
                 observed.SerializeToString(),

@@ -22,7 +22,7 @@ bool add(Histogram& histogram, const py::array_t<float, py::array::c_style>& val
 
 py::array_t<std::int64_t> counts(const Histogram& histogram) {
     const auto& all = histogram.bins().counts;
-    return py::array_t<std::int64_t>(std::size(all), all);
+    return py::array_t<std::int64_t>(kHistogramBins, all);
 }
 
 }  // namespace

@@ -14,13 +14,13 @@ namespace atrous {
 template <typename Count>
 struct Bins {
     /// At least half of the bins are in use, unless all magnitudes are below kBins · 2^kMinExponent.
-    static constexpr int kBins = 4096;
+    static constexpr int kBins = kHistogramBins;
     static constexpr int kLogBins = 12;
     /// So low that activations never meet it, so high that its inverse is a float.
     static constexpr int kMinExponent = -100;
 
-    Count counts[kBins] = {};
-    int exponent = kMinExponent;  // bin i holds i · 2^exponent ≤ |x| < (i + 1) · 2^exponent
+    Count counts[kBins + kSpareBins] = {};  // the spare ones hold nothing: see HistogramKernels::tally
+    int exponent = kMinExponent;            // bin i holds i · 2^exponent ≤ |x| < (i + 1) · 2^exponent
     Extremes extremes;
 
     /// Makes room for magnitudes up to `max_abs`, which is finite.

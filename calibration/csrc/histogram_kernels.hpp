@@ -7,7 +7,8 @@
 
 namespace atrous {
 
-/// What is exact about the values seen. Comparisons and sums of integers only, so any order gives the same.
+/// What is exact about the values seen; `elements` and `zeros` are of those that were counted. Comparisons and sums of
+/// integers only, so any order gives the same.
 struct Extremes {
     float min = std::numeric_limits<float>::infinity();
     float max = -std::numeric_limits<float>::infinity();
@@ -18,11 +19,15 @@ struct Extremes {
     float max_abs() const { return elements == 0 ? 0.0f : std::fabs(max > -min ? max : min); }
 };
 
+/// Bins of a histogram, and those behind them.
+constexpr std::int32_t kHistogramBins = 4096, kSpareBins = 8;
+
 struct HistogramKernels {
     /// The extremes of values[0 … count); `min` and `max` mean nothing when they are not finite.
     Extremes (*scan)(const float* values, std::int64_t count);
-    /// Counts every value in bin ⌊|v| · scale⌋, which the caller knows to exist, in one table or the other: with one,
-    /// equal neighbours such as the zeros behind a ReLU would wait for each other.
+    /// Counts every value but 0 in bin ⌊|v| · scale⌋, which the caller knows to exist, in one table or the other: with
+    /// one, equal neighbours would wait for each other. Zeros, of which a ReLU leaves many, go to the spare bins behind
+    /// the others, a lane each, for the same reason.
     void (*tally)(const float* values, std::int64_t count, float scale, std::uint32_t* even, std::uint32_t* odd);
 };
 

@@ -35,16 +35,21 @@ static Extremes scan(const float* values, std::int64_t count) {
 }
 
 static void tally(const float* values, std::int64_t count, float scale, std::uint32_t* even, std::uint32_t* odd) {
+    constexpr Int8 kSpare = {0, 1, 2, 3, 4, 5, 6, 7};
     std::int64_t i = 0;
     for (; i + 8 <= count; i += 8) {
-        const Float8 scaled = load<Float8>(values + i) * scale;
-        const Int8 bins = __builtin_convertvector(bits_as_float(float_as_bits(scaled) & 0x7fffffff), Int8);
+        const Int8 magnitude = float_as_bits(load<Float8>(values + i)) & 0x7fffffff;
+        const Int8 bins = __builtin_convertvector(bits_as_float(magnitude) * scale, Int8);
+        const Int8 places = magnitude == 0 ? kSpare + kHistogramBins : bins;
         for (int lane = 0; lane < 8; lane += 2) {
-            ++even[bins[lane]];
-            ++odd[bins[lane + 1]];
+            ++even[places[lane]];
+            ++odd[places[lane + 1]];
         }
     }
-    for (; i < count; ++i) ++even[static_cast<std::int32_t>(__builtin_fabsf(values[i]) * scale)];
+    for (; i < count; ++i) {
+        const float magnitude = __builtin_fabsf(values[i]);
+        ++even[magnitude == 0.0f ? kHistogramBins : static_cast<std::int32_t>(magnitude * scale)];
+    }
 }
 
 static constexpr HistogramKernels kHistogramKernels{scan, tally};

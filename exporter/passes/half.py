@@ -273,6 +273,11 @@ def _type_of(parameters: Any, index: int) -> str:  # noqa: ANN401 - onnx's forma
 
 
 def _is_bias(node: ir.Node, index: int) -> bool:
+    """Whether an input is a bias: of a layer, or added right behind it."""
+    if node.op_type == "Add":
+        other = node.inputs[1 - index]
+        producer = None if other is None else other.producer()
+        return producer is not None and producer.op_type in _BIAS_INDEX
     return _BIAS_INDEX.get(node.op_type) == index
 
 

@@ -35,12 +35,19 @@ def histogram_of(*parts: NDArray[np.float32], threads: int = 0) -> Histogram:
     return histogram
 
 
+def counted(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The values of an array that are counted: of a large one, those of every eighth block of 2048."""
+    flat = array.ravel()
+    return flat if flat.size <= 1 << 18 else flat[np.arange(flat.size) // 2048 % 8 == 0]
+
+
 def reference(array: NDArray[np.float32]) -> tuple[float, NDArray[np.int64]]:
     """Width and counts, the obvious way."""
-    magnitudes = np.abs(array.astype(np.float64)).ravel()
+    largest = np.abs(array.astype(np.float64)).max() if array.size else 0
     exponent = -100
-    while magnitudes.size and magnitudes.max() >= BINS * 2.0**exponent:
+    while largest >= BINS * 2.0**exponent:
         exponent += 1
+    magnitudes = np.abs(counted(array).astype(np.float64))
     return 2.0**exponent, np.bincount((magnitudes / 2.0**exponent).astype(np.int64), minlength=BINS)
 
 
@@ -48,8 +55,8 @@ def check(histogram: Histogram, array: NDArray[np.float32]) -> None:
     width, counts = reference(array)
     assert histogram.bin_width == width
     np.testing.assert_array_equal(histogram.counts, counts)
-    assert histogram.elements == array.size
-    assert histogram.zeros == (array == 0).sum()
+    assert histogram.elements == counted(array).size
+    assert histogram.zeros == (counted(array) == 0).sum()
     assert histogram.max_abs == (np.abs(array).max() if array.size else 0)
     assert (histogram.min, histogram.max) == ((array.min(), array.max()) if array.size else (np.inf, -np.inf))
 

@@ -21,9 +21,22 @@ COUNT = 50_000
 
 
 def of(values: object) -> Histogram:
+    """All values counted: those of a large array would be sampled."""
     histogram = Histogram()
-    histogram.add(np.asarray(values, np.float32))
+    array = np.asarray(values, np.float32)
+    for start in range(0, array.size, 1 << 18):
+        histogram.add(array[start : start + (1 << 18)])
     return histogram
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_values_that_were_not_counted(method: Method) -> None:
+    array = np.zeros((1 << 18) + 1, np.float32)
+    array[2048] = 3  # in the second block, of which only the extremes are known
+    histogram = Histogram()
+    histogram.add(array)
+    assert choose_amax(histogram, method) == 3
+    assert sqnr_db(histogram, 3) == np.inf
 
 
 def normal(rng: np.random.Generator) -> NDArray[np.float32]:
