@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from rich.columns import Columns
 from rich.table import Table
@@ -50,12 +51,17 @@ def _print_artifacts(manifest: Manifest) -> None:
         table.add_row("SHA-256", artifact.sha256)
         if artifact.engine is not None:
             table.add_row("runs on", _requirements(artifact.engine))
-        table.add_row("made with", ", ".join(f"{key} {value}" for key, value in artifact.provenance.items()))
+        table.add_row("made with", ", ".join(f"{key} {_brief(value)}" for key, value in artifact.provenance.items()))
         check = checks.get(artifact.file)
         if check is not None:
             numbers = f"max |Δ| {check.max_abs:.1e}, same class {check.argmax_agreement:.4%}, against {check.against}: "
             table.add_row("verified", Text(numbers) + verdict(passed=check.passed))
         results.print(table)
+
+
+def _brief(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """What fits on a line: of nodes with reasons and other tables, how many; `--json` has them all."""
+    return len(value) if isinstance(value, dict) else value
 
 
 def _swatches(classes: tuple[ClassInfo, ...]) -> Columns:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ def test_prints_what_a_bundle_holds(atrous: Command, tiny_bundle: Bundle) -> Non
     artifact = tiny_bundle.manifest.artifacts[0]
     for text in ("class 4", "32×32 … 64×96 … 128×128", "stride 8", artifact.file, artifact.sha256[:12], "passed"):
         assert text in outcome.out
+
+
+def test_tables_in_the_provenance_are_counted(atrous: Command, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    bundle = shutil.copytree(tiny_bundle.path, tmp_path / "tiny.atrous")
+    assert atrous("add-fp16", bundle, "--keep", "*").code == 0
+    artifact = Bundle.open(bundle).manifest.artifacts[1]
+    assert f"fp32_nodes {len(artifact.provenance['fp32_nodes'])}" in atrous("inspect", bundle).out
 
 
 def test_json_is_the_manifest(atrous: Command, tiny_bundle: Bundle) -> None:
