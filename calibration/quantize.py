@@ -193,7 +193,7 @@ def _open(
     pictures = CalibrationImages(images, bundle.manifest.input, max_images=max_images, seed=seed)
     graph = run_passes(onnx.load_from_string(bundle.read(source)), [])
     whole = plan_quantization(graph)
-    names = [each.name for each in (*whole.layers, *whole.kept)]
+    names = [*(layer.name for layer in whole.layers), *(node.name for node in whole.kept)]
     wanted = kept_by_pattern(names, keep, kind="layer", error=CalibrationError)
     plan = _require_layers(whole.without(wanted))
     return _Job(bundle, source, graph, whole, plan, pictures, method, seed, progress, started)
