@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import time
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +28,7 @@ from atrous.calibration.images import CalibrationImages
 from atrous.calibration.thresholds import choose_amax
 from atrous.exporter.activation_session import input_name
 
-_MIB = 1 << 10  # of ru_maxrss, which is in KiB on Linux
+_KIB_PER_MIB = 1 << 10
 _WARMUP = 1
 _REST_S = 0.5  # after an inference ONNX Runtime's threads look for more of them for a while
 
@@ -53,9 +52,14 @@ def peak_mib(path: Path, folder: Path, count: int) -> tuple[float, float]:
     """Peak resident memory of this process in MiB, before and after observing `count` pictures."""
     bundle = Bundle.open(path)
     graph, tensors = open_graph(bundle)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB
+    before = _peak_mib()
     collect_histograms(graph, tensors, choose_pictures(bundle, folder, count))
-    return before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB
+    return before, _peak_mib()
+
+
+def _peak_mib() -> float:
+    # Not `ru_maxrss`, which begins with the peak of the process that started this one.
+    return int(Path("/proc/self/status").read_text(encoding="ascii").partition("VmHWM:")[2].split()[0]) / _KIB_PER_MIB
 
 
 def open_plain(graph: onnx.ModelProto, tensors: list[str]) -> onnxruntime.InferenceSession:

@@ -14,7 +14,7 @@ class Histogram:
 
     The bins are `bin_width` = 2^k wide, the smallest k (≥ −100) with which they reach past the largest magnitude: at
     least half of the 4096 bins lie below it. When a larger one comes, neighbours are added together, which is exact.
-    Of arrays of more than 2^18 values, every eighth block of 2048 is counted; `max_abs`, `min` and `max` are of all
+    Of arrays of more than 2^18 values, every seventh group of eight is counted; `max_abs`, `min` and `max` are of all
     values. So the result depends on the arrays alone, not on their order or the threads.
 
     For one thread at a time; `add` lets others run meanwhile.

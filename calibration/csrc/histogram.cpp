@@ -14,10 +14,10 @@ namespace {
 constexpr std::int64_t kGrain = std::int64_t{1} << 17;
 /// Values that are read twice, to find their range and to count them: the second time from the nearest cache.
 constexpr std::int64_t kBlock = 2048;
-/// Of larger arrays only every so many-th block is counted: enough values for any threshold, and counting takes three
-/// times as long as finding the range.
-constexpr std::int64_t kSampledFrom = std::int64_t{1} << 18, kSampledBlocks = 8;
-static_assert(kGrain % (kBlock * kSampledBlocks) == 0, "which blocks are counted must not depend on the pieces");
+/// Of larger arrays only every so many-th group of eight values is counted: enough for any threshold, and counting
+/// takes three times as long as finding the range. Seven, because rows are often multiples of eight groups long.
+constexpr std::int64_t kSampledFrom = std::int64_t{1} << 18, kSampledGroups = 7;
+static_assert(kGrain % kBlock == 0, "which groups of a block are counted must not depend on the pieces");
 
 void merge_extremes(Extremes& into, const Extremes& from) {
     into.min = std::min(into.min, from.min);
@@ -54,7 +54,11 @@ template <typename Other>
 void Bins<Count>::merge(const Bins<Other>& other) {
     widen_to(other.exponent);
     const int shift = std::min(exponent - other.exponent, kLogBins);
-    for (int bin = 0; bin < kBins; ++bin) counts[bin >> shift] += static_cast<Count>(other.counts[bin]);
+    if (shift == 0) {  // the usual case, in vectors
+        for (int bin = 0; bin < kBins; ++bin) counts[bin] += static_cast<Count>(other.counts[bin]);
+    } else {
+        for (int bin = 0; bin < kBins; ++bin) counts[bin >> shift] += static_cast<Count>(other.counts[bin]);
+    }
     merge_extremes(extremes, other.extremes);
 }
 
@@ -62,7 +66,7 @@ namespace {
 
 /// Counts one piece of work, up to the first block with a value that is not finite.
 struct Part {
-    Bins<std::uint32_t> even, odd;  // see HistogramKernels::tally; `even` has the extremes of both
+    Bins<std::uint32_t> even, odd;  // see HistogramKernels::tally; in the end, all is in `even`
 
     explicit Part(int exponent) { even.exponent = odd.exponent = exponent; }
 
@@ -70,18 +74,28 @@ struct Part {
         const HistogramKernels& kernels = histogram_kernels();
         for (std::int64_t begin = 0; begin < count; begin += kBlock) {
             const std::int64_t length = std::min(kBlock, count - begin);
-            const bool counted = begin / kBlock % every == 0;
-            Extremes block = kernels.scan(values + begin, length);
-            const float max_abs = block.max_abs();
-            if (!counted) block.elements = block.zeros = 0;
+            const Extremes block = kernels.scan(values + begin, length);
             merge_extremes(even.extremes, block);
             if (!block.finite) break;
-            even.widen_for(max_abs);
-            odd.widen_for(max_abs);
-            if (!counted) continue;
-            kernels.tally(values + begin, length, std::ldexp(1.0f, -even.exponent), even.counts, odd.counts);
+            even.widen_for(block.max_abs());
+            odd.widen_for(block.max_abs());
+            const float scale = std::ldexp(1.0f, -even.exponent);
+            kernels.tally(values + begin, length, every, scale, even.counts, odd.counts);
+        }
+        sum_up();
+    }
+
+  private:
+    /// One table of both, zeros in their bin, and how many values were counted.
+    void sum_up() {
+        for (int spare = kHistogramBins; spare < kHistogramBins + kSpareBins; ++spare) {
+            even.extremes.zeros += even.counts[spare] + odd.counts[spare];
         }
         even.counts[0] += static_cast<std::uint32_t>(even.extremes.zeros);
+        for (int bin = 0; bin < kHistogramBins; ++bin) {
+            even.counts[bin] += odd.counts[bin];
+            even.extremes.elements += even.counts[bin];
+        }
     }
 };
 
@@ -90,13 +104,12 @@ struct Part {
 bool Histogram::add(const float* values, std::int64_t count, int threads) {
     const auto added = std::make_unique<Bins<std::int64_t>>();
     std::mutex mutex;
-    const std::int64_t every = count > kSampledFrom ? kSampledBlocks : 1;
+    const std::int64_t every = count > kSampledFrom ? kSampledGroups : 1;
     parallel_ranges(count, kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
         Part part(bins_.exponent);
         part.add(values + begin, end - begin, every);
         const std::lock_guard<std::mutex> lock(mutex);
         added->merge(part.even);
-        added->merge(part.odd);
     });
     if (added->extremes.finite) bins_.merge(*added);
     return added->extremes.finite;

@@ -32,7 +32,7 @@ def of(values: object) -> Histogram:
 @pytest.mark.parametrize("method", METHODS)
 def test_values_that_were_not_counted(method: Method) -> None:
     array = np.zeros((1 << 18) + 1, np.float32)
-    array[2048] = 3  # in the second block, of which only the extremes are known
+    array[8] = 3  # in the second group of eight, of which only the extremes are known
     histogram = Histogram()
     histogram.add(array)
     assert choose_amax(histogram, method) == 3
