@@ -202,6 +202,7 @@ def main(
     modelopt: Annotated[str, typer.Option(help="Environment with ModelOpt; empty to leave it out.")] = ".venv-modelopt",
     limit_gib: Annotated[float, typer.Option(help="Memory that one tool may take.")] = 12.0,
     every: Annotated[int, typer.Option(help="Score only each N-th validation picture.")] = 1,
+    tool: Annotated[list[str], typer.Option(help="Only this tool; repeat for more.")] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Where the JSON goes.")] = RESULTS / "quantize.json",
 ) -> None:
     """Quantize with every tool, score every graph, print one table."""
@@ -211,6 +212,7 @@ def main(
     python_of = dict.fromkeys(("atrous", "atrous.quantize", "onnxruntime"), python)
     if modelopt:
         python_of["modelopt"] = ensure_modelopt(Path(modelopt))
+    python_of = {name: each for name, each in python_of.items() if name in (tool or python_of)}
     counts = sorted(pictures)
     rows = []
     console = Console()
