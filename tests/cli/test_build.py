@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import threading
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,17 +72,27 @@ def test_refusals(
     assert (bundle / "manifest.json").read_bytes() == before
 
 
-def test_ctrl_c(atrous: Command, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pressed = threading.Event()  # once: a second signal may come when nobody expects it any more
+#: `atrous` with Ctrl-C pressed once, when it first moves its progress bar.
+INTERRUPTED = """
+import signal
+from rich.progress import Progress
+from atrous.cli import main
 
-    def press(*_: object, **__: object) -> None:
-        if not pressed.is_set():
-            pressed.set()
-            signal.raise_signal(signal.SIGINT)
+pressed = []
 
-    monkeypatch.setattr("rich.progress.Progress.update", press)
-    outcome = atrous("build", bundle, "--precision", "fp32", "--sm", "89")
-    assert outcome.code == 130
+def press(*_, **__):
+    if not pressed:
+        pressed.append(True)
+        signal.raise_signal(signal.SIGINT)
+
+Progress.update = press
+main()
+"""
+
+
+def test_ctrl_c(bundle: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, "build", bundle, "--precision", "fp32", "--sm", "89"]
+    assert subprocess.run(command, capture_output=True).returncode == 130
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
     assert not (bundle / "engines").exists()
 
