@@ -23,7 +23,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitial
 
 from ..errors import CalibrationError, ExportError
 from ..exporter.passes import ConvertToHalf, KeptNode, run_passes
-from ..exporter.passes.half import node_name
+from ..exporter.passes.half import insert_behind, node_name
 from .plan import INT8_MAX, MIN_SCALE, Layer, Plan
 from .split_bias import SplitBias
 
@@ -71,7 +71,7 @@ def halve_rest(
     Raises:
         ExportError: the graph is of an opset below 19, whose scales cannot be FP16.
     """
-    opset = next((each.version for each in graph.opset_import if each.domain in ("", "ai.onnx")), 1)
+    opset = opset_of(graph)
     if opset < HALF_OPSET:
         raise ExportError(
             f"FP16 scales need ONNX opset >= {HALF_OPSET}, the model has {opset}. Export it again, newer, or leave "
@@ -85,6 +85,11 @@ def halve_rest(
         convert = ConvertToHalf(widened)
         half = run_passes(graph, [convert])
     return half, convert.kept
+
+
+def opset_of(graph: onnx.ModelProto) -> int:
+    """Version of ONNX's own operators."""
+    return next((int(each.version) for each in graph.opset_import if each.domain in ("", "ai.onnx")), 1)
 
 
 def _layers_with_half_scales(graph: onnx.ModelProto) -> set[str]:
@@ -243,11 +248,7 @@ def _insert_pair(graph: ir.Graph, value: ir.Value, scale: NDArray[np.float32], u
         ir.node("QuantizeLinear", [value, *constants], outputs=[codes], name=f"{value.name}/quantize"),
         ir.node("DequantizeLinear", [codes, *constants], outputs=[result], name=f"{value.name}/dequantize"),
     ]
-    producer = value.producer()
-    if producer is not None:
-        graph.insert_after(producer, pair)
-    else:
-        graph.insert_before(graph[0], pair)
+    insert_behind(graph, value, pair)
     for user, index in uses:
         user.replace_input_with(index, result)
 

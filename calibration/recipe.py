@@ -13,7 +13,7 @@ from ..exporter.passes import KeptNode
 from ..manifest import InputSpec
 from ..runtime.image import ImageSource
 from .plan import Plan
-from .qdq import HALF_OPSET, halve_rest, quantize_graph
+from .qdq import HALF_OPSET, halve_rest, opset_of, quantize_graph
 
 #: What `exporter.activation_ranges.OVERFLOW_MARGIN` was measured with.
 _PICTURES: Final = 8
@@ -56,8 +56,7 @@ def fp16_misfits(graph: onnx.ModelProto, images: Sequence[ImageSource], inputs: 
         CalibrationError: an activation is NaN or infinite.
         EngineError: ONNX Runtime fails.
     """
-    opset = next(each.version for each in graph.opset_import if each.domain in ("", "ai.onnx"))
-    if opset < HALF_OPSET:
+    if opset_of(graph) < HALF_OPSET:
         return None
     few = images[:: -(-len(images) // _PICTURES)]
     return nodes_out_of_range(graph, observe_ranges(graph, calibration_batches(few, inputs)))

@@ -7,7 +7,7 @@ its weights. Nodes that FP16 cannot carry stay in FP32 with `Cast` nodes around 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -215,6 +215,15 @@ def node_name(node: ir.Node) -> str:
     return node.name or node.outputs[0].name or "?"
 
 
+def insert_behind(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
+    """Insert nodes right behind what makes a value; an input of the graph is made before everything."""
+    producer = value.producer()
+    if producer is not None:
+        graph.insert_after(producer, nodes)
+    else:
+        graph.insert_before(graph[0], nodes)
+
+
 def _has(values: Any, dtype: ir.DataType) -> bool:  # noqa: ANN401 - tuples of optional values
     return any(value is not None and value.dtype == dtype for value in values)
 
@@ -327,11 +336,7 @@ def _serve(graph: ir.Graph, value: ir.Value, dtype: ir.DataType, uses: list[tupl
     if not uses:
         return
     cast, converted = _cast(value, dtype, f"{value.name}/{_suffix(dtype)}")
-    producer = value.producer()
-    if producer is not None:
-        graph.insert_after(producer, cast)
-    else:
-        graph.insert_before(graph[0], cast)
+    insert_behind(graph, value, [cast])
     for user, index in uses:
         user.replace_input_with(index, converted)
 
