@@ -10,50 +10,38 @@ layers read is checked before anything is timed.
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import onnx
-import torch
 import typer
 from harness import RESULTS, summarize, write_report
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import nn
 
 import atrous
 from atrous.bundle import extend_bundle
 from atrous.calibration.plan import plan_quantization
 from atrous.calibration.qdq import halve_rest, quantize_graph
-from atrous.exporter.models import create_model, find_architecture
+from atrous.exporter.models import find_architecture
 from atrous.manifest import Precision
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from reference_networks import settled
 
 _CLASSES = 21
 _DATA_TYPES: dict[Precision, str] = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}
-
-
-def settled(arch: str) -> nn.Module:
-    """Seeded weights of a size that INT8 can hold, normalization set to the statistics of one random batch."""
-    torch.manual_seed(0)
-    model = create_model(arch, num_classes=_CLASSES)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-        elif isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-    with torch.no_grad():
-        model.train()(torch.randn(2, 3, 97, 97))
-    return model.eval()
 
 
 def export_seeded(arch: str, size: tuple[int, int] | atrous.DynamicSize, path: Path) -> atrous.Bundle:
     """A bundle with FP32, FP16 and INT8 graphs."""
     architecture = find_architecture(arch)
     bundle = atrous.export(
-        settled(arch),
+        settled(arch, classes=_CLASSES),
         path,
         classes=[f"class {index}" for index in range(_CLASSES)],
         size=size,
