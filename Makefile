@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard calibration/csrc/* crf/csrc/* runtime/csrc/*)
 CXX_SOURCES := $(filter %.cpp %.hpp %.inl %.inc %.cu %.cuh %.h,$(NATIVE) $(wildcard crf/kernels/* runtime/kernels/* tests/emulator/* runtime/cpp/include/atrous/* runtime/cpp/src/* runtime/cpp/src/cuda/* examples/cpp/*/* tests/cpp/* tests/cpp/standins/*))
 
-.PHONY: demo test lint format gpu-check clean help
+.PHONY: demo test lint format gpu-check gpu-bench clean help
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,8 +29,11 @@ format: $(VENV)/dev.stamp  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_SOURCES)
 
-gpu-check:  ## Verify and time the GPU code on this machine; GPU_CHECK_WHEELS=folder installs offline
-	benchmarks/gpu_check/run.sh
+gpu-check:  ## Verify the GPU code on this machine; GPU_CHECK_WHEELS=folder installs offline
+	benchmarks/gpu_check/run.sh check
+
+gpu-bench:  ## Time the GPU code on this machine, beside its peers
+	benchmarks/gpu_check/run.sh bench
 
 clean:  ## Remove what was built
 	rm -rf $(VENV) out build *.egg-info *.so

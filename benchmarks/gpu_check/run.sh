@@ -38,4 +38,4 @@ pip install --no-index --no-build-isolation --no-deps --editable .
 for engine in onnxruntime-gpu tensorrt-rtx-cu13 tensorrt; do
     limit=60 pip install "${source[@]}" $engine || echo "gpu-check: goes on without $engine"
 done
-exec timeout --signal=INT 400 $venv/bin/python benchmarks/gpu_check/check.py
+exec timeout --signal=INT 400 $venv/bin/python "benchmarks/gpu_check/${1:-check}.py"

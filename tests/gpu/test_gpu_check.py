@@ -1,4 +1,4 @@
-"""What of `make gpu-check` can be tried without a GPU."""
+"""What of `make gpu-check` and `make gpu-bench` can be tried without a GPU."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def script(monkeypatch: pytest.MonkeyPatch, name: str, **constants: int) -> Modu
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The CRF's benchmark with one frame instead of dozens."""
-    return script(monkeypatch, "bench", WARMUP=0, REPEATS=1)
+    return script(monkeypatch, "crf", WARMUP=0, REPEATS=1)
 
 
 @pytest.fixture
