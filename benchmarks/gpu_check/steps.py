@@ -1,4 +1,8 @@
-"""What the GPU's check and its benchmark share: steps with a time limit each, and one JSON file of all they said."""
+"""What the GPU's check and its benchmark share: steps with a time limit each, and one JSON file of all they said.
+
+`run.sh` sets GPU_CHECK_SECONDS, what setting up has left of the eight minutes, and, where no GPU is at hand,
+GPU_CHECK_REHEARSAL: the same steps at `sized` sizes on a stand-in for the driver, whose kernels run on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from atrous.errors import DeviceError, MissingDependencyError
 from atrous.gpu import PyCudaDevice
@@ -21,18 +25,36 @@ from atrous.gpu.compile import find_nvcc, nvcc_version
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-RESULTS = HERE.parent / "results"
+SECONDS = 480.0
+"""For setting up and all steps together."""
 PACKAGES = ("atrous", "numpy", "pycuda", "tensorrt", "tensorrt-rtx-cu13", "onnxruntime", "onnxruntime-gpu", "torch")
 _KEPT_OUTPUT = 4000
 
 Step = Callable[[], dict[str, Any]]
+T = TypeVar("T")
+
+
+def is_rehearsal() -> bool:
+    """Whether this runs on the stand-in driver, to show that the steps work: no result of it says a thing of a GPU."""
+    return bool(os.environ.get("GPU_CHECK_REHEARSAL"))
+
+
+def sized(full: T, *, rehearsal: T) -> T:
+    """`full`, or in a rehearsal what ends soon on a CPU: sizes, counts, lists of cases."""
+    return rehearsal if is_rehearsal() else full
+
+
+def results_folder() -> Path:
+    """Where reports go: a rehearsal's never among results."""
+    return sized(HERE.parent / "results", rehearsal=ROOT / "out" / "gpu_rehearsal")
 
 
 class Budget:
-    """The time that is left of `seconds`."""
+    """The time that is left of `seconds`, or of what `run.sh` says is left."""
 
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
+    def __init__(self, seconds: float | None = None) -> None:
+        given = float(os.environ.get("GPU_CHECK_SECONDS", SECONDS)) if seconds is None else seconds
+        self._end = time.monotonic() + given
 
     def left(self, at_most: float) -> float:
         """Seconds for the next step; at least one, so that what is out of time says so."""
@@ -103,7 +125,7 @@ def environment() -> dict[str, Any]:
 
 
 def run_steps(name: str, steps: Mapping[str, Step]) -> int:
-    """Runs all steps, says how each went, and writes `RESULTS`/gpu_<name of the GPU>_<name>.json.
+    """Runs all steps, says how each went, and writes `results_folder()`/gpu_<name of the GPU>_<name>.json.
 
     Returns:
         0 if no step failed or ran out of time.
@@ -121,8 +143,8 @@ def run_steps(name: str, steps: Mapping[str, Step]) -> int:
         if is_bad(result):
             print(result["output"][-_KEPT_OUTPUT // 2 :], flush=True)
     slug = re.sub(r"[^a-z0-9]+", "_", report["environment"]["gpu"].lower()).strip("_")
-    out = RESULTS / f"gpu_{slug}_{name}.json"
-    out.parent.mkdir(exist_ok=True)
+    out = results_folder() / f"gpu_{slug}_{name}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {out.relative_to(ROOT)}")
     bad = [step for step in steps if is_bad(report[step])]
