@@ -1,42 +1,22 @@
-"""What of `make gpu-check` and `make gpu-bench` can be tried without a GPU."""
+"""What of `make gpu-check` can be tried without a GPU."""
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from emulator.emulated_device import EmulatedDevice
+from gpu_scripts import FOLDER, script
 from standins.onnx_device_backend import OnnxDeviceBackend
 
 from atrous.bundle import Bundle
 from atrous.crf import DenseCRF
 from atrous.runtime.segmenter import Segmenter
-
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "gpu_check"
-
-
-def script(monkeypatch: pytest.MonkeyPatch, name: str, **constants: int) -> ModuleType:
-    """A script of the check as a module, with other constants."""
-    spec = importlib.util.spec_from_file_location(f"gpu_{name}", FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    for constant, value in constants.items():
-        monkeypatch.setattr(module, constant, value)
-    return module
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The CRF's benchmark with one frame instead of dozens."""
-    return script(monkeypatch, "crf", WARMUP=0, REPEATS=1)
 
 
 @pytest.fixture
@@ -70,29 +50,6 @@ def test_the_probe_of_the_frames_kernels_is_clean_under_the_address_sanitizer(ru
         "probe_frames(EmulatedDevice(sanitize=True))\n"
         "print('clean')\n"
     )
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_the_benchmark_runs_and_describes_itself(bench, precision):
-    row = bench.run(EmulatedDevice(), bench.Case(14, 22, 5, "P1", "textured", precision))
-    assert row["max_abs_difference"] < 1e-2
-    assert row["vertices"]["bilateral"] > 0
-    assert row["memory_bytes"] > 0
-    assert {"frame", "per_iteration_ms", "construction_ms", "achieved_gb_per_s"} <= row.keys()
-
-
-def test_the_benchmark_covers_the_sizes_and_sets_of_the_targets(bench):
-    cases = bench.CASES
-    assert {(c.height, c.width, c.classes) for c in cases} == {(375, 500, 21), (513, 513, 21), (1024, 2048, 19)}
-    assert {c.parameters for c in cases} == {"P1", "P2", "P3"}
-    assert {c.precision for c in cases} == {"fp32", "fp16"}
-
-
-def test_a_wrong_result_is_not_timed(bench):
-    case = bench.Case(14, 22, 5, "P1", "plain", "fp32")
-    without_updates = bench.CudaDenseCRF(iterations=0, device=EmulatedDevice())
-    with pytest.raises(SystemExit, match=r"wrong result.*not timed"):
-        bench.check(without_updates, case, *bench.scene(case))
 
 
 class TestPipeline:
