@@ -28,6 +28,7 @@ import numpy.typing as npt
 import typer
 from harness import RESULTS, time_in_turns, write_report
 from PIL import Image, ImageFilter
+from pydensecrf_peer import peer
 from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_sample_image
@@ -57,21 +58,6 @@ def scene(height: int, width: int, classes: int, *, plain: bool) -> tuple[Probab
     coarse = np.random.default_rng(0).normal(scale=3, size=(classes, height // 8 + 1, width // 8 + 1))
     # A copy: pydensecrf takes no read-only array.
     return upsample_probabilities(coarse, (height, width), align_corners=True), np.array(photo)
-
-
-def peer(probabilities: Probabilities, image: Picture, params: CRFParams, iterations: int) -> Probabilities:
-    """Marginals [C, H, W] by pydensecrf."""
-    import pydensecrf.densecrf as dcrf
-    from pydensecrf.utils import unary_from_softmax
-
-    classes, height, width = probabilities.shape
-    crf = dcrf.DenseCRF2D(width, height, classes)
-    crf.setUnaryEnergy(unary_from_softmax(probabilities))
-    crf.addPairwiseGaussian(sxy=params.gaussian_sigma_xy_px, compat=params.gaussian_weight)
-    crf.addPairwiseBilateral(
-        sxy=params.bilateral_sigma_xy_px, srgb=params.bilateral_sigma_rgb, rgbim=image, compat=params.bilateral_weight
-    )
-    return np.asarray(crf.inference(iterations), np.float32).reshape(probabilities.shape)
 
 
 def ours(

@@ -4,35 +4,121 @@ from __future__ import annotations
 
 from types import ModuleType
 
+import numpy as np
 import pytest
-from emulator.emulated_device import EmulatedDevice
+from emulator.emulated_device import EmulatedDevice, EmulatedModule, EmulatedStream
 from gpu_scripts import script
+
+from atrous.crf.cuda import CudaDenseCRF
+from atrous.gpu import Buffer, KernelSource, Launch
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The CRF's benchmark with one frame instead of dozens."""
-    return script(monkeypatch, "crf", WARMUP=0, REPEATS=1)
+    """The CRF's benchmark in small, with one frame instead of dozens."""
+    monkeypatch.setenv("GPU_CHECK_REHEARSAL", "1")
+    return script(monkeypatch, "crf")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_the_benchmark_runs_and_describes_itself(bench, precision):
-    row = bench.run(EmulatedDevice(), bench.Case(14, 22, 5, "P1", "textured", precision))
-    assert row["max_abs_difference"] < 1e-2
-    assert row["vertices"]["bilateral"] > 0
-    assert row["memory_bytes"] > 0
-    assert {"frame", "per_iteration_ms", "construction_ms", "achieved_gb_per_s"} <= row.keys()
+class TestCrf:
+    @pytest.mark.parametrize("precision", ["fp32", "fp16"])
+    def test_a_row_describes_itself(self, bench, precision):
+        scene = bench.Scene(14, 22, 5, "P1", "textured")
+        expected = bench.DenseCRF(bench.SETS["P1"])(*bench.make(scene))
+        row = bench.gpu_row(EmulatedDevice(), scene, precision, 3000.0, expected)
+        assert row["max_abs_difference"] < 1e-2
+        assert row["vertices"]["bilateral"] > 0
+        assert row["memory_bytes"] > 0
+        assert row["launches"] > 150
+        for part in ("frame", "construction"):
+            assert {"graph", "no_graph", "graph_alone"} == row[part].keys()
+        assert row["least_bytes_per_iteration"] < row["asked_bytes_per_iteration"]
+        assert "target_ms" not in row, "no target for this size"
+
+    def test_targets_come_first_and_the_slow_peers_last(self, monkeypatch):
+        bench = script(monkeypatch, "crf")
+        assert [(s.width, s.texture) for s in bench.TARGETS] == [
+            (513, "textured"), (513, "plain"), (2048, "textured"), (2048, "plain"),
+        ]  # fmt: skip
+        assert {s.parameters for s in bench.OTHERS} == {"P2", "P3"}
+        assert {width for width, _ in bench.TARGETS_MS} == {513, 2048}
+
+    def test_a_wrong_result_is_not_timed(self, bench):
+        scene = bench.TARGETS[0]
+        maps, picture = bench.make(scene)
+        with pytest.raises(bench.WrongResultError, match="wrong result"):
+            bench.check(maps, bench.DenseCRF()(maps, picture), "fp32")
+        with pytest.raises(bench.WrongResultError, match="wrong result"):
+            bench.check(np.full_like(maps, np.nan), maps, "fp16")
+
+    def test_targets_are_judged(self, bench):
+        scene = bench.Scene(513, 513, 21, "P1", "plain")
+        met = {"target_ms": 4.0, "target_met": True, "stretch_ms": 2.5, "stretch_met": False}
+        assert bench._against_target(scene, "fp16", 3.9) == met
+        assert bench._against_target(bench.Scene(1024, 2048, 19, "P1", "plain"), "fp32", 35.1)["target_met"] is False
+
+    def test_peers_get_the_same_input_and_their_labels_are_compared(self, bench):
+        ours, theirs = bench.peer_rows(bench.TARGETS[0])
+        assert ours["frame"]["median_ms"] > 0
+        assert theirs["peer"] == "pydensecrf"
+        assert theirs.get("flips") == 0 or theirs["outcome"].startswith("not run: ")
 
 
-def test_the_benchmark_covers_the_sizes_and_sets_of_the_targets(bench):
-    cases = bench.CASES
-    assert {(c.height, c.width, c.classes) for c in cases} == {(375, 500, 21), (513, 513, 21), (1024, 2048, 19)}
-    assert {c.parameters for c in cases} == {"P1", "P2", "P3"}
-    assert {c.precision for c in cases} == {"fp32", "fp16"}
+class _Logging(EmulatedDevice):
+    """Keeps the names of launches and fills, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log: list[str] = []
+
+    def load(self, source: KernelSource) -> _LoggingModule:
+        return _LoggingModule(self, super().load(source))
+
+    def fill(self, buffer: Buffer, word: int, stream: EmulatedStream) -> None:
+        self.log.append("fill")
+        super().fill(buffer, word, stream)
 
 
-def test_a_wrong_result_is_not_timed(bench):
-    case = bench.Case(14, 22, 5, "P1", "plain", "fp32")
-    without_updates = bench.CudaDenseCRF(iterations=0, device=EmulatedDevice())
-    with pytest.raises(SystemExit, match=r"wrong result.*not timed"):
-        bench.check(without_updates, case, *bench.scene(case))
+class _LoggingModule:
+    def __init__(self, device: _Logging, module: EmulatedModule) -> None:
+        self._device, self._module = device, module
+
+    def launch(self, launch: Launch, stream: EmulatedStream) -> None:
+        self._device.log.append(launch.kernel)
+        self._module.launch(launch, stream)
+
+
+class TestTraffic:
+    @pytest.mark.parametrize(
+        ("classes", "size", "precision", "iterations"),
+        [(5, (14, 22), "fp32", 2), (21, (33, 29), "fp16", 3), (130, (5, 7), "fp32", 1), (3, (4, 4), "fp32", 0)],
+    )
+    def test_the_model_has_every_launch_of_a_frame_in_order(
+        self, monkeypatch, rng, classes, size, precision, iterations
+    ):
+        traffic = script(monkeypatch, "traffic")
+        device = _Logging()
+        crf = CudaDenseCRF(iterations=iterations, precision=precision, device=device)
+        probabilities = rng.dirichlet(np.ones(classes), size).transpose(2, 0, 1).astype(np.float32)
+        crf.labels(probabilities, rng.integers(0, 256, (*size, 3), dtype=np.uint8) // 8)
+        device.log.clear()
+        crf.field.queue_frame()
+        model = traffic.frame(crf.field.spec, crf.vertices)
+        assert [each.kernel for each in model] == device.log
+        assert all(0 < each.least <= each.asked for each in model)
+
+    def test_an_iteration_moves_what_the_reference_says(self, monkeypatch):
+        """1.02 GB for 21 classes, 0.56 million vertices and P1; rows are padded to 24."""
+        traffic = script(monkeypatch, "traffic")
+        spec = traffic.FieldSpec(1, 21, 513, 513, False, 10, "symmetric", script(monkeypatch, "crf").SETS["P1"])
+        least, _ = traffic.per_iteration(spec, {"gaussian": 304_506, "bilateral": 555_000})
+        assert least * 21 / 24 == pytest.approx(1.02e9, rel=0.02)
+
+
+def test_bandwidth_counts_what_is_read_and_written(monkeypatch):
+    monkeypatch.setenv("GPU_CHECK_REHEARSAL", "1")
+    bandwidth = script(monkeypatch, "bandwidth")
+    rows = list(bandwidth.copies(EmulatedDevice(), 1 << 12))
+    assert [row["copy"] for row in rows] == ["host to device", "device to device", "device to host"]
+    assert all(row["gb_per_s"] > 0 for row in rows)
+    assert bandwidth.copy_gb_per_s(EmulatedDevice()) > 0

@@ -1,0 +1,176 @@
+"""What the kernels of a dense-CRF frame move, launch by launch: the model that measurements are compared with.
+
+Two numbers a launch. `least` counts each array that it reads or writes once, as if the cache held the rest: what has to
+cross memory if no kernel finds anything of the one before. `asked` counts every row and word that a thread asks for, in
+sectors of 32 bytes where it lies at random: what has to cross the second-level cache. What crosses memory lies between,
+or below where arrays stay in the cache from kernel to kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from atrous.crf.cuda_field import FieldSpec
+from atrous.crf.cuda_lattice import LatticeSize, Storage
+from atrous.gpu import ceil_div
+
+#: Share of neighbours along an axis that exist; 0.38 to 0.62 were seen on photos.
+NEIGHBOURS = 0.5
+FILL = "fill"
+_SECTOR = 32
+_SCAN_TILE, _SORT_TILE, _DIGITS = 2048, 4096, 256
+_SCALAR = Storage("f1", 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes of one launch, or of several.
+
+    Attributes:
+        kernel: its name; `FILL` for memory that is set to a word.
+        part: "input", "construction" or "iteration".
+        least: see above.
+        asked: see above.
+    """
+
+    kernel: str
+    part: str
+    least: float
+    asked: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Lattice:
+    """A lattice that is built, with what its kernels' bytes follow from."""
+
+    kind: str
+    size: LatticeSize
+    vertices: int
+
+    @property
+    def entries(self) -> int:
+        return self.size.entries
+
+    @property
+    def open_slices(self) -> float:
+        """Those that end within a vertex, and so leave a tail."""
+        return self.size.slices * (1 - min(1.0, self.vertices / self.entries))
+
+
+def frame(spec: FieldSpec, vertices: Mapping[str, int]) -> list[Traffic]:
+    """Everything that `CudaField.queue_frame` puts into the stream, in that order.
+
+    Args:
+        spec: of the field.
+        vertices: of each lattice, as `CudaDenseCRF.vertices` has them.
+    """
+    storage = spec.storage
+    lattices = [_Lattice(kind, size, vertices[kind]) for kind, size in spec.lattices().items()]
+    planes = 4 * spec.classes * spec.pixels
+    logits = 4 * storage.stride * spec.pixels
+    found = [_even(FILL, "input", 4), _even(FILL, "input", 4)]
+    found.append(_even("crf_read_probabilities", "input", planes + logits))
+    for lattice in lattices:
+        if lattice.kind == "bilateral":  # the other one is built once and kept
+            found += _construction(lattice, rgb_bytes=3 * spec.pixels)
+    found.append(_step(spec, [], "input", is_last=spec.iterations == 0))
+    for iteration in range(spec.iterations):
+        for lattice in lattices:
+            found += _filter(lattice, storage, spec.pixels, "iteration")
+        found.append(_step(spec, lattices, "iteration", is_last=iteration == spec.iterations - 1))
+    return found
+
+
+def total(traffic: Iterable[Traffic], part: str | None = None) -> tuple[float, float]:
+    """`least` and `asked` of all launches, or of those of one part."""
+    chosen = [each for each in traffic if part in (None, each.part)]
+    return sum(each.least for each in chosen), sum(each.asked for each in chosen)
+
+
+def per_iteration(spec: FieldSpec, vertices: Mapping[str, int]) -> tuple[float, float]:
+    """`least` and `asked` of one iteration, on average."""
+    least, asked = total(frame(spec, vertices), "iteration")
+    return least / spec.iterations, asked / spec.iterations
+
+
+def _even(kernel: str, part: str, nbytes: float) -> Traffic:
+    """Of a kernel that reads and writes in order, everything once."""
+    return Traffic(kernel, part, nbytes, nbytes)
+
+
+def _sectors(nbytes: int) -> int:
+    """Bytes that are moved for so many at a random place."""
+    return ceil_div(nbytes, _SECTOR) * _SECTOR
+
+
+def _construction(lattice: _Lattice, *, rgb_bytes: int) -> Iterator[Traffic]:
+    size, entries, vertices, part = lattice.size, lattice.entries, lattice.vertices, "construction"
+    for nbytes in (8 << size.table_bits, 4 << size.table_bits, 8 * size.corners * size.capacity):
+        yield _even(FILL, part, nbytes)
+    own = rgb_bytes + 8 * entries
+    yield Traffic("crf_embed_bilateral", part, own + 24 * vertices, own + 2 * _SECTOR * entries)
+    yield Traffic("crf_mark_first", part, 8 * entries + 4 * vertices, (8 + _SECTOR) * entries)
+    yield from _scan(entries, part)
+    own = 8 * entries + 8 * vertices
+    yield Traffic("crf_number_vertices", part, own + 16 * vertices, own + _SECTOR * entries + 2 * _SECTOR * vertices)
+    yield Traffic("crf_pair_entries", part, 16 * entries + 4 * vertices, (16 + _SECTOR) * entries)
+    for _ in range(ceil_div(max(1, size.capacity.bit_length()), 8)):
+        counts = ceil_div(entries, _SORT_TILE) * _DIGITS
+        yield _even("crf_sort_count", part, 8 * entries + 4 * counts)
+        yield from _scan(counts, part)
+        yield Traffic("crf_sort_scatter", part, 16 * entries + 4 * counts, 24 * entries + 4 * counts)
+    own = 16 * entries + 4 * vertices + 4 * size.slices
+    yield Traffic("crf_lay_out_entries", part, own + 4 * entries, own + _SECTOR * entries)
+    links = 8 * size.corners * vertices
+    found = NEIGHBOURS * size.corners * vertices
+    yield Traffic(
+        "crf_find_neighbours_bilateral", part, 20 * vertices + links,
+        8 * vertices + _SECTOR * (size.corners * vertices + 3 * found),
+    )  # fmt: skip
+    yield _even(FILL, part, 4 * size.pixels)
+    yield from _filter(lattice, _SCALAR, size.pixels, part)
+    own = 8 * entries + 4 * size.pixels
+    yield Traffic("crf_norms", part, own + 4 * vertices, own + _SECTOR * entries)
+    own = 24 * entries + 4 * size.pixels
+    yield Traffic("crf_apply_norms", part, own, own + _SECTOR * entries)
+
+
+def _scan(count: int, part: str) -> Iterator[Traffic]:
+    tiles = ceil_div(count, _SCAN_TILE)
+    yield _even("crf_scan_tiles", part, 8 * count + 4 * tiles)
+    yield _even("crf_scan_sums", part, 8 * tiles)
+    if tiles > 1:
+        yield _even("crf_scan_add", part, 8 * count + 4 * tiles)
+
+
+def _filter(lattice: _Lattice, storage: Storage, pixels: int, part: str) -> Iterator[Traffic]:
+    size, vertices, suffix = lattice.size, lattice.vertices, storage.suffix
+    row = _row_bytes(storage)
+    tail = 4 * storage.stride * lattice.open_slices
+    own = 8 * lattice.entries + 4 * size.slices + vertices * row + tail
+    yield Traffic(f"crf_splat_{suffix}", part, own + pixels * row, own + lattice.entries * _sectors(row))
+    own = 4 * size.slices + tail
+    some = min(lattice.open_slices, vertices)
+    yield Traffic(
+        f"crf_splat_tails_{suffix}", part, own + 2 * some * row, own + _SECTOR * size.slices + 2 * some * _sectors(row)
+    )
+    own = (8 + 2 * row) * vertices
+    for _ in range(size.corners):
+        yield Traffic(f"crf_blur_{suffix}", part, own, own + 2 * NEIGHBOURS * _sectors(row) * vertices)
+
+
+def _step(spec: FieldSpec, lattices: Iterable[_Lattice], part: str, *, is_last: bool) -> Traffic:
+    storage, pixels = spec.storage, spec.pixels
+    row = _row_bytes(storage)
+    least = asked = pixels * (4 * storage.stride + (4 * storage.stride if is_last else row))
+    for lattice in lattices:
+        corners = lattice.size.corners * pixels
+        least += 8 * corners + lattice.vertices * row
+        asked += (8 + _sectors(row)) * corners
+    wide = "_wide" if storage.lanes > _SECTOR else ""
+    return Traffic(f"crf_{'last_' if is_last else ''}step_{storage.suffix}{wide}", part, least, asked)
+
+
+def _row_bytes(storage: Storage) -> int:
+    return (2 if storage.suffix == "f16" else 4) * storage.stride
