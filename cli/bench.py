@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from ..bundle import Bundle
 from ..errors import importing
-from .console import JsonFlag, errors, print_json, print_line, progress_bar, results
+from .console import JsonFlag, errors, print_json, print_line, print_table, progress_bar
 from .options import BundleArgument, ThreadsOption
 
 if TYPE_CHECKING:
@@ -154,5 +154,5 @@ def _print_rows(rows: list[Row]) -> None:
         )
         cells = (f"{row.stages[stage].p50_ms:.2f}" if stage in row.stages else "" for stage in stages)
         by_stage.add_row(row.contender.label, *cells)
-    results.print(total)
-    results.print(by_stage)
+    print_table(total)
+    print_table(by_stage)

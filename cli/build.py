@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ..bundle import Bundle
 from ..manifest import Artifact
-from .console import JsonFlag, print_json, print_line, progress_bar, results
+from .console import JsonFlag, print_json, print_line, print_table, progress_bar
 from .options import BundleArgument, DynamicOption, SizeOption, chosen_size
 
 _MEBIBYTE = 1 << 20
@@ -135,4 +135,4 @@ def _print_engines(built: tuple[Artifact, ...]) -> None:
             f"{artifact.bytes / 1e6:.1f}",
             f"{made['memory_bytes'].get('activation', 0) / 1e6:.1f}",
         )
-    results.print(table)
+    print_table(table)

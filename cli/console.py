@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
+from rich.table import Table
 from rich.text import Text
 
 #: Where nobody says how wide a line may be, columns are cut off nowhere near this.
@@ -31,6 +32,14 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - JSON
 def print_line(text: str, *, console: Console = results) -> None:
     """Print one line whole: the terminal wraps it, so that a path in it can be copied."""
     console.print(text, soft_wrap=True)
+
+
+def print_table(table: Table) -> None:
+    """Print a table without the spaces that Rich fills its lines up with, which a file or a pipe would keep."""
+    for segments in results.render_lines(table, pad=False):
+        line = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
+        line.rstrip()
+        results.print(line, soft_wrap=True)
 
 
 def print_error(exc: Exception, *, console: Console = errors) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from .. import __version__
 from ..errors import AtrousError, DeviceError
-from .console import JsonFlag, print_json, results
+from .console import JsonFlag, print_json, print_table
 
 if TYPE_CHECKING:
     from ..runtime.backends.tensorrt_library import Flavor
@@ -59,7 +59,7 @@ def doctor(*, as_json: JsonFlag = False) -> None:
         missing = Text(f"pip install 'atrous[{entry['extra']}]'", style="yellow")
         packages.add_row(name, entry["version"] or missing, entry["purpose"])
     for table in (system, gpu, backends, packages):
-        results.print(table)
+        print_table(table)
 
 
 def _listing(title: str, values: Mapping[str, Any]) -> Table:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .console import JsonFlag, errors, print_json, print_line, progress_bar, results
+from .console import JsonFlag, errors, print_json, print_line, print_table, progress_bar, results
 from .inputs import find_images
 from .options import BackendOption, BundleArgument, PrecisionOption, ThreadsOption
 
@@ -132,10 +132,10 @@ def _print_tables(segmenter: Segmenter, found: Evaluation) -> None:
     by_class.add_section()
     by_class.add_row("mean", _text(scores.miou), _text(scores.mean_boundary_f))
     by_class.caption = f"{backend.name} on the {backend.device}, {backend.artifact.precision}"
-    results.print(by_class)
+    print_table(by_class)
     by_band = Table("px to each side of an edge", *map(str, _SHOWN_BANDS), "all")
     by_band.add_row("mean IoU", *(_text(scores.trimap_miou[width - 1]) for width in _SHOWN_BANDS), _text(scores.miou))
-    results.print(by_band)
+    print_table(by_band)
     results.print(f"pixel accuracy {_text(scores.pixel_accuracy)} over {found.pictures} pictures")
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..bundle import Bundle
 from ..manifest import ClassInfo, EngineIdentity, Manifest, SizePolicy
-from .console import JsonFlag, print_json, results, verdict
+from .console import JsonFlag, print_json, print_table, verdict
 from .options import BundleArgument
 
 
@@ -40,7 +40,7 @@ def _print_summary(manifest: Manifest) -> None:
         table.add_row("crf", ", ".join(f"{key} {value:g}" for key, value in manifest.crf.items()))
     if manifest.license:
         table.add_row("licence", manifest.license)
-    results.print(table)
+    print_table(table)
 
 
 def _print_artifacts(manifest: Manifest) -> None:
@@ -56,7 +56,7 @@ def _print_artifacts(manifest: Manifest) -> None:
         if check is not None:
             numbers = f"max |Δ| {check.max_abs:.1e}, same class {check.argmax_agreement:.4%}, against {check.against}: "
             table.add_row("verified", Text(numbers) + verdict(passed=check.passed))
-        results.print(table)
+        print_table(table)
 
 
 def _brief(value: Any) -> Any:  # noqa: ANN401 - JSON

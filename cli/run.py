@@ -10,7 +10,7 @@ import typer
 from rich.table import Column, Table
 
 from ..errors import AtrousError, ImageError
-from .console import JsonFlag, errors, print_error, print_json, progress_bar, results
+from .console import JsonFlag, errors, print_error, print_json, print_table, progress_bar, results
 from .inputs import find_images
 from .options import BackendOption, BundleArgument, PrecisionOption, ThreadsOption
 
@@ -119,7 +119,7 @@ def _report(segmenter: Segmenter, rows: list[dict[str, Any]], failures: list[dic
     for row in rows:
         timings = row["timings_ms"]
         table.add_row(Path(row["overlay"]).name, *(f"{timings.get(stage, 0):.1f}" for stage in stages))
-    results.print(table)
+    print_table(table)
     if rows:
         results.print(f"in {Path(rows[0]['overlay']).parent}/", markup=False, highlight=False, soft_wrap=True)
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..bundle import Bundle
 from ..manifest import Verification
-from .console import JsonFlag, errors, print_json, print_line, results, status, verdict
+from .console import JsonFlag, errors, print_json, print_line, print_table, status, verdict
 from .inputs import find_images
 from .options import BundleArgument
 
@@ -74,7 +74,7 @@ def _print_table(found: BundleVerification) -> None:
         table.add_row(*cells, verdict(passed=check.passed))
     for each in found.not_run:
         table.add_row(each.artifact, *[""] * (len(table.columns) - 2), Text("not run", style="yellow"))
-    results.print(table)
+    print_table(table)
 
 
 def _plain(check: Verification) -> dict[str, Any]:

@@ -20,6 +20,11 @@ def test_says_what_is_here_and_what_to_install(atrous: Command) -> None:
         assert (f"pip install 'atrous[{entry['extra']}]'" in _line(outcome.out, name)) is not installed
 
 
+def test_lines_end_where_their_text_ends(atrous: Command) -> None:
+    lines = atrous("doctor").out.splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
 def test_json(atrous: Command) -> None:
     outcome = atrous("doctor", "--json")
     assert (outcome.code, outcome.err) == (0, "")

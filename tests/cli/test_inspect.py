@@ -20,6 +20,11 @@ def test_prints_what_a_bundle_holds(atrous: Command, tiny_bundle: Bundle) -> Non
         assert text in outcome.out
 
 
+def test_lines_end_where_their_text_ends(atrous: Command, tiny_bundle: Bundle) -> None:
+    lines = atrous("inspect", tiny_bundle.path).out.splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
 def test_tables_in_the_provenance_are_counted(atrous: Command, tiny_bundle: Bundle, tmp_path: Path) -> None:
     bundle = shutil.copytree(tiny_bundle.path, tmp_path / "tiny.atrous")
     assert atrous("add-fp16", bundle, "--keep", "*").code == 0
