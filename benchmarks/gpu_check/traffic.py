@@ -19,6 +19,7 @@ from atrous.gpu import ceil_div
 NEIGHBOURS = 0.5
 FILL = "fill"
 _SECTOR = 32
+_WARP = 32
 _SCAN_TILE, _SORT_TILE, _DIGITS = 2048, 4096, 256
 _SCALAR = Storage("f1", 1, 1)
 
@@ -30,12 +31,14 @@ class Traffic:
     Attributes:
         kernel: its name; `FILL` for memory that is set to a word.
         part: "input", "construction" or "iteration".
+        lattice: that it works on, "gaussian" or "bilateral"; "" where that means nothing.
         least: see above.
         asked: see above.
     """
 
     kernel: str
     part: str
+    lattice: str
     least: float
     asked: float
 
@@ -94,9 +97,9 @@ def per_iteration(spec: FieldSpec, vertices: Mapping[str, int]) -> tuple[float, 
     return least / spec.iterations, asked / spec.iterations
 
 
-def _even(kernel: str, part: str, nbytes: float) -> Traffic:
+def _even(kernel: str, part: str, nbytes: float, lattice: str = "") -> Traffic:
     """Of a kernel that reads and writes in order, everything once."""
-    return Traffic(kernel, part, nbytes, nbytes)
+    return Traffic(kernel, part, lattice, nbytes, nbytes)
 
 
 def _sectors(nbytes: int) -> int:
@@ -105,43 +108,45 @@ def _sectors(nbytes: int) -> int:
 
 
 def _construction(lattice: _Lattice, *, rgb_bytes: int) -> Iterator[Traffic]:
-    size, entries, vertices, part = lattice.size, lattice.entries, lattice.vertices, "construction"
+    size, entries, vertices = lattice.size, lattice.entries, lattice.vertices
+    part, kind = "construction", lattice.kind
     for nbytes in (8 << size.table_bits, 4 << size.table_bits, 8 * size.corners * size.capacity):
-        yield _even(FILL, part, nbytes)
+        yield _even(FILL, part, nbytes, kind)
     own = rgb_bytes + 8 * entries
-    yield Traffic("crf_embed_bilateral", part, own + 24 * vertices, own + 2 * _SECTOR * entries)
-    yield Traffic("crf_mark_first", part, 8 * entries + 4 * vertices, (8 + _SECTOR) * entries)
-    yield from _scan(entries, part)
+    yield Traffic("crf_embed_bilateral", part, kind, own + 24 * vertices, own + 2 * _SECTOR * entries)
+    yield Traffic("crf_mark_first", part, kind, 8 * entries + 4 * vertices, (8 + _SECTOR) * entries)
+    yield from _scan(entries, part, kind)
     own = 8 * entries + 8 * vertices
-    yield Traffic("crf_number_vertices", part, own + 16 * vertices, own + _SECTOR * entries + 2 * _SECTOR * vertices)
-    yield Traffic("crf_pair_entries", part, 16 * entries + 4 * vertices, (16 + _SECTOR) * entries)
+    asked = own + _SECTOR * (entries + 2 * vertices)
+    yield Traffic("crf_number_vertices", part, kind, own + 16 * vertices, asked)
+    yield Traffic("crf_pair_entries", part, kind, 16 * entries + 4 * vertices, (16 + _SECTOR) * entries)
     for _ in range(ceil_div(max(1, size.capacity.bit_length()), 8)):
         counts = ceil_div(entries, _SORT_TILE) * _DIGITS
-        yield _even("crf_sort_count", part, 8 * entries + 4 * counts)
-        yield from _scan(counts, part)
-        yield Traffic("crf_sort_scatter", part, 16 * entries + 4 * counts, 24 * entries + 4 * counts)
+        yield _even("crf_sort_count", part, 8 * entries + 4 * counts, kind)
+        yield from _scan(counts, part, kind)
+        yield Traffic("crf_sort_scatter", part, kind, 16 * entries + 4 * counts, 24 * entries + 4 * counts)
     own = 16 * entries + 4 * vertices + 4 * size.slices
-    yield Traffic("crf_lay_out_entries", part, own + 4 * entries, own + _SECTOR * entries)
+    yield Traffic("crf_lay_out_entries", part, kind, own + 4 * entries, own + _SECTOR * entries)
     links = 8 * size.corners * vertices
     found = NEIGHBOURS * size.corners * vertices
     yield Traffic(
-        "crf_find_neighbours_bilateral", part, 20 * vertices + links,
+        "crf_find_neighbours_bilateral", part, kind, 20 * vertices + links,
         8 * vertices + _SECTOR * (size.corners * vertices + 3 * found),
     )  # fmt: skip
-    yield _even(FILL, part, 4 * size.pixels)
+    yield _even(FILL, part, 4 * size.pixels, kind)
     yield from _filter(lattice, _SCALAR, size.pixels, part)
     own = 8 * entries + 4 * size.pixels
-    yield Traffic("crf_norms", part, own + 4 * vertices, own + _SECTOR * entries)
+    yield Traffic("crf_norms", part, kind, own + 4 * vertices, own + _SECTOR * entries)
     own = 24 * entries + 4 * size.pixels
-    yield Traffic("crf_apply_norms", part, own, own + _SECTOR * entries)
+    yield Traffic("crf_apply_norms", part, kind, own, own + _SECTOR * entries)
 
 
-def _scan(count: int, part: str) -> Iterator[Traffic]:
+def _scan(count: int, part: str, kind: str) -> Iterator[Traffic]:
     tiles = ceil_div(count, _SCAN_TILE)
-    yield _even("crf_scan_tiles", part, 8 * count + 4 * tiles)
-    yield _even("crf_scan_sums", part, 8 * tiles)
+    yield _even("crf_scan_tiles", part, 8 * count + 4 * tiles, kind)
+    yield _even("crf_scan_sums", part, 8 * tiles, kind)
     if tiles > 1:
-        yield _even("crf_scan_add", part, 8 * count + 4 * tiles)
+        yield _even("crf_scan_add", part, 8 * count + 4 * tiles, kind)
 
 
 def _filter(lattice: _Lattice, storage: Storage, pixels: int, part: str) -> Iterator[Traffic]:
@@ -149,15 +154,14 @@ def _filter(lattice: _Lattice, storage: Storage, pixels: int, part: str) -> Iter
     row = _row_bytes(storage)
     tail = 4 * storage.stride * lattice.open_slices
     own = 8 * lattice.entries + 4 * size.slices + vertices * row + tail
-    yield Traffic(f"crf_splat_{suffix}", part, own + pixels * row, own + lattice.entries * _sectors(row))
+    yield Traffic(f"crf_splat_{suffix}", part, lattice.kind, own + pixels * row, own + lattice.entries * _sectors(row))
     own = 4 * size.slices + tail
-    some = min(lattice.open_slices, vertices)
-    yield Traffic(
-        f"crf_splat_tails_{suffix}", part, own + 2 * some * row, own + _SECTOR * size.slices + 2 * some * _sectors(row)
-    )
+    closed = 2 * min(lattice.open_slices, vertices)
+    asked = own + _SECTOR * size.slices + closed * _sectors(row)
+    yield Traffic(f"crf_splat_tails_{suffix}", part, lattice.kind, own + closed * row, asked)
     own = (8 + 2 * row) * vertices
     for _ in range(size.corners):
-        yield Traffic(f"crf_blur_{suffix}", part, own, own + 2 * NEIGHBOURS * _sectors(row) * vertices)
+        yield Traffic(f"crf_blur_{suffix}", part, lattice.kind, own, own + 2 * NEIGHBOURS * _sectors(row) * vertices)
 
 
 def _step(spec: FieldSpec, lattices: Iterable[_Lattice], part: str, *, is_last: bool) -> Traffic:
@@ -168,8 +172,8 @@ def _step(spec: FieldSpec, lattices: Iterable[_Lattice], part: str, *, is_last: 
         corners = lattice.size.corners * pixels
         least += 8 * corners + lattice.vertices * row
         asked += (8 + _sectors(row)) * corners
-    wide = "_wide" if storage.lanes > _SECTOR else ""
-    return Traffic(f"crf_{'last_' if is_last else ''}step_{storage.suffix}{wide}", part, least, asked)
+    wide = "_wide" if storage.lanes > _WARP else ""
+    return Traffic(f"crf_{'last_' if is_last else ''}step_{storage.suffix}{wide}", part, "", least, asked)
 
 
 def _row_bytes(storage: Storage) -> int:

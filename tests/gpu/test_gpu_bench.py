@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import ModuleType
 
 import numpy as np
@@ -122,3 +123,76 @@ def test_bandwidth_counts_what_is_read_and_written(monkeypatch):
     assert [row["copy"] for row in rows] == ["host to device", "device to device", "device to host"]
     assert all(row["gb_per_s"] > 0 for row in rows)
     assert bandwidth.copy_gb_per_s(EmulatedDevice()) > 0
+
+
+#: The format that Nsight Compute documents for --csv --page raw, written by hand: not what a GPU said.
+NCU_LOG = """\
+==PROF== Connected to process 4711 (/usr/bin/python3.12)
+==PROF== Profiling "crf_blur_f32" - 0: 0%....50%....100% - 2 passes
+==PROF== Disconnected from process 4711
+"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size","Grid Size","Device","CC",\
+"dram__bytes_read.sum","dram__bytes_write.sum","dram__throughput.avg.pct_of_peak_sustained_elapsed",\
+"gpu__time_duration.sum","launch__registers_per_thread","launch__waves_per_multiprocessor","lts__t_bytes.sum",\
+"sm__warps_active.avg.pct_of_peak_sustained_active"
+"","","","","","","","","","","","byte","byte","%","ns","register/thread","","byte","%"
+"0","4711","python3.12","127.0.0.1","crf_blur_f32","1","14","(6, 42, 1)","(2112, 1, 1)","0","9.0",\
+"53,280,000","50,000,000","71.5","42,016","32","2","130,000,000","88.25"
+"1","4711","python3.12","127.0.0.1","atrous::crf_step_f32(const Term *, int)","1","14","(8, 32, 1)","(2112, 1, 1)",\
+"0","9.0","1,000","3,000","n/a","2,000","40","2","4,000","75.75"
+"""
+
+
+class TestNcu:
+    @pytest.fixture
+    def ncu(self, monkeypatch) -> ModuleType:
+        monkeypatch.setenv("GPU_CHECK_REHEARSAL", "1")
+        return script(monkeypatch, "ncu")
+
+    def test_its_log_is_read(self, ncu):
+        blur, step = ncu.read_csv(NCU_LOG)
+        assert blur == {
+            "kernel": "crf_blur_f32", "ns": 42016, "dram_read": 53_280_000, "dram_written": 50_000_000,
+            "l2": 130_000_000, "dram_percent": 71.5, "occupancy_percent": 88.25, "registers": 32, "waves": 2,
+        }  # fmt: skip
+        assert step["kernel"] == "crf_step_f32"
+        assert step["dram_percent"] is None
+        assert ncu.read_csv("==ERROR== ERR_NVGPUCTRPERM") == []
+
+    def test_kernels_are_summed_up_beside_the_model(self, ncu):
+        launches = ncu.read_csv(NCU_LOG)
+        blur, step = (ncu.Traffic(each["kernel"], "iteration", "", 7e6, 9e6) for each in launches)
+        fill = ncu.Traffic(ncu.FILL, "construction", "", 4, 4)
+        first, second = ncu.table([launches[1], launches[0], launches[0]], [step, fill, blur, blur])
+        assert (first["kernel"], first["launches"], first["ms"]) == ("crf_blur_f32", 2, 0.084)
+        assert first["dram_gb_per_s"] == 2458.1
+        assert (first["model_least_bytes"], first["model_asked_bytes"]) == (14e6, 18e6)
+        assert (second["occupancy_percent"], second["dram_percent"]) == (75.8, None)
+        with pytest.raises(ValueError, match="3 launches, not the 2"):
+            ncu.table([launches[0]] * 3, [blur, blur])
+
+    @pytest.mark.parametrize(
+        ("says", "outcome"),
+        [
+            ("echo ==ERROR== ERR_NVGPUCTRPERM > $7; exit 1", "exit code 1: ==ERROR== ERR_NVGPUCTRPERM"),
+            ("echo oops; exit 3", "exit code 3: oops\n"),
+            ("sleep 60", "nothing after 1 s: "),
+        ],
+    )
+    def test_what_keeps_ncu_from_running_is_said(self, ncu, monkeypatch, tmp_path, says, outcome):
+        monkeypatch.setattr(ncu, "LIMIT_S", 1)
+        tool = tmp_path / "ncu"
+        tool.write_text(f"#!/bin/sh\n{says}\n")
+        tool.chmod(0o755)
+        assert list(ncu.profile(str(tool), "fp32")) == [
+            {"precision": "fp32", "outcome": f"not run: ncu ended with {outcome}"}
+        ]
+
+    def test_a_frame_is_watched_and_fits_the_model(self, ncu):
+        device = _Logging()
+        model = ncu.run_frame(device, "fp16", nullcontext())
+        names = [name for name in device.log[-len(model) :] if name != ncu.FILL]
+        launches = [{"kernel": name, **dict.fromkeys(ncu.METRICS, 1.0)} for name in names]
+        lines = ncu.table(launches, model)
+        assert {(line["lattice"], line["launches"]) for line in lines if line["kernel"] == "crf_blur_f16"} == {
+            ("gaussian", 30), ("bilateral", 60),
+        }  # fmt: skip
