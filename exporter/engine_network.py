@@ -66,7 +66,8 @@ def build_plan(
         KeyboardInterrupt: Ctrl-C.
     """
     with _building, trt.log.capture() as log, watch.stopping_on_ctrl_c():
-        builder = _new_builder(trt, log)
+        with trt.starting(log):
+            builder: Builder = trt.module.Builder(trt.logger)
         network = _parse(trt, builder, graph, name)
         _check_shapes(network, profile, name)
         config = _configure(trt, builder, network, profile, options)
@@ -84,13 +85,6 @@ def build_plan(
         if cache is not None:
             _write_timing_cache(config, cache)
         return Plan(data, _inspect(trt, data, target, log))
-
-
-def _new_builder(trt: TensorRT, log: LogCapture) -> Builder:
-    try:
-        return trt.module.Builder(trt.logger)
-    except TypeError as exc:  # how the bindings say that TensorRT gave none
-        raise EngineError(f"{trt.flavor} {trt.version} does not start. Its log ends:\n{log.tail()}") from exc
 
 
 def _parse(trt: TensorRT, builder: Builder, graph: bytes, name: str) -> INetworkDefinition:
@@ -187,7 +181,8 @@ def _inspect(trt: TensorRT, plan: bytes, target: Target, log: LogCapture) -> Eng
     """Without a GPU what the builder said; with one, the plan is loaded, which shows that it can be."""
     if target.driver is None:
         return report_from_log(log.texts())
-    runtime: Runtime = trt.module.Runtime(trt.logger)
+    with trt.starting(log):
+        runtime: Runtime = trt.module.Runtime(trt.logger)
     runtime.engine_host_code_allowed = True  # of a plan that was made here and now; version compatible ones have some
     engine: ICudaEngine | None = runtime.deserialize_cuda_engine(plan)
     if engine is None:

@@ -245,7 +245,8 @@ def _deserialize(
     """
     with trt.log.capture() as log:
         module: TensorRTModule = trt.module
-        runtime: Runtime = module.Runtime(trt.logger)
+        with trt.starting(log):
+            runtime: Runtime = module.Runtime(trt.logger)
         if host_code:
             runtime.engine_host_code_allowed = True
         if trt.flavor == "tensorrt-rtx":

@@ -125,6 +125,17 @@ class TensorRT:
         """The first number of the version."""
         return version_numbers(self.version)[0]
 
+    @contextmanager
+    def starting(self, log: LogCapture) -> Iterator[None]:
+        """For the calls that make a builder or a runtime; raises EngineError where TensorRT gives none."""
+        try:
+            yield
+        except TypeError as exc:  # how the bindings say so
+            raise EngineError(
+                f"{self.flavor} {self.version} does not start; `atrous doctor` shows driver and GPUs. Its log ends:\n"
+                f"{log.tail()}"
+            ) from exc
+
     @functools.cached_property
     def cuda(self) -> str | None:
         """The major version of CUDA that it was built for, or None where the installation does not say."""

@@ -22,6 +22,7 @@ from atrous.manifest import EngineProfile
 from atrous.runtime.backends.base import DeviceBackend
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.backends.tensorrt import TensorRtBackend
+from atrous.runtime.backends.tensorrt_library import FLAVORS
 from atrous.runtime.segmenter import Segmenter
 
 pytestmark = pytest.mark.usefixtures("stand_ins")
@@ -393,6 +394,15 @@ class TestSegmenter:
 
 
 class TestRefusals:
+    def test_a_tensorrt_that_does_not_start(self, bundle: Bundle, flavor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(logger: standin.ILogger) -> None:
+            logger.log(standin.Severity.ERROR, "Error Code 6: CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+        monkeypatch.setattr(sys.modules[FLAVORS[flavor].module], "Runtime", refuse)
+        with pytest.raises(EngineError, match=rf"(?s)^{flavor} \d.* does not start; `atrous doctor` .*: 35$"):
+            opened(bundle)
+
     def test_a_plan_that_tensorrt_refuses(self, tiny_bundle: Bundle, add_engine) -> None:
         bundle = add_engine(tiny_bundle, plan=b"something else")
         with pytest.raises(EngineError, match=r"TensorRT refuses engines/.*MiB of GPU memory free\): .*deserialize"):
