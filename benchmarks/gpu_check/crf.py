@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 from bandwidth import copy_gb_per_s
+from gates import GATES, SETS
 from numpy.typing import NDArray
 from steps import sized
 from timing import alone_ms, back_to_back_ms, quartiles
 from traffic import frame, per_iteration
 
-from atrous.crf import CRFParams, DenseCRF
+from atrous.crf import DenseCRF
 from atrous.crf.cuda import CudaDenseCRF
 from atrous.crf.cuda_field import REPORT_BYTES, CudaField
 from atrous.crf.cuda_lattice import CudaLattice, allocate
@@ -33,11 +34,6 @@ from pydensecrf_peer import peer
 WARMUP, REPEATS = sized((5, 50), rehearsal=(0, 1))
 ITERATIONS = 10
 PRECISIONS = ("fp32", "fp16")
-SETS = {
-    "P1": CRFParams.deeplab_v2_resnet(),
-    "P2": CRFParams.deeplab_v2_vgg(),
-    "P3": CRFParams.pydensecrf_readme(),
-}
 #: Milliseconds that a frame may take by (width of the picture, precision), and those that would be better still.
 TARGETS_MS = {
     (513, "fp32"): (7.0, 2.5),
@@ -51,8 +47,6 @@ NOISE = {"plain": 1.75, "textured": 3.1}
 #: Beyond these a result is wrong: max |ΔQ|, None where nearly tied labels make it large by rounding, and flipped
 #: labels.
 LIMITS: dict[str, tuple[float | None, float]] = {"fp32": (1e-4, 1e-5), "fp16": (None, 1e-3)}
-#: What the CRF promises: max |ΔQ| and flipped labels.
-GATES = {"fp32": (1e-4, 0.0), "fp16": (1e-2, 1e-4)}
 
 Maps = NDArray[np.float32]
 Picture = NDArray[np.uint8]
