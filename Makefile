@@ -29,14 +29,14 @@ format: $(VENV)/dev.stamp  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_SOURCES)
 
-gpu-check:  ## Verify the GPU code on this machine; GPU_CHECK_WHEELS=folder installs offline
+gpu-check:  ## Verify the GPU code on this machine; GPU_CHECK_REHEARSAL=1 runs the steps without a GPU
 	benchmarks/gpu_check/run.sh check
 
 gpu-bench:  ## Time the GPU code on this machine, beside its peers
 	benchmarks/gpu_check/run.sh bench
 
 clean:  ## Remove what was built
-	rm -rf $(VENV) out build *.egg-info *.so
+	rm -rf $(VENV) .venv-gpu out build *.egg-info *.so
 
 $(VENV)/%.stamp: pyproject.toml setup.py constraints.txt $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,41 +1,86 @@
 #!/usr/bin/env bash
-# Verifies and times the GPU code on this machine: `make gpu-check`. Writes benchmarks/results/gpu_<name of the GPU>.json.
-# GPU_CHECK_WHEELS: a folder to install from instead of the network (see requirements.txt); large wheels may lie there in
-# parts. GPU_CHECK_BUNDLE: the bundle to time, else a small random network. Bounded to 10 minutes, of which setting up
-# may take 3.
+# run.sh check|bench: sets up .venv-gpu, then verifies (check.py) or times (bench.py) the GPU code on this machine, all
+# within eight minutes; what was set up once is kept. Writes benchmarks/results/gpu_<name of the GPU>_<check|bench>.json.
+#   PYTHON                what to make .venv-gpu from: the packages it has are used, and not fetched
+#   GPU_CHECK_WHEELS      a folder to install from instead of the network (requirements.txt says how to fill it)
+#   GPU_CHECK_BUNDLE      the bundle to run, else a small random network
+#   GPU_CHECK_REHEARSAL=1 runs the same without a GPU, on the emulator, at small sizes; writes out/gpu_rehearsal
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-python=${PYTHON:-python3}
-venv=.venv-gpu
+here=benchmarks/gpu_check venv=.venv-gpu what=${1:-check} python=${PYTHON:-python3}
+seconds=480 setup_seconds=270
 
-"$python" - <<'DETECT' || exit 1
-import ctypes, sys
-try:
-    driver = ctypes.CDLL("libcuda.so.1")
-except OSError:
-    sys.exit("gpu-check: nothing was run: this machine has no CUDA driver (libcuda.so.1), and so no NVIDIA GPU to check")
-count = ctypes.c_int()
-if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-    sys.exit("gpu-check: nothing was run: the CUDA driver is installed but finds no GPU; see nvidia-smi")
-DETECT
+say() { echo "gpu-$what: $*"; }
+fail() { say "nothing was run: $*" >&2; exit 1; }
 
+# once NAME FILE… -- COMMAND…: unless it was done with these files as they are.
+once() {
+    local name=$1 files=() digest
+    shift
+    while [[ $1 != -- ]]; do files+=("$1") && shift; done
+    shift
+    digest=$(cat "${files[@]}" | sha256sum)
+    [[ -f $venv/done/$name && $(<"$venv/done/$name") == "$digest" ]] && return
+    timeout $((SECONDS < setup_seconds ? setup_seconds - SECONDS : 1)) "$@" || return
+    mkdir -p $venv/done && echo "$digest" > "$venv/done/$name"
+}
+
+# Where the driver is; in a rehearsal a stand-in, which is enough to link with.
+if [[ -n ${GPU_CHECK_REHEARSAL:-} ]]; then
+    say "REHEARSAL: no GPU is used. Kernels run in an emulator on the CPU, and nothing below says a thing of a GPU"
+    driver=$PWD/$venv/link/libcuda.so.1
+else
+    driver=$("$python" $here/find_driver.py "gpu-$what") || exit 1
+fi
+
+$here/make_venv.sh "$python" $venv
 source=()
-if [[ -n "${GPU_CHECK_WHEELS:-}" ]]; then
-    benchmarks/gpu_check/join_wheels.sh "$GPU_CHECK_WHEELS" $venv/wheels
+if [[ -n ${GPU_CHECK_WHEELS:-} ]]; then
+    $here/join_wheels.sh "$GPU_CHECK_WHEELS" $venv/wheels
     source=(--no-index --find-links "$GPU_CHECK_WHEELS" --find-links $venv/wheels)
 fi
-# For building PyCUDA from its source.
-cuda=${CUDA_HOME:-/usr/local/cuda}
-export CUDA_ROOT=$cuda CPATH=$cuda/include${CPATH:+:$CPATH} PATH=$cuda/bin:$PATH
-export LIBRARY_PATH=$cuda/lib64/stubs:$cuda/lib64${LIBRARY_PATH:+:$LIBRARY_PATH}
-test -x $venv/bin/python || "$python" -m venv $venv
-pip() { timeout "${limit:-180}" $venv/bin/python -m pip --quiet --disable-pip-version-check "$@"; }
-# First what builds, then what is built with it: PyCUDA and the native core take this environment as it is.
-pip install "${source[@]}" --upgrade setuptools wheel numpy pybind11
-pip install "${source[@]}" --no-build-isolation -r benchmarks/gpu_check/requirements.txt
-pip install --no-index --no-build-isolation --no-deps --editable .
-# What runs networks on the GPU, each if it can be had: the report says which were.
-for engine in onnxruntime-gpu tensorrt-rtx-cu13 tensorrt; do
-    limit=60 pip install "${source[@]}" $engine || echo "gpu-check: goes on without $engine"
+ls "${GPU_CHECK_WHEELS:-$venv}" > $venv/offered
+
+nvcc=$(readlink -f "$(command -v nvcc || echo nvcc)")
+for cuda in "${CUDA_HOME:-}" "${nvcc%/bin/nvcc}" /usr/local/cuda ""; do
+    [[ ! -f $cuda/include/cuda.h ]] || break
 done
-exec timeout --signal=INT 400 $venv/bin/python "benchmarks/gpu_check/${1:-check}.py"
+[[ -n $cuda ]] || fail "no CUDA toolkit with include/cuda.h: set CUDA_HOME"
+export CUDA_ROOT=$cuda CPATH=$cuda/include${CPATH:+:$CPATH} PATH=$cuda/bin:$PATH
+
+pip=($venv/bin/python -m pip --quiet --disable-pip-version-check install)
+once needed $here/requirements.txt -- "${pip[@]}" "${source[@]}" -r $here/requirements.txt ||
+    fail "what $here/requirements.txt lists could not be installed"
+
+# What is built, and what runs networks or is a peer, each if it can be had: the report says which were.
+if [[ -n ${GPU_CHECK_REHEARSAL:-} ]]; then
+    mkdir -p $venv/link
+    once link tests/emulator/driver.cpp -- g++ -std=c++17 -fPIC -shared -Wl,-soname,libcuda.so.1 \
+        tests/emulator/driver.cpp -o "$driver" -ldl
+fi
+once pycuda $here/build_pycuda.sh -- $here/build_pycuda.sh $venv "$driver" "${source[@]}" > $venv/pycuda.log 2>&1 &
+pycuda=$!
+once native setup.py pyproject.toml */csrc/* -- \
+    "${pip[@]}" --no-index --no-build-isolation --no-deps --editable . > $venv/native.log 2>&1 &
+native=$!
+optional() {
+    local package
+    for package in onnxruntime-gpu tensorrt-rtx-cu13 tensorrt pydensecrf2; do
+        # What cannot be had is not asked for again, unless the folder changes.
+        # shellcheck disable=SC2016
+        once "optional-$package" $venv/offered -- bash -c '"$@" 2> /dev/null || echo "goes on without ${*: -1}"' - \
+            timeout 60 "${pip[@]}" "${source[@]}" --retries 1 $package
+    done
+}
+optional &
+wait $pycuda || fail "PyCUDA could not be built: $(tail -n 20 $venv/pycuda.log)"
+wait $native || fail "the native core could not be built: $(tail -n 20 $venv/native.log)"
+wait
+say "set up in $SECONDS s"
+
+script=("$here/$what.py")
+[[ -z ${GPU_CHECK_REHEARSAL:-} ]] || script=($here/rehearse.py "$here/$what.py")
+left=$((seconds - SECONDS))
+# The steps end by themselves; the margin is for what they started, and for the report.
+export GPU_CHECK_SECONDS=$((left - 15))
+exec timeout --signal=INT --kill-after=10 $left $venv/bin/python "${script[@]}"

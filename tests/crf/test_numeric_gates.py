@@ -6,14 +6,14 @@ import importlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from photos import NAMES, network_like
+from photos import photo as load_photo
 from tolerances import CRF_PEER_ABS
 
 from atrous.crf import CRFParams, DenseCRF
-from atrous.runtime.postprocess import upsample_probabilities
 
 peer = pytest.importorskip("pydensecrf.densecrf", reason="pydensecrf is not installed: pip install 'atrous[bench]'")
-datasets = pytest.importorskip("sklearn.datasets")
+pytest.importorskip("sklearn.datasets")
 
 CLASSES = 21
 #: An even number of pixels, and one that four does not divide: pydensecrf pads those.
@@ -30,18 +30,14 @@ def size(request: pytest.FixtureRequest) -> tuple[int, int]:
     return request.param
 
 
-@pytest.fixture(scope="module", params=["china.jpg", "flower.jpg"])
+@pytest.fixture(scope="module", params=NAMES)
 def photo(request: pytest.FixtureRequest, size: tuple[int, int]) -> np.ndarray:
-    height, width = size
-    picture = Image.fromarray(datasets.load_sample_image(request.param))
-    return np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
+    return load_photo(request.param, size)
 
 
 @pytest.fixture(scope="module")
 def probabilities(size: tuple[int, int]) -> np.ndarray:
-    """What a network gives: smooth class scores at a coarse grid, upsampled; [C, H, W]."""
-    coarse = np.random.default_rng(0).normal(scale=3, size=(CLASSES, size[0] // 8 + 1, size[1] // 8 + 1))
-    return upsample_probabilities(coarse, size, align_corners=True)
+    return network_like(CLASSES, size)
 
 
 @pytest.mark.parametrize("iterations", [1, 5, 10])

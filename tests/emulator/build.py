@@ -6,9 +6,13 @@ import hashlib
 import re
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
+from atrous.crf import cuda_queue
 from atrous.gpu import KernelSource
+from atrous.runtime import frame
 
 HERE = Path(__file__).parent
 # -ffp-contract=off is what nvcc's -fmad=false is. -Wno-psabi: see setup.py.
@@ -53,6 +57,24 @@ def build_driver(client: Path, folder: Path) -> Path:
     library = folder / "libcuda.so.1"
     _gcc(*FLAGS, str(HERE / "driver.cpp"), str(rest), "-o", str(library), "-ldl")
     return library
+
+
+def stand_in(folder: Path) -> dict[str, str]:
+    """Environment in which PyCUDA finds a GPU that is the emulator, with all kernels of the package and its tests.
+
+    Args:
+        folder: where to put the stand-in driver.
+    """
+    (client,) = Path(find_spec("pycuda").origin).parent.glob("_driver*.so")
+    driver = build_driver(client, folder)
+    sources = (cuda_queue.KERNELS, frame.KERNELS, KernelSource(HERE / "probe.cu"))
+    with ThreadPoolExecutor() as pool:
+        kernels = list(pool.map(build, sources))
+    return {
+        "ATROUS_EMULATED": ":".join(map(str, kernels)),
+        "LD_LIBRARY_PATH": str(folder),
+        "LD_PRELOAD": str(driver),
+    }
 
 
 def _includes() -> tuple[str, ...]:

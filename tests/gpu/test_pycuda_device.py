@@ -9,13 +9,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from emulator.build import build, build_driver
+from emulator.build import stand_in
 
-from atrous.crf import cuda_queue
 from atrous.errors import DeviceError, MissingDependencyError
-from atrous.gpu import Device, KernelSource, PyCudaDevice
+from atrous.gpu import Device, PyCudaDevice
 from atrous.gpu.compile import find_nvcc
-from atrous.runtime import frame
 
 TESTS = Path(__file__).parents[1]
 
@@ -59,16 +57,6 @@ def has_driver() -> bool:
 @pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed: kernels are not compiled")
 def test_pycuda_passes_all_gpu_tests_on_a_stand_in_driver(tmp_path):
     """Real PyCUDA, emulated kernels: calls, their order, contexts and lifetimes, but no GPU."""
-    (client,) = Path(importlib.util.find_spec("pycuda").origin).parent.glob("_driver*.so")
-    driver = build_driver(client, tmp_path)
-    probe = KernelSource(TESTS / "emulator" / "probe.cu")
-    kernels = [build(source) for source in (cuda_queue.KERNELS, frame.KERNELS, probe)]
-    environment = {
-        **os.environ,
-        "ATROUS_EMULATED": ":".join(map(str, kernels)),
-        "LD_LIBRARY_PATH": str(tmp_path),
-        "LD_PRELOAD": str(driver),
-    }
     tests = [
         TESTS / "gpu" / "test_device.py",
         *sorted((TESTS / "crf").glob("test_cuda*.py")),
@@ -76,6 +64,7 @@ def test_pycuda_passes_all_gpu_tests_on_a_stand_in_driver(tmp_path):
         *sorted((TESTS / "runtime").glob("test_pipeline*.py")),
     ]
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", *map(str, tests)]
+    environment = {**os.environ, **stand_in(tmp_path)}
     run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=TESTS.parent)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     assert "skipped" not in run.stdout.splitlines()[-1]
