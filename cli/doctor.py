@@ -97,7 +97,9 @@ def examine() -> dict[str, Any]:
 def _examine_gpu() -> dict[str, Any]:
     """What computing on a GPU takes; a text says what there is, or what is missing."""
     from ..gpu import find_driver
-    from ..gpu.compile import nvcc_version
+    from ..gpu.compile import find_nvcc, nvcc_version
+    from ..gpu.images import find_fatbin
+    from ..runtime.backends.on_gpu import KERNELS, kernels_origin
     from ..runtime.backends.onnxruntime import import_onnxruntime
     from ..runtime.backends.tensorrt_library import FLAVORS
 
@@ -106,6 +108,7 @@ def _examine_gpu() -> dict[str, Any]:
         driver = find_driver()
     except DeviceError as exc:
         report |= {"driver": str(exc), "gpus": []}
+        origin = _answer_of(lambda: "; ".join(dict.fromkeys(str(find_fatbin(source)) for source in KERNELS)))
     else:
         report["driver"] = f"for CUDA {driver.cuda[0]}.{driver.cuda[1]} and older"
         report["gpus"] = [
@@ -113,8 +116,14 @@ def _examine_gpu() -> dict[str, Any]:
             f"{gpu.total_bytes / 2**30:.1f} GiB"
             for gpu in driver.gpus
         ]
+        origin = _answer_of(lambda: kernels_origin(driver.gpus[0].compute_capability, driver.cuda))
+    report["kernels"] = origin
     report["pycuda"] = _version("pycuda") or "not installed: pip install 'atrous[gpu]'"
-    report["nvcc"] = _answer_of(lambda: nvcc_version().strip().splitlines()[-1])
+    report["nvcc"] = (
+        _answer_of(lambda: nvcc_version().strip().splitlines()[-1])
+        if find_nvcc()
+        else "not installed; only kernels that were not compiled with the package need it"
+    )
     for flavor in FLAVORS:
         report[flavor] = _answer_of(functools.partial(_version_of, flavor))
     report["onnxruntime providers"] = import_onnxruntime().get_available_providers()

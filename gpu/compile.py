@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
 from functools import cache
@@ -12,15 +10,12 @@ from pathlib import Path
 
 from ..errors import DeviceError
 from .device import KernelSource
+from .toolchain import FLAGS, digest_of, find_nvcc
 
-BASE_FLAGS = ("-std=c++17", "-O3", "-lineinfo")
+__all__ = ["cache_folder", "compile_cubin", "find_nvcc", "nvcc_version"]
 
-
-def find_nvcc() -> Path | None:
-    """The compiler: the one of CUDA_HOME if that is set, else the first on the path, else none."""
-    home = os.environ.get("CUDA_HOME")
-    found = shutil.which("nvcc", path=str(Path(home) / "bin")) if home else shutil.which("nvcc")
-    return Path(found) if found else None
+_LINES = "-lineinfo"
+"""Changes no instruction, and profilers show the source."""
 
 
 def cache_folder() -> Path:
@@ -45,12 +40,9 @@ def compile_cubin(source: KernelSource, compute_capability: tuple[int, int], fol
     """
     nvcc = _needed_nvcc()
     version = _version_of(nvcc)
-    flags = (*BASE_FLAGS, *source.flags, f"-arch=sm_{compute_capability[0]}{compute_capability[1]}")
-    digest = hashlib.sha256("\0".join((version, *flags)).encode())
-    for path in source.files():
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    flags = (*FLAGS, _LINES, *source.flags, f"-arch=sm_{compute_capability[0]}{compute_capability[1]}")
     folder = folder or cache_folder()
-    cubin = folder / f"{source.path.stem}-{digest.hexdigest()[:24]}.cubin"
+    cubin = folder / f"{source.path.stem}-{digest_of(source.path, version, *flags)}.cubin"
     if not cubin.exists():
         folder.mkdir(parents=True, exist_ok=True)
         _run_nvcc(nvcc, source, flags, cubin)

@@ -11,6 +11,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .toolchain import files_of
+
 Argument: TypeAlias = "Buffer | np.generic | None"
 """What a kernel takes: a buffer or None for a pointer, a NumPy scalar of the parameter's exact type for a value."""
 
@@ -48,7 +50,7 @@ class KernelSource:
 
     def files(self) -> list[Path]:
         """The unit and everything beside it that it may include, in a fixed order."""
-        return [self.path, *sorted(self.path.parent.glob("*.cuh"))]
+        return files_of(self.path)
 
 
 class Buffer(Protocol):
@@ -164,10 +166,10 @@ class Device(Protocol):
         ...
 
     def load(self, source: KernelSource) -> Module:
-        """Compiles kernels, or takes them from the cache, and loads them.
+        """Loads kernels that are compiled already, or compiles them.
 
         Raises:
-            DeviceError: they do not compile; the message ends with the compiler's log.
+            DeviceError: neither is possible, or they do not compile; then the message ends with the compiler's log.
         """
         ...
 

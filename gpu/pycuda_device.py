@@ -9,15 +9,16 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeviceError, importing
-from .compile import compile_cubin
 from .device import Buffer, DeviceProperties, Event, Graph, KernelSource, Launch, Module, Stream
 from .driver_api import DriverApi
+from .images import load_kernels
 
 _RECORD_EXTERNAL = 1
 """CU_EVENT_RECORD_EXTERNAL: the event is recorded whenever the graph runs."""
@@ -99,10 +100,13 @@ class PyCudaDevice:
             return int(free) + self._pool.nbytes
 
     def load(self, source: KernelSource) -> Module:
-        """Compiles kernels for this GPU, or takes them from the cache, and loads them."""
-        cubin = compile_cubin(source, self.properties.compute_capability)
-        with self.active(f"loading {cubin.name}"):
-            return _PyCudaModule(self, self._cuda.module_from_buffer(cubin.read_bytes()))
+        """Loads the package's compiled kernels, or compiles them for this GPU."""
+
+        def give_to_driver(image: Path) -> Module:
+            with self.active(f"loading {image.name}"):
+                return _PyCudaModule(self, self._cuda.module_from_buffer(image.read_bytes()))
+
+        return load_kernels(source, self.properties.compute_capability, self.properties.cuda, give_to_driver)
 
     def allocate(self, nbytes: int) -> Buffer:
         """Memory from this device's pool."""

@@ -10,8 +10,8 @@ from typing import Final
 
 from ...bundle import Bundle
 from ...errors import DeviceError, EngineError, MissingDependencyError
-from ...gpu.compile import nvcc_version
 from .base import Backend, DeviceBackend, DeviceEngine, EngineLayout
+from .on_gpu import kernels_origin
 from .onnxruntime import OnnxRuntimeBackend, import_onnxruntime
 from .onnxruntime_gpu import OnnxRuntimeCuda, OnnxRuntimeTensorRt, OnnxRuntimeTensorRtRtx
 from .openvino import OpenVinoBackend
@@ -71,11 +71,20 @@ def open_backend(bundle: Bundle, *, backend: str = "auto", precision: str = "aut
         return BACKENDS[backend](bundle, precision=precision, threads=threads)
     for name in _gpu_backends(bundle):
         try:
-            nvcc_version()  # what a picture takes besides the network is compiled when it is first used
-            return BACKENDS[name](bundle, precision=precision, threads=threads)
+            opened = BACKENDS[name](bundle, precision=precision, threads=threads)
+            _check_kernels(opened)
         except (EngineError, DeviceError, MissingDependencyError) as exc:
             _say_once(f"{bundle.path} does not run in the {name} backend, but in the next that works: {exc}")
+        else:
+            return opened
     return BACKENDS[cpu_backend()](bundle, precision=precision, threads=threads)
+
+
+def _check_kernels(backend: Backend) -> None:
+    """Now, and not with the first picture, when another backend can still be opened."""
+    if isinstance(backend, DeviceBackend):
+        properties = backend.make_device().properties
+        kernels_origin(properties.compute_capability, properties.cuda)
 
 
 def cpu_backend() -> str:

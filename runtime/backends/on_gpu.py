@@ -12,10 +12,16 @@ from typing import ClassVar, Final
 
 import numpy as np
 
+from ...crf import cuda_queue
 from ...errors import EngineError
 from ...gpu import Buffer, Device, PyCudaDevice, Stream, find_driver
+from ...gpu.images import check_kernels
 from ...manifest import Artifact, Shape
+from .. import frame
 from .base import DeviceEngine, EngineLayout, FloatArray, check_logits
+
+#: What a picture takes besides the network.
+KERNELS: Final = (frame.KERNELS, cuda_queue.KERNELS)
 
 MakeDevice = Callable[[], Device]
 OpenEngine = Callable[[Device], DeviceEngine]
@@ -33,6 +39,19 @@ def open_gpu() -> Device:
     """
     find_driver()  # first: on a machine without a GPU, installing PyCUDA would not help
     return PyCudaDevice()
+
+
+def kernels_origin(compute_capability: tuple[int, int], cuda: tuple[int, int]) -> str:
+    """Where the kernels around the network come from on such a GPU, in words.
+
+    Args:
+        compute_capability: of the GPU.
+        cuda: the newest that its driver runs.
+
+    Raises:
+        DeviceError: they are neither compiled with the package nor can they be compiled here.
+    """
+    return "; ".join(dict.fromkeys(check_kernels(source, compute_capability, cuda) for source in KERNELS))
 
 
 class GpuBackend(ABC):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ...errors import AtrousError, DeviceError
 from ...gpu import find_driver
-from ...gpu.compile import nvcc_version
+from .on_gpu import kernels_origin
 from .onnxruntime import OnnxRuntimeBackend, import_onnxruntime
 from .onnxruntime_gpu import OnnxRuntimeCuda, OnnxRuntimeTensorRt, OnnxRuntimeTensorRtRtx, Provider, check_available
 from .openvino import OpenVinoBackend
@@ -77,8 +77,8 @@ def _joined(what: str, problem: str | None) -> str:
 def _gpu_problem() -> str | None:
     """Why no GPU can be used, or None."""
     try:
-        find_driver()
-        nvcc_version()
+        driver = find_driver()
+        kernels_origin(driver.gpus[0].compute_capability, driver.cuda)
     except DeviceError as exc:
         return str(exc)
     if importlib.util.find_spec("pycuda") is None:

@@ -1,9 +1,9 @@
 // A stand-in for the CUDA driver (libcuda.so.1) whose kernels run in the emulator, so that the real PyCUDA, and the
 // code on top of it, can be tried without a GPU: which calls are made, in which order, with a context or without.
 //
-// ATROUS_EMULATED lists libraries with kernels, separated by colons. Images of modules are not looked at. Streams do
-// their work at once. A call that needs a current context and finds none fails, as in a driver; so does what may not be
-// done while a stream is captured.
+// ATROUS_EMULATED lists libraries with kernels, separated by colons. An image of a module has to be for this GPU, and
+// is not looked at beyond that. Streams do their work at once. A call that needs a current context and finds none
+// fails, as in a driver; so does what may not be done while a stream is captured.
 #include <dlfcn.h>
 
 #include <chrono>
@@ -26,6 +26,7 @@ enum Result {
     kOutOfMemory = 2,
     kBadImage = 200,
     kNoContext = 201,
+    kNoBinary = 209,
     kNotFound = 500,
     kCaptureUnsupported = 900,
     kCaptureInvalidated = 901,
@@ -67,6 +68,27 @@ int now(const std::function<void()>& work) {
 
 void* at(Address address) {
     return reinterpret_cast<void*>(address);
+}
+
+template <typename T>
+T value_at(const char* from) {
+    T value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+
+/// Takes machine code, and what a fatbin has of it for this GPU, 9.0. Entries of a fatbin follow each other: a header
+/// with the kind (2: machine code), its own size, the payload's, and the architecture; and the payload.
+int check_image(const char* image) {
+    constexpr std::size_t kHeaderBytes = 16;
+    if (std::memcmp(image, "\177ELF", 4) == 0) return kSuccess;
+    if (value_at<std::uint32_t>(image) != 0xba55ed50) return kBadImage;
+    const char* const end = image + kHeaderBytes + value_at<std::uint64_t>(image + 8);
+    for (const char* entry = image + kHeaderBytes; entry < end;) {
+        if (value_at<std::uint16_t>(entry) == 2 && value_at<std::uint32_t>(entry + 28) == 90) return kSuccess;
+        entry += value_at<std::uint32_t>(entry + 4) + value_at<std::uint64_t>(entry + 8);
+    }
+    return kNoBinary;
 }
 
 }  // namespace
@@ -252,9 +274,8 @@ int cuEventElapsedTime(float* ms, void* start, void* end) {
 
 int cuModuleLoadDataEx(void** module, const void* image, unsigned, int*, void**) {
     NEEDS_CONTEXT;
-    if (std::memcmp(image, "\177ELF", 4) != 0) return kBadImage;
     *module = &a_module;
-    return kSuccess;
+    return check_image(static_cast<const char*>(image));
 }
 int cuModuleUnload(void*) {
     NEEDS_CONTEXT;

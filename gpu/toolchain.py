@@ -1,0 +1,87 @@
+"""How kernels are compiled: what the package and its build have to agree on.
+
+setup.py loads this file by its path, before there is a package: it imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+ARCHITECTURES = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0))
+"""Compute capabilities that get machine code, which later minor versions run as well. The first is the oldest GPU."""
+
+PORTABLE = ((9, 0), (12, 0))
+"""Those that get PTX besides, which the driver compiles: one for 10.x and 11.x, one for all that come."""
+
+FLAGS = ("-std=c++17", "-O3")
+"""Of everything that is compiled."""
+
+EXACT = ("-fmad=false",)
+"""Of the package's kernels: products and sums round one by one, as on the CPU."""
+
+
+def find_nvcc() -> Path | None:
+    """The compiler: the one of CUDA_HOME if that is set, else the first on the path, else none."""
+    home = os.environ.get("CUDA_HOME")
+    found = shutil.which("nvcc", path=str(Path(home) / "bin")) if home else shutil.which("nvcc")
+    return Path(found) if found else None
+
+
+def files_of(source: Path) -> list[Path]:
+    """A .cu file and everything beside it that it may include, in a fixed order."""
+    return [source, *sorted(source.parent.glob("*.cuh"))]
+
+
+def digest_of(source: Path, *words: str) -> str:
+    """24 hexadecimal digits that change with the source, its includes, and the words: flags, or a compiler."""
+    digest = hashlib.sha256("\0".join(words).encode())
+    for path in files_of(source):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def build_fatbin(nvcc: Path, source: Path, flags: Sequence[str], fatbin: Path) -> None:
+    """Compiles for every GPU that is supported and that nvcc knows.
+
+    Args:
+        nvcc: the compiler, of CUDA 11.8 or newer.
+        source: the .cu file.
+        flags: besides `FLAGS`.
+        fatbin: what to write; beside it, as .json, what it was made from and for, as `images.Fatbin` reads it.
+
+    Raises:
+        subprocess.CalledProcessError: nvcc fails; its log is in `stdout` and `stderr`.
+    """
+    known = set(re.findall(r"sm_(\d+)\b", _run(nvcc, "--list-gpu-code")))
+    machine_code = [each for each in ARCHITECTURES if _digits(each) in known]
+    ptx = [each for each in PORTABLE if _digits(each) in known]
+    codes = [f"-gencode=arch=compute_{_digits(each)},code=sm_{_digits(each)}" for each in machine_code]
+    codes += [f"-gencode=arch=compute_{_digits(each)},code=compute_{_digits(each)}" for each in ptx]
+    release = re.search(r"release (\d+)\.(\d+)", _run(nvcc, "--version"))
+    fatbin.parent.mkdir(parents=True, exist_ok=True)
+    # From the source's folder: nvcc writes the path that it is given into the file.
+    options = (*FLAGS, *flags, *codes, "-Xfatbin", "-compress-all", "--threads", "0", "-fatbin")
+    _run(nvcc, *options, source.name, "-o", str(fatbin.absolute()), folder=source.parent)
+    contents = {
+        "digest": digest_of(source, *FLAGS, *flags),
+        "cuda": [int(number) for number in release.groups()] if release else [0, 0],
+        "machine_code": machine_code,
+        "ptx": ptx,
+    }
+    fatbin.with_suffix(".json").write_text(json.dumps(contents) + "\n", encoding="utf-8")
+
+
+def _digits(compute_capability: tuple[int, int]) -> str:
+    return "".join(map(str, compute_capability))
+
+
+def _run(nvcc: Path, *args: str, folder: Path | None = None) -> str:
+    command = [str(nvcc), *args]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout  # noqa: S603
