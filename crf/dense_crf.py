@@ -86,6 +86,14 @@ class DenseCRF:
             field, shape = self._infer(probabilities, image)
             return field.labels().reshape(shape[1:])
 
+    def labels_and_marginals(
+        self, probabilities: ArrayLike, image: ArrayLike
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """What `labels` and a call return, of one inference; raises as they do."""
+        with self._lock:
+            field, shape = self._infer(probabilities, image)
+            return field.labels().reshape(shape[1:]), field.marginals().reshape(shape)
+
     def _infer(self, probabilities: ArrayLike, image: ArrayLike) -> tuple[_native.MeanField, tuple[int, int, int]]:
         unchecked = class_maps(probabilities, "probabilities")
         classes, height, width = shape = unchecked.shape

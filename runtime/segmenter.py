@@ -293,8 +293,7 @@ class Segmenter:
         with clock.measure("postprocess"):
             probabilities = softmax()
         with clock.measure("crf"):
-            marginals = self.crf(probabilities, picture)
-            labels = marginals.argmax(axis=0).astype(np.uint8)
+            labels, marginals = self.crf.labels_and_marginals(probabilities, picture)
         return Result(labels, picture, self.classes, clock.timings_ms, lambda: marginals)
 
 

@@ -158,6 +158,15 @@ def test_labels_are_the_first_of_the_largest_marginals(make_scene):
     assert (crf.labels(even, np.zeros((4, 5, 3), np.uint8)) == 0).all()
 
 
+def test_labels_and_marginals_are_those_of_one_inference(make_scene):
+    probabilities, image = make_scene(6, 15, 22)
+    crf = DenseCRF()
+    labels, marginals = crf.labels_and_marginals(probabilities, image)
+    assert labels.dtype == np.uint8
+    assert (labels == crf.labels(probabilities, image)).all()
+    assert (marginals == crf(probabilities, image)).all()
+
+
 def test_threads_that_share_an_instance_take_turns(make_scene):
     scenes = [make_scene(3, 30 + 7 * i, 40) for i in range(4)]
     crf = DenseCRF(threads=1)
