@@ -12,11 +12,11 @@ from typing import TypedDict
 from atrous.crf import cuda_queue
 from atrous.errors import DeviceError
 from atrous.gpu.compile import compile_cubin, nvcc_version
+from atrous.gpu.toolchain import ARCHITECTURES
 from atrous.runtime import frame
 
 SOURCES = (cuda_queue.KERNELS, frame.KERNELS)
 
-ARCHITECTURES = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (12, 0))
 RESULT = Path(__file__).parents[1] / "results" / "ptxas.json"
 
 _KERNEL = re.compile(

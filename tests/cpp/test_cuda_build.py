@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from cpp_library import ROOT, SOURCE, openvino_cmake, run
 
+from atrous.gpu.toolchain import ARCHITECTURES, PORTABLE
+
 
 def find_header() -> Path | None:
     nvcc = shutil.which("nvcc")
@@ -24,6 +26,16 @@ def test_the_driver_is_declared_as_in_cuda_h(tmp_path):
     includes = [f"-I{SOURCE / 'include'}", f"-I{SOURCE / 'src'}", "-isystem", header.parent]
     source = ROOT / "tests" / "cpp" / "driver_types.cpp"
     run("g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", *includes, source, cwd=tmp_path)
+
+
+def test_it_is_for_the_gpus_of_the_python_package(tmp_path):
+    script = tmp_path / "print.cmake"
+    script.write_text(
+        f"include({SOURCE}/cmake/architectures.cmake)\n"
+        'message(STATUS "${ATROUS_CUDA_ARCHITECTURES} ${ATROUS_DEFAULT_PORTABLE}")\n'
+    )
+    expected = " ".join(";".join(f"{major}{minor}" for major, minor in each) for each in (ARCHITECTURES, PORTABLE))
+    assert run("cmake", "-P", script, cwd=tmp_path).strip() == f"-- {expected}"
 
 
 @pytest.mark.slow

@@ -25,12 +25,14 @@ if(NOT ATROUS_NVCC)
   message(FATAL_ERROR "ATROUS_WITH_CUDA needs nvcc to compile kernels; say where: -DATROUS_NVCC=.../bin/nvcc")
 endif()
 set(codes "")
+list(GET ATROUS_CUDA_ARCHITECTURES -1 newest)
 foreach(architecture ${ATROUS_CUDA_ARCHITECTURES})
   list(APPEND codes -gencode "arch=compute_${architecture},code=sm_${architecture}")
+  # As PTX too, from which the driver compiles for the GPUs in between and for later ones.
+  if(architecture IN_LIST ATROUS_DEFAULT_PORTABLE OR architecture EQUAL newest)
+    list(APPEND codes -gencode "arch=compute_${architecture},code=compute_${architecture}")
+  endif()
 endforeach()
-# Machine code for the newest as PTX too, from which later GPUs compile their own.
-list(GET ATROUS_CUDA_ARCHITECTURES -1 newest)
-list(APPEND codes -gencode "arch=compute_${newest},code=compute_${newest}")
 
 file(GLOB headers CONFIGURE_DEPENDS "${ATROUS_ROOT}/crf/kernels/*.cuh" "${ATROUS_ROOT}/runtime/kernels/*.cuh")
 set(fatbins "")
