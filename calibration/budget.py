@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from ..errors import CalibrationError
 from .results import BudgetStep
 
 
+class Measured(Protocol):
+    """Anything of which is known what it costs."""
+
+    @property
+    def drop(self) -> float:
+        """Points lost against FP32."""
+
+
+_Measured = TypeVar("_Measured", bound=Measured)
+
+
 def hold_budget(
-    ranking: Sequence[str], measure_drop: Callable[[Sequence[str]], float], max_drop: float
-) -> tuple[tuple[str, ...], tuple[BudgetStep, ...]]:
+    ranking: Sequence[str], attempt: Callable[[Sequence[str]], _Measured], max_drop: float
+) -> tuple[_Measured, tuple[BudgetStep, ...]]:
     """Take the most sensitive layers out of INT8 until at most `max_drop` points are lost.
 
     Tries none, then 1, 2, 4 … from the front of the ranking; the first that holds is narrowed down by bisection. So
@@ -20,11 +32,11 @@ def hold_budget(
 
     Args:
         ranking: names of the layers, the most sensitive first.
-        measure_drop: points lost against FP32 with these layers out of INT8.
+        attempt: makes and measures what has these layers out of INT8; the best of what it makes is kept, the rest not.
         max_drop: points.
 
     Returns:
-        The layers to take out, and every try in order.
+        What holds the budget with the fewest layers out, and every try in order.
 
     Raises:
         CalibrationError: `max_drop` is no number of points, or the drop exceeds it with all layers but the least
@@ -33,17 +45,17 @@ def hold_budget(
     check_max_drop(max_drop)
     steps: list[BudgetStep] = []
 
-    def holds(count: int) -> bool:
-        steps.append(BudgetStep(tuple(ranking[:count]), measure_drop(ranking[:count])))
-        return steps[-1].drop <= max_drop
+    def held(count: int) -> _Measured | None:
+        made = attempt(ranking[:count])
+        steps.append(BudgetStep(tuple(ranking[:count]), made.drop))
+        return made if made.drop <= max_drop else None
 
-    if holds(0):
-        return (), tuple(steps)
     most = len(ranking) - 1  # with none left there would be no INT8 graph
-    counts = [2**power for power in range(len(ranking).bit_length()) if 2**power < most]
-    failed = 0
-    for tried in (*counts, *([most] if most else [])):
-        if holds(tried):
+    powers = (2**power for power in range(len(ranking).bit_length()))
+    failed = -1
+    for tried in (0, *(power for power in powers if power < most), *([most] if most else [])):
+        best = held(tried)
+        if best is not None:
             break
         failed = tried
     else:
@@ -53,11 +65,12 @@ def hold_budget(
         )
     while tried - failed > 1:
         middle = (failed + tried) // 2
-        if holds(middle):
-            tried = middle
-        else:
+        better = held(middle)
+        if better is None:
             failed = middle
-    return tuple(ranking[:tried]), tuple(steps)
+        else:
+            tried, best = middle, better
+    return best, tuple(steps)
 
 
 def check_max_drop(max_drop: float) -> None:

@@ -123,26 +123,25 @@ def _run(
     told = job.told("measuring layers", len(plan.layers))
     sensitivity = measure_sensitivity(job.graph, plan, ranges.amax, batches, manifest.output, progress=told)
     recipe = Recipe(job.graph, ranges.amax, fp16_misfits(job.graph, reference.sources, manifest.input))
-    plan, steps, comparison = _hold(job, plan, recipe, reference, rank_layers(sensitivity), max_drop)
-    graph, fp32_nodes = recipe.make(plan)
-    verification = _verify(job, graph, batches, comparison, max_drop, sensitivity)
+    chosen, steps = _choose(job, plan, recipe, reference, rank_layers(sensitivity), max_drop)
+    verification = _verify(job, chosen, batches, max_drop, sensitivity)
     findings = Findings(
         calibration=ranges,
-        histograms=histograms or _observe_batches(job, plan, batches),
+        histograms=histograms or _observe_batches(job, chosen.plan, batches),
         reused=histograms is None,
-        plan=plan,
+        plan=chosen.plan,
         sensitivity=sensitivity,
         sensitivity_pictures=len(batches),
         steps=steps,
         max_drop=max_drop,
-        comparison=comparison,
-        samples=reference.samples(graph, comparison),
+        comparison=chosen.comparison,
+        samples=reference.samples(chosen.graph, chosen.comparison),
         skipped=(*job.pictures.skipped, *reference.skipped),
         seed=job.seed,
         rest=recipe.rest,
     )
-    report = make_report(job.bundle, job.source, graph, findings, seconds=time.perf_counter() - job.started)
-    _write(job, graph, fp32_nodes, ranges, verification, report)
+    report = make_report(job.bundle, job.source, chosen.graph, findings, seconds=time.perf_counter() - job.started)
+    _write(job, chosen, ranges, verification, report)
     return Bundle.open(job.bundle.path), report
 
 
@@ -173,6 +172,21 @@ class _Job:
     def told(self, what: str, total: int) -> Callable[[int], None]:
         """Reports the progress of one step."""
         return lambda done: self.progress(what, done, total)
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A plan, the graph that it makes, and what that costs on all pictures."""
+
+    plan: Plan
+    graph: onnx.ModelProto
+    fp32_nodes: Sequence[KeptNode]
+    comparison: Comparison
+
+    @property
+    def drop(self) -> float:
+        """Points lost against FP32."""
+        return self.comparison.accuracy.drop
 
 
 def _open(
@@ -236,46 +250,37 @@ def _observe_batches(job: _Job, plan: Plan, batches: Sequence[FloatArray]) -> Ma
     return collect_histograms(job.graph, plan.tensors, named)
 
 
-def _hold(
+def _choose(
     job: _Job,
     plan: Plan,
     recipe: Recipe,
     reference: Reference,
     ranking: Sequence[str],
     max_drop: float | None,
-) -> tuple[Plan, tuple[BudgetStep, ...], Comparison]:
-    """The plan that holds the budget, the tries that it took, and what the plan costs."""
-    comparisons: dict[int, Comparison] = {}
+) -> tuple[_Candidate, tuple[BudgetStep, ...]]:
+    """What holds the budget, or the whole plan where there is none, and the tries that it took."""
 
-    def without(returned: Sequence[str]) -> Plan:
-        return plan.without(dict.fromkeys(returned, f"INT8 here does not fit the budget of {max_drop} points"))
-
-    def measure_drop(returned: Sequence[str]) -> float:
-        graph, _ = recipe.make(without(returned))
+    def attempt(returned: Sequence[str]) -> _Candidate:
+        tried = plan.without(dict.fromkeys(returned, f"INT8 here does not fit the budget of {max_drop} points"))
+        graph, fp32_nodes = recipe.make(tried)
         told = job.told(f"labelling with {len(plan.layers) - len(returned)} layers in INT8", len(reference.sources))
-        comparison = comparisons[len(returned)] = reference.compare(graph, progress=told)
-        return comparison.accuracy.drop
+        return _Candidate(tried, graph, fp32_nodes, reference.compare(graph, progress=told))
 
-    if max_drop is None:
-        measure_drop(())
-        return plan, (), comparisons[0]
-    returned, steps = hold_budget(ranking, measure_drop, max_drop)
-    return without(returned), steps, comparisons[len(returned)]
+    return (attempt(()), ()) if max_drop is None else hold_budget(ranking, attempt, max_drop)
 
 
 def _verify(
     job: _Job,
-    graph: onnx.ModelProto,
+    candidate: _Candidate,
     batches: Sequence[FloatArray],
-    comparison: Comparison,
     max_drop: float | None,
     sensitivity: Mapping[str, Sensitivity],
 ) -> Verification:
     """Compare logits on a few pictures and at the sizes of a dynamic graph; labels were compared on all pictures."""
-    accuracy = comparison.accuracy
+    accuracy = candidate.comparison.accuracy
     least = TOLERANCES["int8"].min_agreement
     check = compare(
-        OnnxSession(graph.SerializeToString(), name=INT8_FILE).run,
+        OnnxSession(candidate.graph.SerializeToString(), name=INT8_FILE).run,
         OnnxRuntimeBackend(job.bundle, precision="fp32").infer,
         [*batches, *probe_inputs(job.bundle.manifest.input)],
         artifact=INT8_FILE,
@@ -300,14 +305,13 @@ def _verify(
 
 def _write(
     job: _Job,
-    graph: onnx.ModelProto,
-    fp32_nodes: Sequence[KeptNode],
+    candidate: _Candidate,
     ranges: Calibration,
     verification: Verification,
     report: QuantizationReport,
 ) -> None:
     files = {
-        INT8_FILE: graph.SerializeToString(),
+        INT8_FILE: candidate.graph.SerializeToString(),
         CALIBRATION_FILE: ranges.to_json().encode(),
         TEXT_FILE: render_text(report).encode() + b"\n",
         HTML_FILE: render_html(report).encode(),
@@ -320,7 +324,7 @@ def _write(
         "int8_layers": sum(layer.reason is None for layer in report.layers),
         "kept_layers": {layer.name: layer.reason for layer in report.layers if layer.reason},
         "rest": report.rest,
-        "fp32_nodes": {node.name: node.reason for node in fp32_nodes},
+        "fp32_nodes": {node.name: node.reason for node in candidate.fp32_nodes},
     }
     with extend_bundle(job.bundle) as staged:
         for name, data in files.items():

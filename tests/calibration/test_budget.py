@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -12,28 +13,34 @@ from atrous.errors import CalibrationError
 LAYERS = tuple(f"conv{index}" for index in range(60))
 
 
+@dataclass(frozen=True)
+class Attempt:
+    returned: tuple[str, ...]
+    drop: float
+
+
 class Drops:
-    """Points lost by the number of layers taken out, and how often that was measured."""
+    """Attempts, with points lost by the number of layers taken out, and how often there was one."""
 
     def __init__(self, by_count: Sequence[float]) -> None:
         self.by_count, self.counts = by_count, []
 
-    def __call__(self, returned: Sequence[str]) -> float:
+    def __call__(self, returned: Sequence[str]) -> Attempt:
         assert tuple(returned) == LAYERS[: len(returned)]
         self.counts.append(len(returned))
-        return self.by_count[len(returned)]
+        return Attempt(tuple(returned), self.by_count[len(returned)])
 
 
 def test_holds_at_once() -> None:
-    returned, steps = hold_budget(LAYERS, Drops([0.5, 0.0]), max_drop=0.5)
-    assert returned == ()
+    best, steps = hold_budget(LAYERS, Drops([0.5, 0.0]), max_drop=0.5)
+    assert best == Attempt((), 0.5)
     assert [(step.returned, step.drop) for step in steps] == [((), 0.5)]
 
 
 def test_the_fewest_layers_that_hold() -> None:
     drops = Drops([10 - index for index in range(60)])
-    returned, steps = hold_budget(LAYERS, drops, max_drop=4.5)
-    assert returned == LAYERS[:6]
+    best, steps = hold_budget(LAYERS, drops, max_drop=4.5)
+    assert best == Attempt(LAYERS[:6], 4)
     assert drops.counts == [0, 1, 2, 4, 8, 6, 5]
     assert steps[-2].drop == 4
     assert steps[-2].returned == LAYERS[:6]
@@ -43,8 +50,8 @@ def test_the_fewest_layers_that_hold() -> None:
 def test_any_number_is_found_in_few_tries(layers: int, needed: int, data: st.DataObject) -> None:
     needed = min(needed, layers - 1)
     drops = Drops([1.0] * needed + [0.0] * (layers - needed))
-    returned, steps = hold_budget(LAYERS[:layers], drops, max_drop=data.draw(st.floats(0, 0.99)))
-    assert len(returned) == needed
+    best, steps = hold_budget(LAYERS[:layers], drops, max_drop=data.draw(st.floats(0, 0.99)))
+    assert len(best.returned) == needed
     assert len(steps) == len(set(drops.counts)) <= 14
 
 
