@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from .results import Quote, Results, milliseconds, table
@@ -37,26 +38,32 @@ def _machine(report: Mapping[str, Any]) -> str:
 
 
 def _benchmark(report: Mapping[str, Any]) -> str:
-    """A row for each size and texture, at the default parameters, with a column for each precision."""
+    """Whole frames at the default parameters: a row for each scene, a column for each that computed it."""
     rows = [row for row in report["crf"]["rows"] if row["parameters"] == "P1"]
     if not rows:
         return f"`make gpu-bench` on {_machine(report)} timed nothing: {report['crf']['status']}."
-    precisions = _distinct(row["precision"] for row in rows)
-    cells: dict[tuple[str, str], dict[str, str]] = {}
+    contenders = list(dict.fromkeys(map(_contender, rows)))
+    scenes: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
-        case = (f"{row['height']}×{row['width']}×{row['classes']}", row["texture"])
-        shown = f"{milliseconds(row['frame']['median_ms'])} ({milliseconds(row['per_iteration_ms'])})"
-        cells.setdefault(case, {})[row["precision"]] = shown
-    lines = [[*case, *(shown.get(each, "") for each in precisions)] for case, shown in cells.items()]
+        scene = (f"{row['height']}×{row['width']}×{row['classes']}", row["texture"])
+        scenes.setdefault(scene, {})[_contender(row)] = _frame(row)
+    lines = [[*scene, *(cells.get(each, "") for each in contenders)] for scene, cells in scenes.items()]
     caption = (
-        f"The dense CRF on {_machine(report)}, input and output in its memory: milliseconds for ten iterations and the "
-        "lattices (for one iteration). `make gpu-bench`"
+        f"The dense CRF on {_machine(report)}, probabilities and labels in its memory, and on the CPU beside it: "
+        "milliseconds for ten iterations with all that comes before them. `make gpu-bench`"
     )
-    return f"{caption}\n\n{table(['size', '', *precisions], 'll' + 'r' * len(precisions), lines)}"
+    return f"{caption}\n\n{table(['size', '', *contenders], 'll' + 'r' * len(contenders), lines)}"
 
 
-def _distinct(values: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(values))
+def _contender(row: Mapping[str, Any]) -> str:
+    return row["peer"] if "peer" in row else f"GPU, {row['precision']}"
+
+
+def _frame(row: Mapping[str, Any]) -> str:
+    if "outcome" in row:  # `not run: …`, `wrong result, …`
+        return re.split("[:,]", row["outcome"])[0]
+    frame = row["frame"] if "peer" in row else row["frame"]["graph"]
+    return milliseconds(frame["median_ms"])
 
 
 QUOTES: Mapping[str, Quote] = {"gpu": _gpu}

@@ -13,6 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from emulator.emulated_device import EmulatedDevice
+from gpu_scripts import script
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
@@ -132,11 +134,6 @@ def write_gpu_report(results: Path, name: str, steps: dict[str, Any]) -> None:
     path.write_text(json.dumps({"environment": ENVIRONMENT, **steps}), encoding="utf-8")
 
 
-def crf_row(texture: str, precision: str, frame_ms: float, parameters: str = "P1") -> dict[str, Any]:
-    case = {"height": 513, "width": 513, "classes": 21, "texture": texture, "precision": precision}
-    return {**case, "parameters": parameters, "frame": {"median_ms": frame_ms}, "per_iteration_ms": frame_ms / 20}
-
-
 def test_without_results_of_a_gpu_the_readme_says_so(update_docs, results):
     assert "has run on a GPU yet" in update_docs.QUOTES["gpu"](update_docs.Results(results))
 
@@ -155,18 +152,29 @@ def test_what_a_gpu_check_found(update_docs, results):
     )
 
 
-def test_what_a_gpu_benchmark_found(update_docs, results):
+def test_what_a_gpu_benchmark_found(update_docs, results, monkeypatch):
+    """With the rows that the benchmark prints: of an emulator, so their times say nothing."""
+    monkeypatch.setenv("GPU_CHECK_REHEARSAL", "1")
+    bench = script(monkeypatch, "crf")
+    textured, plain = (bench.Scene(14, 22, 5, "P1", texture) for texture in ("textured", "plain"))
     rows = [
-        crf_row("plain", "fp32", 2.0),
-        crf_row("plain", "fp16", 1.0),
-        crf_row("textured", "fp32", 12.3466),
-        crf_row("textured", "fp32", 99.0, parameters="P2"),
+        *bench.gpu_rows(EmulatedDevice(), textured, 3000.0),
+        *bench.peer_rows(textured),
+        {**vars(plain), "precision": "fp32", "outcome": "wrong result, max|dQ| 0.5: not timed"},
+        {**vars(plain), "peer": "pydensecrf", "outcome": "not run: no module named pydensecrf"},
+        {**vars(plain), "parameters": "P2", "precision": "fp32", "frame": {"graph": {"median_ms": 1.0}}},
     ]
     write_gpu_report(results, "bench", {"crf": {"status": "passed, cut off", "rows": rows}})
     caption, _, head, _, *lines = update_docs.QUOTES["gpu"](update_docs.Results(results)).splitlines()
     assert caption.startswith("The dense CRF on NVIDIA Test 9000 (compute capability 9.9), ")
-    assert head == "| size | | fp32 | fp16 |"
-    assert lines == ["| 513×513×21 | plain | 2.00 (0.10) | 1.00 (0.05) |", "| 513×513×21 | textured | 12.3 (0.62) | |"]
+    assert head == "| size | | GPU, fp32 | GPU, fp16 | atrous on the CPU | pydensecrf |"
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0][:2] == ["14×22×5", "textured"]
+    ours = [rows[0]["frame"]["graph"], rows[1]["frame"]["graph"], rows[2]["frame"]]
+    assert [float(cell) for cell in cells[0][2:5]] == pytest.approx(
+        [each["median_ms"] for each in ours], rel=0.005, abs=0.006
+    )
+    assert cells[1:] == [["14×22×5", "plain", "wrong result", "", "", "not run"]]
 
 
 def test_a_gpu_benchmark_that_measured_nothing(update_docs, results):
