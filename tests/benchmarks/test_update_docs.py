@@ -142,13 +142,14 @@ def test_what_a_gpu_check_found(update_docs, results):
     steps = {
         "tests": {"status": "passed"},
         "pipeline": {"status": "passed, cut off"},
+        "probe": {"status": "passed"},
         "memcheck": {"status": "failed"},
         "racecheck": {"status": "not run"},
     }
     write_gpu_report(results, "check", steps)
     assert update_docs.QUOTES["gpu"](update_docs.Results(results)) == (
         "`make gpu-check` on NVIDIA Test 9000 (compute capability 9.9): "
-        "passed: tests, pipeline; failed: memcheck; not run: racecheck."
+        "passed: tests, probe; passed, cut off: pipeline; failed: memcheck; not run: racecheck."
     )
 
 
