@@ -25,8 +25,8 @@ from atrous.gpu import Device, PyCudaDevice
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from photos import network_like, photo
 
-RUNS = 20
-SIZE = sized((513, 513), rehearsal=(24, 32))
+RUNS = sized(20, rehearsal=6)
+SIZE = sized((513, 513), rehearsal=(17, 24))
 OTHER_SIZES = sized([(375, 500), (1, 1), (129, 640)], rehearsal=[(12, 16), (1, 1)])
 CLASSES = 21
 

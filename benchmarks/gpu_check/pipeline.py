@@ -1,10 +1,11 @@
-"""Pictures to labels on the GPU, with every engine that it accepts: checked, run for 1,000 frames, timed by stage.
+"""Pictures to labels on the GPU, with every engine that it accepts: checked, called by 8 threads, run for 1,000 frames.
 
     GPU_CHECK_BUNDLE=street.atrous python benchmarks/gpu_check/pipeline.py
 
 Without a bundle a small random network stands in: right for the check, but its timings say nothing about networks. Two
 backends of the tests need no library and so always run: "kernel", a network that is one kernel, in one graph with the
-rest, and "onnx-device", a network on the CPU between kernels on the GPU. Prints one JSON object a line.
+rest, and "onnx-device", a network on the CPU between kernels on the GPU. Prints one JSON object a line, with times by
+stage; fails if a backend that opened gives a wrong result or leaks memory.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from steps import sized
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from standins.kernel_backend import KernelBackend, pixel_bundle
@@ -41,9 +45,12 @@ from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.result import Result
 from atrous.runtime.segmenter import Segmenter
 
-FRAMES = 1000
-WARMUP = 20
-#: After this many seconds there are no more frames: networks on the CPU do not get to a thousand.
+FRAMES = sized(1000, rehearsal=8)
+WARMUP = sized(20, rehearsal=2)
+CALLERS = 8
+CALLS = sized(20, rehearsal=2)
+"""Of each of the callers at once."""
+#: After this many seconds there are no more frames or calls: networks on the CPU do not get to a thousand.
 MAX_SECONDS = 5.0
 FLAVORS = ("tensorrt-rtx", "tensorrt")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -51,6 +58,10 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.99, "int8": 0.9}
 #: Memory that may be gone after all frames: nothing of a frame's size.
 MAX_GROWTH_BYTES = 1 << 20
+
+
+class WrongResultError(Exception):
+    """A backend gives other labels than the CPU, or loses memory."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +92,11 @@ def small_bundle(folder: Path) -> Bundle:
 
 
 def sizes_of(bundle: Bundle) -> list[Size]:
-    """What is measured: 513² and 1024×2048 where the network takes them, or else its favourite size."""
+    """What is run: 513² and 1024×2048 where the network takes them, or else its favourite size."""
     policy = bundle.manifest.input.size
     if policy.is_fixed or bundle.manifest.input.resize == "stretch":
         return [policy.opt]
-    wanted = [(513, 513), (1024, 2048)]
+    wanted = sized([(513, 513), (1024, 2048)], rehearsal=[(64, 64), (65, 97)])
     return [size for size in wanted if size[0] <= policy.max[0] and size[1] <= policy.max[1]] or [policy.opt]
 
 
@@ -133,15 +144,41 @@ def check(segmenter: Segmenter, expected: Sequence[Result], case: Case) -> dict[
     """Whether labels and probabilities are those of the CPU.
 
     Raises:
-        SystemExit: they are not.
+        WrongResultError: they are not.
     """
     agreements, worst = [], 0.0
     for got, one in zip(segmenter.stream(scenes(case.size)), expected, strict=True):
         agreements.append(float((got.labels == one.labels).mean()))
         worst = max(worst, float(np.abs(got.probabilities - one.probabilities).max()))
     if min(agreements) < MIN_AGREEMENT[case.precision]:
-        raise SystemExit(f"{case}: wrong result, {min(agreements):.3%} of labels agree: not timed")
+        raise WrongResultError(f"wrong result, {min(agreements):.3%} of labels agree: not timed")
     return {"agreement": min(agreements), "max_abs_probability": worst}
+
+
+def call_at_once(segmenter: Segmenter, case: Case) -> dict[str, Any]:
+    """Whether callers in as many threads get the labels that one gets.
+
+    Raises:
+        WrongResultError: they do not.
+    """
+    pictures = scenes(case.size)
+    expected = [segmenter(picture).labels for picture in pictures]
+
+    end = time.perf_counter() + MAX_SECONDS
+
+    def differences(caller: int) -> list[bool]:
+        found = []
+        for turn in itertools.islice(itertools.cycle(range(len(pictures))), caller, caller + CALLS):
+            found.append(not np.array_equal(segmenter(pictures[turn]).labels, expected[turn]))
+            if time.perf_counter() > end:
+                break
+        return found
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        calls = [differs for found in pool.map(differences, range(CALLERS)) for differs in found]
+    if any(calls):
+        raise WrongResultError(f"wrong result, {sum(calls)} of {len(calls)} calls by {CALLERS} threads: not timed")
+    return {"callers": CALLERS, "calls": len(calls)}
 
 
 def summary(samples: list[float]) -> dict[str, float]:
@@ -151,7 +188,11 @@ def summary(samples: list[float]) -> dict[str, float]:
 
 
 def time_frames(segmenter: Segmenter, device: Device, case: Case) -> dict[str, Any]:
-    """One caller who waits for each frame, then a stream that does not; memory before and after."""
+    """One caller who waits for each frame, then a stream that does not; memory before and after.
+
+    Raises:
+        WrongResultError: there is less memory.
+    """
     pictures = scenes(case.size)
     stages: dict[str, list[float]] = {}
     waits: list[float] = []
@@ -176,7 +217,7 @@ def time_frames(segmenter: Segmenter, device: Device, case: Case) -> dict[str, A
     seconds = time.perf_counter() - start
     growth = free - device.free_bytes()
     if growth > MAX_GROWTH_BYTES:
-        raise SystemExit(f"{case}: {growth} bytes of GPU memory are gone after {len(waits) + streamed} frames")
+        raise WrongResultError(f"{growth} bytes of GPU memory are gone after {len(waits) + streamed} frames")
     table = {stage: summary(samples) for stage, samples in stages.items()}
     around = sum(table[stage]["p50_ms"] for stage in ("upload", "preprocess", "postprocess", "download"))
     network = table["inference"]["p50_ms"] + (table["crf"]["p50_ms"] if case.crf else 0)
@@ -206,13 +247,25 @@ def measure(bundle: Bundle, backends: Sequence[DeviceBackend], device: Device) -
         expected = expected_of(bundle, size, crf)
         for backend in backends:
             case = Case(backend.name, backend.artifact.precision, size, crf is not None)
-            segmenter = Segmenter(bundle, backend, crf=crf)
             try:
-                yield {**vars(case), **check(segmenter, expected, case), **time_frames(segmenter, device, case)}
-            except AtrousError as exc:
+                yield {**vars(case), **measure_one(bundle, backend, device, expected, case, crf)}
+            except (AtrousError, WrongResultError) as exc:
                 yield {**vars(case), "outcome": f"failed: {exc}"}
-            finally:
-                segmenter.close()
+
+
+def measure_one(
+    bundle: Bundle, backend: DeviceBackend, device: Device, expected: Sequence[Result], case: Case, crf: DenseCRF | None
+) -> dict[str, Any]:
+    """What is found of one case.
+
+    Raises:
+        AtrousError: the backend or the device fails.
+        WrongResultError: labels are wrong, or memory is lost.
+    """
+    with closing(Segmenter(bundle, backend, crf=crf, workers=2)) as segmenter:
+        at_once = call_at_once(segmenter, case)
+    with closing(Segmenter(bundle, backend, crf=crf)) as segmenter:
+        return {**check(segmenter, expected, case), **at_once, **time_frames(segmenter, device, case)}
 
 
 def main() -> int:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from steps import sized
 
+from atrous import _native
 from atrous.crf import DenseCRF
 from atrous.crf.cuda import CudaDenseCRF
 from atrous.gpu import Buffer, Device, PyCudaDevice
@@ -16,6 +18,14 @@ from atrous.manifest import InputSpec, SizePolicy
 from atrous.runtime.frame import CoarseLogits, DeviceResampling, FrameQueue, Pictures, constants_of, plan_resampling
 from atrous.runtime.postprocess import upsample_labels, upsample_probabilities
 from atrous.runtime.preprocess import prepare_image
+
+#: Height and width; an eighth of the frame's.
+PICTURES = sized([(1, 1), (23, 34), (12, 20)], rehearsal=[(1, 1), (7, 10)])
+#: Images, classes, height, width. More than 128 classes have kernels of their own, and so have hundreds of pixels.
+FIELDS = sized(
+    [(1, 1, 1, 1), (2, 5, 17, 23), (1, 21, 40, 61), (1, 130, 9, 7)],
+    rehearsal=[(1, 1, 1, 1), (2, 5, 17, 23), (1, 130, 3, 5)],
+)
 
 
 def main() -> None:
@@ -43,9 +53,7 @@ def probe_frames(device: Device) -> None:
             raise SystemExit(f"{what} of {list(expected.shape)}: differs from the CPU")
 
     inputs = InputSpec(size=SizePolicy((1, 1), (64, 64), (512, 512), multiple=1))
-    for classes, (height, width), dtype in itertools.product(
-        (1, 19), ((1, 1), (23, 34), (12, 20)), (np.float32, np.float16)
-    ):
+    for classes, (height, width), dtype in itertools.product((1, 19), PICTURES, (np.float32, np.float16)):
         size, full = (height + 5, width + 2), (8 * height, 8 * width)
         pictures = rng.integers(0, 256, size=(2, height, width, 3), dtype=np.uint8)
         batch = Pictures(sent(pictures), 2, (height, width), 3 * width)
@@ -72,12 +80,17 @@ def probe_frames(device: Device) -> None:
         require(
             "resized", small, np.stack([np.asarray(p.resize((40, 24), Image.Resampling.BILINEAR)) for p in by_rows])
         )
+        marked, palette = (rng.integers(0, 256, size=shape, dtype=np.uint8) for shape in ((height, width), (256, 3)))
+        blended = device.allocate(3 * height * width)
+        buffers = sent(pictures[0]), sent(marked), sent(palette)
+        frames.overlay(*buffers, blended, pixels=height * width, alpha=0.6)
+        require("overlay", blended, _native.overlay(pictures[0], marked, palette, 0.6))
 
 
 def probe_crf(device: Device) -> None:
     """Mean field, with each compatibility."""
     rng = np.random.default_rng(0)
-    for images, classes, height, width in ((1, 1, 1, 1), (2, 5, 17, 23), (1, 21, 40, 61), (1, 130, 9, 7)):
+    for images, classes, height, width in FIELDS:
         probabilities = rng.dirichlet(np.ones(classes), size=(images, height, width)).transpose(0, 3, 1, 2)
         pictures = rng.integers(0, 256, size=(images, height, width, 3), dtype=np.uint8) // 8
         expected = np.stack([DenseCRF(iterations=2)(p, i) for p, i in zip(probabilities, pictures, strict=True)])

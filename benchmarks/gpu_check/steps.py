@@ -16,18 +16,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from atrous.errors import DeviceError, MissingDependencyError
 from atrous.gpu import PyCudaDevice
-from atrous.gpu.compile import find_nvcc, nvcc_version
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SECONDS = 480.0
 """For setting up and all steps together."""
-PACKAGES = ("atrous", "numpy", "pycuda", "tensorrt", "tensorrt-rtx-cu13", "onnxruntime", "onnxruntime-gpu", "torch")
+PACKAGES = (
+    *("atrous", "numpy", "pycuda", "tensorrt", "tensorrt-rtx-cu13", "onnx", "onnxruntime", "onnxruntime-gpu", "torch"),
+    *("cupy-cuda13x", "scikit-learn", "pydensecrf2", "pytest"),
+)
+TOOLS = ("nvcc", "compute-sanitizer", "ncu")
+_GPU_STATE = "name,driver_version,clocks.max.sm,clocks.max.mem,clocks.sm,clocks.mem,power.limit,ecc.mode.current"
 _KEPT_OUTPUT = 4000
 
 Step = Callable[[], dict[str, Any]]
@@ -82,15 +88,37 @@ def run(command: list[str], timeout_s: float, env: dict[str, str] | None = None)
     return {"status": status, "seconds": round(time.monotonic() - start, 1), "output": output}
 
 
-def rows_of(script: str, timeout_s: float) -> dict[str, Any]:
-    """A script of this folder that prints JSON lines; its lines as data."""
+def rows_of(script: str, timeout_s: float, *, may_be_cut: bool = True) -> dict[str, Any]:
+    """A script of this folder that prints JSON lines; its lines as data.
+
+    Args:
+        script: its name.
+        timeout_s: after which it is ended.
+        may_be_cut: whether what it printed until then is a result.
+    """
     step = run([sys.executable, str(HERE / script)], timeout_s)
     lines = step["output"].splitlines()
-    rows = [json.loads(line) for line in lines if line.startswith("{")]
-    rest = "\n".join(line for line in lines if not line.startswith("{"))
-    if step["status"] == "out of time" and rows:
+    rows = [json.loads(line) for line in lines if _is_row(line)]
+    rest = "\n".join(line for line in lines if not _is_row(line))
+    if step["status"] == "out of time" and rows and may_be_cut:
         step["status"] = "passed, cut off"
     return {**step, "output": rest, "rows": rows}
+
+
+def _is_row(line: str) -> bool:
+    return line.startswith("{") and line.endswith("}")
+
+
+def together(steps: Mapping[str, Step]) -> dict[str, Step]:
+    """Steps that do not disturb each other: all start when the first is asked for."""
+
+    @cache
+    def results() -> dict[str, dict[str, Any]]:
+        with ThreadPoolExecutor(len(steps)) as pool:
+            started = {name: pool.submit(step) for name, step in steps.items()}
+            return {name: future.result() for name, future in started.items()}
+
+    return {name: (lambda name=name: results()[name]) for name in steps}
 
 
 def version_of(package: str) -> str:
@@ -101,52 +129,80 @@ def version_of(package: str) -> str:
         return "not installed"
 
 
+def tool(name: str) -> str | None:
+    """The path of a tool of the CUDA toolkit, which need not be on the path."""
+    return shutil.which(name) or shutil.which(name, path="/usr/local/cuda/bin")
+
+
+def _said(command: list[str]) -> str:
+    """The last line that a command prints, or that it failed."""
+    result = run(command, 20)
+    lines = result["output"].strip().splitlines()
+    return lines[-1] if result["status"] == "passed" and lines else "unknown"
+
+
 def environment() -> dict[str, Any]:
     """What the results depend on.
 
     Raises:
         DeviceError, MissingDependencyError: there is no GPU to use.
     """
-    properties = PyCudaDevice().properties
-    smi = shutil.which("nvidia-smi")
-    query = [smi, "--query-gpu=name,driver_version,clocks.max.sm,clocks.max.mem,power.limit", "--format=csv,noheader"]
-    commit = run(["git", "describe", "--always", "--dirty"], 10) if shutil.which("git") else {"status": "not run"}
+    device = PyCudaDevice()
+    properties = device.properties
+    tools = {name: tool(name) for name in (*TOOLS, "git", "nvidia-smi")}
+    state = [str(tools["nvidia-smi"]), f"--query-gpu={_GPU_STATE}", "--format=csv,noheader"]
     return {
+        "is_rehearsal": is_rehearsal(),
         "gpu": properties.name,
         "compute_capability": ".".join(map(str, properties.compute_capability)),
         "multiprocessors": properties.multiprocessors,
         "memory_bytes": properties.total_bytes,
-        "nvidia_smi": run(query, 20)["output"].strip() if smi else "not installed",
-        "nvcc": nvcc_version().strip().splitlines()[-1] if find_nvcc() else "not installed",
+        "free_bytes": device.free_bytes(),
+        "driver_cuda": ".".join(map(str, properties.cuda)),
+        "nvidia_smi": {_GPU_STATE: _said(state)} if tools["nvidia-smi"] else "not installed",
+        "tools": {name: _said([path, "--version"]) if (path := tools[name]) else "not installed" for name in TOOLS},
+        "machine": {"system": platform.platform(), "cpu": _cpu(), "cores": len(os.sched_getaffinity(0))},
         "python": platform.python_version(),
         "versions": {name: version_of(name) for name in PACKAGES},
-        "commit": commit["output"].strip() if commit["status"] == "passed" else "unknown",
+        "commit": _said(["git", "describe", "--always", "--dirty"]) if tools["git"] else "unknown",
     }
+
+
+def _cpu() -> str:
+    """The processor's name where Linux tells it."""
+    names = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    return names[0] if names else platform.machine()
 
 
 def run_steps(name: str, steps: Mapping[str, Step]) -> int:
     """Runs all steps, says how each went, and writes `results_folder()`/gpu_<name of the GPU>_<name>.json.
 
+    The file is written after each step: what was found is not lost if the next one hangs.
+
     Returns:
         0 if no step failed or ran out of time.
     """
+    start = time.monotonic()
     try:
         report: dict[str, Any] = {"environment": environment()}
     except (DeviceError, MissingDependencyError) as exc:
         print(f"gpu-{name}: nothing was run: {exc}", file=sys.stderr)
         return 1
     print(json.dumps(report["environment"], indent=1), flush=True)
+    slug = re.sub(r"[^a-z0-9]+", "_", report["environment"]["gpu"].lower()).strip("_")
+    out = results_folder() / f"gpu_{slug}_{name}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
     for step, action in steps.items():
         result = action()
         report[step] = {**result, "output": result["output"][-_KEPT_OUTPUT:]}
         print(f"{step}: {result['status']} ({result.get('seconds', 0)} s)", flush=True)
         if is_bad(result):
             print(result["output"][-_KEPT_OUTPUT // 2 :], flush=True)
-    slug = re.sub(r"[^a-z0-9]+", "_", report["environment"]["gpu"].lower()).strip("_")
-    out = results_folder() / f"gpu_{slug}_{name}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        report["seconds"] = round(time.monotonic() - start, 1)
+        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {out.relative_to(ROOT)}")
+    if is_rehearsal():
+        print(f"gpu-{name}: this was a REHEARSAL on the CPU: it says whether the steps work, and nothing of a GPU")
     bad = [step for step in steps if is_bad(report[step])]
     if bad:
         print(f"gpu-{name}: failed: {', '.join(bad)}", file=sys.stderr)

@@ -81,12 +81,16 @@ def _includes() -> tuple[str, ...]:
     return ("-include", str(HERE / "cuda_shim.h"), f"-I{HERE}", "-Wno-unknown-pragmas")
 
 
+def kernels_of(source: KernelSource) -> list[str]:
+    """Names of all kernels of a translation unit, those that macros make included."""
+    expanded = _gcc("-std=c++17", "-E", "-P", *_includes(), str(source.path), "-x", "c++", language=True)
+    return sorted(set(_KERNEL.findall(expanded)))
+
+
 def _registry(source: KernelSource) -> str:
     """The translation unit and, for each of its kernels, the functions by which Python calls it."""
-    unit = f'#include "launch.h"\n#include "{source.path}"\n'
-    expanded = _gcc("-std=c++17", "-E", "-P", *_includes(), str(source.path), "-x", "c++", language=True)
-    names = sorted(set(_KERNEL.findall(expanded)))
-    return unit + "using namespace atrous;\n" + "".join(f"EMULATED_KERNEL({name})\n" for name in names)
+    unit = f'#include "launch.h"\n#include "{source.path}"\nusing namespace atrous;\n'
+    return unit + "".join(f"EMULATED_KERNEL({name})\n" for name in kernels_of(source))
 
 
 def _gcc(*args: str, language: bool = False) -> str:
