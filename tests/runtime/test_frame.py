@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from emulator.emulated_device import BACKWARDS, SHUFFLED, EmulatedDevice
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tolerances import RESIZE_ORDER_LEVELS
@@ -207,9 +207,9 @@ class TestResample:
 SIDE = st.integers(1, 40)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # a device may well run many frames
 @given(data=st.data(), align_corners=st.booleans(), dtype=st.sampled_from(DTYPES))
-def test_any_size_gives_the_cpus_bits(data, align_corners, dtype):
-    frames = Frames(EmulatedDevice())
+def test_any_size_gives_the_cpus_bits(frames, data, align_corners, dtype):
     shape = data.draw(st.tuples(st.integers(1, 12), SIDE, SIDE))
     full_size = data.draw(st.tuples(st.integers(1, 90), st.integers(1, 90)))
     crop = data.draw(st.tuples(st.integers(1, full_size[0]), st.integers(1, full_size[1])))

@@ -35,22 +35,22 @@ class TestAgainstTheCpu:
         np.testing.assert_array_equal(got.image, pixels)
 
     @pytest.mark.parametrize("align_corners", [False, True])
-    def test_other_normalizations_and_alignments(self, open_gpu, tmp_path, align_corners):
+    def test_other_normalizations_and_alignments(self, open_gpu, make_device, tmp_path, align_corners):
         options = {"sizes": SIZES, "normalization": CAFFE, "align_corners": align_corners}
         bundle = make_bundle(tmp_path / "x.atrous", local_layers(7), **options)
         pixels = picture((61, 90))
-        np.testing.assert_array_equal(open_gpu(bundle)(pixels).labels, on_cpu(bundle)(pixels).labels)
+        np.testing.assert_array_equal(open_gpu(bundle, make_device)(pixels).labels, on_cpu(bundle)(pixels).labels)
 
     @pytest.mark.parametrize("size", [(64, 64), (300, 150), (20, 31)])
-    def test_stretch(self, open_gpu, tmp_path, size):
+    def test_stretch(self, open_gpu, make_device, tmp_path, size):
         bundle = make_bundle(tmp_path / "x.atrous", local_layers(5), fixed=(64, 64), resize="stretch")
         pixels = picture(size)
-        got, expected = open_gpu(bundle)(pixels).labels, on_cpu(bundle)(pixels).labels
+        got, expected = open_gpu(bundle, make_device)(pixels).labels, on_cpu(bundle)(pixels).labels
         assert (got == expected).mean() >= (1 if size == (64, 64) else RESIZE_ORDER_AGREEMENT)
 
-    def test_an_engine_in_half_precision(self, open_gpu, tiny_bundle):
+    def test_an_engine_in_half_precision(self, open_gpu, make_device, tiny_bundle):
         pixels = picture((120, 128))
-        got = open_gpu(tiny_bundle, dtype=np.float16)(pixels).labels
+        got = open_gpu(tiny_bundle, make_device, dtype=np.float16)(pixels).labels
         assert (got == on_cpu(tiny_bundle)(pixels).labels).mean() >= HALF_LABEL_AGREEMENT
 
     def test_without_a_graph(self, open_gpu, tiny_bundle):
@@ -73,26 +73,27 @@ class TestAgainstTheCpu:
         np.testing.assert_array_equal(got.labels, expected.labels)
         assert np.abs(got.probabilities - expected.probabilities).max() <= CUDA_CPU_ABS
 
-    def test_a_batch_is_its_pictures(self, open_gpu, tiny_bundle):
+    def test_a_batch_is_its_pictures(self, open_gpu, make_device, tiny_bundle):
         sizes = [(40, 52), (64, 64), (40, 52), (200, 190), (40, 52), (40, 52), (64, 64), (40, 52)]
         pictures = [picture(size, seed) for seed, size in enumerate(sizes)]
         expected = [on_cpu(tiny_bundle)(pixels) for pixels in pictures]
-        results = open_gpu(tiny_bundle).batch(pictures)
+        results = open_gpu(tiny_bundle, make_device).batch(pictures)
         for got, one in zip(results, expected, strict=True):
             np.testing.assert_array_equal(got.labels, one.labels)
             np.testing.assert_array_equal(got.image, one.image)
         np.testing.assert_array_equal(results[2].probabilities, expected[2].probabilities)
 
-    def test_a_batch_with_the_crf(self, open_gpu, tiny_bundle):
+    def test_a_batch_with_the_crf(self, open_gpu, make_device, tiny_bundle):
         crf = DenseCRF(CRF, iterations=2)
         pictures = [picture((33, 40), seed) for seed in range(3)]
-        for got, pixels in zip(open_gpu(tiny_bundle, crf=crf).batch(pictures), pictures, strict=True):
+        segmenter = open_gpu(tiny_bundle, make_device, crf=crf)
+        for got, pixels in zip(segmenter.batch(pictures), pictures, strict=True):
             np.testing.assert_array_equal(got.labels, on_cpu(tiny_bundle, crf)(pixels).labels)
 
-    def test_a_fixed_size_has_a_batch_of_one(self, open_gpu, tmp_path):
+    def test_a_fixed_size_has_a_batch_of_one(self, open_gpu, make_device, tmp_path):
         bundle = make_bundle(tmp_path / "x.atrous", color_layers(8), fixed=(64, 64))
         pictures = [picture((64, 64), seed) for seed in range(3)]
-        for got, pixels in zip(open_gpu(bundle).batch(pictures), pictures, strict=True):
+        for got, pixels in zip(open_gpu(bundle, make_device).batch(pictures), pictures, strict=True):
             np.testing.assert_array_equal(got.labels, on_cpu(bundle)(pixels).labels)
 
 

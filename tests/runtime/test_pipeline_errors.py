@@ -56,11 +56,11 @@ class TestErrors:
         pixels = picture((40, 52), 1)
         np.testing.assert_array_equal(segmenter(pixels).labels, on_cpu(tiny_bundle)(pixels).labels)
 
-    def test_logits_that_are_not_finite_are_located(self, open_gpu, tmp_path):
+    def test_logits_that_are_not_finite_are_located(self, open_gpu, make_device, tmp_path):
         """Half precision overflows beyond 65504."""
         weight = 1000 * np.eye(3, dtype=np.float32)[:, :, None, None]
         bundle = make_bundle(tmp_path / "x.atrous", [Conv(weight, stride=8)], sizes=SIZES)
-        segmenter = open_gpu(bundle, dtype=np.float16)
+        segmenter = open_gpu(bundle, make_device, dtype=np.float16)
         good, bad = np.full((2, 32, 40, 3), (0, 9, 0), np.uint8)
         bad[16, 24] = (0, 255, 0)
         assert (segmenter(good).labels == 1).all()
@@ -76,19 +76,21 @@ class TestErrors:
         with pytest.raises(EngineError, match="gives 4 classes; the manifest lists 3"):
             open_gpu(replace(bundle, manifest=manifest))(picture((40, 40)))
 
-    def test_a_sigma_too_small_for_the_lattice(self, open_gpu, tiny_bundle):
-        segmenter = open_gpu(tiny_bundle, crf=DenseCRF(replace(CRF, bilateral_sigma_rgb=1e-2), iterations=1))
+    def test_a_sigma_too_small_for_the_lattice(self, open_gpu, make_device, tiny_bundle):
+        crf = DenseCRF(replace(CRF, bilateral_sigma_rgb=1e-2), iterations=1)
+        segmenter = open_gpu(tiny_bundle, make_device, crf=crf)
         with pytest.raises(CRFError, match="sigma is too small"):
             segmenter(picture((32, 40)))
         flat = np.zeros((32, 40, 3), np.uint8)
         assert segmenter(flat).labels.shape == (32, 40)
 
-    def test_pictures_with_more_vertices_than_room_are_done_again(self, open_gpu, tiny_bundle):
+    def test_pictures_with_more_vertices_than_room_are_done_again(self, open_gpu, make_device, tiny_bundle):
         """Each pixel of noise has vertices of its own: twice as many as there is room for at first."""
         crf = DenseCRF(CRF, iterations=1)
         rng = np.random.default_rng(0)
         noise = [rng.integers(0, 256, (40, 60, 3), dtype=np.uint8) for _ in range(3)]
-        for got, pixels in zip(open_gpu(tiny_bundle, crf=crf).stream(noise), noise, strict=True):
+        segmenter = open_gpu(tiny_bundle, make_device, crf=crf)
+        for got, pixels in zip(segmenter.stream(noise), noise, strict=True):
             np.testing.assert_array_equal(got.labels, on_cpu(tiny_bundle, crf)(pixels).labels)
 
     @pytest.mark.parametrize("workers", [0, -1])

@@ -61,7 +61,7 @@ class TestThreads:
         self.check(open_gpu(color_bundle, workers=2), color_bundle, threads=8, frames=200)
 
     def test_threads_on_a_gpu(self, open_gpu, make_device, color_bundle):
-        self.check(open_gpu(color_bundle, make_device, workers=2), color_bundle, threads=4, frames=10)
+        self.check(open_gpu(color_bundle, make_device, workers=2), color_bundle, threads=8, frames=10)
 
 
 class TestFutures:
