@@ -2,61 +2,30 @@
 
     python benchmarks/bench_engine.py --arch deeplabv3_resnet50 --size 513 513
 
-Exports the architecture with seeded weights. INT8 ranges are made up: building is the same work. `build_engine` goes
-from a bundle on disk to the bundle with the engine on disk, hashes included; the rest is the part in TensorRT. What the
-layers read is checked before anything is timed.
+Exports the architecture with seeded weights. INT8 ranges are those of one picture: building is the same work.
+`build_engine` goes from a bundle on disk to the bundle with the engine on disk, hashes included; the rest is the part
+in TensorRT. What the layers read is checked before anything is timed.
 """
 
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import onnx
 import typer
 from harness import RESULTS, summarize, write_report
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from seeded_networks import export_seeded
 
 import atrous
-from atrous.bundle import extend_bundle
-from atrous.calibration.plan import plan_quantization
-from atrous.calibration.qdq import halve_rest, quantize_graph
-from atrous.exporter.models import find_architecture
 from atrous.manifest import Precision
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from reference_networks import settled
-
-_CLASSES = 21
 _DATA_TYPES: dict[Precision, str] = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}
-
-
-def export_seeded(arch: str, size: tuple[int, int] | atrous.DynamicSize, path: Path) -> atrous.Bundle:
-    """A bundle with FP32, FP16 and INT8 graphs."""
-    architecture = find_architecture(arch)
-    bundle = atrous.export(
-        settled(arch, classes=_CLASSES),
-        path,
-        classes=[f"class {index}" for index in range(_CLASSES)],
-        size=size,
-        preprocessing=atrous.Preprocessing(architecture.normalization),
-        align_corners=architecture.align_corners,
-    )
-    bundle, _ = atrous.add_fp16(bundle)
-    graph = onnx.load(bundle.path / "model.fp32.onnx")
-    plan = plan_quantization(graph)
-    int8, _ = halve_rest(quantize_graph(graph, plan, dict.fromkeys(plan.tensors, 1.0)))
-    with extend_bundle(bundle) as staged:
-        onnx.save(int8, staged.path / "model.int8.onnx")
-        artifact = staged.artifact("model.int8.onnx", kind="onnx", precision="int8", provenance={})
-        staged.write_manifest(bundle.manifest.with_artifact(artifact))
-    return atrous.Bundle.open(bundle.path)
 
 
 def measure(bundle: atrous.Bundle, precision: Precision, sm: str, repeats: int) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def torch_contenders(
     found = []
     for name, precision, network, device in _variants(model):
         for with_crf in (False, True) if crf else (False,):
-            run = _run_of(network, device, bundle, precision, _crf_of(bundle, threads) if with_crf else None)
+            run = torch_run(network, device, bundle, precision, _crf_of(bundle, threads) if with_crf else None)
             label = "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
             found.append(Contender(name, label, precision, with_crf, _with_threads(run, threads)))
     return found
@@ -67,13 +67,22 @@ def _crf_of(bundle: Bundle, threads: int) -> DenseCRF:
     return DenseCRF(CRFParams.from_dict(stored) if stored else CRFParams.deeplab_v2_resnet(), threads=threads)
 
 
-def _run_of(
+def torch_run(
     network: Callable[[torch.Tensor], torch.Tensor],
     device: torch.device,
     bundle: Bundle,
     precision: str,
-    crf: DenseCRF | None,
+    crf: DenseCRF | None = None,
 ) -> Run:
+    """Goes from a picture to its labels with PyTorch.
+
+    Args:
+        network: [N, 3, H, W] → coarse logits [N, C, h, w], on `device`.
+        device: where upsampling and argmax happen as well.
+        bundle: says how pictures are prepared, which this package's code does on the CPU.
+        precision: of what the network takes: `fp32` or `fp16`.
+        crf: refines the probabilities on the CPU.
+    """
     inputs, output = bundle.manifest.input, bundle.manifest.output
     dtype = torch.float16 if precision == "fp16" else torch.float32
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
 import pytest
 from emulator.emulated_device import EmulatedDevice, EmulatedModule, EmulatedStream
 from gpu_scripts import script
+from standins.driver import has_driver
+from standins.onnx_device_backend import OnnxDeviceBackend
+from tiny_networks import TinyDeepLab
 
 from atrous.crf.cuda import CudaDenseCRF
 from atrous.gpu import Buffer, KernelSource, Launch
@@ -196,3 +202,79 @@ class TestNcu:
         assert {(line["lattice"], line["launches"]) for line in lines if line["kernel"] == "crf_blur_f16"} == {
             ("gaussian", 30), ("bilateral", 60),
         }  # fmt: skip
+
+
+class TestEngines:
+    @pytest.fixture
+    def engines(self, monkeypatch) -> ModuleType:
+        monkeypatch.setenv("GPU_CHECK_REHEARSAL", "1")
+        return script(monkeypatch, "engines")
+
+    def test_the_network_alone_and_whole_pictures_are_timed(self, engines, tiny_bundle, rng):
+        picture = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        reference = engines.Reference.of(tiny_bundle, picture, "fp32")
+        row = engines.measure(tiny_bundle, OnnxDeviceBackend(tiny_bundle), picture, reference)
+        assert row["outcome"] == "runs"
+        assert row["network"]["logit_agreement"] == 1
+        assert {"graph", "no_graph"} <= row["network"].keys()
+        assert row["picture"]["agreement"] == 1
+        assert "crf" not in row["picture"]["stages"]
+        assert "crf" in row["picture_with_crf"]["stages"]
+
+    def test_a_wrong_result_is_not_timed(self, engines, tiny_bundle, rng):
+        picture = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        reference = engines.Reference.of(tiny_bundle, picture, "fp32")
+        other = replace(reference, logits=-reference.logits)
+        row = engines.measure(tiny_bundle, OnnxDeviceBackend(tiny_bundle), picture, other)
+        assert row["outcome"].startswith("wrong result")
+
+    @pytest.mark.skipif(has_driver(), reason="there is a CUDA driver")
+    def test_without_a_gpu_every_engine_says_why_not(self, engines, monkeypatch, tiny_bundle, tmp_path):
+        monkeypatch.setattr(sys.modules["networks"], "FOLDER", tmp_path)
+        network = engines.Network("tiny", (40, 48))
+        (absent,) = engines.rows_of_network(network)
+        assert absent["outcome"] == "not run: there is no bundle; see networks.py"
+        shutil.copytree(tiny_bundle.path, network.path)
+        rows = list(engines.rows_of_network(network))
+        assert {"tensorrt", "tensorrt-rtx", "onnxruntime-cuda"} <= {row["engine"] for row in rows}
+        assert all(row["outcome"].startswith("refused: ") for row in rows)
+
+
+class TestTorchPeers:
+    @pytest.fixture
+    def peers(self, monkeypatch) -> ModuleType:
+        monkeypatch.setenv("GPU_CHECK_REHEARSAL", "1")
+        return script(monkeypatch, "torch_peers")
+
+    def test_the_network_alone_and_whole_pictures_are_timed(self, peers, monkeypatch, tiny_bundle, tmp_path):
+        networks = sys.modules["networks"]
+        monkeypatch.setattr(networks, "FOLDER", tmp_path)
+        monkeypatch.setattr(networks.Network, "model", lambda _: TinyDeepLab(5).eval())
+        network = networks.Network("tiny", (40, 48))
+        shutil.copytree(tiny_bundle.path, network.path)
+        monkeypatch.setattr(peers, "NETWORKS", [network])
+        rows = list(peers.rows(peers.EAGER))
+        assert [row["precision"] for row in rows] == ["fp32", "fp32", "fp16", "fp16"]
+        assert all(row["outcome"] == "runs" and row["picture"]["median_ms"] > 0 for row in rows)
+
+    def test_what_fails_is_said(self, peers, monkeypatch):
+        def fail(_: object) -> None:
+            raise RuntimeError("no such kernel")
+
+        monkeypatch.setattr(sys.modules["networks"].Network, "model", lambda _: TinyDeepLab(5).eval())
+        variant = peers.Variant("broken", "fp32", is_channels_last=False, wrap=fail)
+        (row,) = peers.rows([variant])
+        assert row["outcome"] == "failed: no such kernel"
+
+    def test_without_a_gpu_it_says_so(self, peers, monkeypatch):
+        monkeypatch.delenv("GPU_CHECK_REHEARSAL")
+        monkeypatch.setattr(peers.torch.cuda, "is_available", lambda: False)
+        (row,) = peers.rows(peers.EAGER)
+        assert row["outcome"].endswith("sees no GPU")
+
+
+def test_the_networks_are_those_of_the_issue(monkeypatch):
+    networks = script(monkeypatch, "networks")
+    assert [(each.name, each.size) for each in networks.NETWORKS] == [
+        ("street", (368, 480)), ("deeplabv3_resnet50", (513, 513)), ("deeplabv3_resnet101", (513, 513)),
+    ]  # fmt: skip

@@ -1,0 +1,197 @@
+"""Every engine that this GPU accepts, with the networks of `networks.py`: which run, how fast, and why others do not.
+
+Two times each: the network alone, its input and output in GPU memory, and whole pictures to labels by a `Segmenter`.
+Results are compared with ONNX Runtime's on the CPU before anything is timed. Prints JSON lines.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from networks import NETWORKS, Network
+from numpy.typing import NDArray
+from steps import sized
+from timing import back_to_back_ms, quartiles
+
+from atrous.bundle import Bundle
+from atrous.crf import CRFParams, DenseCRF
+from atrous.errors import AtrousError
+from atrous.exporter.engine import build_engine
+from atrous.manifest import Precision
+from atrous.runtime.backends import BACKENDS, DeviceBackend
+from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from atrous.runtime.preprocess import prepare_image
+from atrous.runtime.segmenter import Segmenter
+
+WARMUP, REPEATS = sized((10, 50), rehearsal=(1, 2))
+PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32", "int8")
+FLAVORS = ("tensorrt-rtx", "tensorrt")
+#: Least share of equal labels, so low that only another network falls below: half precision and TF32 move logits, and
+#: a network with random weights has many that are nearly tied.
+MIN_AGREEMENT = {"fp32": 0.98, "fp16": 0.95, "int8": 0.8}
+
+Open = Callable[[], DeviceBackend]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What ONNX Runtime makes of a picture on the CPU.
+
+    Attributes:
+        prepared: [1, 3, H, W] float32, the network's input.
+        logits: [1, C, h, w] float32.
+        labels: [H, W] uint8.
+    """
+
+    prepared: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, bundle: Bundle, picture: NDArray[np.uint8], precision: str) -> Reference:
+        """Of the same INT8 graph for INT8, and else of the FP32 one."""
+        backend = OnnxRuntimeBackend(bundle, precision="int8" if precision == "int8" else "fp32")
+        prepared = prepare_image(picture, picture.shape[:2], bundle.manifest.input)[None]
+        return cls(prepared, backend.infer(prepared), Segmenter(bundle, backend)(picture).labels)
+
+
+def ways(bundle: Bundle, scratch: Path) -> Iterator[tuple[str, Precision, Open]]:
+    """Name, precision and how to open it, for all that might run on a GPU, engines built when they are opened."""
+    have = {artifact.precision for artifact in bundle.manifest.artifacts if artifact.kind == "onnx"}
+    providers = [name for name in BACKENDS if name.startswith("onnxruntime-")]
+
+    def built(flavor: str, precision: Precision) -> DeviceBackend:
+        path = scratch / f"{flavor}.atrous"  # each flavour in a copy: a backend takes what fits of all that is there
+        copy = Bundle.open(path if path.exists() else shutil.copytree(bundle.path, path))
+        return BACKENDS["tensorrt"](build_engine(copy, precision=precision, backend=flavor), precision=precision)  # type: ignore[arg-type, return-value]
+
+    for precision in (each for each in PRECISIONS if each in have):
+        for flavor in FLAVORS:
+            yield flavor, precision, lambda f=flavor, p=precision: built(f, p)
+        for name in providers:
+            yield name, precision, lambda n=name, p=precision: BACKENDS[n](bundle, precision=p)
+
+
+def network_alone(backend: DeviceBackend, reference: Reference) -> dict[str, Any]:
+    """Its time, queued and in a CUDA graph, and how far its logits are from the reference's."""
+    device = backend.make_device()
+    engine = backend.open_engine(device)
+    layout = engine.prepare(reference.prepared.shape)
+    stream = device.stream()
+    sent = np.ascontiguousarray(reference.prepared, dtype=layout.input_dtype)
+    got = np.empty(layout.output_shape, layout.output_dtype)
+    source, result = device.allocate(sent.nbytes), device.allocate(got.nbytes)
+    device.upload(source, sent, stream)
+
+    def infer() -> None:
+        engine.queue(source, result, stream)
+
+    infer()
+    device.download(got, result, stream)
+    found: dict[str, Any] = {**compare(got.astype(np.float32), reference.logits)}
+    found["no_graph"] = quartiles(back_to_back_ms(device, stream, infer, warmup=WARMUP, repeats=REPEATS))
+    if engine.capturable:
+        graph = device.capture(infer, stream)
+        found["graph"] = quartiles(
+            back_to_back_ms(device, stream, lambda: graph.replay(stream), warmup=WARMUP, repeats=REPEATS)
+        )
+    return found
+
+
+def compare(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> dict[str, float]:
+    """Share of equal labels at the network's own size, and the largest difference over the largest value."""
+    agreement = float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    return {
+        "logit_agreement": round(agreement, 5),
+        "relative_error": float(np.abs(logits - expected).max() / np.abs(expected).max()),
+    }
+
+
+def whole_pictures(
+    bundle: Bundle, backend: DeviceBackend, picture: NDArray[np.uint8], crf: DenseCRF | None
+) -> dict[str, Any]:
+    """Times of one caller who waits for each picture, by stage, and frames a second of a stream that does not."""
+    segmenter = Segmenter(bundle, backend, crf=crf)
+    try:
+        waits, stages = [], dict[str, list[float]]()
+        for turn in range(WARMUP + REPEATS):
+            start = time.perf_counter()
+            result = segmenter(picture)
+            if turn < WARMUP:
+                continue
+            waits.append((time.perf_counter() - start) * 1e3)
+            for stage, value in result.timings_ms.items():
+                stages.setdefault(stage, []).append(value)
+        start = time.perf_counter()
+        for last in segmenter.stream(itertools.repeat(picture, REPEATS)):
+            result = last
+        rate = REPEATS / (time.perf_counter() - start)
+        return {
+            "labels": result.labels,
+            "latency": quartiles(waits),
+            "frames_per_second": round(rate, 1),
+            "stages": {stage: round(float(np.median(values)), 4) for stage, values in stages.items()},
+        }
+    finally:
+        segmenter.close()
+
+
+def measure(bundle: Bundle, backend: DeviceBackend, picture: NDArray[np.uint8], reference: Reference) -> dict[str, Any]:
+    """The times of one backend, or that its result is wrong."""
+    precision = backend.artifact.precision
+    alone = network_alone(backend, reference)
+    if alone["logit_agreement"] < MIN_AGREEMENT[precision]:
+        return {"outcome": f"wrong result, {alone['logit_agreement']:.2%} of labels agree: not timed"}
+    found: dict[str, Any] = {"outcome": "runs", "device": backend.device, "network": alone}
+    for name, crf in (("picture", None), ("picture_with_crf", DenseCRF(CRFParams.deeplab_v2_resnet()))):
+        timed = whole_pictures(bundle, backend, picture, crf)
+        labels = timed.pop("labels")
+        if crf is None:
+            timed["agreement"] = round(float((labels == reference.labels).mean()), 5)
+        found[name] = timed
+    return found
+
+
+def rows_of_network(network: Network) -> Iterator[dict[str, Any]]:
+    """A line for each engine and precision."""
+    about = {"network_name": network.name, "size": network.size}
+    if not network.path.exists():
+        yield {**about, "outcome": "not run: there is no bundle; see networks.py"}
+        return
+    bundle, picture = Bundle.open(network.path), network.picture()
+    references: dict[bool, Reference] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, precision, open_it in ways(bundle, Path(scratch)):
+            row = {**about, "engine": name, "precision": precision}
+            start = time.monotonic()
+            try:
+                backend = open_it()
+                row["opening_seconds"] = round(time.monotonic() - start, 2)
+                reference = references.setdefault(precision == "int8", Reference.of(bundle, picture, precision))
+                yield {**row, **measure(bundle, backend, picture, reference)}
+            except AtrousError as exc:
+                yield {**row, "outcome": f"refused: {exc}"}
+
+
+def main() -> int:
+    """Prints all; fails if a result was wrong."""
+    wrong = False
+    for network in NETWORKS:
+        for row in rows_of_network(network):
+            wrong |= row["outcome"].startswith("wrong")
+            print(json.dumps(row), flush=True)
+    return int(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
