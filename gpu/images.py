@@ -116,7 +116,7 @@ def load_kernels(
             return load(fatbin.path)
         except DeviceError as exc:
             if find_nvcc() is None:
-                refused = f"{exc} (it was {fatbin}; the driver is for CUDA {_joined([cuda])})"
+                refused = f"{exc} (it was {fatbin}; the driver is for CUDA {_joined([cuda])}, a newer one may take it)"
                 raise DeviceError(_without_nvcc(refused)) from exc
     return load(compile_cubin(source, compute_capability))
 

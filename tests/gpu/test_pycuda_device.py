@@ -59,6 +59,7 @@ def test_pycuda_passes_all_gpu_tests_on_a_stand_in_driver(tmp_path):
     """Real PyCUDA, emulated kernels: calls, their order, contexts and lifetimes, but no GPU."""
     tests = [
         TESTS / "gpu" / "test_device.py",
+        TESTS / "gpu" / "test_images.py",
         *sorted((TESTS / "crf").glob("test_cuda*.py")),
         *sorted((TESTS / "runtime").glob("test_frame*.py")),
         *sorted((TESTS / "runtime").glob("test_pipeline*.py")),
