@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from tiny_graphs import color_layers, local_layers, make_bundle
 from atrous.bundle import Bundle
 from atrous.errors import DeviceError, MissingDependencyError
 from atrous.exporter.description import DynamicSize
-from atrous.gpu import Device, PyCudaDevice
+from atrous.gpu import Device, KernelSource, PyCudaDevice
+from atrous.gpu.compile import find_nvcc
+from atrous.gpu.toolchain import EXACT, build_fatbin
 
 # No deadline: a busy machine is not a bug. Derandomized: a failure in CI is the same failure on a desk.
 settings.register_profile(
@@ -50,6 +53,18 @@ def color_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Every 8th pixel is its own logits: class 0 is red, 1 green, 2 blue; for 16×16 to 256×256. Read-only."""
     path = tmp_path_factory.mktemp("color") / "color.atrous"
     return make_bundle(path, color_layers(8), sizes=DynamicSize((16, 16), (64, 64), (256, 256), multiple=8))
+
+
+@pytest.fixture(scope="session")
+def compiled_probe(tmp_path_factory: pytest.TempPathFactory) -> KernelSource:
+    """Kernels with their fatbin beside them, as in a package that was built where nvcc is; read-only."""
+    nvcc = find_nvcc()
+    if nvcc is None:
+        pytest.skip("nvcc is not installed: kernels are not compiled")
+    probe = Path(__file__).parent / "emulator" / "probe.cu"
+    source = Path(shutil.copy(probe, tmp_path_factory.mktemp("compiled")))
+    build_fatbin(nvcc, source, EXACT, source.with_suffix(".fatbin"))
+    return KernelSource(source, EXACT)
 
 
 @pytest.fixture

@@ -13,16 +13,13 @@ import pytest
 from atrous.crf import cuda_queue
 from atrous.errors import DeviceError, MissingDependencyError
 from atrous.gpu import KernelSource, Launch, PyCudaDevice
-from atrous.gpu.compile import find_nvcc
 from atrous.gpu.images import Fatbin, check_kernels, find_fatbin, load_kernels
-from atrous.gpu.toolchain import ARCHITECTURES, EXACT, PORTABLE, build_fatbin
+from atrous.gpu.toolchain import ARCHITECTURES, EXACT, PORTABLE
 from atrous.runtime import frame
 
 PROBE = Path(__file__).parents[1] / "emulator" / "probe.cu"
 HOPPER, CUDA_13 = (9, 0), (13, 0)
 PTX, MACHINE_CODE = 1, 2
-
-needs_nvcc = pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed: kernels are not compiled")
 
 
 def entries(fatbin: Path) -> Iterator[tuple[int, int]]:
@@ -41,21 +38,12 @@ def name_of(path: Path) -> str:
     return path.suffix
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory) -> KernelSource:
-    """A source with its fatbin beside it, as in a package that was built where nvcc is."""
-    source = tmp_path_factory.mktemp("built") / PROBE.name
-    shutil.copy(PROBE, source)
-    build_fatbin(find_nvcc(), source, EXACT, source.with_suffix(".fatbin"))
-    return KernelSource(source, EXACT)
-
-
 @pytest.fixture
-def packaged(built, tmp_path, monkeypatch) -> KernelSource:
+def packaged(compiled_probe, tmp_path, monkeypatch) -> KernelSource:
     """A copy to change, and a cache of its own for what is compiled."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    folder = shutil.copytree(built.path.parent, tmp_path / "kernels")
-    return KernelSource(folder / built.path.name, built.flags)
+    folder = shutil.copytree(compiled_probe.path.parent, tmp_path / "kernels")
+    return KernelSource(folder / compiled_probe.path.name, compiled_probe.flags)
 
 
 @pytest.fixture
@@ -63,29 +51,25 @@ def no_nvcc(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
 
 
-@needs_nvcc
-def test_it_holds_machine_code_for_each_gpu_and_ptx_for_the_others(built):
+def test_it_holds_machine_code_for_each_gpu_and_ptx_for_the_others(compiled_probe):
     digits = {capability: int("".join(map(str, capability))) for capability in ARCHITECTURES}
     expected = [(MACHINE_CODE, number) for number in digits.values()] + [(PTX, digits[each]) for each in PORTABLE]
-    assert sorted(entries(built.path.with_suffix(".fatbin"))) == sorted(expected)
-    fatbin = find_fatbin(built)
+    assert sorted(entries(compiled_probe.path.with_suffix(".fatbin"))) == sorted(expected)
+    fatbin = find_fatbin(compiled_probe)
     assert (fatbin.machine_code, fatbin.ptx) == (ARCHITECTURES, PORTABLE)
     assert str(fatbin).endswith("compute capabilities 7.5, 8.0, 8.6, 8.9, 9.0, 12.0, PTX for others from 9.0")
 
 
-@needs_nvcc
-def test_it_names_no_folder_of_the_machine_that_built_it(built):
-    assert str(built.path.parent).encode() not in built.path.with_suffix(".fatbin").read_bytes()
+def test_it_names_no_folder_of_the_machine_that_built_it(compiled_probe):
+    assert str(compiled_probe.path.parent).encode() not in compiled_probe.path.with_suffix(".fatbin").read_bytes()
 
 
-@needs_nvcc
 @pytest.mark.usefixtures("no_nvcc")
 def test_it_is_taken_without_nvcc(packaged):
     assert load_kernels(packaged, HOPPER, CUDA_13, name_of) == ".fatbin"
     assert check_kernels(packaged, HOPPER, CUDA_13).startswith("compiled with the package by CUDA ")
 
 
-@needs_nvcc
 def test_another_include_or_flag_is_compiled(packaged, monkeypatch, tmp_path):
     other_flags = KernelSource(packaged.path, ("-ftz=true",))
     assert load_kernels(other_flags, HOPPER, CUDA_13, name_of) == ".cubin"
@@ -108,7 +92,6 @@ def test_without_either_the_error_says_both_ways_out(tmp_path):
         check_kernels(source, HOPPER, CUDA_13)
 
 
-@needs_nvcc
 def test_what_the_driver_refuses_is_compiled(packaged, monkeypatch, tmp_path):
     def load(image: Path) -> str:
         if image.suffix == ".fatbin":
@@ -143,7 +126,6 @@ def test_the_package_is_built_with_the_flags_that_it_asks_for(kernels):
     assert kernels.flags == EXACT
 
 
-@needs_nvcc
 @pytest.mark.gpu
 def test_the_driver_takes_it(packaged, no_nvcc):  # noqa: ARG001 - so that nothing else can be loaded
     try:

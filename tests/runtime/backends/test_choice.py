@@ -17,8 +17,9 @@ from standins.driver import compile_driver, has_driver
 
 from atrous.bundle import Bundle
 from atrous.errors import BundleError, DeviceError, EngineError
+from atrous.gpu import KernelSource
 from atrous.gpu.compile import find_nvcc
-from atrous.runtime.backends import BACKENDS, _say_once, backend_status, cpu_backend, open_backend
+from atrous.runtime.backends import BACKENDS, _say_once, backend_status, cpu_backend, on_gpu, open_backend
 from atrous.runtime.backends.tensorrt import TensorRtBackend
 
 pytestmark = pytest.mark.usefixtures("stand_ins")
@@ -83,6 +84,18 @@ class TestWithAGpu:
         monkeypatch.setenv("CUDA_HOME", str(tmp_path))
         assert open_backend(add_engine(tiny_bundle)).name == cpu_backend()
         assert "compiling kernels needs nvcc" in caplog.text
+
+    def test_kernels_that_were_compiled_with_the_package_need_none(
+        self,
+        tiny_bundle: Bundle,
+        add_engine,
+        compiled_probe: KernelSource,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> None:
+        monkeypatch.setattr(on_gpu, "KERNELS", (compiled_probe,))
+        monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+        assert open_backend(add_engine(tiny_bundle)).name == "tensorrt"
 
     def test_a_bundle_without_engines_needs_no_word(
         self, tiny_bundle: Bundle, caplog: pytest.LogCaptureFixture
