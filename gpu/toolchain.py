@@ -64,14 +64,14 @@ def build_fatbin(nvcc: Path, source: Path, flags: Sequence[str], fatbin: Path) -
     ptx = [each for each in PORTABLE if _digits(each) in known]
     codes = [f"-gencode=arch=compute_{_digits(each)},code=sm_{_digits(each)}" for each in machine_code]
     codes += [f"-gencode=arch=compute_{_digits(each)},code=compute_{_digits(each)}" for each in ptx]
-    release = re.search(r"release (\d+)\.(\d+)", _run(nvcc, "--version"))
+    major, minor = re.findall(r"release (\d+)\.(\d+)", _run(nvcc, "--version"))[-1]
     fatbin.parent.mkdir(parents=True, exist_ok=True)
     # From the source's folder: nvcc writes the path that it is given into the file.
     options = (*FLAGS, *flags, *codes, "-Xfatbin", "-compress-all", "--threads", "0", "-fatbin")
     _run(nvcc, *options, source.name, "-o", str(fatbin.absolute()), folder=source.parent)
     contents = {
         "digest": digest_of(source, *FLAGS, *flags),
-        "cuda": [int(number) for number in release.groups()] if release else [0, 0],
+        "cuda": [int(major), int(minor)],
         "machine_code": machine_code,
         "ptx": ptx,
     }
