@@ -83,5 +83,5 @@ def _digits(compute_capability: tuple[int, int]) -> str:
 
 
 def _run(nvcc: Path, *args: str, folder: Path | None = None) -> str:
-    command = [str(nvcc), *args]
+    command = [str(nvcc.absolute()), *args]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout  # noqa: S603
