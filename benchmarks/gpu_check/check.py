@@ -12,7 +12,15 @@ from typing import Any
 
 from steps import HERE, Budget, is_rehearsal, rows_of, run, run_steps, together, tool
 
-TESTED = ("tests/gpu", "tests/crf", "tests/runtime")
+#: Where tests marked `gpu` are; other files import what need not be on such a machine.
+TESTED = (
+    "tests/crf",
+    "tests/exporter/test_engine.py",
+    *(f"tests/gpu/test_{name}.py" for name in ("device", "images", "pycuda_device", "queue")),
+    "tests/runtime/backends/test_onnxruntime_gpu.py",
+    "tests/runtime/backends/test_tensorrt_gpu.py",
+    *(f"tests/runtime/test_{name}.py" for name in ("frame", "pipeline", "pipeline_errors", "pipeline_threads")),
+)
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 PROBE = [sys.executable, str(HERE / "probe.py")]
 

@@ -145,6 +145,26 @@ class TestSteps:
 
 
 class TestCheck:
+    @pytest.mark.slow
+    def test_every_test_marked_gpu_is_run(self, monkeypatch):
+        check = script(monkeypatch, "check")
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--collect-only",
+            "-q",
+            "-m",
+            "gpu",
+            "-p",
+            "no:cacheprovider",
+            "tests",
+        ]
+        listing = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parents[1]).stdout
+        files = {line.partition("::")[0] for line in listing.splitlines() if "::" in line}
+        assert len(files) > 10
+        assert {file for file in files if not file.startswith(check.TESTED)} == set()
+
     def test_a_run_of_tests_that_launches_nothing_fails_and_names_the_kernels(self, monkeypatch):
         """Where there is no GPU all tests are skipped; where there is one, those of one file are not enough."""
         check = script(monkeypatch, "check", TESTED=["tests/gpu/test_queue.py"])
