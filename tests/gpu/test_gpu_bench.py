@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from emulator.emulated_device import EmulatedDevice, EmulatedModule, EmulatedStream
-from gpu_scripts import script
+from gpu_scripts import FOLDER, script
 from standins.driver import has_driver
 from standins.onnx_device_backend import OnnxDeviceBackend
 from tiny_networks import TinyDeepLab
@@ -68,6 +68,7 @@ class TestCrf:
         ours, theirs = bench.peer_rows(bench.TARGETS[0])
         assert ours["frame"]["median_ms"] > 0
         assert theirs["peer"] == "pydensecrf"
+        assert "flips" not in ours, "compared with nothing"
         assert theirs.get("flips") == 0 or theirs["outcome"].startswith("not run: ")
 
 
@@ -278,3 +279,17 @@ def test_the_networks_are_those_of_the_issue(monkeypatch):
     assert [(each.name, each.size) for each in networks.NETWORKS] == [
         ("street", (368, 480)), ("deeplabv3_resnet50", (513, 513)), ("deeplabv3_resnet101", (513, 513)),
     ]  # fmt: skip
+
+
+def test_every_step_of_the_benchmark_is_a_script(monkeypatch):
+    bench = script(monkeypatch, "bench")
+    assert all((FOLDER / f"{name}.py").exists() for name in bench.LIMITS_S)
+
+
+def test_predictions_cover_the_targets_and_never_beat_a_copy(monkeypatch, capsys):
+    predict = script(monkeypatch, "predict")
+    for name, classes, size, vertices in predict.CASES:
+        launches = predict.model(classes, size, vertices, "fp16")
+        assert predict.expected_ms(launches) > 1e3 * predict.total(launches)[0] / predict.COPY, name
+    predict.main()
+    assert capsys.readouterr().out.count("| `crf_blur_f16` |") == 2
