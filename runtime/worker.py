@@ -66,13 +66,18 @@ def serve(recipe: Recipe, make_crf: MakeCrf | None, requests: Requests, ready: F
         ready: done when the device works, or failed with what is wrong with it.
     """
     try:
-        device = recipe.backend.make_device()
-        worker = _Worker(Lanes(device, make_crf(device) if make_crf is not None else None), recipe)
+        worker = _make_worker(recipe, make_crf)
     except BaseException as exc:
+        traceback.clear_frames(exc.__traceback__)
         ready.set_exception(exc)
         return
     ready.set_result(None)
     worker.run(requests)
+
+
+def _make_worker(recipe: Recipe, make_crf: MakeCrf | None) -> _Worker:
+    device = recipe.backend.make_device()
+    return _Worker(Lanes(device, make_crf(device) if make_crf is not None else None), recipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,12 @@ class _Flight:
 
 
 class _Worker:
-    """What a thread has: streams, the programs of the last few sizes, the batches in work."""
+    """What a thread has: streams, the programs of the last few sizes, the batches in work.
+
+    All of it must be freed in this thread, for in another the context is not current. An error that somebody keeps
+    refers to the frames that it came through: `Request.fail` empties those that have ended. Those that hand it out have
+    not, so they have no program or batch in a variable; what they do have, the worker, is empty once it has run.
+    """
 
     def __init__(self, lanes: Lanes, recipe: Recipe) -> None:
         self._lanes = lanes
@@ -98,6 +108,7 @@ class _Worker:
         while self._step(requests):
             pass
         self._drain()
+        vars(self).clear()
 
     def _step(self, requests: Requests) -> bool:
         """One request, or one result; whether there is more to do. Keeps no request that is done from being freed."""
@@ -115,29 +126,34 @@ class _Worker:
 
     def _start(self, request: Request) -> None:
         try:
-            program = self._program(request.key)
-            while len(self._flights) >= SLOTS:
-                self._collect()
-            self._flights.append(_Flight(request, program, program.launch(request.pictures)))
+            self._launch(request)
         except Exception as exc:
             self._give_up(request, exc)
 
+    def _launch(self, request: Request) -> None:
+        program = self._program(request.key)
+        while len(self._flights) >= SLOTS:
+            self._collect()
+        self._flights.append(_Flight(request, program, program.launch(request.pictures)))
+
     def _collect(self) -> None:
         """Waits for the oldest batch."""
+        request = self._flights[0].request
+        try:
+            request.future.set_result(self._result())
+        except Exception as exc:
+            self._give_up(request, exc)
+
+    def _result(self) -> FrameResult:
+        """Of the oldest batch, which then is no longer in work."""
         flight = self._flights.popleft()
         try:
-            try:
-                result = flight.program.collect(flight.slot)
-            except LatticeFullError as full:
-                spec = full.spec
-            else:
-                flight.request.future.set_result(result)
-                return
-            self._drain()  # what follows works in memory that is about to go
-            flight.program.grow(spec)
-            flight.request.future.set_result(self._repeat(flight))
-        except Exception as exc:
-            self._give_up(flight.request, exc)
+            return flight.program.collect(flight.slot)
+        except LatticeFullError as full:
+            spec = full.spec
+        self._drain()  # what follows works in memory that is about to go
+        flight.program.grow(spec)
+        return self._repeat(flight)
 
     def _repeat(self, flight: _Flight) -> FrameResult:
         """A batch once more, with as much room as it takes."""
