@@ -31,7 +31,7 @@ from atrous.gpu import Device, PyCudaDevice, Region
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pydensecrf_peer import peer
 
-WARMUP, REPEATS = sized((5, 50), rehearsal=(0, 1))
+WARMUP, REPEATS = sized((20, 50), rehearsal=(0, 1))
 ITERATIONS = 10
 PRECISIONS = ("fp32", "fp16")
 #: Milliseconds that a frame may take by (width of the picture, precision), and those that would be better still.

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +66,21 @@ class Reference:
         return cls(prepared, backend.infer(prepared), Segmenter(bundle, backend)(picture).labels)
 
 
-def ways(bundle: Bundle, scratch: Path) -> Iterator[tuple[str, Precision, Open]]:
-    """Name, precision and how to open it, for all that might run on a GPU, engines built when they are opened."""
-    have = {artifact.precision for artifact in bundle.manifest.artifacts if artifact.kind == "onnx"}
-    providers = [name for name in BACKENDS if name.startswith("onnxruntime-")]
+def ways(bundle: Bundle, precision: Precision, scratch: Path) -> Iterator[tuple[str, Open]]:
+    """Name and how to open it, for all that might run on a GPU, engines built when they are opened."""
+    if bundle.find(kind="onnx", precision=precision) is None:
+        return
 
-    def built(flavor: str, precision: Precision) -> DeviceBackend:
-        path = scratch / f"{flavor}.atrous"  # each flavour in a copy: a backend takes what fits of all that is there
-        copy = Bundle.open(path if path.exists() else shutil.copytree(bundle.path, path))
+    def built(flavor: str) -> DeviceBackend:
+        # Each flavour in a copy: the backend takes what fits of all that is there.
+        copy = Bundle.open(shutil.copytree(bundle.path, scratch / f"{flavor}.atrous"))
         return BACKENDS["tensorrt"](build_engine(copy, precision=precision, backend=flavor), precision=precision)  # type: ignore[arg-type, return-value]
 
-    for precision in (each for each in PRECISIONS if each in have):
-        for flavor in FLAVORS:
-            yield flavor, precision, lambda f=flavor, p=precision: built(f, p)
-        for name in providers:
-            yield name, precision, lambda n=name, p=precision: BACKENDS[n](bundle, precision=p)
+    for flavor in FLAVORS:
+        yield flavor, partial(built, flavor)
+    for name in BACKENDS:
+        if name.startswith("onnxruntime-"):
+            yield name, partial(BACKENDS[name], bundle, precision=precision)  # type: ignore[arg-type]
 
 
 def network_alone(backend: DeviceBackend, reference: Reference) -> dict[str, Any]:
@@ -162,35 +163,37 @@ def measure(bundle: Bundle, backend: DeviceBackend, picture: NDArray[np.uint8], 
     return found
 
 
-def rows_of_network(network: Network) -> Iterator[dict[str, Any]]:
-    """A line for each engine and precision."""
-    about = {"network_name": network.name, "size": network.size}
+def rows_of(network: Network, precision: Precision) -> Iterator[dict[str, Any]]:
+    """A line for each engine."""
+    about = {"network_name": network.name, "size": network.size, "precision": precision}
     if not network.path.exists():
         yield {**about, "outcome": "not run: there is no bundle; see networks.py"}
         return
     bundle, picture = Bundle.open(network.path), network.picture()
-    references: dict[bool, Reference] = {}
+    reference: Reference | None = None
     with tempfile.TemporaryDirectory() as scratch:
-        for name, precision, open_it in ways(bundle, Path(scratch)):
-            row = {**about, "engine": name, "precision": precision}
+        for name, open_it in ways(bundle, precision, Path(scratch)):
+            row = {**about, "engine": name}
             start = time.monotonic()
             try:
                 backend = open_it()
                 row["opening_seconds"] = round(time.monotonic() - start, 2)
-                reference = references.setdefault(precision == "int8", Reference.of(bundle, picture, precision))
+                reference = reference or Reference.of(bundle, picture, precision)
                 yield {**row, **measure(bundle, backend, picture, reference)}
             except AtrousError as exc:
                 yield {**row, "outcome": f"refused: {exc}"}
+            except Exception as exc:
+                yield {**row, "outcome": f"failed: {type(exc).__name__}: {exc}"}
 
 
 def main() -> int:
-    """Prints all; fails if a result was wrong."""
-    wrong = False
-    for network in NETWORKS:
-        for row in rows_of_network(network):
-            wrong |= row["outcome"].startswith("wrong")
+    """Prints all, the most wanted precision of all networks first; fails if a result was wrong."""
+    bad = False
+    for precision, network in itertools.product(PRECISIONS, NETWORKS):
+        for row in rows_of(network, precision):
+            bad |= row["outcome"].startswith(("wrong", "failed"))
             print(json.dumps(row), flush=True)
-    return int(wrong)
+    return int(bad)
 
 
 if __name__ == "__main__":

@@ -79,22 +79,23 @@ def times_ms(forward: Forward, batch: torch.Tensor) -> list[float]:
     return [start.elapsed_time(end) for start, end in pairwise(points)]
 
 
-@torch.inference_mode()
 def measure(model: nn.Module, variant: Variant, network: Network, device: torch.device) -> dict[str, Any]:
     """The times of one variant, or that its result is wrong."""
     dtype = torch.float16 if variant.precision == "fp16" else torch.float32
     layout = torch.channels_last if variant.is_channels_last else torch.contiguous_format
     batch = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, *network.size)).astype(np.float32))
-    expected = model(batch).numpy()
+    # Outside of inference mode: weights that are made in it have no versions, which CUDA graphs look at.
     cast = copy.deepcopy(model).to(device, dtype).to(memory_format=layout)  # type: ignore[call-overload]
     forward = variant.wrap(cast)
-    sent = batch.to(device, dtype).contiguous(memory_format=layout)
-    start = time.monotonic()
-    got = forward(sent).float().cpu().numpy()
-    found: dict[str, Any] = {"first_seconds": round(time.monotonic() - start, 2), **compare(got, expected)}
-    if found["logit_agreement"] < MIN_AGREEMENT[variant.precision]:
-        return {**found, "outcome": f"wrong result, {found['logit_agreement']:.2%} of labels agree: not timed"}
-    found |= {"outcome": "runs", "network": quartiles(times_ms(forward, sent))}
+    with torch.inference_mode():
+        expected = model(batch).numpy()
+        sent = batch.to(device, dtype).contiguous(memory_format=layout)
+        start = time.monotonic()
+        got = forward(sent).float().cpu().numpy()
+        found: dict[str, Any] = {"first_seconds": round(time.monotonic() - start, 2), **compare(got, expected)}
+        if found["logit_agreement"] < MIN_AGREEMENT[variant.precision]:
+            return {**found, "outcome": f"wrong result, {found['logit_agreement']:.2%} of labels agree: not timed"}
+        found |= {"outcome": "runs", "network": quartiles(times_ms(forward, sent))}
     if network.path.exists():
         found["picture"] = quartiles(picture_times_ms(forward, device, network, variant.precision))
     return found

@@ -233,12 +233,24 @@ class TestEngines:
     def test_without_a_gpu_every_engine_says_why_not(self, engines, monkeypatch, tiny_bundle, tmp_path):
         monkeypatch.setattr(sys.modules["networks"], "FOLDER", tmp_path)
         network = engines.Network("tiny", (40, 48))
-        (absent,) = engines.rows_of_network(network)
+        (absent,) = engines.rows_of(network, "fp32")
         assert absent["outcome"] == "not run: there is no bundle; see networks.py"
         shutil.copytree(tiny_bundle.path, network.path)
-        rows = list(engines.rows_of_network(network))
+        rows = list(engines.rows_of(network, "fp32"))
+        assert not list(engines.rows_of(network, "int8")), "the bundle has no such graph"
         assert {"tensorrt", "tensorrt-rtx", "onnxruntime-cuda"} <= {row["engine"] for row in rows}
         assert all(row["outcome"].startswith("refused: ") for row in rows)
+
+    def test_a_bug_in_one_engine_leaves_the_others(self, engines, monkeypatch, tiny_bundle, tmp_path):
+        def broken(*_: object) -> None:
+            raise ValueError("oops")
+
+        monkeypatch.setattr(sys.modules["networks"], "FOLDER", tmp_path)
+        network = engines.Network("tiny", (40, 48))
+        shutil.copytree(tiny_bundle.path, network.path)
+        both = [("broken", broken), ("works", lambda: OnnxDeviceBackend(tiny_bundle))]
+        monkeypatch.setattr(engines, "ways", lambda *_: both)
+        assert [row["outcome"] for row in engines.rows_of(network, "fp32")] == ["failed: ValueError: oops", "runs"]
 
 
 class TestTorchPeers:
