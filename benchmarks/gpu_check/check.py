@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 from steps import HERE, Budget, is_rehearsal, rows_of, run, run_steps, together, tool
@@ -15,7 +16,7 @@ from steps import HERE, Budget, is_rehearsal, rows_of, run, run_steps, together,
 #: Where tests marked `gpu` are; other files import what need not be on such a machine.
 TESTED = (
     "tests/crf",
-    "tests/exporter/test_engine.py",
+    *(["tests/exporter/test_engine.py"] if find_spec("torch") else []),
     *(f"tests/gpu/test_{name}.py" for name in ("device", "images", "pycuda_device", "queue")),
     "tests/runtime/backends/test_onnxruntime_gpu.py",
     "tests/runtime/backends/test_tensorrt_gpu.py",

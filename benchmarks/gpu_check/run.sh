@@ -39,10 +39,9 @@ if [[ -n ${GPU_CHECK_WHEELS:-} ]]; then
     $here/join_wheels.sh "$GPU_CHECK_WHEELS" $venv/wheels
     source=(--no-index --find-links "$GPU_CHECK_WHEELS" --find-links $venv/wheels)
 fi
-ls "${GPU_CHECK_WHEELS:-$venv}" > $venv/offered
 
-nvcc=$(readlink -f "$(command -v nvcc || echo nvcc)")
-for cuda in "${CUDA_HOME:-}" "${nvcc%/bin/nvcc}" /usr/local/cuda ""; do
+toolkit=$({ nvcc --dryrun -x cu /dev/null 2>&1 || true; } | sed -n 's/^#\$ TOP=//p')
+for cuda in "${CUDA_HOME:-}" "$toolkit" /usr/local/cuda ""; do
     [[ ! -f $cuda/include/cuda.h ]] || break
 done
 [[ -n $cuda ]] || fail "no CUDA toolkit with include/cuda.h: set CUDA_HOME"
@@ -64,15 +63,12 @@ once native setup.py pyproject.toml */csrc/* -- \
     "${pip[@]}" --no-index --no-build-isolation --no-deps --editable . > $venv/native.log 2>&1 &
 native=$!
 optional() {
-    local package
-    for package in onnxruntime-gpu tensorrt-rtx-cu13 tensorrt pydensecrf2; do
-        # What cannot be had is not asked for again, unless the folder changes.
-        # shellcheck disable=SC2016
-        once "optional-$package" $venv/offered -- bash -c '"$@" 2> /dev/null || echo "goes on without ${*: -1}"' - \
-            timeout 60 "${pip[@]}" "${source[@]}" --retries 1 $package
-    done
+    once "$1" $here/requirements.txt -- timeout 120 "${pip[@]}" "${source[@]}" --retries 1 "$1" > "$venv/$1.log" 2>&1 ||
+        say "goes on without $1; $venv/$1.log says why"
 }
-optional &
+for package in onnxruntime-gpu tensorrt-rtx-cu13 tensorrt pydensecrf2; do
+    optional $package &
+done
 wait $pycuda || fail "PyCUDA could not be built: $(tail -n 20 $venv/pycuda.log)"
 wait $native || fail "the native core could not be built: $(tail -n 20 $venv/native.log)"
 wait

@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -68,23 +69,27 @@ class Budget:
 
 
 def run(command: list[str], timeout_s: float, env: dict[str, str] | None = None) -> dict[str, Any]:
-    """Runs one step and keeps what it said."""
+    """Runs one step and keeps what it said; what it started ends with it."""
     start = time.monotonic()
-    try:
-        done = subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=ROOT,
-            timeout=timeout_s,
-            check=False,
-            env={**os.environ, **(env or {})},
-        )
-        status, output = ("passed" if done.returncode == 0 else "failed"), done.stdout
-    except subprocess.TimeoutExpired as exc:
-        status = "out of time"
-        output = exc.stdout.decode() if isinstance(exc.stdout, bytes) else (exc.stdout or "")
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout_s)
+            status = "passed" if process.returncode == 0 else "failed"
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            status = "out of time"
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     return {"status": status, "seconds": round(time.monotonic() - start, 1), "output": output}
 
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, repeat
@@ -130,6 +131,14 @@ class TestSteps:
         assert result["output"] == 'noise\n{"b": '
         assert result["status"] == status
         assert steps.is_bad(result) != may_be_cut
+
+    def test_what_a_step_started_ends_with_its_time(self, steps, tmp_path):
+        result = steps.run(["bash", "-c", f"echo started; (sleep 3; touch {tmp_path}/late) & wait"], 1)
+        assert result["status"] == "out of time"
+        assert result["output"] == "started\n"
+        assert result["seconds"] < 3
+        time.sleep(3)
+        assert not (tmp_path / "late").exists()
 
     def test_steps_that_go_together_start_together(self, steps):
         barrier = threading.Barrier(3, timeout=20)
