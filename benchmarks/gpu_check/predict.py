@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gates import SETS
 from traffic import Traffic, frame, total
 
 from atrous.crf.cuda_field import FieldSpec
-from crf import ITERATIONS, SETS
+from crf import ITERATIONS
 
 #: Bytes a second: an H100 SXM's data sheet, what copies reach of that, and an assumption for its second-level cache.
 DATA_SHEET, COPY, CACHE = 3.35e12, 3.0e12, 5.5e12
