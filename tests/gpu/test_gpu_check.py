@@ -197,6 +197,26 @@ class TestCheck:
         check = script(monkeypatch, "check")
         assert check.sanitize("memcheck", check.Budget(60))["status"] == "not run"
 
+    @pytest.mark.parametrize(
+        ("summary", "code", "status"),
+        [
+            ("========= ERROR SUMMARY: 0 errors", 0, "passed"),
+            ("========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)", 0, "passed"),
+            ("========= RACECHECK SUMMARY: 1 hazard displayed (0 errors, 1 warning)", 0, "failed"),
+            ("========= ERROR SUMMARY: 10 errors", 9, "failed"),
+            ("========= Error: Device not supported", 0, "failed"),
+        ],
+    )
+    def test_compute_sanitizer_must_say_that_all_is_clean(self, monkeypatch, tmp_path, summary, code, status):
+        """A stand-in for it, which says what the real one is documented to say, and runs nothing."""
+        tool = tmp_path / "compute-sanitizer"
+        tool.write_text(f"#!/bin/sh\necho '{summary}'\nexit {code}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        monkeypatch.delenv("GPU_CHECK_REHEARSAL", raising=False)
+        check = script(monkeypatch, "check")
+        assert check.sanitize("racecheck", check.Budget(60))["status"] == status
+
 
 class TestProbe:
     def test_it_launches_every_kernel(self, monkeypatch):
