@@ -112,10 +112,15 @@ def build(bundle: Bundle, report: list[dict[str, Any]]) -> Bundle:
             bundle = build_engine(bundle, precision=precision, backend=flavor)  # type: ignore[arg-type]
             outcome = "built"
         except AtrousError as exc:
-            outcome = f"refused: {exc}"
+            outcome = refusal(exc, bundle)
         seconds = round(time.monotonic() - start, 1)
         report.append({"build": flavor, "precision": precision, "outcome": outcome, "seconds": seconds})
     return bundle
+
+
+def refusal(error: AtrousError, bundle: Bundle) -> str:
+    """What the report says of it, without the folder that the bundle lies in."""
+    return f"refused: {error}".replace(f"{bundle.path.parent}/", "")
 
 
 def opened(bundle: Bundle, report: list[dict[str, Any]]) -> Iterator[DeviceBackend]:
@@ -126,7 +131,7 @@ def opened(bundle: Bundle, report: list[dict[str, Any]]) -> Iterator[DeviceBacke
             backend: Backend = BACKENDS[name](bundle, precision=precision)
         except AtrousError as exc:
             if name not in ("openvino", "onnxruntime"):
-                report.append({"backend": name, "precision": precision, "outcome": f"refused: {exc}"})
+                report.append({"backend": name, "precision": precision, "outcome": refusal(exc, bundle)})
             continue
         if isinstance(backend, DeviceBackend):
             yield backend

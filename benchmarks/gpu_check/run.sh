@@ -66,9 +66,10 @@ optional() {
     once "$1" $here/requirements.txt -- timeout 120 "${pip[@]}" "${source[@]}" --retries 1 "$1" > "$venv/$1.log" 2>&1 ||
         say "goes on without $1; $venv/$1.log says why"
 }
-for package in onnxruntime-gpu tensorrt-rtx-cu13 tensorrt pydensecrf2; do
-    optional $package &
-done
+optional pydensecrf2 &
+if [[ -z ${GPU_CHECK_REHEARSAL:-} ]]; then  # gigabytes that do nothing without a GPU
+    for engine in onnxruntime-gpu tensorrt-rtx-cu13 tensorrt; do optional $engine & done
+fi
 wait $pycuda || fail "PyCUDA could not be built: $(tail -n 20 $venv/pycuda.log)"
 wait $native || fail "the native core could not be built: $(tail -n 20 $venv/native.log)"
 wait

@@ -204,7 +204,8 @@ def run_steps(name: str, steps: Mapping[str, Step]) -> int:
         if is_bad(result):
             print(result["output"][-_KEPT_OUTPUT // 2 :], flush=True)
         report["seconds"] = round(time.monotonic() - start, 1)
-        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(report, indent=1).replace(f"{ROOT}/", "")  # paths are this machine's
+        out.write_text(text + "\n", encoding="utf-8")
     print(f"wrote {out.relative_to(ROOT)}")
     if is_rehearsal():
         print(f"gpu-{name}: this was a REHEARSAL on the CPU: it says whether the steps work, and nothing of a GPU")
