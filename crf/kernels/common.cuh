@@ -93,33 +93,49 @@ __device__ void store_row(const float (&from)[width], float* to) {
 /// that in the low bits. Cheaper than a conversion, of which a GPU does a quarter as many at a time.
 constexpr float kWholeNumbers = 8388608.0f;
 
-/// Eight fractions, two a word.
+/// Two fractions, the first in the low half.
+__device__ inline void unpack(uint32_t word, float (&to)[2]) {
+    const uint32_t exponent = __float_as_uint(kWholeNumbers);
+    to[0] = __uint_as_float(exponent | (word & 0xffffu)) - kWholeNumbers;
+    to[1] = __uint_as_float(exponent | word >> 16) - kWholeNumbers;
+}
+
+__device__ inline uint32_t pack(const float (&from)[2]) {
+    uint32_t bits[2];
+    for (int i = 0; i < 2; ++i) {
+        // Weighted means of fractions are fractions but for rounding.
+        const float fraction = fminf(fmaxf(from[i], 0.0f), kOne<uint16_t>);
+        bits[i] = __float_as_uint(fraction + kWholeNumbers);
+    }
+    return (bits[0] & 0xffffu) | bits[1] << 16;
+}
+
+/// Eight fractions.
+struct alignas(16) Fractions {
+    uint32_t words[4];
+};
+
 template <int width>
 __device__ void load_row(const uint16_t* from, float (&to)[width]) {
     static_assert(width == 8, "16 bytes");
-    const uint4 packed = *reinterpret_cast<const uint4*>(from);
-    const uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
-    const uint32_t exponent = __float_as_uint(kWholeNumbers);
+    const Fractions packed = *reinterpret_cast<const Fractions*>(from);
     for (int i = 0; i < 4; ++i) {
-        to[2 * i] = __uint_as_float(exponent | (words[i] & 0xffffu)) - kWholeNumbers;
-        to[2 * i + 1] = __uint_as_float(exponent | words[i] >> 16) - kWholeNumbers;
+        float two[2];
+        unpack(packed.words[i], two);
+        to[2 * i] = two[0];
+        to[2 * i + 1] = two[1];
     }
 }
 
 template <int width>
 __device__ void store_row(const float (&from)[width], uint16_t* to) {
     static_assert(width == 8, "16 bytes");
-    uint32_t words[4];
+    Fractions packed;
     for (int i = 0; i < 4; ++i) {
-        uint32_t bits[2];
-        for (int half = 0; half < 2; ++half) {
-            // Weighted means of fractions are fractions but for rounding.
-            const float fraction = fminf(fmaxf(from[2 * i + half], 0.0f), kOne<uint16_t>);
-            bits[half] = __float_as_uint(fraction + kWholeNumbers);
-        }
-        words[i] = (bits[0] & 0xffffu) | bits[1] << 16;
+        const float two[2] = {from[2 * i], from[2 * i + 1]};
+        packed.words[i] = pack(two);
     }
-    *reinterpret_cast<uint4*>(to) = {words[0], words[1], words[2], words[3]};
+    *reinterpret_cast<Fractions*>(to) = packed;
 }
 
 }  // namespace atrous

@@ -1,10 +1,10 @@
 // Splat and blur (Adams, Baek & Davis 2010) of rows of channels.
 //
-// Two storages. Rows of float hold sums, as in the paper. Rows of uint16_t hold sums divided by the vertex's mass, which
-// is its sum for an image of ones: values times mass is what the paper filters, a mean of probabilities is a fraction,
-// and 16 bits resolve it 16 times as finely as half precision resolves the largest. The masses change with each pass but
-// not with the values, so they are computed once; then the splat's weights are divided by them, slicing multiplies by
-// the last, and a pass of the blur moves a value towards its neighbours' by their share of the new mass.
+// Two storages. Rows of float hold sums, as in the paper. Rows of uint16_t hold sums divided by the vertex's mass,
+// which is its sum for an image of ones: values times mass is what the paper filters, a mean of probabilities is a
+// fraction, and 16 bits resolve it 16 times as finely as half precision resolves the largest. The masses change with
+// each pass but not with the values, so they are computed once; then the splat's weights are divided by them, slicing
+// multiplies by the last, and a pass of the blur moves a value towards its neighbours' by their share of the new mass.
 //
 // threadIdx.x is the vector of a row that a thread works on, so that the threads of one row read it as one piece;
 // threadIdx.y is the row in the block. No thread needs another: there are no barriers.
@@ -101,8 +101,8 @@ __device__ void blur(const int2* neighbours, const uint32_t* vertices, const T* 
 
 constexpr float kWholeShare = 65535.0f;
 
-/// One axis on masses: `out` becomes in + ½(next + previous), and shares[vertex] what next (low half) and previous (high
-/// half) have of it, as multiples of 1/65535, rounded down so that together they are at most 1.
+/// One axis on masses: `out` becomes in + ½(next + previous), and shares[vertex] what next (low half) and previous
+/// (high half) have of it, as multiples of 1/65535, rounded down so that together they are at most 1.
 extern "C" __global__ void crf_share_masses(const int2* neighbours, const uint32_t* vertices, const float* in,
                                             uint32_t* shares, float* out, const Status* status) {
     if (failed(status)) return;
@@ -120,12 +120,13 @@ extern "C" __global__ void crf_share_masses(const int2* neighbours, const uint32
     }
 }
 
-/// One axis on values that are divided by the masses.
-template <int width>
-__device__ void blur_fractions(const int2* neighbours, const uint32_t* shares, const uint32_t* vertices,
-                               const uint16_t* in, int stride, uint16_t* out, const Status* status) {
+/// One axis on values that are divided by the masses. Word by word: rows that are unpacked whole take registers.
+extern "C" __global__ void crf_blur_u16(const int2* neighbours, const uint32_t* shares, const uint32_t* vertices,
+                                        const uint16_t* in, int stride, uint16_t* out, const Status* status) {
     if (failed(status)) return;
-    const size_t channel = threadIdx.x * width;
+    constexpr int words = sizeof(Fractions) / sizeof(uint32_t);
+    const Fractions* rows = reinterpret_cast<const Fractions*>(in);
+    const size_t lanes = stride / (2 * words);
     const int count = static_cast<int>(*vertices);
     constexpr float unit = 1.0f / kWholeShare;
     for (int vertex = first_row(); vertex < count; vertex += rows_at_once()) {
@@ -133,19 +134,27 @@ __device__ void blur_fractions(const int2* neighbours, const uint32_t* shares, c
         const uint32_t share = shares[vertex];
         const float of_next = unit * static_cast<float>(share & 0xffffu);
         const float of_previous = unit * static_cast<float>(share >> 16);
-        float own[width];
-        float next[width] = {};
-        float previous[width] = {};
-        load_row(in + static_cast<size_t>(vertex) * stride + channel, own);
-        if (link.x >= 0) load_row(in + static_cast<size_t>(link.x) * stride + channel, next);
-        if (link.y >= 0) load_row(in + static_cast<size_t>(link.y) * stride + channel, previous);
-        for (int c = 0; c < width; ++c) own[c] += of_next * (next[c] - own[c]) + of_previous * (previous[c] - own[c]);
-        store_row(own, out + static_cast<size_t>(vertex) * stride + channel);
+        const size_t at = vertex * lanes + threadIdx.x;
+        Fractions row = rows[at];
+        // One that is missing has no share, so any row will do.
+        const Fractions next = link.x >= 0 ? rows[link.x * lanes + threadIdx.x] : row;
+        const Fractions previous = link.y >= 0 ? rows[link.y * lanes + threadIdx.x] : row;
+        for (int i = 0; i < words; ++i) {
+            float own[2];
+            float after[2];
+            float before[2];
+            unpack(row.words[i], own);
+            unpack(next.words[i], after);
+            unpack(previous.words[i], before);
+            for (int c = 0; c < 2; ++c) own[c] += of_next * (after[c] - own[c]) + of_previous * (before[c] - own[c]);
+            row.words[i] = pack(own);
+        }
+        reinterpret_cast<Fractions*>(out)[at] = row;
     }
 }
 
 // One set of entry points a storage: f1 is the single channel of norms and masses, u16 has a blur of its own.
-#define ATROUS_SPLAT_KERNELS(suffix, T, width)                                                                       \
+#define ATROUS_SPLAT_KERNELS(suffix, T, width)                                                                        \
     extern "C" __global__ void crf_splat_##suffix(const SplatEntry* entries, const int32_t* slice_vertex, int slices, \
                                                   const T* rows, int stride, T* values, float* tails,                 \
                                                   const Status* status) {                                             \
@@ -169,11 +178,6 @@ extern "C" __global__ void crf_blur_f1(const int2* neighbours, const uint32_t* v
 extern "C" __global__ void crf_blur_f32(const int2* neighbours, const uint32_t* vertices, const float* in, int stride,
                                         float* out, const Status* status) {
     blur<float, 4>(neighbours, vertices, in, stride, out, status);
-}
-
-extern "C" __global__ void crf_blur_u16(const int2* neighbours, const uint32_t* shares, const uint32_t* vertices,
-                                        const uint16_t* in, int stride, uint16_t* out, const Status* status) {
-    blur_fractions<8>(neighbours, shares, vertices, in, stride, out, status);
 }
 
 }  // namespace atrous
