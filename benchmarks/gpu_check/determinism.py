@@ -77,7 +77,7 @@ def check(make_device: Callable[[], Device], precision: str) -> dict[str, Any]:
 
 def main() -> int:
     """1 if a run differed."""
-    rows = [check(PyCudaDevice, precision) for precision in ("fp32", "fp16")]
+    rows = [check(PyCudaDevice, precision) for precision in ("fp32", "unorm16")]
     for row in rows:
         print(json.dumps(row))
     return int(any(row["differing"] for row in rows))

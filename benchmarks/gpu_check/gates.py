@@ -12,4 +12,4 @@ SETS: Final = {
     "P3": CRFParams.pydensecrf_readme(),
 }
 #: Against the CPU core, by precision: max |ΔQ|, and the share of labels that may flip.
-GATES: Final = {"fp32": (1e-4, 0.0), "fp16": (1e-2, 1e-4)}
+GATES: Final = {"fp32": (1e-4, 0.0), "unorm16": (1e-2, 1e-4)}

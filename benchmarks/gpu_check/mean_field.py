@@ -28,7 +28,7 @@ SIZES = sized([(513, 513), (375, 500)], rehearsal=[(33, 33), (24, 32)])
 CLASSES = 21
 ITERATIONS = 10
 #: One pixel of a picture as small as a rehearsal's is more than a ten-thousandth.
-LIMITS = sized(GATES, rehearsal={**GATES, "fp16": (GATES["fp16"][0], 2e-3)})
+LIMITS = sized(GATES, rehearsal={**GATES, "unorm16": (GATES["unorm16"][0], 2e-3)})
 
 
 def compare(

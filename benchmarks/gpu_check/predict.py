@@ -32,7 +32,7 @@ CASES = (
 
 def model(classes: int, size: tuple[int, int], vertices: dict[str, int], precision: str) -> list[Traffic]:
     """All launches of a frame at P1."""
-    return frame(FieldSpec(1, classes, *size, precision == "fp16", ITERATIONS, "symmetric", SETS["P1"]), vertices)
+    return frame(FieldSpec(1, classes, *size, precision, ITERATIONS, "symmetric", SETS["P1"]), vertices)
 
 
 def expected_ms(launches: Sequence[Traffic]) -> float:
@@ -52,7 +52,7 @@ def print_totals() -> None:
         "case", "", "GB an iteration, least / asked", "least at 3.35 TB/s, ms", "at 3.0", "asked at 3.0", "expected"
     )
     for name, classes, size, vertices in CASES:
-        for precision in ("fp32", "fp16"):
+        for precision in ("fp32", "unorm16"):
             launches = model(classes, size, vertices, precision)
             each = "{:.2f} / {:.2f}".format(*(value / ITERATIONS / 1e9 for value in total(launches, "iteration")))
             least, asked = total(launches)
@@ -77,7 +77,7 @@ def print_kernels(name: str, launches: Sequence[Traffic]) -> None:
 def main() -> None:
     """The tables of `results/NOTES.md`."""
     print_totals()
-    for precision in ("fp32", "fp16"):
+    for precision in ("fp32", "unorm16"):
         name, classes, size, vertices = CASES[0]
         print_kernels(f"{name}, {precision}", model(classes, size, vertices, precision))
 

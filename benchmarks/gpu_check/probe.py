@@ -94,7 +94,7 @@ def probe_crf(device: Device) -> None:
         probabilities = rng.dirichlet(np.ones(classes), size=(images, height, width)).transpose(0, 3, 1, 2)
         pictures = rng.integers(0, 256, size=(images, height, width, 3), dtype=np.uint8) // 8
         expected = np.stack([DenseCRF(iterations=2)(p, i) for p, i in zip(probabilities, pictures, strict=True)])
-        for precision, limit in (("fp32", 1e-4), ("fp16", 1e-2)):
+        for precision, limit in (("fp32", 1e-4), ("unorm16", 1e-2)):
             for compatibility in (None, -np.eye(classes)):
                 crf = CudaDenseCRF(iterations=2, precision=precision, compatibility=compatibility, device=device)
                 worst = float(np.abs(crf(probabilities, pictures) - expected).max())

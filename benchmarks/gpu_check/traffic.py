@@ -21,7 +21,7 @@ FILL = "fill"
 _SECTOR = 32
 _WARP = 32
 _SCAN_TILE, _SORT_TILE, _DIGITS = 2048, 4096, 256
-_SCALAR = Storage("f1", 1, 1)
+_SCALAR = Storage("f1", 4, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ def frame(spec: FieldSpec, vertices: Mapping[str, int]) -> list[Traffic]:
     found.append(_step(spec, [], "input", is_last=spec.iterations == 0))
     for iteration in range(spec.iterations):
         for lattice in lattices:
-            found += _filter(lattice, storage, spec.pixels, "iteration")
+            found += _splat(lattice, storage, spec.pixels, "iteration")
+            found += _blur(lattice, storage, "iteration")
         found.append(_step(spec, lattices, "iteration", is_last=iteration == spec.iterations - 1))
     return found
 
@@ -134,11 +135,25 @@ def _construction(lattice: _Lattice, *, rgb_bytes: int) -> Iterator[Traffic]:
         8 * vertices + _SECTOR * (size.corners * vertices + 3 * found),
     )  # fmt: skip
     yield _even(FILL, part, 4 * size.pixels, kind)
-    yield from _filter(lattice, _SCALAR, size.pixels, part)
+    yield from _splat(lattice, _SCALAR, size.pixels, part)
+    yield from _blur(lattice, _SCALAR, part)
     own = 8 * entries + 4 * size.pixels
     yield Traffic("crf_norms", part, kind, own + 4 * vertices, own + _SECTOR * entries)
     own = 24 * entries + 4 * size.pixels
     yield Traffic("crf_apply_norms", part, kind, own, own + _SECTOR * entries)
+    if size.has_shares:
+        yield from _shares(lattice, part)
+
+
+def _shares(lattice: _Lattice, part: str) -> Iterator[Traffic]:
+    """Masses, and each axis's shares of them."""
+    kind, vertices, entries = lattice.kind, lattice.vertices, lattice.entries
+    yield from _splat(lattice, _SCALAR, lattice.size.pixels, part)
+    for _ in range(lattice.size.corners):
+        own = 20 * vertices
+        yield Traffic("crf_share_masses", part, kind, own, own + 2 * NEIGHBOURS * _SECTOR * vertices)
+    own = 36 * entries + 4 * vertices
+    yield Traffic("crf_apply_masses", part, kind, own + 4 * vertices, own + _SECTOR * entries)
 
 
 def _scan(count: int, part: str, kind: str) -> Iterator[Traffic]:
@@ -149,9 +164,9 @@ def _scan(count: int, part: str, kind: str) -> Iterator[Traffic]:
         yield _even("crf_scan_add", part, 8 * count + 4 * tiles, kind)
 
 
-def _filter(lattice: _Lattice, storage: Storage, pixels: int, part: str) -> Iterator[Traffic]:
+def _splat(lattice: _Lattice, storage: Storage, pixels: int, part: str) -> Iterator[Traffic]:
     size, vertices, suffix = lattice.size, lattice.vertices, storage.suffix
-    row = _row_bytes(storage)
+    row = storage.row_bytes
     tail = 4 * storage.stride * lattice.open_slices
     own = 8 * lattice.entries + 4 * size.slices + vertices * row + tail
     yield Traffic(f"crf_splat_{suffix}", part, lattice.kind, own + pixels * row, own + lattice.entries * _sectors(row))
@@ -159,14 +174,20 @@ def _filter(lattice: _Lattice, storage: Storage, pixels: int, part: str) -> Iter
     closed = 2 * min(lattice.open_slices, vertices)
     asked = own + _SECTOR * size.slices + closed * _sectors(row)
     yield Traffic(f"crf_splat_tails_{suffix}", part, lattice.kind, own + closed * row, asked)
-    own = (8 + 2 * row) * vertices
-    for _ in range(size.corners):
-        yield Traffic(f"crf_blur_{suffix}", part, lattice.kind, own, own + 2 * NEIGHBOURS * _sectors(row) * vertices)
+
+
+def _blur(lattice: _Lattice, storage: Storage, part: str) -> Iterator[Traffic]:
+    vertices, row = lattice.vertices, storage.row_bytes
+    links = 12 if storage.suffix == "u16" else 8  # with shares of masses
+    own = (links + 2 * row) * vertices
+    asked = own + 2 * NEIGHBOURS * _sectors(row) * vertices
+    for _ in range(lattice.size.corners):
+        yield Traffic(f"crf_blur_{storage.suffix}", part, lattice.kind, own, asked)
 
 
 def _step(spec: FieldSpec, lattices: Iterable[_Lattice], part: str, *, is_last: bool) -> Traffic:
     storage, pixels = spec.storage, spec.pixels
-    row = _row_bytes(storage)
+    row = storage.row_bytes
     least = asked = pixels * (4 * storage.stride + (4 * storage.stride if is_last else row))
     for lattice in lattices:
         corners = lattice.size.corners * pixels
@@ -174,7 +195,3 @@ def _step(spec: FieldSpec, lattices: Iterable[_Lattice], part: str, *, is_last: 
         asked += (8 + _sectors(row)) * corners
     wide = "_wide" if storage.lanes > _WARP else ""
     return Traffic(f"crf_{'last_' if is_last else ''}step_{storage.suffix}{wide}", part, "", least, asked)
-
-
-def _row_bytes(storage: Storage) -> int:
-    return (2 if storage.suffix == "f16" else 4) * storage.stride

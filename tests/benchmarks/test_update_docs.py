@@ -168,7 +168,7 @@ def test_what_a_gpu_benchmark_found(update_docs, results, monkeypatch):
     write_gpu_report(results, "bench", {"crf": {"status": "passed, cut off", "rows": rows}})
     caption, _, head, _, *lines = update_docs.QUOTES["gpu"](update_docs.Results(results)).splitlines()
     assert caption.startswith("The dense CRF on NVIDIA Test 9000 (compute capability 9.9), ")
-    assert head == "| size | | GPU, fp32 | GPU, fp16 | atrous on the CPU | pydensecrf |"
+    assert head == "| size | | GPU, fp32 | GPU, unorm16 | atrous on the CPU | pydensecrf |"
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0][:2] == ["14×22×5", "textured"]
     ours = [rows[0]["frame"]["graph"], rows[1]["frame"]["graph"], rows[2]["frame"]]

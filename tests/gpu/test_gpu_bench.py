@@ -28,7 +28,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 class TestCrf:
-    @pytest.mark.parametrize("precision", ["fp32", "fp16"])
+    @pytest.mark.parametrize("precision", ["fp32", "unorm16"])
     def test_a_row_describes_itself(self, bench, precision):
         scene = bench.Scene(14, 22, 5, "P1", "textured")
         expected = bench.DenseCRF(bench.SETS["P1"])(*bench.make(scene))
@@ -56,12 +56,12 @@ class TestCrf:
         with pytest.raises(bench.WrongResultError, match="wrong result"):
             bench.check(maps, bench.DenseCRF()(maps, picture), "fp32")
         with pytest.raises(bench.WrongResultError, match="wrong result"):
-            bench.check(np.full_like(maps, np.nan), maps, "fp16")
+            bench.check(np.full_like(maps, np.nan), maps, "unorm16")
 
     def test_targets_are_judged(self, bench):
         scene = bench.Scene(513, 513, 21, "P1", "plain")
         met = {"target_ms": 4.0, "target_met": True, "stretch_ms": 2.5, "stretch_met": False}
-        assert bench._against_target(scene, "fp16", 3.9) == met
+        assert bench._against_target(scene, "unorm16", 3.9) == met
         assert bench._against_target(bench.Scene(1024, 2048, 19, "P1", "plain"), "fp32", 35.1)["target_met"] is False
 
     def test_peers_get_the_same_input_and_their_labels_are_compared(self, bench):
@@ -99,7 +99,7 @@ class _LoggingModule:
 class TestTraffic:
     @pytest.mark.parametrize(
         ("classes", "size", "precision", "iterations"),
-        [(5, (14, 22), "fp32", 2), (21, (33, 29), "fp16", 3), (130, (5, 7), "fp32", 1), (3, (4, 4), "fp32", 0)],
+        [(5, (14, 22), "fp32", 2), (21, (33, 29), "unorm16", 3), (130, (5, 7), "fp32", 1), (3, (4, 4), "fp32", 0)],
     )
     def test_the_model_has_every_launch_of_a_frame_in_order(
         self, monkeypatch, rng, classes, size, precision, iterations
@@ -196,11 +196,11 @@ class TestNcu:
 
     def test_a_frame_is_watched_and_fits_the_model(self, ncu):
         device = _Logging()
-        model = ncu.run_frame(device, "fp16", nullcontext())
+        model = ncu.run_frame(device, "unorm16", nullcontext())
         names = [name for name in device.log[-len(model) :] if name != ncu.FILL]
         launches = [{"kernel": name, **dict.fromkeys(ncu.METRICS, 1.0)} for name in names]
         lines = ncu.table(launches, model)
-        assert {(line["lattice"], line["launches"]) for line in lines if line["kernel"] == "crf_blur_f16"} == {
+        assert {(line["lattice"], line["launches"]) for line in lines if line["kernel"] == "crf_blur_u16"} == {
             ("gaussian", 30), ("bilateral", 60),
         }  # fmt: skip
 
@@ -301,7 +301,7 @@ def test_every_step_of_the_benchmark_is_a_script(monkeypatch):
 def test_predictions_cover_the_targets_and_never_beat_a_copy(monkeypatch, capsys):
     predict = script(monkeypatch, "predict")
     for name, classes, size, vertices in predict.CASES:
-        launches = predict.model(classes, size, vertices, "fp16")
+        launches = predict.model(classes, size, vertices, "unorm16")
         assert predict.expected_ms(launches) > 1e3 * predict.total(launches)[0] / predict.COPY, name
     predict.main()
-    assert capsys.readouterr().out.count("| `crf_blur_f16` |") == 2
+    assert capsys.readouterr().out.count("| `crf_blur_u16` |") == 2

@@ -180,7 +180,7 @@ class TestCheck:
         check = script(monkeypatch, "check", TESTED=["tests/gpu/test_queue.py"])
         result = check.tests(check.Budget(60))
         assert result["status"] == "failed"
-        assert "kernels that no test launched: crf_apply_norms, " in result["output"]
+        assert "kernels that no test launched: crf_apply_masses, " in result["output"]
 
     def test_launches_are_recorded(self, monkeypatch):
         plugin = script(monkeypatch, "every_kernel")
@@ -250,7 +250,7 @@ class TestMeanField:
         rows = list(mean_field.rows(EmulatedDevice()))
         assert len(rows) == 2 * 3 * 2
         assert {row["gate"] for row in rows if row["precision"] == "fp32"} == {(1e-4, 0.0)}
-        assert {row["gate"] for row in rows if row["precision"] == "fp16"} == {(1e-2, 1e-4)}
+        assert {row["gate"] for row in rows if row["precision"] == "unorm16"} == {(1e-2, 1e-4)}
         assert all(row["within_gate"] for row in rows)
 
     def test_a_row_beyond_its_gate_is_marked_and_fails(self, mean_field, monkeypatch, capsys):
@@ -273,7 +273,7 @@ class TestDeterminism:
         pytest.importorskip("sklearn.datasets")
         return script(monkeypatch, "determinism", RUNS=3, SIZE=(9, 13), OTHER_SIZES=[(5, 6), (1, 1)], CLASSES=3)
 
-    @pytest.mark.parametrize("precision", ["fp32", "fp16"])
+    @pytest.mark.parametrize("precision", ["fp32", "unorm16"])
     def test_runs_are_compared_while_another_thread_computes(self, determinism, precision):
         row = determinism.check(EmulatedDevice, precision)
         assert row["differing"] == 0
