@@ -37,7 +37,7 @@ $here/make_venv.sh "$python" $venv
 source=()
 if [[ -n ${GPU_CHECK_WHEELS:-} ]]; then
     $here/join_wheels.sh "$GPU_CHECK_WHEELS" $venv/wheels
-    source=(--no-index --find-links "$GPU_CHECK_WHEELS" --find-links $venv/wheels)
+    source=(--no-index --find-links "$GPU_CHECK_WHEELS" --find-links "$venv/wheels")
 fi
 
 toolkit=$({ nvcc --dryrun -x cu /dev/null 2>&1 || true; } | sed -n 's/^#\$ TOP=//p')
@@ -47,7 +47,7 @@ done
 [[ -n $cuda ]] || fail "no CUDA toolkit with include/cuda.h: set CUDA_HOME"
 export CUDA_ROOT=$cuda CPATH=$cuda/include${CPATH:+:$CPATH} PATH=$cuda/bin:$PATH
 
-pip=($venv/bin/python -m pip --quiet --disable-pip-version-check install)
+pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check install)
 once needed $here/requirements.txt -- "${pip[@]}" "${source[@]}" -r $here/requirements.txt ||
     fail "what $here/requirements.txt lists could not be installed"
 
@@ -59,7 +59,7 @@ if [[ -n ${GPU_CHECK_REHEARSAL:-} ]]; then
 fi
 once pycuda $here/build_pycuda.sh -- $here/build_pycuda.sh $venv "$driver" "${source[@]}" > $venv/pycuda.log 2>&1 &
 pycuda=$!
-once native setup.py pyproject.toml */csrc/* -- \
+once native setup.py pyproject.toml ./*/csrc/* -- \
     "${pip[@]}" --no-index --no-build-isolation --no-deps --editable . > $venv/native.log 2>&1 &
 native=$!
 optional() {
@@ -76,7 +76,7 @@ wait
 say "set up in $SECONDS s"
 
 script=("$here/$what.py")
-[[ -z ${GPU_CHECK_REHEARSAL:-} ]] || script=($here/rehearse.py "$here/$what.py")
+[[ -z ${GPU_CHECK_REHEARSAL:-} ]] || script=("$here/rehearse.py" "$here/$what.py")
 left=$((seconds - SECONDS))
 # The steps end by themselves; the margin is for what they started, and for the report.
 export GPU_CHECK_SECONDS=$((left - 15))
