@@ -255,7 +255,7 @@ class TestMeanField:
 
     def test_a_row_beyond_its_gate_is_marked_and_fails(self, mean_field, monkeypatch, capsys):
         monkeypatch.setattr(mean_field, "PyCudaDevice", EmulatedDevice)
-        monkeypatch.setattr(mean_field, "LIMITS", {"fp32": (0.0, 0.0)})
+        monkeypatch.setattr(mean_field, "GATES", {"fp32": (0.0, 0.0)})
         assert mean_field.main() == 1
         rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [row["within_gate"] for row in rows] == [row["max_abs_difference"] == 0 for row in rows]
