@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard calibration/csrc/* crf/csrc/* runtime/csrc/*)
 CXX_SOURCES := $(filter %.cpp %.hpp %.inl %.inc %.cu %.cuh %.h,$(NATIVE) $(wildcard crf/kernels/* runtime/kernels/* tests/emulator/* runtime/cpp/include/atrous/* runtime/cpp/src/* runtime/cpp/src/cuda/* examples/cpp/*/* tests/cpp/* tests/cpp/standins/*))
 
-.PHONY: demo test lint format gpu-check gpu-bench clean help
+.PHONY: demo test pycuda lint format gpu-check gpu-bench clean help
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,8 @@ demo: $(VENV)/demo.stamp  ## Export a trained DeepLab, verify it, and segment ph
 
 test: $(VENV)/dev.stamp  ## Run the test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+pycuda: $(VENV)/pycuda.stamp  ## PyCUDA for the tests that run it on a stand-in for the driver; needs nvcc
 
 lint: $(VENV)/dev.stamp  ## Check style, types and formatting
 	$(BIN)/ruff check .
@@ -37,6 +39,12 @@ gpu-bench:  ## Time the GPU code on this machine, beside its peers
 
 clean:  ## Remove what was built
 	rm -rf $(VENV) .venv-gpu out build *.egg-info *.so
+
+$(VENV)/pycuda.stamp: $(VENV)/dev.stamp benchmarks/gpu_check/build_pycuda.sh
+	$(CXX) -std=c++17 -fPIC -shared -Wl,-soname,libcuda.so.1 tests/emulator/driver.cpp -o $(VENV)/libcuda.so.1 -ldl
+	$(BIN)/python -m pip install --quiet pytools platformdirs  # what PyCUDA imports
+	benchmarks/gpu_check/build_pycuda.sh $(VENV) $(CURDIR)/$(VENV)/libcuda.so.1
+	touch $@
 
 $(VENV)/%.stamp: pyproject.toml setup.py constraints.txt $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

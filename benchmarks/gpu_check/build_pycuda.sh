@@ -6,6 +6,8 @@ set -euo pipefail
 venv=$1 driver=$2
 shift 2
 pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
+cuda=$("$(dirname "$0")/find_cuda.sh")
+export CUDA_ROOT=$cuda CPATH=$cuda/include${CPATH:+:$CPATH} PATH=$cuda/bin:$PATH
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 

@@ -40,12 +40,8 @@ if [[ -n ${GPU_CHECK_WHEELS:-} ]]; then
     source=(--no-index --find-links "$GPU_CHECK_WHEELS" --find-links "$venv/wheels")
 fi
 
-toolkit=$({ nvcc --dryrun -x cu /dev/null 2>&1 || true; } | sed -n 's/^#\$ TOP=//p')
-for cuda in "${CUDA_HOME:-}" "$toolkit" /usr/local/cuda ""; do
-    [[ ! -f $cuda/include/cuda.h ]] || break
-done
-[[ -n $cuda ]] || fail "no CUDA toolkit with include/cuda.h: set CUDA_HOME"
-export CUDA_ROOT=$cuda CPATH=$cuda/include${CPATH:+:$CPATH} PATH=$cuda/bin:$PATH
+cuda=$($here/find_cuda.sh) || fail "the kernels and PyCUDA have to be compiled"
+export CUDA_HOME=$cuda PATH=$cuda/bin:$PATH
 
 pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check install)
 once needed $here/requirements.txt -- "${pip[@]}" "${source[@]}" -r $here/requirements.txt ||
