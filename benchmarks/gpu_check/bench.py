@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from steps import Budget, rows_of, run_steps
@@ -21,6 +22,7 @@ LIMITS_S = {
     "ncu": 85.0,
     "torch_compiled": 90.0,
 }
+NEED_TORCH = ("torch_peers", "torch_compiled")
 
 
 def main() -> int:
@@ -28,6 +30,8 @@ def main() -> int:
     budget = Budget()
 
     def step(name: str) -> dict[str, Any]:
+        if name in NEED_TORCH and find_spec("torch") is None:
+            return {"status": "not run", "output": "PyTorch is not installed in the Python that this was set up from"}
         return rows_of(f"{name}.py", budget.left(LIMITS_S[name]))
 
     return run_steps("bench", {name: partial(step, name) for name in LIMITS_S})
