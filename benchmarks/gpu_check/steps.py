@@ -189,7 +189,7 @@ def run_steps(name: str, steps: Mapping[str, Step]) -> int:
     """
     start = time.monotonic()
     try:
-        report: dict[str, Any] = {"environment": environment()}
+        report: dict[str, Any] = {"environment": environment(), "seconds": 0.0, "steps": {}}
     except (DeviceError, MissingDependencyError) as exc:
         print(f"gpu-{name}: nothing was run: {exc}", file=sys.stderr)
         return 1
@@ -199,7 +199,7 @@ def run_steps(name: str, steps: Mapping[str, Step]) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     for step, action in steps.items():
         result = action()
-        report[step] = {**result, "output": result["output"][-_KEPT_OUTPUT:]}
+        report["steps"][step] = {**result, "output": result["output"][-_KEPT_OUTPUT:]}
         print(f"{step}: {result['status']} ({result.get('seconds', 0)} s)", flush=True)
         if is_bad(result):
             print(result["output"][-_KEPT_OUTPUT // 2 :], flush=True)
@@ -209,7 +209,7 @@ def run_steps(name: str, steps: Mapping[str, Step]) -> int:
     print(f"wrote {out.relative_to(ROOT)}")
     if is_rehearsal():
         print(f"gpu-{name}: this was a REHEARSAL on the CPU: it says whether the steps work, and nothing of a GPU")
-    bad = [step for step in steps if is_bad(report[step])]
+    bad = [step for step in steps if is_bad(report["steps"][step])]
     if bad:
         print(f"gpu-{name}: failed: {', '.join(bad)}", file=sys.stderr)
     return 1 if bad else 0

@@ -23,9 +23,8 @@ def _gpu(results: Results) -> str:
 def _check(report: Mapping[str, Any]) -> str:
     """Every step of the check by its outcome."""
     outcomes: dict[str, list[str]] = {}
-    for step, result in report.items():
-        if step != "environment":
-            outcomes.setdefault(result["status"], []).append(step)
+    for step, result in report["steps"].items():
+        outcomes.setdefault(result["status"], []).append(step)
     said = [f"{outcome}: {', '.join(steps)}" for outcome, steps in outcomes.items()]
     return f"`make gpu-check` on {_machine(report)}: {'; '.join(said)}."
 
@@ -37,9 +36,10 @@ def _machine(report: Mapping[str, Any]) -> str:
 
 def _benchmark(report: Mapping[str, Any]) -> str:
     """Whole frames at the default parameters: a row for each scene, a column for each that computed it."""
-    rows = [row for row in report["crf"]["rows"] if row["parameters"] == "P1"]
+    crf = report["steps"]["crf"]
+    rows = [row for row in crf["rows"] if row["parameters"] == "P1"]
     if not rows:
-        return f"`make gpu-bench` on {_machine(report)} timed nothing: {report['crf']['status']}."
+        return f"`make gpu-bench` on {_machine(report)} timed nothing: {crf['status']}."
     contenders = list(dict.fromkeys(map(_contender, rows)))
     scenes: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
