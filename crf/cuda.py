@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import CRFError, DeviceError, ShapeError
 from ..gpu import Buffer, Device, PyCudaDevice
-from .cuda_field import CudaField, Failure, FieldSpec, Status
+from .cuda_field import CudaField, Failure, FieldSpec, Precision, Status
 from .cuda_inputs import AnyArray, Input, checked_compatibility, checked_image, checked_probabilities
 from .cuda_lattice import Normalization
 from .cuda_queue import Queue
@@ -50,8 +50,9 @@ class CudaDenseCRF:
     Args:
         params: weights and standard deviations of the kernels.
         iterations: mean-field updates; 0 gives softmax(−unary).
-        precision: of the values on the lattice and of Q between updates; arithmetic, unaries and norms are always in
-            single precision.
+        precision: of the values on the lattice and of Q between updates: single precision, or 16-bit fractions of 1,
+            which take half the memory and about half the time. Arithmetic, unaries and norms are always in single
+            precision.
         normalization: where the response of a kernel to ones, s, divides: by √s on both sides, or by s on one.
         compatibility: [C] on the diagonal or [C, C], multiplied by the weight of each kernel; negative values attract.
             A matrix counts as ½(m + mᵀ). Potts, −1 on the diagonal, by default.
@@ -68,7 +69,7 @@ class CudaDenseCRF:
         params: CRFParams | None = None,
         *,
         iterations: int = 10,
-        precision: Literal["fp32", "fp16"] = "fp32",
+        precision: Precision = "fp32",
         normalization: Normalization = "symmetric",
         compatibility: ArrayLike | None = None,
         device: Device | None = None,
@@ -76,19 +77,14 @@ class CudaDenseCRF:
         if iterations < 0:
             raise CRFError(f"iterations must be 0 or more, got {iterations}")
         for name, value, choices in (
-            ("precision", precision, ("fp32", "fp16")),
+            ("precision", precision, ("fp32", "unorm16")),
             ("normalization", normalization, _NORMALIZATIONS),
         ):
             if value not in choices:
                 raise CRFError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-        if precision == "fp16" and normalization in ("after", "none"):
-            raise CRFError(
-                f"normalization={normalization!r} leaves sums over thousands of pixels on the lattice, beyond half "
-                "precision: use precision='fp32', or 'symmetric' or 'before'"
-            )
         self.params = params if params is not None else CRFParams.deeplab_v2_resnet()
         self.iterations = iterations
-        self.precision = precision
+        self.precision: Precision = precision
         self.normalization: Normalization = normalization
         self._compatibility = None if compatibility is None else checked_compatibility(compatibility)
         self._device: Device = device if device is not None else PyCudaDevice()
@@ -245,7 +241,7 @@ class CudaDenseCRF:
             classes=classes,
             height=height,
             width=width,
-            is_half=self.precision == "fp16",
+            precision=self.precision,
             iterations=self.iterations,
             normalization=self.normalization,
             params=self.params,

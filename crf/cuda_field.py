@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from .params import CRFParams
 
 PROBABILITY_FLOOR = 1e-5
 """−log of this is the largest unary energy, as on the CPU."""
+
+Precision: TypeAlias = Literal["fp32", "unorm16"]
 
 GAUSSIAN_CORNERS = 3
 BILATERAL_CORNERS = 6
@@ -75,7 +78,7 @@ class FieldSpec:
         classes: 1 to 256.
         height: in pixels.
         width: in pixels.
-        is_half: rows are stored in half precision.
+        precision: of rows, see `CudaDenseCRF`.
         iterations: mean-field updates.
         normalization: of both kernels.
         params: weights and standard deviations.
@@ -86,7 +89,7 @@ class FieldSpec:
     classes: int
     height: int
     width: int
-    is_half: bool
+    precision: Precision
     iterations: int
     normalization: Normalization
     params: CRFParams
@@ -120,18 +123,20 @@ class FieldSpec:
     @property
     def storage(self) -> Storage:
         """Rows are whole 16-byte vectors."""
-        width = 8 if self.is_half else 4
-        return Storage("f16" if self.is_half else "f32", width, ceil_div(self.classes, width))
+        if self.precision == "unorm16":
+            return Storage("u16", 2, 8, ceil_div(self.classes, 8))
+        return Storage("f32", 4, 4, ceil_div(self.classes, 4))
 
     def lattices(self) -> dict[str, LatticeSize]:
         """The lattices that the weights ask for, in the order of the terms."""
-        sizes = {}
+        sizes, has_shares = {}, self.precision == "unorm16"
         if self.iterations > 0 and self.params.gaussian_weight != 0:
             # It is built once, and its vertices are not known before.
             most = GAUSSIAN_CORNERS * (self.pixels + self.ghosts)
-            sizes["gaussian"] = LatticeSize(self.pixels, self.ghosts, GAUSSIAN_CORNERS, most)
+            sizes["gaussian"] = LatticeSize(self.pixels, self.ghosts, GAUSSIAN_CORNERS, most, has_shares)
         if self.iterations > 0 and self.params.bilateral_weight != 0:
-            sizes["bilateral"] = LatticeSize(self.pixels, self.ghosts, BILATERAL_CORNERS, self.bilateral_capacity)
+            room = self.bilateral_capacity
+            sizes["bilateral"] = LatticeSize(self.pixels, self.ghosts, BILATERAL_CORNERS, room, has_shares)
         return sizes
 
     def grown(self) -> FieldSpec | None:
@@ -148,13 +153,12 @@ class FieldSpec:
     def row_bytes(self) -> dict[str, int]:
         """Of each buffer that holds rows or planes."""
         stride = self.storage.stride
-        element = 2 if self.is_half else 4
         sizes = {
             "planes": 4 * self.classes * self.pixels,
             "labels": ceil_div(self.pixels, 4) * 4,
             "rgb": ceil_div(3 * self.pixels, 4) * 4,
             "logits": 4 * stride * self.pixels,
-            "marginals": element * stride * self.pixels,
+            "marginals": self.storage.row_bytes * self.pixels,
         }
         if lattices := self.lattices().values():
             sizes["tails"] = 4 * stride * max(size.slices for size in lattices)
@@ -162,7 +166,7 @@ class FieldSpec:
 
     def value_bytes(self, vertices: int) -> int:
         """Of the rows of so many vertices."""
-        return (2 if self.is_half else 4) * self.storage.stride * vertices
+        return self.storage.row_bytes * vertices
 
     def estimate_bytes(self) -> int:
         """Memory of a field, with as many Gaussian vertices as pixels, and one more set of the most values."""
@@ -272,7 +276,7 @@ class CudaField:
         if estimate > free:
             raise DeviceError(
                 f"{what} needs about {estimate / 2**30:.2f} GiB of GPU memory, and {free / 2**30:.2f} GiB are free on "
-                f"{self.queue.device.properties.name}. Use precision='fp16', fewer images at once, or tiles"
+                f"{self.queue.device.properties.name}. Use precision='unorm16', fewer images at once, or tiles"
             )
 
     def _counter(self, name: str) -> Region:

@@ -28,12 +28,14 @@ class LatticeSize:
         ghosts: points without a value that have vertices nevertheless (`Batch` in kernels/embed.cuh).
         corners: vertices of a simplex, one more than features: 3 or 6.
         capacity: vertices that there is room for.
+        has_shares: of masses, for rows of fractions (kernels/filter.cuh).
     """
 
     pixels: int
     ghosts: int
     corners: int
     capacity: int
+    has_shares: bool
 
     @property
     def points(self) -> int:
@@ -57,7 +59,7 @@ class LatticeSize:
 
     def bytes(self) -> dict[str, int]:
         """Of each buffer that a lattice keeps."""
-        return {
+        sizes = {
             "weights": 4 * self.entries,
             "pixel_vertices": 4 * self.entries,
             "splat_entries": 8 * self.slices * _SLICE,
@@ -65,11 +67,12 @@ class LatticeSize:
             "slice_vertex": 4 * self.slices,
             "neighbours": 8 * self.corners * self.capacity,
         }
+        return sizes | ({"shares": 4 * self.corners * self.capacity} if self.has_shares else {})
 
     def scratch_bytes(self) -> dict[str, int]:
         """Of each buffer that building takes, and that lattices share."""
         counts, tile_sums, total = Sorting.sizes(self.entries)
-        return {
+        sizes = {
             "keys": 8 << self.table_bits,
             "first": 4 << self.table_bits,
             "vertex_of_slot": 4 << self.table_bits,
@@ -87,6 +90,7 @@ class LatticeSize:
             "more_values": 4 * self.capacity,
             "tails": 4 * self.slices,
         }
+        return sizes | ({"masses": 4 * self.capacity} if self.has_shares else {})
 
 
 def allocate(device: Device, sizes: Mapping[str, int]) -> dict[str, Buffer]:
@@ -99,12 +103,14 @@ class Storage:
     """How rows of channels are kept.
 
     Attributes:
-        suffix: of the kernels for it.
+        suffix: of the kernels for it; "u16" keeps fractions of a vertex's mass.
+        channel_bytes: of one channel.
         width: channels that one thread works on.
         lanes: threads of a row.
     """
 
-    suffix: str
+    suffix: Literal["f1", "f32", "u16"]
+    channel_bytes: int
     width: int
     lanes: int
 
@@ -113,8 +119,13 @@ class Storage:
         """Channels of a row, padding included."""
         return self.width * self.lanes
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self.channel_bytes * self.stride
 
-_SCALAR = Storage("f1", 1, 1)
+
+_SCALAR = Storage("f1", 4, 1, 1)
 
 
 class CudaLattice:
@@ -193,7 +204,10 @@ class CudaLattice:
             f"crf_find_neighbours_{kind}", size.capacity, keys, self.vertices, scratch["keys"], size.table_bits,
             vertex_of_slot, size.capacity, own["neighbours"], status,
         )  # fmt: skip
+        queue.fill(scratch["ones"], _ONE)
         self._queue_norms(queue, scratch)
+        if size.has_shares:
+            self._queue_shares(queue, scratch, pairs)
 
     def _queue_norms(self, queue: Queue, scratch: Mapping[str, Buffer]) -> None:
         """Filters ones, always in single precision, and multiplies the norms into the weights."""
@@ -201,7 +215,6 @@ class CudaLattice:
         norms = scratch["norms"]
         alpha = 1.0 / (1.0 + 2.0 ** (1 - size.corners))  # the response to a unit impulse is too large by 1 + 2^−d
         if kind != "none":
-            queue.fill(scratch["ones"], _ONE)
             values = scratch["values"]
             self.queue_filter(queue, _SCALAR, scratch["ones"], values, scratch["more_values"], scratch["tails"])
             queue.each(
@@ -212,6 +225,22 @@ class CudaLattice:
         queue.each(
             "crf_apply_norms", size.entries, norms, size.entries, size.pixels, size.corners, alpha, int(before),
             int(after), own["splat_entries"], own["weights"], self._status,
+        )  # fmt: skip
+
+    def _queue_shares(self, queue: Queue, scratch: Mapping[str, Buffer], pairs: Buffer) -> None:
+        """What rows of fractions need: masses in the weights, and each axis's shares of them."""
+        size, own, masses = self.size, self.buffers, scratch["masses"]
+        self._queue_splat(queue, _SCALAR, scratch["ones"], masses, scratch["tails"])
+        source, target, other = masses, scratch["values"], scratch["more_values"]
+        for axis in range(size.corners):
+            shares, neighbours = self._of_axis("shares", axis), self._of_axis("neighbours", axis)
+            queue.each(
+                "crf_share_masses", size.capacity, neighbours, self.vertices, source, shares, target, self._status
+            )
+            source, target, other = target, other, target
+        queue.each(
+            "crf_apply_masses", size.entries, pairs, own["pixel_vertices"], masses, source, size.entries,
+            own["splat_entries"], own["weights"], self._status,
         )  # fmt: skip
 
     def queue_filter(
@@ -227,23 +256,32 @@ class CudaLattice:
             other: as large, overwritten.
             tails: [slices, stride] float32, overwritten.
         """
-        own, status, slices = self.buffers, self._status, self.size.slices
-        lanes, stride, suffix = storage.lanes, storage.stride, storage.suffix
         # Each axis moves the values to the other buffer; the last one must leave them in `values`.
         source, target = (values, other) if self.size.corners % 2 == 0 else (other, values)
+        self._queue_splat(queue, storage, rows, source, tails)
+        for axis in range(self.size.corners):
+            shares = [self._of_axis("shares", axis)] if storage.suffix == "u16" else []
+            queue.rows(
+                f"crf_blur_{storage.suffix}", self.size.capacity, storage.lanes, self._of_axis("neighbours", axis),
+                *shares, self.vertices, source, storage.stride, target, self._status,
+            )  # fmt: skip
+            source, target = target, source
+
+    def _queue_splat(self, queue: Queue, storage: Storage, rows: Buffer, values: Buffer, tails: Buffer) -> None:
+        """Sums of weighted rows into `values` [vertices, stride]."""
+        own, status, slices = self.buffers, self._status, self.size.slices
+        lanes, stride, suffix = storage.lanes, storage.stride, storage.suffix
         queue.rows(
             f"crf_splat_{suffix}", slices, lanes, own["splat_entries"], own["slice_vertex"], slices, rows, stride,
-            source, tails, status,
+            values, tails, status,
         )  # fmt: skip
         queue.rows(
             f"crf_splat_tails_{suffix}", slices, lanes, own["slice_vertex"], own["first_entry"], slices, tails, stride,
-            source, status,
+            values, status,
         )  # fmt: skip
-        links = 8 * self.size.capacity
-        for axis in range(self.size.corners):
-            neighbours = Region(own["neighbours"], axis * links, links)
-            queue.rows(
-                f"crf_blur_{suffix}", self.size.capacity, lanes, neighbours, self.vertices, source, stride, target,
-                status,
-            )  # fmt: skip
-            source, target = target, source
+
+    def _of_axis(self, name: str, axis: int) -> Region:
+        """The part of a buffer [axes, capacity] that belongs to one axis."""
+        whole = self.buffers[name]
+        part = whole.nbytes // self.size.corners
+        return Region(whole, axis * part, part)

@@ -92,9 +92,10 @@ REFERENCE_EXPORT_RELATIVE: Final = 1e-4
 #: Measured in the emulator: 2.3e-7, the splat of 700 entries (tests/crf/test_cuda_kernels.py).
 CUDA_SUM_RELATIVE: Final = 2e-6
 
-#: The same with rows stored in half precision: each result is rounded once, or twice where a splat has tails.
-#: Measured in the emulator: 8.0e-4, where 9.8e-4 is the most that two roundings can do.
-CUDA_HALF_ROW_RELATIVE: Final = 2**-10
+#: The same with rows of 16-bit fractions, in steps of 1/65535: each result is rounded once, or twice where a splat has
+#: tails, and the blur's shares are rounded down by up to a step each.
+#: Measured in the emulator: 1.0 (splat of 700 entries), 1.8 (blur).
+CUDA_FRACTION_STEPS: Final = 2.5
 
 #: One softmax-update by a CUDA kernel, random energies of magnitude 15, against float64: max |ΔQ|. Measured in the
 #: emulator: 3.5e-6 (rounding an energy of 15 moves a probability by 1e-6).
@@ -104,9 +105,9 @@ CUDA_SOFTMAX_ABS: Final = 1e-5
 #: Measured in the emulator: 1.3e-6, 21 classes at 17×19, 10 iterations (tests/crf/test_cuda.py).
 CUDA_CPU_ABS: Final = 1e-5
 
-#: The same with half-precision storage, which mean field amplifies where labels are nearly tied. Measured in the
-#: emulator: 9.1e-3, 5 classes at 40×60, 10 iterations; 2.8e-3 over all other sizes.
-CUDA_HALF_ABS: Final = 1e-2
+#: The same with 16-bit fractions, whose rounding mean field amplifies where labels are nearly tied. Measured in the
+#: emulator: XXX.
+CUDA_UNORM16_ABS: Final = 1e-2
 
 #: Barycentric weights of the GPU's lattice against float64 from the same float32 positions. Measured: 1.2e-7.
 CUDA_WEIGHT_ABS: Final = 1e-6

@@ -1,10 +1,8 @@
 // What all kernels of the dense CRF share: the frame's status, rows of channels, hash-table constants.
 //
-// Plain CUDA C++17: raw pointers and sizes, no library but cuda_fp16.h. To be compiled with -fmad=false: which simplex
-// a pixel lies in is decided by the last bit, and the CPU core rounds every product and sum.
+// Plain CUDA C++17: raw pointers and sizes, no library. To be compiled with -fmad=false: which simplex a pixel lies in
+// is decided by the last bit, and the CPU core rounds every product and sum.
 #pragma once
-
-#include <cuda_fp16.h>
 
 #include <cstdint>
 
@@ -37,6 +35,9 @@ struct SplatEntry {
 /// Entries that one group of threads sums up. A multiple of 4.
 constexpr int kSlice = 32;
 
+/// Less than this is what rounding leaves where barycentric weights are 0.
+constexpr float kLeastMass = 1e-30f;
+
 /// A logit this low gives probability 0 and keeps padded channels out of every maximum and sum.
 constexpr float kPaddingLogit = -1e30f;
 
@@ -52,7 +53,14 @@ __device__ inline int all_threads() {
     return static_cast<int>(gridDim.x * blockDim.x);
 }
 
-// Rows are loaded and stored `width` channels at a time: 16 bytes, or 4 for the single channel of a norm.
+// Rows are loaded and stored `width` channels at a time: 16 bytes, or 4 for the single channel of a norm. Rows of
+// uint16_t hold fractions as multiples of 1/65535, and arithmetic takes the multiples as they are.
+
+/// What stands for 1 in a row.
+template <typename T>
+constexpr float kOne = 1.0f;
+template <>
+constexpr float kOne<uint16_t> = 65535.0f;
 
 template <int width>
 __device__ void load_row(const float* from, float (&to)[width]) {
@@ -81,26 +89,37 @@ __device__ void store_row(const float (&from)[width], float* to) {
     }
 }
 
-/// Eight half-precision channels; arithmetic is always in single precision.
-union HalfRow {
-    uint4 packed;
-    unsigned short bits[8];
-};
+/// A float of 2²³ or more has no bits below 1: adding it rounds to the nearest whole number, ties to even, and leaves
+/// that in the low bits. Cheaper than a conversion, of which a GPU does a quarter as many at a time.
+constexpr float kWholeNumbers = 8388608.0f;
 
+/// Eight fractions, two a word.
 template <int width>
-__device__ void load_row(const __half* from, float (&to)[width]) {
+__device__ void load_row(const uint16_t* from, float (&to)[width]) {
     static_assert(width == 8, "16 bytes");
-    HalfRow row;
-    row.packed = *reinterpret_cast<const uint4*>(from);
-    for (int i = 0; i < width; ++i) to[i] = __half2float(__ushort_as_half(row.bits[i]));
+    const uint4 packed = *reinterpret_cast<const uint4*>(from);
+    const uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
+    const uint32_t exponent = __float_as_uint(kWholeNumbers);
+    for (int i = 0; i < 4; ++i) {
+        to[2 * i] = __uint_as_float(exponent | (words[i] & 0xffffu)) - kWholeNumbers;
+        to[2 * i + 1] = __uint_as_float(exponent | words[i] >> 16) - kWholeNumbers;
+    }
 }
 
 template <int width>
-__device__ void store_row(const float (&from)[width], __half* to) {
+__device__ void store_row(const float (&from)[width], uint16_t* to) {
     static_assert(width == 8, "16 bytes");
-    HalfRow row;
-    for (int i = 0; i < width; ++i) row.bits[i] = __half_as_ushort(__float2half_rn(from[i]));
-    *reinterpret_cast<uint4*>(to) = row.packed;
+    uint32_t words[4];
+    for (int i = 0; i < 4; ++i) {
+        uint32_t bits[2];
+        for (int half = 0; half < 2; ++half) {
+            // Weighted means of fractions are fractions but for rounding.
+            const float fraction = fminf(fmaxf(from[2 * i + half], 0.0f), kOne<uint16_t>);
+            bits[half] = __float_as_uint(fraction + kWholeNumbers);
+        }
+        words[i] = (bits[0] & 0xffffu) | bits[1] << 16;
+    }
+    *reinterpret_cast<uint4*>(to) = {words[0], words[1], words[2], words[3]};
 }
 
 }  // namespace atrous

@@ -1,5 +1,11 @@
 // Splat and blur (Adams, Baek & Davis 2010) of rows of channels.
 //
+// Two storages. Rows of float hold sums, as in the paper. Rows of uint16_t hold sums divided by the vertex's mass, which
+// is its sum for an image of ones: values times mass is what the paper filters, a mean of probabilities is a fraction,
+// and 16 bits resolve it 16 times as finely as half precision resolves the largest. The masses change with each pass but
+// not with the values, so they are computed once; then the splat's weights are divided by them, slicing multiplies by
+// the last, and a pass of the blur moves a value towards its neighbours' by their share of the new mass.
+//
 // threadIdx.x is the vector of a row that a thread works on, so that the threads of one row read it as one piece;
 // threadIdx.y is the row in the block. No thread needs another: there are no barriers.
 #pragma once
@@ -93,8 +99,53 @@ __device__ void blur(const int2* neighbours, const uint32_t* vertices, const T* 
     }
 }
 
-// One set of entry points a storage: f1 is the single channel of the norms.
-#define ATROUS_FILTER_KERNELS(suffix, T, width)                                                                       \
+constexpr float kWholeShare = 65535.0f;
+
+/// One axis on masses: `out` becomes in + ½(next + previous), and shares[vertex] what next (low half) and previous (high
+/// half) have of it, as multiples of 1/65535, rounded down so that together they are at most 1.
+extern "C" __global__ void crf_share_masses(const int2* neighbours, const uint32_t* vertices, const float* in,
+                                            uint32_t* shares, float* out, const Status* status) {
+    if (failed(status)) return;
+    const int count = static_cast<int>(*vertices);
+    for (int vertex = global_thread(); vertex < count; vertex += all_threads()) {
+        const int2 link = neighbours[vertex];
+        // Barycentric weights are rounded, so a mass of nearly nothing may have come out below.
+        const float own = fmaxf(in[vertex], 0.0f);
+        const float next = link.x >= 0 ? 0.5f * fmaxf(in[link.x], 0.0f) : 0.0f;
+        const float previous = link.y >= 0 ? 0.5f * fmaxf(in[link.y], 0.0f) : 0.0f;
+        const float mass = own + (next + previous);
+        const float scale = mass > kLeastMass ? kWholeShare / mass : 0.0f;
+        shares[vertex] = static_cast<uint32_t>(next * scale) | static_cast<uint32_t>(previous * scale) << 16;
+        out[vertex] = mass;
+    }
+}
+
+/// One axis on values that are divided by the masses.
+template <int width>
+__device__ void blur_fractions(const int2* neighbours, const uint32_t* shares, const uint32_t* vertices,
+                               const uint16_t* in, int stride, uint16_t* out, const Status* status) {
+    if (failed(status)) return;
+    const size_t channel = threadIdx.x * width;
+    const int count = static_cast<int>(*vertices);
+    constexpr float unit = 1.0f / kWholeShare;
+    for (int vertex = first_row(); vertex < count; vertex += rows_at_once()) {
+        const int2 link = neighbours[vertex];
+        const uint32_t share = shares[vertex];
+        const float of_next = unit * static_cast<float>(share & 0xffffu);
+        const float of_previous = unit * static_cast<float>(share >> 16);
+        float own[width];
+        float next[width] = {};
+        float previous[width] = {};
+        load_row(in + static_cast<size_t>(vertex) * stride + channel, own);
+        if (link.x >= 0) load_row(in + static_cast<size_t>(link.x) * stride + channel, next);
+        if (link.y >= 0) load_row(in + static_cast<size_t>(link.y) * stride + channel, previous);
+        for (int c = 0; c < width; ++c) own[c] += of_next * (next[c] - own[c]) + of_previous * (previous[c] - own[c]);
+        store_row(own, out + static_cast<size_t>(vertex) * stride + channel);
+    }
+}
+
+// One set of entry points a storage: f1 is the single channel of norms and masses, u16 has a blur of its own.
+#define ATROUS_SPLAT_KERNELS(suffix, T, width)                                                                       \
     extern "C" __global__ void crf_splat_##suffix(const SplatEntry* entries, const int32_t* slice_vertex, int slices, \
                                                   const T* rows, int stride, T* values, float* tails,                 \
                                                   const Status* status) {                                             \
@@ -104,14 +155,25 @@ __device__ void blur(const int2* neighbours, const uint32_t* vertices, const T* 
                                                         int slices, const float* tails, int stride, T* values,        \
                                                         const Status* status) {                                       \
         splat_tails<T, width>(slice_vertex, first_entry, slices, tails, stride, values, status);                      \
-    }                                                                                                                 \
-    extern "C" __global__ void crf_blur_##suffix(const int2* neighbours, const uint32_t* vertices, const T* in,       \
-                                                 int stride, T* out, const Status* status) {                          \
-        blur<T, width>(neighbours, vertices, in, stride, out, status);                                                \
     }
 
-ATROUS_FILTER_KERNELS(f1, float, 1)
-ATROUS_FILTER_KERNELS(f32, float, 4)
-ATROUS_FILTER_KERNELS(f16, __half, 8)
+ATROUS_SPLAT_KERNELS(f1, float, 1)
+ATROUS_SPLAT_KERNELS(f32, float, 4)
+ATROUS_SPLAT_KERNELS(u16, uint16_t, 8)
+
+extern "C" __global__ void crf_blur_f1(const int2* neighbours, const uint32_t* vertices, const float* in, int stride,
+                                       float* out, const Status* status) {
+    blur<float, 1>(neighbours, vertices, in, stride, out, status);
+}
+
+extern "C" __global__ void crf_blur_f32(const int2* neighbours, const uint32_t* vertices, const float* in, int stride,
+                                        float* out, const Status* status) {
+    blur<float, 4>(neighbours, vertices, in, stride, out, status);
+}
+
+extern "C" __global__ void crf_blur_u16(const int2* neighbours, const uint32_t* shares, const uint32_t* vertices,
+                                        const uint16_t* in, int stride, uint16_t* out, const Status* status) {
+    blur_fractions<8>(neighbours, shares, vertices, in, stride, out, status);
+}
 
 }  // namespace atrous

@@ -133,4 +133,17 @@ extern "C" __global__ void crf_apply_norms(const float* norms, int corners, int 
     }
 }
 
+/// Makes the weights those of rows of uint16_t: the splat divides by the masses that it gives (`first`), and slicing
+/// multiplies by those that the blur leaves (`last`). `pairs` are those that the entries were laid out from.
+extern "C" __global__ void crf_apply_masses(const unsigned long long* pairs, const int32_t* pixel_vertices,
+                                            const float* first, const float* last, int corners, SplatEntry* entries,
+                                            float* weights, const Status* status) {
+    if (failed(status)) return;
+    for (int at = global_thread(); at < corners; at += all_threads()) {
+        const float mass = first[pairs[at] >> 32];
+        entries[at].weight *= mass > kLeastMass ? 1.0f / mass : 0.0f;
+        weights[at] *= last[pixel_vertices[at]] / kOne<uint16_t>;
+    }
+}
+
 }  // namespace atrous

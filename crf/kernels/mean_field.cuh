@@ -110,7 +110,7 @@ __device__ void step(const Term* terms, int term_count, const float* logits, int
                 sum += energy[v][c];
             }
         }
-        const float scale = 1.0f / reduce_lanes(sum, [](float a, float b) { return a + b; });
+        const float scale = kOne<Out> / reduce_lanes(sum, [](float a, float b) { return a + b; });
         for (int v = 0; v < vectors; ++v) {
             for (int c = 0; c < width; ++c) energy[v][c] *= scale;
             if (mine[v]) store_row(energy[v], out + pixel * stride + channel[v]);
@@ -133,7 +133,7 @@ __device__ void step(const Term* terms, int term_count, const float* logits, int
 
 ATROUS_STEP_KERNELS(f32, float, 4, 1)
 ATROUS_STEP_KERNELS(f32_wide, float, 4, 2)
-ATROUS_STEP_KERNELS(f16, __half, 8, 1)
+ATROUS_STEP_KERNELS(u16, uint16_t, 8, 1)
 
 /// −U = log(clip(p, floor, 1)): planes [images, channels, area] → rows [images · area, stride]. Blocks are 32 × 8; one
 /// makes tiles of 32 pixels by 32 channels.

@@ -9,7 +9,7 @@ import pytest
 from crf_oracles import softmax
 from emulator.calls import Calls
 from emulator.emulated_device import BACKWARDS, SHUFFLED, EmulatedDevice
-from tolerances import CUDA_HALF_ROW_RELATIVE, CUDA_SOFTMAX_ABS, CUDA_SUM_RELATIVE
+from tolerances import CUDA_FRACTION_STEPS, CUDA_SOFTMAX_ABS, CUDA_SUM_RELATIVE
 
 from atrous.crf import cuda_field, cuda_lattice, cuda_queue
 from atrous.crf.cuda_queue import KERNELS, Queue, Sorting
@@ -17,7 +17,7 @@ from atrous.gpu import THREADS, ceil_div
 
 GOOD = np.array([0, 0xFFFFFFFF], np.uint32)
 """The status of a frame without a failure."""
-STORAGES = {"f32": (np.float32, 4), "f16": (np.float16, 8)}
+STORAGES = {"f32": (np.float32, 4), "u16": (np.uint16, 8)}
 CLASSES = [1, 2, 3, 5, 8, 21, 33, 256]
 
 
@@ -27,11 +27,21 @@ def call(device) -> Calls:
 
 
 def assert_near(rows: np.ndarray, expected: np.ndarray) -> None:
-    """Within what the storage allows; the smallest half apart from 0 is 2^−24."""
-    if rows.dtype == np.float16:
-        assert rows.astype(float) == pytest.approx(expected, rel=CUDA_HALF_ROW_RELATIVE, abs=2**-24)
+    """Within what the storage allows."""
+    if rows.dtype == np.uint16:
+        assert np.abs(rows - expected).max() <= CUDA_FRACTION_STEPS
     else:
         assert rows == pytest.approx(expected, rel=CUDA_SUM_RELATIVE, abs=0)
+
+
+def random_rows(rng: np.random.Generator, shape: tuple[int, int], dtype: type) -> np.ndarray:
+    """Fractions of 1, as the storage keeps them."""
+    return (rng.uniform(size=shape) * one(dtype)).astype(dtype)
+
+
+def one(dtype: type) -> int:
+    """What stands for 1 in a row."""
+    return 65535 if dtype == np.uint16 else 1
 
 
 def padded(classes: int, width: int) -> int:
@@ -161,7 +171,10 @@ def test_splat_sums_the_entries_of_each_vertex(call, rng, storage, classes):
     # One entry for most vertices, exact slices, and one that spans many.
     counts = np.concatenate([np.ones(45, int), [32, 19, 64, 700, 1, 31, 33], rng.integers(1, 6, size=60)])
     entries, first, slice_vertex, vertex, pixel, weight = entries_by_vertex(rng, counts, pixels)
-    rows = rng.uniform(size=(pixels, stride)).astype(dtype)
+    if dtype == np.uint16:  # sums of fractions stay fractions only as means
+        weight /= np.bincount(vertex, weight)[vertex].astype(np.float32)
+        entries["weight"][: len(weight)] = weight
+    rows = random_rows(rng, (pixels, stride), dtype)
     values = np.zeros((len(counts), stride), dtype)
     tails = np.full((len(slice_vertex), stride), np.nan, np.float32)
     slices, block = np.int32(len(slice_vertex)), (stride // width, 256 * width // stride)
@@ -172,20 +185,80 @@ def test_splat_sums_the_entries_of_each_vertex(call, rng, storage, classes):
     assert_near(values, expected)
 
 
-@pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("classes", CLASSES)
-def test_blur_adds_half_of_both_neighbours(call, rng, storage, classes):
-    dtype, width = STORAGES[storage]
-    vertices, stride = 53, padded(classes, width)
+def test_blur_adds_half_of_both_neighbours(call, rng, classes):
+    vertices, stride = 53, padded(classes, 4)
     neighbours = rng.integers(-1, vertices, size=(vertices, 2)).astype(np.int32)
-    values = rng.uniform(size=(vertices, stride)).astype(dtype)
+    values = random_rows(rng, (vertices, stride), np.float32)
     out = np.zeros_like(values)
-    block = (stride // width, 256 * width // stride)
     count = np.array([vertices], np.uint32)
-    call(f"crf_blur_{storage}", 3, block, neighbours, count, values, np.int32(stride), out, GOOD)
+    call("crf_blur_f32", 3, (stride // 4, 1024 // stride), neighbours, count, values, np.int32(stride), out, GOOD)
     with_none = np.concatenate([values.astype(float), np.zeros((1, stride))])  # row −1 is the missing neighbour
     expected = with_none[:-1] + 0.5 * with_none[neighbours].sum(axis=1)
     assert_near(out, expected)
+
+
+def masses_of(rng: np.random.Generator, vertices: int) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours, and masses over eight orders of magnitude; some nothing, and some below it by rounding."""
+    neighbours = rng.integers(-1, vertices, size=(vertices, 2)).astype(np.int32)
+    masses = (10.0 ** rng.uniform(-5, 3, size=vertices)).astype(np.float32)
+    masses[::7], masses[3::11] = 0, -1e-9
+    return neighbours, masses
+
+
+def shares_of(call: Calls, neighbours: np.ndarray, masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the kernel makes of masses: shares, packed, and the blurred masses."""
+    shares, blurred = np.zeros(len(masses), np.uint32), np.zeros_like(masses)
+    count = np.array([len(masses)], np.uint32)
+    call("crf_share_masses", 2, (256, 1), neighbours, count, masses, shares, blurred, GOOD)
+    return shares, blurred
+
+
+def test_shares_are_those_of_the_neighbours_in_the_new_mass(call, rng):
+    neighbours, masses = masses_of(rng, 530)
+    packed, blurred = shares_of(call, neighbours, masses)
+    shares = np.stack([packed & 0xFFFF, packed >> 16], axis=1) / 65535
+    held = np.concatenate([np.maximum(masses.astype(float), 0), [0]])  # element −1 is the missing neighbour
+    expected = held[:-1] + 0.5 * held[neighbours].sum(axis=1)
+    assert_near(blurred, expected)
+    exact = np.divide(0.5 * held[neighbours], expected[:, None], where=expected[:, None] > 0, out=np.zeros((530, 2)))
+    assert (shares <= exact + 1e-6).all()
+    assert np.abs(shares - exact).max() <= 1 / 65535 + 1e-6
+    assert shares.sum(axis=1).max() <= 1
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_blur_of_fractions_blurs_what_they_stand_for(call, rng, classes):
+    """Fractions times masses before, blurred as sums, are fractions times masses after."""
+    vertices, stride = 53, padded(classes, 8)
+    neighbours, masses = masses_of(rng, vertices)
+    shares, blurred = shares_of(call, neighbours, masses)
+    values = random_rows(rng, (vertices, stride), np.uint16)
+    values[0] = 65535
+    values[neighbours[0]] = 65535  # nothing rounds beyond
+    out = np.zeros_like(values)
+    count, block = np.array([vertices], np.uint32), (stride // 8, 2048 // stride)
+    call("crf_blur_u16", 3, block, neighbours, shares, count, values, np.int32(stride), out, GOOD)
+    sums = np.concatenate([np.maximum(masses.astype(float), 0)[:, None] * values, np.zeros((1, stride))])
+    expected = sums[:-1] + 0.5 * sums[neighbours].sum(axis=1)
+    has_mass = blurred > 0
+    assert_near(out[has_mass], expected[has_mass] / blurred[has_mass, None])
+
+
+def test_masses_go_into_the_weights(call, rng):
+    corners, vertices = 700, 90
+    pixel_vertices = rng.integers(0, vertices, size=corners).astype(np.int32)
+    by_vertex = np.argsort(pixel_vertices, kind="stable")
+    pairs = pixel_vertices[by_vertex].astype(np.uint64) << np.uint64(32) | by_vertex.astype(np.uint64)
+    first, last = (rng.uniform(0.1, 9, size=vertices).astype(np.float32) for _ in range(2))
+    first[4], first[5] = 0, -1e-9
+    entries = np.zeros(corners, [("pixel", np.int32), ("weight", np.float32)])
+    entries["weight"], weights = rng.uniform(size=(2, corners)).astype(np.float32)
+    before, after = entries["weight"].astype(float), weights.astype(float)
+    call("crf_apply_masses", 2, (256, 1), pairs, pixel_vertices, first, last, np.int32(corners), entries, weights, GOOD)
+    mass = first[pixel_vertices[by_vertex]]
+    assert entries["weight"] == pytest.approx(np.where(mass > 0, before / np.where(mass > 0, mass, 1), 0), rel=1e-6)
+    assert weights == pytest.approx(after * last[pixel_vertices] / 65535, rel=1e-6)
 
 
 # --- the update
@@ -200,8 +273,8 @@ class Terms:
         rows = []
         for corners in (3, 6):
             vertices = rng.integers(0, 40, size=(pixels, corners)).astype(np.int32)
-            weights = rng.uniform(size=(pixels, corners)).astype(np.float32)
-            values = rng.uniform(size=(40, stride)).astype(dtype)
+            weights = (rng.uniform(size=(pixels, corners)) / one(dtype)).astype(np.float32)
+            values = random_rows(rng, (40, stride), dtype)
             filtered = np.einsum("pj,pjc->pc", weights, values.astype(float)[vertices])[:, :classes]
             scale, matrix = np.zeros(stride, np.float32), np.zeros((classes, stride), np.float32)
             scale[:classes] = rng.normal(size=classes)
@@ -235,8 +308,8 @@ def test_step_slices_weighs_and_normalizes(device, call, rng, storage, classes, 
     for kernel, kind in ((f"crf_step_{suffix}", dtype), (f"crf_last_step_{suffix}", np.float32)):
         out = np.zeros((pixels, stride), kind)
         call(kernel, 1, (lanes, 256 // lanes), terms.table, np.int32(2), logits, *shape, out, GOOD)
-        tolerance = CUDA_SOFTMAX_ABS if kind == np.float32 else 2**-11  # half a unit in the last place of [0.5, 1]
-        assert np.abs(out[:, :classes].astype(float) - expected).max() <= tolerance + CUDA_SOFTMAX_ABS
+        tolerance = CUDA_SOFTMAX_ABS + (0.5 / 65535 if kind == np.uint16 else 0)
+        assert np.abs(out[:, :classes].astype(float) / one(kind) - expected).max() <= tolerance
         assert (out[:, classes:] == 0).all()
 
 

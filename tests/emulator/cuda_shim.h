@@ -106,6 +106,12 @@ unsigned __match_any_sync(unsigned mask, T value) {
 inline float __int_as_float(int bits) {
     return emulator::from_word<float>(emulator::to_word(bits));
 }
+inline float __uint_as_float(unsigned bits) {
+    return emulator::from_word<float>(emulator::to_word(bits));
+}
+inline unsigned __float_as_uint(float value) {
+    return emulator::from_word<unsigned>(emulator::to_word(value));
+}
 inline int __popc(unsigned bits) {
     return __builtin_popcount(bits);
 }
