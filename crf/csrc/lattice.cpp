@@ -28,8 +28,8 @@ float take_mass(SplatEntry* begin, SplatEntry* end) {
         mass += entry->weight;
     }
     float scale = mass > kLeastMass ? 1.0f / mass : 0.0f;
-    // Rounding must not lift a mean of ones above 1, for which there is no fraction. Sums of smaller values, added in the
-    // same order, are never rounded to more than this one.
+    // Rounding must not lift a mean of ones above 1, for which there is no fraction. Sums of smaller values, added in
+    // the same order, are never rounded to more than this one.
     while (true) {
         float most = 0.0f;
         for (SplatEntry* entry = begin; entry < end; ++entry) {
