@@ -25,7 +25,7 @@ class Built:
         images, height, width, _ = pictures.shape
         pixels, ghosts = images * height * width, images if height * width % 4 else 0
         room = capacity if capacity is not None else corners * (pixels + ghosts)
-        size = LatticeSize(pixels, ghosts, corners, room)
+        size = LatticeSize(pixels, ghosts, corners, room, has_shares=False)
         self._device, self._stream = device, device.stream()
         queue = Queue(device, self._stream)
         report, rgb = device.allocate(12), device.allocate(pictures.nbytes)
