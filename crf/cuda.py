@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import CRFError, DeviceError, ShapeError
 from ..gpu import Buffer, Device, PyCudaDevice
-from .cuda_field import CudaField, Failure, FieldSpec, Precision, Status
+from .cuda_field import CudaField, Failure, FieldSpec, Status
 from .cuda_inputs import AnyArray, Input, checked_compatibility, checked_image, checked_probabilities
 from .cuda_lattice import Normalization
 from .cuda_queue import Queue
-from .params import CRFParams
+from .params import CRFParams, Precision
 
 _NORMALIZATIONS = ("symmetric", "before", "after", "none")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +12,10 @@ from ..errors import CRFError, DeviceError
 from ..gpu import Buffer, Graph, Region, ceil_div
 from .cuda_lattice import CudaLattice, LatticeSize, Normalization, Storage, allocate
 from .cuda_queue import Queue
-from .params import CRFParams
+from .params import CRFParams, Precision
 
 PROBABILITY_FLOOR = 1e-5
 """−log of this is the largest unary energy, as on the CPU."""
-
-Precision: TypeAlias = Literal["fp32", "unorm16"]
 
 GAUSSIAN_CORNERS = 3
 BILATERAL_CORNERS = 6

@@ -1,12 +1,16 @@
-"""Parameters of the dense CRF's two Gaussian kernels."""
+"""Parameters of the dense CRF's two Gaussian kernels, and the choice of its precision."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Literal, TypeAlias
 
 from ..errors import CRFError
+
+Precision: TypeAlias = Literal["fp32", "unorm16"]
+"""How values on the lattice, and Q between updates, are kept: single precision, or 16-bit fractions of 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

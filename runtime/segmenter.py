@@ -32,7 +32,7 @@ def load(
     *,
     backend: str = "auto",
     precision: str = "auto",
-    crf: bool | CRFParams = False,
+    crf: bool | CRFParams | DenseCRF = False,
     threads: int = 0,
     workers: int = 1,
 ) -> Segmenter:
@@ -43,8 +43,9 @@ def load(
         backend: a name in `runtime.backends.BACKENDS`, or `auto` for the first that works: an engine of the bundle
             that fits here, ONNX Runtime on CUDA, OpenVINO, ONNX Runtime on the CPU.
         precision: `fp32`, `fp16`, `int8`, or `auto`.
-        crf: refine with the dense CRF: True for the bundle's parameters (DeepLab v2's where it has none), or
-            parameters of your own.
+        crf: refine with the dense CRF: True for the bundle's parameters (DeepLab v2's where it has none), parameters of
+            your own, or a CRF as it is, `threads` of its own included. On a GPU its parameters, iterations and
+            precision count.
         threads: CPU threads; 0 for all cores.
         workers: threads on the GPU, each with two pictures in work and memory of its own; nothing on the CPU.
 
@@ -56,11 +57,10 @@ def load(
         MissingDependencyError: the backend's library is not installed.
     """
     bundle = Bundle.open(path)
-    params = _crf_params(bundle) if crf is True else crf
     return Segmenter(
         bundle,
         open_backend(bundle, backend=backend, precision=precision, threads=threads),
-        crf=DenseCRF(params, threads=threads) if params else None,
+        crf=_chosen_crf(bundle, crf, threads),
         threads=threads,
         workers=workers,
     )
@@ -329,6 +329,11 @@ def _size(picture: NDArray[np.uint8]) -> tuple[int, int]:
     return picture.shape[0], picture.shape[1]
 
 
-def _crf_params(bundle: Bundle) -> CRFParams:
-    stored = bundle.manifest.crf
-    return CRFParams.from_dict(stored) if stored else CRFParams.deeplab_v2_resnet()
+def _chosen_crf(bundle: Bundle, crf: bool | CRFParams | DenseCRF, threads: int) -> DenseCRF | None:
+    """The CRF that `load` is asked for."""
+    if isinstance(crf, DenseCRF):
+        return crf
+    if crf is True:
+        stored = bundle.manifest.crf
+        crf = CRFParams.from_dict(stored) if stored else CRFParams.deeplab_v2_resnet()
+    return DenseCRF(crf, threads=threads) if crf else None

@@ -17,6 +17,18 @@ ADAPTER_RELATIVE: Final = 1e-5
 #: Dense CRF against the float64 step-by-step lattice: max |ΔQ|. Measured: 6.8e-7, 21 classes at 17×19, 10 iterations.
 CRF_LATTICE_ABS: Final = 1e-5
 
+#: Dense CRF with 16-bit fractions against single precision on small scenes, or against the GPU's, which sums in its own
+#: order: max |ΔQ|. Mean field amplifies rounding where labels are nearly tied. Measured: 2.2e-3, one pixel of 4 classes
+#: at 5×22, 10 iterations, elsewhere at most 5.7e-4; against the GPU's in the emulator 6.0e-6
+#: (tests/crf/test_fractions.py).
+CRF_UNORM16_ABS: Final = 3e-3
+
+#: The same on photos with smooth probabilities: max |ΔQ|, and the share of labels that differ. Measured: 2.3e-3 and
+#: 5.9e-5, 4 of 68,373 (flower.jpg at 213×321, tests/crf/test_numeric_gates.py); 2.5e-3 and 1.6e-5 on china.jpg at
+#: 513², P1.
+CRF_UNORM16_PHOTO_ABS: Final = 1e-2
+CRF_UNORM16_PHOTO_FLIPS: Final = 1e-4
+
 #: Dense CRF against the exact sum over all pairs: mean |ΔQ|, and labels equal. The lattice only approximates a
 #: Gaussian, and mean field amplifies differences where labels are nearly tied: single marginals differ by up to 0.9.
 #: Measured: 2.6e-3 and 99.4 %, 4 classes at 24×30, 5 iterations, σ_rgb = 3 (3.6e-4 and 100 % at σ_rgb = 5).

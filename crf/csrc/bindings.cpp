@@ -13,6 +13,7 @@
 #include "error.hpp"
 #include "mean_field.hpp"
 #include "parallel.hpp"
+#include "stepped_mean_field.hpp"
 
 namespace py = pybind11;
 
@@ -52,7 +53,8 @@ void build_from_features(Filter& filter, const FloatArray& features, const std::
 }
 
 /// The planar array [channels, pixels] (any trailing shape), or CrfError.
-const float* planar_data(const MeanField& field, const FloatArray& array) {
+template <typename T>
+const float* planar_data(const MeanField<T>& field, const FloatArray& array) {
     const bool fits =
         array.ndim() >= 2 && array.shape(0) == field.channels() && array.size() == field.channels() * field.pixels();
     if (fits) return array.data();
@@ -60,9 +62,8 @@ const float* planar_data(const MeanField& field, const FloatArray& array) {
                    std::to_string(field.pixels()) + " pixels");
 }
 
-Compatibility compatibility_from(const MeanField& field, const FloatArray& array) {
+Compatibility compatibility_from(std::size_t channels, const FloatArray& array) {
     Compatibility compatibility;
-    const auto channels = static_cast<std::size_t>(field.channels());
     const auto size = static_cast<std::size_t>(array.size());
     if (array.ndim() == 1 && size == channels) {
         compatibility.diagonal.assign(array.data(), array.data() + size);
@@ -74,18 +75,32 @@ Compatibility compatibility_from(const MeanField& field, const FloatArray& array
     return compatibility;
 }
 
-/// Runs mean-field steps; Ctrl-C stops between two of them.
-void run_steps(MeanField& field, int steps) {
+/// Ctrl-C stops between two updates.
+void check_signals() {
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+template <typename T>
+void infer(MeanField<T>& field, int iterations) {
+    const py::gil_scoped_release released;
+    field.infer(iterations, [] {
+        const py::gil_scoped_acquire held;
+        check_signals();
+    });
+}
+
+void run_steps(SteppedMeanField& field, int steps) {
     for (int step = 0; step < steps; ++step) {
         {
             const py::gil_scoped_release released;
             field.step();
         }
-        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+        check_signals();
     }
 }
 
-py::array_t<float> marginals_of(const MeanField& field) {
+template <typename T>
+py::array_t<float> marginals_of(const MeanField<T>& field) {
     py::array_t<float> out({static_cast<py::ssize_t>(field.channels()), static_cast<py::ssize_t>(field.pixels())});
     float* data = out.mutable_data();
     const py::gil_scoped_release released;
@@ -93,7 +108,8 @@ py::array_t<float> marginals_of(const MeanField& field) {
     return out;
 }
 
-py::array_t<std::uint8_t> labels_of(const MeanField& field) {
+template <typename T>
+py::array_t<std::uint8_t> labels_of(const MeanField<T>& field) {
     py::array_t<std::uint8_t> out(static_cast<py::ssize_t>(field.pixels()));
     std::uint8_t* data = out.mutable_data();
     const py::gil_scoped_release released;
@@ -101,25 +117,20 @@ py::array_t<std::uint8_t> labels_of(const MeanField& field) {
     return out;
 }
 
-void bind_mean_field(py::module_& module) {
-    using Release = py::call_guard<py::gil_scoped_release>;
-    py::class_<MeanField>(module, "MeanField")
-        .def(py::init([](std::int64_t pixels, int channels, int threads) {
-                 if (pixels < 1 || channels < 1) throw CrfError("a CRF needs at least one pixel and one channel");
-                 return std::make_unique<MeanField>(pixels, channels, resolve_threads(threads));
-             }),
-             py::arg("pixels"), py::arg("channels"), py::arg("threads") = 0)
-        .def(
-            "set_unary",
-            [](MeanField& field, const FloatArray& unary) {
-                const float* data = planar_data(field, unary);
-                const py::gil_scoped_release released;
-                return field.set_unary(data);
-            },
-            py::arg("unary"))
+template <typename Field>
+std::unique_ptr<Field> make_field(std::int64_t pixels, int channels, int threads) {
+    if (pixels < 1 || channels < 1) throw CrfError("a CRF needs at least one pixel and one channel");
+    return std::make_unique<Field>(pixels, channels, resolve_threads(threads));
+}
+
+template <typename T>
+void bind_mean_field(py::module_& module, const char* name) {
+    using Field = MeanField<T>;
+    py::class_<Field>(module, name)
+        .def(py::init(&make_field<Field>), py::arg("pixels"), py::arg("channels"), py::arg("threads") = 0)
         .def(
             "set_unary_from_probabilities",
-            [](MeanField& field, const FloatArray& probabilities, float floor) {
+            [](Field& field, const FloatArray& probabilities, float floor) {
                 const float* data = planar_data(field, probabilities);
                 const py::gil_scoped_release released;
                 return field.set_unary_from_probabilities(data, floor);
@@ -127,23 +138,38 @@ void bind_mean_field(py::module_& module) {
             py::arg("probabilities"), py::arg("floor"))
         .def(
             "add_term",
-            [](MeanField& field, std::shared_ptr<Filter> filter, const FloatArray& compatibility) {
-                field.add_term(std::move(filter), compatibility_from(field, compatibility));
+            [](Field& field, std::shared_ptr<Filter> filter, const FloatArray& compatibility) {
+                field.add_term(std::move(filter), compatibility_from(field.channels(), compatibility));
             },
             py::arg("filter"), py::arg("compatibility"))
-        .def("start", &MeanField::start, Release())
+        .def("infer", &infer<T>, py::arg("iterations"))
+        .def("marginals", &marginals_of<T>)
+        .def("labels", &labels_of<T>);
+}
+
+void bind_stepped_mean_field(py::module_& module) {
+    using Release = py::call_guard<py::gil_scoped_release>;
+    py::class_<SteppedMeanField, MeanField<float>>(module, "SteppedMeanField")
+        .def(py::init(&make_field<SteppedMeanField>), py::arg("pixels"), py::arg("channels"), py::arg("threads") = 0)
+        .def(
+            "set_unary",
+            [](SteppedMeanField& field, const FloatArray& unary) {
+                const float* data = planar_data(field, unary);
+                const py::gil_scoped_release released;
+                return field.set_unary(data);
+            },
+            py::arg("unary"))
+        .def("start", &SteppedMeanField::start, Release())
         .def("run", &run_steps, py::arg("steps"))
-        .def("marginals", &marginals_of)
         .def(
             "set_marginals",
-            [](MeanField& field, const FloatArray& marginals) {
+            [](SteppedMeanField& field, const FloatArray& marginals) {
                 const float* data = planar_data(field, marginals);
                 const py::gil_scoped_release released;
                 return field.write_marginals(data);
             },
             py::arg("marginals"))
-        .def("labels", &labels_of)
-        .def("kl_divergence", &MeanField::kl_divergence, Release());
+        .def("kl_divergence", &SteppedMeanField::kl_divergence, Release());
 }
 
 }  // namespace
@@ -158,7 +184,7 @@ void bind_crf(py::module_& module) {
         }
     });
     py::class_<Filter, std::shared_ptr<Filter>>(module, "Filter")
-        .def(py::init<>())
+        .def(py::init<bool>(), py::arg("takes_fractions") = false)
         .def(
             "build_gaussian",
             [](Filter& filter, int height, int width, std::pair<float, float> sigma_xy_px,
@@ -175,7 +201,9 @@ void bind_crf(py::module_& module) {
         .def_property_readonly("pixels", [](const Filter& filter) { return filter.lattice().pixels(); })
         .def_property_readonly("vertices", [](const Filter& filter) { return filter.lattice().vertices(); })
         .def_property_readonly("nbytes", [](const Filter& filter) { return filter.lattice().bytes(); });
-    bind_mean_field(module);
+    bind_mean_field<float>(module, "MeanField");
+    bind_mean_field<Fraction>(module, "FractionMeanField");
+    bind_stepped_mean_field(module);
 }
 
 }  // namespace atrous

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 namespace atrous {
 
@@ -16,39 +17,73 @@ struct Neighbours {
     std::int32_t previous, next;
 };
 
-/// How the channels of a pixel or vertex are stored: `groups` vectors of `width` floats, padded with zeros.
+/// A part of 1, as a multiple of 1/65535. See Lattice for what rows of fractions hold.
+using Fraction = std::uint16_t;
+constexpr float kWhole = 65535.0f;
+
+/// What the vertices on both sides of one along an axis have of its mass, rounded down.
+struct Shares {
+    Fraction previous, next;
+};
+
+/// How the channels of a pixel or vertex are stored: `groups` vectors of `width` values, padded with zeros.
 struct ChannelLayout {
     int channels, width, groups;
 
-    explicit constexpr ChannelLayout(int count)
-        : channels(count), width(count == 1 ? 1 : (count <= 4 ? 4 : 8)), groups((count + width - 1) / width) {}
+    /// Vectors take 16 bytes or more, but for a single channel of floats.
+    template <typename T>
+    static constexpr ChannelLayout of(int count) {
+        const bool is_narrow = sizeof(T) == sizeof(float) && count <= 4;
+        return ChannelLayout(count, !is_narrow ? 8 : (count == 1 ? 1 : 4));
+    }
     constexpr int padded() const { return groups * width; }
+
+  private:
+    constexpr ChannelLayout(int count, int vector_width)
+        : channels(count), width(vector_width), groups((count + vector_width - 1) / vector_width) {}
 };
 
 /// A logit this low gives probability 0 and keeps padded channels out of every maximum and sum.
 constexpr float kPaddingLogit = -1e30f;
 
-/// Arrays are rows of padded() floats: the channels of one pixel or vertex.
-struct FilterKernels {
+/// Kernels on rows of padded() values, float or Fraction: the channels of one pixel or vertex. Arithmetic is on floats;
+/// fractions take part as the multiples that they are.
+template <typename T>
+struct RowKernels {
     /// values[v] = Σ weight · rows[pixel] for the vertices from `vertex` on whose entries are [begin, end).
     /// The first entry of a vertex is stored with its pixel complemented; every vertex has an entry.
     void (*splat)(const SplatEntry* entries, std::int64_t begin, std::int64_t end, std::int64_t vertex,
-                  const ChannelLayout& layout, const float* rows, float* values);
+                  const ChannelLayout& layout, const T* rows, T* values);
 
-    /// One axis of the lattice blur: out[v] = in[v] + ½(in[neighbours[v].previous] + in[neighbours[v].next]) for
-    /// vertices v in [begin, end).
-    void (*blur)(const Neighbours* neighbours, std::int64_t begin, std::int64_t end, const ChannelLayout& layout,
-                 const float* in, float* out);
+    /// One axis of the lattice blur, for vertices v in [begin, end). Of floats, out[v] = in[v] +
+    /// ½(in[neighbours[v].previous] + in[neighbours[v].next]). Of fractions, the mean of the three by `shares`, which
+    /// floats do not use.
+    void (*blur)(const Neighbours* neighbours, const Shares* shares, std::int64_t begin, std::int64_t end,
+                 const ChannelLayout& layout, const T* in, T* out);
 
     /// out[p - begin] += scale ∘ Σ_j weights[p][j] · values[vertices[p][j]] for pixels p in [begin, end).
     void (*slice)(const std::int32_t* vertices, const float* weights, int corners, const ChannelLayout& layout,
-                  const float* values, const float* scale, std::int64_t begin, std::int64_t end, float* out);
+                  const T* values, const float* scale, std::int64_t begin, std::int64_t end, float* out);
+
+    /// rows[i] = softmax(logits[i]) for `count` rows, overwriting the logits.
+    void (*softmax)(float* logits, const ChannelLayout& layout, std::int64_t count, T* rows);
+};
+
+struct FilterKernels {
+    RowKernels<float> sums;
+    RowKernels<Fraction> fractions;
+
+    template <typename T>
+    const RowKernels<T>& rows() const {
+        if constexpr (std::is_same_v<T, Fraction>) {
+            return fractions;
+        } else {
+            return sums;
+        }
+    }
 
     /// out[i] += matrixᵀ · in[i] for `count` rows; matrix [padded, padded].
     void (*mix)(const float* in, const float* matrix, const ChannelLayout& layout, std::int64_t count, float* out);
-
-    /// rows[i] = softmax(logits[i]) for `count` rows.
-    void (*softmax)(const float* logits, const ChannelLayout& layout, std::int64_t count, float* rows);
 
     /// values[i] = log(clip(values[i], floor, 1)) over `count` floats.
     void (*log_clipped)(float* values, std::int64_t count, float floor);

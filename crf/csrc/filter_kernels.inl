@@ -2,11 +2,13 @@
 
 #include "lanes.inl"
 
-/// Calls `body.run<V, groups>(offset)` for parts of a row that together cover it; a part fits the registers.
-template <typename Body>
+/// Calls `body.run<V, groups>(offset)` for parts of a row of T that together cover it; a part fits the registers.
+template <typename T, typename Body>
 ATROUS_INLINE void for_parts_of_row(const ChannelLayout& layout, const Body& body) {
-    if (layout.width == 1) return body.template run<float, 1>(0);
-    if (layout.width == 4) return body.template run<Float4, 1>(0);
+    if constexpr (std::is_same_v<T, float>) {
+        if (layout.width == 1) return body.template run<float, 1>(0);
+        if (layout.width == 4) return body.template run<Float4, 1>(0);
+    }
     int group = 0;
     for (; layout.groups - group > 4; group += 4) body.template run<Float8, 4>(group * 8);
     switch (layout.groups - group) {
@@ -23,29 +25,35 @@ ATROUS_INLINE void for_parts_of_row(const ChannelLayout& layout, const Body& bod
 
 /// Rows are visited in a scattered order, but the order is known: asking for them early hides the way to memory.
 constexpr std::int64_t kEntriesAhead = 64;
+constexpr std::int64_t kVerticesAhead = 16;
 
-ATROUS_INLINE void prefetch_row(const float* row, int floats) {
-    for (int at = 0; at < floats; at += 16) __builtin_prefetch(row + at);
+template <typename T>
+ATROUS_INLINE void prefetch_row(const T* row, int channels) {
+    constexpr int line = 64 / sizeof(T);
+    for (int at = 0; at < channels; at += line) __builtin_prefetch(row + at);
+    // Rows of fractions are not whole halves of a cache line, and may end in one more.
+    if constexpr (sizeof(T) < sizeof(float)) __builtin_prefetch(row + channels - 1);
 }
 
 // Vertices have few entries, and randomly many. A branch at the last one would be mispredicted about once a vertex, and
 // each time the look-ahead into memory would be lost: the loop over entries masks instead of branching.
 
+template <typename T>
 struct SplatBody {
     const SplatEntry* entries;
     std::int64_t begin, end, first_vertex, stride;
-    const float* rows;
-    float* values;
+    const T* rows;
+    T* values;
 
     template <typename V, int groups>
     void run(int offset) const {
         constexpr int width = sizeof(V) / sizeof(float);
         V sum[groups] = {};
-        float* out = values + (first_vertex - 1) * stride + offset;
+        T* out = values + (first_vertex - 1) * stride + offset;
         for (std::int64_t at = begin; at < end; ++at) {
             const std::int32_t coded = entries[at].pixel;
             const std::int32_t is_first = coded >> 31;
-            const float* row = rows + (coded ^ is_first) * stride + offset;
+            const T* row = rows + (coded ^ is_first) * stride + offset;
             const float weight = entries[at].weight;
             const std::int32_t later = entries[std::min(at + kEntriesAhead, end - 1)].pixel;
             prefetch_row(rows + (later ^ (later >> 31)) * stride + offset, groups * width);
@@ -58,12 +66,13 @@ struct SplatBody {
     }
 };
 
+template <typename T>
 static void splat(const SplatEntry* entries, std::int64_t begin, std::int64_t end, std::int64_t vertex,
-                  const ChannelLayout& layout, const float* rows, float* values) {
-    for_parts_of_row(layout, SplatBody{entries, begin, end, vertex, layout.padded(), rows, values});
+                  const ChannelLayout& layout, const T* rows, T* values) {
+    for_parts_of_row<T>(layout, SplatBody<T>{entries, begin, end, vertex, layout.padded(), rows, values});
 }
 
-struct BlurBody {
+struct SumBlurBody {
     const Neighbours* neighbours;
     std::int64_t begin, end, stride;
     const float* in;
@@ -84,17 +93,52 @@ struct BlurBody {
     }
 };
 
-static void blur(const Neighbours* neighbours, std::int64_t begin, std::int64_t end, const ChannelLayout& layout,
-                 const float* in, float* out) {
-    for_parts_of_row(layout, BlurBody{neighbours, begin, end, layout.padded(), in, out});
+static void blur_sums(const Neighbours* neighbours, const Shares*, std::int64_t begin, std::int64_t end,
+                      const ChannelLayout& layout, const float* in, float* out) {
+    for_parts_of_row<float>(layout, SumBlurBody{neighbours, begin, end, layout.padded(), in, out});
 }
 
+struct FractionBlurBody {
+    const Neighbours* neighbours;
+    const Shares* shares;
+    std::int64_t begin, end, stride;
+    const Fraction* in;
+    Fraction* out;
+
+    template <typename V, int groups>
+    void run(int offset) const {
+        constexpr int width = sizeof(V) / sizeof(float);
+        for (std::int64_t vertex = begin; vertex < end; ++vertex) {
+            const Fraction* here = in + vertex * stride + offset;
+            const Fraction* previous = in + neighbours[vertex].previous * stride + offset;
+            const Fraction* next = in + neighbours[vertex].next * stride + offset;
+            Fraction* target = out + vertex * stride + offset;
+            const Neighbours& later = neighbours[std::min(vertex + kVerticesAhead, end - 1)];
+            prefetch_row(in + later.previous * stride + offset, groups * width);
+            prefetch_row(in + later.next * stride + offset, groups * width);
+            const float of_previous = static_cast<float>(shares[vertex].previous) * (1.0f / kWhole);
+            const float of_next = static_cast<float>(shares[vertex].next) * (1.0f / kWhole);
+            const float of_here = 1.0f - (of_previous + of_next);
+            for (int at = 0; at < groups * width; at += width) {
+                const V around = of_previous * load<V>(previous + at) + of_next * load<V>(next + at);
+                store(target + at, of_here * load<V>(here + at) + around);
+            }
+        }
+    }
+};
+
+static void blur_fractions(const Neighbours* neighbours, const Shares* shares, std::int64_t begin, std::int64_t end,
+                           const ChannelLayout& layout, const Fraction* in, Fraction* out) {
+    for_parts_of_row<Fraction>(layout, FractionBlurBody{neighbours, shares, begin, end, layout.padded(), in, out});
+}
+
+template <typename T>
 struct SliceBody {
     const std::int32_t* vertices;
     const float* weights;
     int corners;
     std::int64_t stride, begin, end;
-    const float* values;
+    const T* values;
     const float* scale;
     float* out;
 
@@ -115,7 +159,7 @@ struct SliceBody {
                 const std::int64_t at = pixel * count + j;
                 const std::int32_t later = vertices[std::min(at + kEntriesAhead, end * count - 1)];
                 prefetch_row(values + later * stride + offset, groups * width);
-                const float* row = values + vertices[at] * stride + offset;
+                const T* row = values + vertices[at] * stride + offset;
                 for (int g = 0; g < groups; ++g) sum[g] += weights[at] * load<V>(row + g * width);
             }
             float* target = out + (pixel - begin) * stride + offset;
@@ -127,9 +171,11 @@ struct SliceBody {
     }
 };
 
+template <typename T>
 static void slice(const std::int32_t* vertices, const float* weights, int corners, const ChannelLayout& layout,
-                  const float* values, const float* scale, std::int64_t begin, std::int64_t end, float* out) {
-    for_parts_of_row(layout, SliceBody{vertices, weights, corners, layout.padded(), begin, end, values, scale, out});
+                  const T* values, const float* scale, std::int64_t begin, std::int64_t end, float* out) {
+    for_parts_of_row<T>(layout,
+                        SliceBody<T>{vertices, weights, corners, layout.padded(), begin, end, values, scale, out});
 }
 
 static void mix(const float* in, const float* matrix, const ChannelLayout& layout, std::int64_t count, float* out) {
@@ -153,23 +199,27 @@ static void softmax_narrow(const float* logits, int width, std::int64_t count, f
     }
 }
 
-static void softmax(const float* logits, const ChannelLayout& layout, std::int64_t count, float* rows) {
-    if (layout.width < 8) return softmax_narrow(logits, layout.width, count, rows);
+template <typename T>
+static void softmax(float* logits, const ChannelLayout& layout, std::int64_t count, T* rows) {
+    if constexpr (std::is_same_v<T, float>) {
+        if (layout.width < 8) return softmax_narrow(logits, layout.width, count, rows);
+    }
+    constexpr float whole = std::is_same_v<T, Fraction> ? kWhole : 1.0f;
     const int padded = layout.padded();
     for (std::int64_t i = 0; i < count; ++i) {
-        const float* in = logits + i * padded;
-        float* out = rows + i * padded;
+        float* in = logits + i * padded;
+        T* out = rows + i * padded;
         Float8 largest = load<Float8>(in);
         for (int c = 8; c < padded; c += 8) largest = max8(largest, load<Float8>(in + c));
         largest = max_of_lanes(largest);
         Float8 sum{};
         for (int c = 0; c < padded; c += 8) {
             const Float8 e = exp_nonpositive(load<Float8>(in + c) - largest);
-            store(out + c, e);
+            store(in + c, e);
             sum += e;
         }
-        const Float8 scale = 1.0f / sum_of_lanes(sum);
-        for (int c = 0; c < padded; c += 8) store(out + c, load<Float8>(out + c) * scale);
+        const Float8 scale = whole / sum_of_lanes(sum);
+        for (int c = 0; c < padded; c += 8) store(out + c, load<Float8>(in + c) * scale);
     }
 }
 
@@ -197,4 +247,10 @@ static bool all_finite(const float* values, std::int64_t count) {
     return sum == 0.0f;
 }
 
-static constexpr FilterKernels kFilterKernels{splat, blur, slice, mix, softmax, log_clipped, all_finite};
+static constexpr FilterKernels kFilterKernels{
+    {splat<float>, blur_sums, slice<float>, softmax<float>},
+    {splat<Fraction>, blur_fractions, slice<Fraction>, softmax<Fraction>},
+    mix,
+    log_clipped,
+    all_finite,
+};

@@ -7,6 +7,7 @@ typedef float Float4 __attribute__((vector_size(16)));
 typedef float Float8 __attribute__((vector_size(32)));
 typedef std::int32_t Int4 __attribute__((vector_size(16)));
 typedef std::int32_t Int8 __attribute__((vector_size(32)));
+typedef std::uint16_t Short8 __attribute__((vector_size(16)));
 
 /// The integers as wide as the floats of V.
 template <typename V>
@@ -56,6 +57,21 @@ ATROUS_INLINE Int8 float_as_bits(Float8 value) {
     Int8 bits;
     __builtin_memcpy(&bits, &value, sizeof bits);
     return bits;
+}
+
+/// Whole numbers below 2^16.
+template <typename V>
+ATROUS_INLINE V load(const std::uint16_t* from) {
+    // One by one: compilers make a single widening load of it, and several instructions of a converted vector.
+    const Int8 whole = {from[0], from[1], from[2], from[3], from[4], from[5], from[6], from[7]};
+    return __builtin_convertvector(whole, V);
+}
+
+/// The nearest whole numbers, halves to even; values must be below 2^16. A float of 2^23 or more has no fraction bits,
+/// and a whole number that is added to 2^23 is in the lowest.
+ATROUS_INLINE void store(std::uint16_t* to, Float8 value) {
+    const Short8 low = __builtin_convertvector(float_as_bits(value + 8388608.0f), Short8);
+    __builtin_memcpy(to, &low, sizeof low);
 }
 
 ATROUS_INLINE Float8 splat8(float value) {

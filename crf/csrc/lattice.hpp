@@ -12,6 +12,11 @@ namespace atrous {
 
 /// Gaussian filtering in d dimensions by splat, blur and slice (Adams, Baek & Davis 2010).
 ///
+/// Rows of floats hold sums, as in the paper. Rows of fractions, for which share_masses() readies the lattice, hold
+/// sums divided by the vertex's mass, which is its sum for an image of ones: means of what lies in [0, 1]. Masses
+/// change with each pass but not with the values, so the splat's weights are divided by the first, slicing multiplies
+/// by the last, and the blur takes the mean of three vertices by their shares of the new mass.
+///
 /// Vertices are numbered as CellGrid orders them, so that the blur reads memory in streams.
 class Lattice {
   public:
@@ -27,18 +32,23 @@ class Lattice {
     /// Multiplies the weights by `before[pixel]` where values enter and `after[pixel]` where they leave.
     void scale_weights(const float* before, const float* after, int threads);
 
-    /// Floats that splat_and_blur() needs for its result and for its scratch memory, each.
+    /// From now until the next build, rows are fractions.
+    void share_masses(int threads);
+    bool has_shares() const { return !shares_.empty(); }
+
+    /// Values that splat_and_blur() needs for its result and for its scratch memory, each.
     std::size_t values_size(const ChannelLayout& layout) const { return (vertices_ + 1) * layout.padded(); }
 
     /// values[vertex] = blurred sum of rows[pixel].
-    void splat_and_blur(const float* rows, const ChannelLayout& layout, float* values, float* scratch,
-                        int threads) const;
+    template <typename T>
+    void splat_and_blur(const T* rows, const ChannelLayout& layout, T* values, T* scratch, int threads) const;
 
     /// out[i] += scale ∘ filtered value of pixel begin + i, for pixels in [begin, end).
-    void slice(const float* values, const ChannelLayout& layout, const float* scale, std::int64_t begin,
-               std::int64_t end, float* out) const {
-        filter_kernels().slice(pixel_vertices_.data(), pixel_weights_.data(), corners_, layout, values, scale, begin,
-                               end, out);
+    template <typename T>
+    void slice(const T* values, const ChannelLayout& layout, const float* scale, std::int64_t begin, std::int64_t end,
+               float* out) const {
+        filter_kernels().rows<T>().slice(pixel_vertices_.data(), pixel_weights_.data(), corners_, layout, values, scale,
+                                         begin, end, out);
     }
 
   private:
@@ -49,6 +59,8 @@ class Lattice {
     template <int words>
     friend class LatticeBuilder;
 
+    void take_masses(float* masses, int threads);
+
     std::int64_t pixels_ = 0;
     std::int64_t vertices_ = 0;
     int corners_ = 0;
@@ -57,6 +69,10 @@ class Lattice {
     Buffer<SplatEntry> entries_;           ///< by vertex, then by pixel, in kernel coding
     std::vector<SplatPiece> splat_pieces_;
     std::vector<Buffer<Neighbours>> neighbours_;  ///< [axis][vertex]
+    std::vector<Buffer<Shares>> shares_;          ///< [axis][vertex]; empty where rows are floats
 };
+
+extern template void Lattice::splat_and_blur(const float*, const ChannelLayout&, float*, float*, int) const;
+extern template void Lattice::splat_and_blur(const Fraction*, const ChannelLayout&, Fraction*, Fraction*, int) const;
 
 }  // namespace atrous

@@ -3,26 +3,20 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <numeric>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "error.hpp"
 #include "parallel.hpp"
 
 namespace atrous {
-namespace {
-
-/// Pixels of a piece of work: few enough that their rows stay in the nearest caches, enough to hide the scheduling.
-constexpr std::int64_t kTile = 512;
-
-}  // namespace
 
 void Filter::build(const FeatureSource& source, Normalization normalization, int threads) {
     lattice_.build(source, threads);
     // The lattice's response to a unit impulse is too large by 1 + 2^-d.
     const float alpha = 1.0f / (1.0f + std::ldexp(1.0f, 1 - lattice_.corners()));
-    constexpr ChannelLayout scalar(1);
+    constexpr ChannelLayout scalar = ChannelLayout::of<float>(1);
     const bool is_before = normalization == Normalization::before || normalization == Normalization::symmetric;
     const bool is_after = normalization == Normalization::after || normalization == Normalization::symmetric;
     Buffer<float> before(lattice_.pixels());
@@ -47,21 +41,29 @@ void Filter::build(const FeatureSource& source, Normalization normalization, int
         }
     });
     lattice_.scale_weights(before.data(), after.data(), threads);
+    if (takes_fractions_) lattice_.share_masses(threads);
 }
 
-MeanField::MeanField(std::int64_t pixels, int channels, int threads)
-    : pixels_(pixels), layout_(channels), threads_(threads) {
+template <typename T>
+MeanField<T>::MeanField(std::int64_t pixels, int channels, int threads)
+    : pixels_(pixels), layout_(ChannelLayout::of<T>(channels)), threads_(threads) {
     logits_.resize(pixels * layout_.padded());
     marginals_.resize(pixels * layout_.padded());
 }
 
-void MeanField::check_pixels(const Filter& filter) const {
-    if (filter.lattice().pixels() == pixels_) return;
-    throw CrfError("the CRF has " + std::to_string(pixels_) + " pixels, the features have " +
-                   std::to_string(filter.lattice().pixels()));
+template <typename T>
+void MeanField<T>::check_filter(const Filter& filter) const {
+    if (filter.lattice().pixels() != pixels_) {
+        throw CrfError("the CRF has " + std::to_string(pixels_) + " pixels, the features have " +
+                       std::to_string(filter.lattice().pixels()));
+    }
+    if (filter.lattice().has_shares() != std::is_same_v<T, Fraction>) {
+        throw CrfError("the filter is for rows of another type than the CRF has");
+    }
 }
 
-void MeanField::add_term(std::shared_ptr<const Filter> filter, Compatibility compatibility) {
+template <typename T>
+void MeanField<T>::add_term(std::shared_ptr<const Filter> filter, Compatibility compatibility) {
     const int channels = layout_.channels;
     const int padded = layout_.padded();
     Term term;
@@ -82,7 +84,8 @@ void MeanField::add_term(std::shared_ptr<const Filter> filter, Compatibility com
 }
 
 /// Planar [channels, pixels] to padded rows times `sign`. False when a value is not finite.
-bool MeanField::read_planar(const float* planar, float sign, float* rows) const {
+template <typename T>
+bool MeanField<T>::read_planar(const float* planar, float sign, float* rows) const {
     std::atomic<bool> finite{true};
     const float padding = sign < 0.0f ? kPaddingLogit : 0.0f;
     const std::int64_t stride = layout_.padded();
@@ -99,11 +102,8 @@ bool MeanField::read_planar(const float* planar, float sign, float* rows) const 
     return finite;
 }
 
-bool MeanField::set_unary(const float* planar) {
-    return read_planar(planar, -1.0f, logits_.data());
-}
-
-bool MeanField::set_unary_from_probabilities(const float* planar, float floor) {
+template <typename T>
+bool MeanField<T>::set_unary_from_probabilities(const float* planar, float floor) {
     if (!read_planar(planar, 1.0f, logits_.data())) return false;
     const std::int64_t stride = layout_.padded();
     parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
@@ -115,23 +115,49 @@ bool MeanField::set_unary_from_probabilities(const float* planar, float floor) {
     return true;
 }
 
-bool MeanField::write_marginals(const float* planar) {
-    return read_planar(planar, 1.0f, marginals_.data());
+/// Where Q is to be read: fractions leave it where the unaries were.
+template <typename T>
+float* MeanField<T>::result() {
+    if constexpr (std::is_same_v<T, float>) {
+        return marginals_.data();
+    } else {
+        return logits_.data();
+    }
 }
 
-void MeanField::start() {
+template <typename T>
+void MeanField<T>::infer(int iterations, const std::function<void()>& between) {
+    update(true, iterations == 0);
+    for (int done = 1; done <= iterations; ++done) {
+        update(false, done == iterations);
+        between();
+    }
+}
+
+/// Q = softmax(−U), or else one mean-field update; the last one leaves it in result().
+template <typename T>
+void MeanField<T>::update(bool is_first, bool is_last) {
+    if (!is_first) filter_terms();
+    const FilterKernels& kernels = filter_kernels();
+    const std::int64_t stride = layout_.padded();
     parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
-        const std::int64_t at = begin * layout_.padded();
-        filter_kernels().softmax(&logits_[at], layout_, end - begin, &marginals_[at]);
+        std::vector<float> logits = unaries(begin, end);
+        if (!is_first) add_responses(begin, end, logits);
+        if (is_last) {
+            kernels.sums.softmax(logits.data(), layout_, end - begin, result() + begin * stride);
+        } else {
+            kernels.rows<T>().softmax(logits.data(), layout_, end - begin, &marginals_[begin * stride]);
+        }
     });
 }
 
 /// Values stay until all terms are sliced, but scratch memory is free again after a term's blur: the term with the most
 /// vertices goes first, and what was its scratch memory holds the others.
-void MeanField::filter_terms() {
+template <typename T>
+void MeanField<T>::filter_terms() {
     std::vector<Term*> order;
     for (Term& term : terms_) {
-        check_pixels(*term.filter);  // a filter may have been rebuilt since the last step
+        check_filter(*term.filter);  // a filter may have been rebuilt since the last step
         order.push_back(&term);
     }
     const auto size = [&](const Term* term) { return term->filter->lattice().values_size(layout_); };
@@ -145,15 +171,21 @@ void MeanField::filter_terms() {
     }
     arena_.resize(end);
     for (Term* term : order) {
-        float* const values = &arena_[term->values];
+        T* const values = &arena_[term->values];
         term->filter->lattice().splat_and_blur(marginals_.data(), layout_, values, values + size(term), threads_);
     }
 }
 
-/// −U − Σ_k μ_k(K̂_k Q) for pixels in [begin, end), after filter_terms().
-std::vector<float> MeanField::energies(std::int64_t begin, std::int64_t end) const {
+/// −U for pixels in [begin, end).
+template <typename T>
+std::vector<float> MeanField<T>::unaries(std::int64_t begin, std::int64_t end) const {
     const float* from = &logits_[begin * layout_.padded()];
-    std::vector<float> sum(from, from + (end - begin) * layout_.padded());
+    return {from, from + (end - begin) * layout_.padded()};
+}
+
+/// Adds −Σ_k μ_k(K̂_k Q) for pixels in [begin, end), after filter_terms().
+template <typename T>
+void MeanField<T>::add_responses(std::int64_t begin, std::int64_t end, std::vector<float>& sum) const {
     std::vector<float> response;
     for (const Term& term : terms_) {
         const Lattice& lattice = term.filter->lattice();
@@ -165,52 +197,31 @@ std::vector<float> MeanField::energies(std::int64_t begin, std::int64_t end) con
         lattice.slice(&arena_[term.values], layout_, term.scale.data(), begin, end, response.data());
         filter_kernels().mix(response.data(), term.matrix.data(), layout_, end - begin, sum.data());
     }
-    return sum;
 }
 
-void MeanField::step() {
-    filter_terms();
-    parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
-        const std::vector<float> logits = energies(begin, end);
-        filter_kernels().softmax(logits.data(), layout_, end - begin, &marginals_[begin * layout_.padded()]);
-    });
-}
-
-void MeanField::read_marginals(float* planar) const {
+template <typename T>
+void MeanField<T>::read_marginals(float* planar) const {
     const std::int64_t stride = layout_.padded();
+    const float* const rows = result();
     parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
         for (int c = 0; c < layout_.channels; ++c) {
             float* plane = planar + c * pixels_;
-            for (std::int64_t p = begin; p < end; ++p) plane[p] = marginals_[p * stride + c];
+            for (std::int64_t p = begin; p < end; ++p) plane[p] = rows[p * stride + c];
         }
     });
 }
 
-void MeanField::read_labels(std::uint8_t* labels) const {
+template <typename T>
+void MeanField<T>::read_labels(std::uint8_t* labels) const {
     parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t p = begin; p < end; ++p) {
-            const float* row = &marginals_[p * layout_.padded()];
+            const float* row = result() + p * layout_.padded();
             labels[p] = static_cast<std::uint8_t>(std::max_element(row, row + layout_.channels) - row);
         }
     });
 }
 
-double MeanField::kl_divergence() {
-    filter_terms();
-    const std::int64_t stride = layout_.padded();
-    std::vector<double> partial((pixels_ + kTile - 1) / kTile);
-    parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
-        const std::vector<float> minus_energy = energies(begin, end);
-        double sum = 0.0;
-        for (std::int64_t p = begin; p < end; ++p) {
-            for (int c = 0; c < layout_.channels; ++c) {
-                const double q = marginals_[p * stride + c];
-                sum += q * (std::log(std::max(q, 1e-20)) - minus_energy[(p - begin) * stride + c]);
-            }
-        }
-        partial[begin / kTile] = sum;
-    });
-    return std::accumulate(partial.begin(), partial.end(), 0.0);  // in order: the same bits for any number of threads
-}
+template class MeanField<float>;
+template class MeanField<Fraction>;
 
 }  // namespace atrous

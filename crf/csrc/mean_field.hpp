@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -10,17 +11,24 @@
 
 namespace atrous {
 
+/// Pixels of a piece of work: few enough that their rows stay in the nearest caches, enough to hide the scheduling.
+constexpr std::int64_t kTile = 512;
+
 /// Where the filter response is divided by s = K·1 (self term included).
 enum class Normalization { none, before, after, symmetric };
 
 /// A normalised Gaussian kernel over the pixels: K̂ = diag(after) · K · diag(before).
 class Filter {
   public:
+    /// For rows of floats, or of fractions.
+    explicit Filter(bool takes_fractions = false) : takes_fractions_(takes_fractions) {}
+
     /// Builds the kernel; a second call reuses the memory of the first's lattice.
     void build(const FeatureSource& source, Normalization normalization, int threads);
     const Lattice& lattice() const { return lattice_; }
 
   private:
+    bool takes_fractions_;
     Lattice lattice_;
 };
 
@@ -31,6 +39,9 @@ struct Compatibility {
 };
 
 /// Q ← softmax(−U − Σ_k μ_k(K̂_k Q)), all buffers allocated once. Not to be used from two threads at once.
+///
+/// Q between two updates, and what is on the lattices, are rows of T, float or Fraction; everything else is floats.
+template <typename T>
 class MeanField {
   public:
     MeanField(std::int64_t pixels, int channels, int threads);
@@ -38,46 +49,48 @@ class MeanField {
     std::int64_t pixels() const { return pixels_; }
     int channels() const { return layout_.channels; }
 
-    /// Unary energies U, planar [channels, pixels]. False, leaving them unusable, when one is not finite.
-    bool set_unary(const float* planar);
-    /// U = −log(clip(p, floor, 1)).
+    /// Unary energies U = −log(clip(p, floor, 1)) of planar p [channels, pixels]. False, leaving them unusable, when a
+    /// probability is not finite.
     bool set_unary_from_probabilities(const float* planar, float floor);
 
-    /// Adds a pairwise term. The filter may be built or rebuilt until the next step, for as many pixels.
+    /// Adds a pairwise term. The filter may be built or rebuilt until the next update, for as many pixels.
     void add_term(std::shared_ptr<const Filter> filter, Compatibility compatibility);
 
-    /// Q = softmax(−U).
-    void start();
-    /// One mean-field update of Q.
-    void step();
+    /// Q = softmax(−U), and so many updates, calling `between` after each. Where rows are fractions the result takes
+    /// the place of the unaries, which must be set before the next call.
+    void infer(int iterations, const std::function<void()>& between);
 
     /// Q as planar [channels, pixels].
     void read_marginals(float* planar) const;
-    bool write_marginals(const float* planar);
     /// The most probable label of each pixel; of equals, the lowest.
     void read_labels(std::uint8_t* labels) const;
-    /// KL divergence of Q from the CRF's distribution, up to a constant: ΣQ·log Q + ΣU·Q + Σ_k ΣQ∘μ_k(K̂_k Q).
-    double kl_divergence();
 
-  private:
+  protected:
     struct Term {
         std::shared_ptr<const Filter> filter;
         std::vector<float> scale;   ///< [padded channels], what is added to −U per unit of filter response
         std::vector<float> matrix;  ///< [padded, padded], from row to column; empty for a diagonal compatibility
         std::size_t values = 0;     ///< where the filter's values begin in arena_
     };
-    void check_pixels(const Filter& filter) const;
+    void check_filter(const Filter& filter) const;
     bool read_planar(const float* planar, float sign, float* rows) const;
     void filter_terms();
-    std::vector<float> energies(std::int64_t begin, std::int64_t end) const;
+    std::vector<float> unaries(std::int64_t begin, std::int64_t end) const;
+    void add_responses(std::int64_t begin, std::int64_t end, std::vector<float>& sum) const;
+    void update(bool is_first, bool is_last);
+    float* result();
+    const float* result() const { return const_cast<MeanField*>(this)->result(); }
 
     std::int64_t pixels_;
     ChannelLayout layout_;
     int threads_;
-    Buffer<float> logits_;     ///< −U, [pixels, padded channels]
-    Buffer<float> marginals_;  ///< Q, [pixels, padded channels]
-    Buffer<float> arena_;      ///< lattice values of the terms, each followed by its scratch memory until the next
+    Buffer<float> logits_;  ///< −U, [pixels, padded channels]
+    Buffer<T> marginals_;   ///< Q, [pixels, padded channels]
+    Buffer<T> arena_;       ///< lattice values of the terms, each followed by its scratch memory until the next
     std::vector<Term> terms_;
 };
+
+extern template class MeanField<float>;
+extern template class MeanField<Fraction>;
 
 }  // namespace atrous

@@ -121,7 +121,7 @@ class DenseCRF:
             raise CRFError(f"a CRF needs at least one variable and one label, got {nvar} and {nlabels}")
         self._nvar = int(nvar)
         self._nlabels = int(nlabels)
-        self._field = _native.MeanField(self._nvar, self._nlabels)
+        self._field = _native.SteppedMeanField(self._nvar, self._nlabels)
         self._has_unary = False
         self._lock = threading.Lock()
         self._field.set_unary(np.zeros((self._nlabels, self._nvar), np.float32))

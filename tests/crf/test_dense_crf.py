@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -23,8 +24,10 @@ from tolerances import CRF_EXACT_AGREEMENT, CRF_EXACT_MEAN_ABS, CRF_LATTICE_ABS,
 
 from atrous import _native
 from atrous.crf import CRFParams, DenseCRF
+from atrous.crf.params import Precision
 from atrous.errors import CRFError, ShapeError
 
+PRECISIONS = get_args(Precision)
 PARAMS = [CRFParams.deeplab_v2_resnet(), CRFParams.deeplab_v2_vgg()]
 
 
@@ -120,19 +123,21 @@ def test_marginals_are_probabilities_and_classes_may_be_renamed(seed, height, wi
     assert crf(probabilities[order], image) == pytest.approx(got[order], abs=CRF_LATTICE_ABS)
 
 
-def test_the_result_has_the_same_bits_for_any_number_of_threads(make_scene):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_result_has_the_same_bits_for_any_number_of_threads(make_scene, precision):
     probabilities, image = make_scene(21, 61, 83)
-    one = DenseCRF(threads=1)(probabilities, image)
+    one = DenseCRF(threads=1, precision=precision)(probabilities, image)
     for threads in (2, 3, 5, 0):
-        assert (DenseCRF(threads=threads)(probabilities, image) == one).all()
+        assert (DenseCRF(threads=threads, precision=precision)(probabilities, image) == one).all()
 
 
-def test_lattices_of_many_shares_of_the_pixels_give_the_same_bits(make_scene):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_lattices_of_many_shares_of_the_pixels_give_the_same_bits(make_scene, precision):
     """Large enough that five threads build parts of the lattice; odd, so that pydensecrf's filler pixel exists."""
     probabilities, image = make_scene(3, 153, 141)
-    one = DenseCRF(threads=1, iterations=3)(probabilities, image)
+    one = DenseCRF(threads=1, iterations=3, precision=precision)(probabilities, image)
     for threads in (2, 3, 5):
-        assert (DenseCRF(threads=threads, iterations=3)(probabilities, image) == one).all()
+        assert (DenseCRF(threads=threads, iterations=3, precision=precision)(probabilities, image) == one).all()
     vertices = set()
     for threads in (1, 2, 5):
         lattice = _native.Filter()
@@ -180,16 +185,18 @@ def test_threads_that_share_an_instance_take_turns(make_scene):
         assert (got[i] == DenseCRF(threads=1)(*scene)).all()
 
 
-def test_a_lower_instruction_set_gives_the_same_bits(make_scene, tmp_path):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_lower_instruction_set_gives_the_same_bits(make_scene, tmp_path, precision):
     probabilities, image = make_scene(21, 33, 29)
     np.savez(tmp_path / "scene.npz", probabilities=probabilities, image=image)
     script = (
         "import sys, numpy as np, atrous._native as n\nfrom atrous.crf import DenseCRF\n"
-        "s = np.load(sys.argv[1])\nnp.save(sys.argv[2], DenseCRF()(s['probabilities'], s['image']))\nprint(n.isa())"
+        "s = np.load(sys.argv[1])\ncrf = DenseCRF(precision=sys.argv[3])\n"
+        "np.save(sys.argv[2], crf(s['probabilities'], s['image']))\nprint(n.isa())"
     )
-    here = DenseCRF()(probabilities, image)
+    here = DenseCRF(precision=precision)(probabilities, image)
     for isa in ("baseline", "avx2"):
-        command = [sys.executable, "-c", script, str(tmp_path / "scene.npz"), str(tmp_path / "out.npy")]
+        command = [sys.executable, "-c", script, str(tmp_path / "scene.npz"), str(tmp_path / "out.npy"), precision]
         run = subprocess.run(command, env={**os.environ, "ATROUS_ISA": isa}, capture_output=True, text=True)
         if "this CPU runs at most" in run.stderr:
             pytest.skip(f"this CPU has no {isa}")
@@ -277,3 +284,8 @@ def test_a_colour_sigma_beyond_the_compact_keys_still_matches(make_scene):
 def test_negative_options_are_refused(option):
     with pytest.raises(CRFError, match=option):
         DenseCRF(**{option: -1})
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(CRFError, match="precision must be one of fp32, unorm16, got 'fp16'"):
+        DenseCRF(precision="fp16")

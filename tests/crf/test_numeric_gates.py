@@ -1,4 +1,4 @@
-"""The promise of the dense CRF, on real photos: pydensecrf's labels, every one of them."""
+"""The promises of the dense CRF, on real photos: pydensecrf's labels, every one of them; nearly all with fractions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from photos import NAMES, network_like
 from photos import photo as load_photo
-from tolerances import CRF_PEER_ABS
+from tolerances import CRF_PEER_ABS, CRF_UNORM16_PHOTO_ABS, CRF_UNORM16_PHOTO_FLIPS
 
 from atrous.crf import CRFParams, DenseCRF
 
-peer = pytest.importorskip("pydensecrf.densecrf", reason="pydensecrf is not installed: pip install 'atrous[bench]'")
 pytest.importorskip("sklearn.datasets")
 
 CLASSES = 21
@@ -45,6 +44,7 @@ def probabilities(size: tuple[int, int]) -> np.ndarray:
 def test_same_labels_as_pydensecrf(
     photo: np.ndarray, probabilities: np.ndarray, params: CRFParams, iterations: int
 ) -> None:
+    peer = pytest.importorskip("pydensecrf.densecrf", reason="pydensecrf is not installed: pip install 'atrous[bench]'")
     height, width = photo.shape[:2]
     crf = peer.DenseCRF2D(width, height, CLASSES)
     crf.setUnaryEnergy(importlib.import_module("pydensecrf.utils").unary_from_softmax(probabilities))
@@ -56,3 +56,14 @@ def test_same_labels_as_pydensecrf(
     got = DenseCRF(params, iterations=iterations)(probabilities, photo)
     assert np.abs(got - expected).max() <= CRF_PEER_ABS
     assert (got.argmax(axis=0) != expected.argmax(axis=0)).sum() == 0
+
+
+@pytest.mark.parametrize("iterations", [1, 5, 10])
+@pytest.mark.parametrize("params", SETS.values(), ids=SETS)
+def test_nearly_the_same_labels_with_fractions(
+    photo: np.ndarray, probabilities: np.ndarray, params: CRFParams, iterations: int
+) -> None:
+    expected = DenseCRF(params, iterations=iterations)(probabilities, photo)
+    got = DenseCRF(params, iterations=iterations, precision="unorm16")(probabilities, photo)
+    assert np.abs(got - expected).max() <= CRF_UNORM16_PHOTO_ABS
+    assert (got.argmax(axis=0) != expected.argmax(axis=0)).mean() <= CRF_UNORM16_PHOTO_FLIPS

@@ -10,7 +10,7 @@ from segmenters import CRF, SIZES, on_cpu, picture
 from standins.kernel_backend import KernelBackend, pixel_bundle
 from standins.onnx_device_backend import OnnxDeviceBackend
 from tiny_graphs import color_layers, local_layers, make_bundle
-from tolerances import CUDA_CPU_ABS, HALF_LABEL_AGREEMENT, RESIZE_ORDER_AGREEMENT
+from tolerances import CRF_UNORM16_ABS, CUDA_CPU_ABS, HALF_LABEL_AGREEMENT, RESIZE_ORDER_AGREEMENT
 
 from atrous.crf import DenseCRF
 from atrous.exporter.normalization import CAFFE
@@ -72,6 +72,16 @@ class TestAgainstTheCpu:
         got, expected = open_gpu(tiny_bundle, make_device, crf=crf)(pixels), on_cpu(tiny_bundle, crf)(pixels)
         np.testing.assert_array_equal(got.labels, expected.labels)
         assert np.abs(got.probabilities - expected.probabilities).max() <= CUDA_CPU_ABS
+
+    def test_the_crf_keeps_its_precision(self, open_gpu, make_device, tiny_bundle):
+        pixels, probabilities = picture((40, 52)), []
+        for precision in ("fp32", "unorm16"):
+            crf = DenseCRF(CRF, iterations=3, precision=precision)
+            got, expected = open_gpu(tiny_bundle, make_device, crf=crf)(pixels), on_cpu(tiny_bundle, crf)(pixels)
+            np.testing.assert_array_equal(got.labels, expected.labels)
+            assert np.abs(got.probabilities - expected.probabilities).max() <= CRF_UNORM16_ABS
+            probabilities.append(got.probabilities)
+        assert (probabilities[0] != probabilities[1]).any()
 
     def test_a_batch_is_its_pictures(self, open_gpu, make_device, tiny_bundle):
         sizes = [(40, 52), (64, 64), (40, 52), (200, 190), (40, 52), (40, 52), (64, 64), (40, 52)]

@@ -17,7 +17,7 @@ from tolerances import BATCH_ABSOLUTE, PROBABILITY_SUM
 
 import atrous
 from atrous.bundle import Bundle
-from atrous.crf import CRFParams
+from atrous.crf import CRFParams, DenseCRF
 from atrous.errors import BundleError, CRFError, EngineError, ImageError, ShapeError
 from atrous.exporter.description import DynamicSize
 from atrous.exporter.normalization import CAFFE, Normalization
@@ -215,6 +215,14 @@ class TestCRF:
         assert segmenter.crf is not None
         assert segmenter.crf.params.to_dict() == tiny_bundle.manifest.crf
         assert load(tiny_bundle.path).crf is None
+
+    def test_a_crf_of_ones_own_is_used_as_it_is(self, tiny_bundle: Bundle) -> None:
+        crf = DenseCRF(iterations=2, threads=1, precision="unorm16")
+        segmenter = load(tiny_bundle.path, crf=crf)
+        assert segmenter.crf is crf
+        picture = noise((60, 80))
+        plain = load(tiny_bundle.path)(picture)
+        np.testing.assert_array_equal(segmenter(picture).labels, crf.labels(plain.probabilities, picture))
 
     def test_a_tiled_picture_is_refined_whole(self, tiny_bundle: Bundle) -> None:
         result = load(tiny_bundle.path, crf=True)(noise((150, 200)))

@@ -49,7 +49,7 @@ void CpuCrf::allocate(int channels, const Size& size) {
     check_memory(channels, size);
     field_.reset();  // frees the old buffers before the new ones are made
     bilateral_ = std::make_shared<Filter>();
-    auto field = std::make_unique<MeanField>(std::int64_t{size.height} * size.width, channels, threads_);
+    auto field = std::make_unique<MeanField<float>>(std::int64_t{size.height} * size.width, channels, threads_);
     if (params_.gaussian_weight != 0) {
         auto gaussian = std::make_shared<Filter>();
         const auto sigma = static_cast<float>(params_.gaussian_sigma_xy_px);
@@ -75,8 +75,7 @@ void CpuCrf::refine(const float* probabilities, int channels, const std::uint8_t
     if (!field_->set_unary_from_probabilities(probabilities, kProbabilityFloor)) {
         fail(ATROUS_ERROR_ENGINE, "probabilities are not finite");
     }
-    field_->start();
-    for (int i = 0; i < iterations_; ++i) field_->step();
+    field_->infer(iterations_, [] {});
     field_->read_labels(labels);
     if (marginals != nullptr) field_->read_marginals(marginals);
 }

@@ -27,7 +27,7 @@ class CpuCrf {
     Size size_;
     int channels_ = 0;
     std::shared_ptr<Filter> bilateral_;
-    std::unique_ptr<MeanField> field_;
+    std::unique_ptr<MeanField<float>> field_;
 };
 
 }  // namespace atrous::core
