@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,9 +50,8 @@ class CudaDenseCRF:
     Args:
         params: weights and standard deviations of the kernels.
         iterations: mean-field updates; 0 gives softmax(−unary).
-        precision: of the values on the lattice and of Q between updates: single precision, or 16-bit fractions of 1,
-            which take half the memory and about half the time. Arithmetic, unaries and norms are always in single
-            precision.
+        precision: of the values on the lattice and of Q between updates: single precision, or 16-bit fractions of 1
+            (docs/crf.md), which are half as much to move. Arithmetic, unaries and norms are always in single precision.
         normalization: where the response of a kernel to ones, s, divides: by √s on both sides, or by s on one.
         compatibility: [C] on the diagonal or [C, C], multiplied by the weight of each kernel; negative values attract.
             A matrix counts as ½(m + mᵀ). Potts, −1 on the diagonal, by default.
@@ -77,7 +76,7 @@ class CudaDenseCRF:
         if iterations < 0:
             raise CRFError(f"iterations must be 0 or more, got {iterations}")
         for name, value, choices in (
-            ("precision", precision, ("fp32", "unorm16")),
+            ("precision", precision, get_args(Precision)),
             ("normalization", normalization, _NORMALIZATIONS),
         ):
             if value not in choices:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..gpu import Buffer, Device, KernelQueue, KernelSource, Stream, ceil_div
+from ..gpu.toolchain import EXACT
 
 KERNELS = KernelSource(
     Path(__file__).parent / "kernels" / "dense_crf.cu",
     # Which simplex a pixel lies in is decided by the last bit: products and sums round one by one, as on the CPU.
-    flags=("-fmad=false",),
+    flags=EXACT,
 )
 
 _SCAN_TILE = 2048

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..gpu import Buffer, Device, KernelQueue, KernelSource, Stream, ceil_div
+from ..gpu.toolchain import EXACT
 from ..manifest import InputSpec, Size
 from .preprocess import normalization_of_bytes
 
 KERNELS: Final = KernelSource(
     Path(__file__).parent / "kernels" / "frame.cu",
-    flags=("-fmad=false",),  # products and sums round one by one, as on the CPU
+    flags=EXACT,
 )
 
 _RUN: Final = 4
