@@ -203,7 +203,11 @@ class CudaField:
         self._values = {name: device.allocate(spec.value_bytes(self._room(name))) for name in sizes}
         self._other = device.allocate(max([4, *(buffer.nbytes for buffer in self._values.values())]))
         self._tables = self._upload_terms(compatibility)
-        self.queue_frame()  # on whatever is in memory: every kernel is loaded now, not while a graph is recorded
+        # Every kernel is loaded now, not while a graph is recorded. On zeros, as compute-sanitizer reports what is read
+        # and was not written.
+        for name in ("planes", "rgb"):
+            self.queue.fill(self.buffers[name], 0)
+        self.queue_frame()
         self._graph: Graph | None = None
 
     def run(self) -> Status:
