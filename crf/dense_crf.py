@@ -37,7 +37,7 @@ class DenseCRF:
         iterations: mean-field updates; 0 gives softmax(−unary).
         threads: CPU threads; 0 uses all cores. Results have the same bits for any number.
         precision: of the values on the lattice and of Q between updates: single precision, or 16-bit fractions of 1.
-            Those take a fifth less memory and, with AVX-512, a sixth to a quarter less time (two threads, 513×513, 21
+            Those take a fifth less memory and, with AVX-512, a sixth to a fifth less time (two threads, 513×513, 21
             classes); without AVX2 they take more. Up to 0.006 % of the labels differ, and a marginal by up to 6.2e-3
             (two photos at two sizes, P1–P3 of docs/crf.md). Arithmetic, unaries, norms and the result are in single
             precision.

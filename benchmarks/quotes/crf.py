@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .results import Quote, Results, number, table
 
 _ONE, _TWO = "atrous, threads 1", "atrous, threads 2"
+_FRACTIONS = ", unorm16"
 
 
 def _range(values: Sequence[float], decimals: int) -> str:
@@ -25,43 +26,44 @@ def _crf_difference(results: Results) -> str:
     return f"max |ΔQ| {worst:.1e}".replace("e-0", "e-")
 
 
-def _crf_alone(results: Results) -> str:
-    """The one case that was timed with nothing else running, and the same among the others."""
-    idle = results["crf-513x513-P1"]["cases"]
-    busy = [case for case in results["crf"]["cases"] if (case["size"], case["params"]) == ("513x513x21", "P1")]
-    alone, shared = (_range([case["rows"][_TWO]["speedup_first"] for case in cases], 1) for cases in (idle, busy))
-    return f"{alone} times as fast on two idle cores ({shared} on busy ones)"
+def _crf_most_timed(results: Results) -> str:
+    cases = results["crf-513x513-P1"]["cases"]
+    return " (".join(
+        f"{_range([case['rows'][_TWO + storage]['speedup_first'] for case in cases], 1)} times as fast{end}"
+        for storage, end in (("", " on two cores"), (_FRACTIONS, " with 16-bit fractions)"))
+    )
 
 
-def _crf_idle(results: Results) -> str:
+def _crf_seven(results: Results) -> str:
     textured, plain = (
         next(case["rows"] for case in results["crf-513x513-P1"]["cases"] if case["picture"] == picture)
         for picture in ("textured", "plain")
     )
 
-    def seconds(name: str) -> str:
-        first, second = (f"{rows[name]['total']['median_ms'] / 1e3:.2f}" for rows in (textured, plain))
-        return f"{first} s textured and {second} s plain"
+    def row(name: str) -> list[str]:
+        cells = [
+            f"{rows[name][key]['median_ms']:.0f} ms ({number(rows[name][speedup], 1)}×)"
+            for rows in (textured, plain)
+            for key, speedup in (("total", "speedup_first"), ("next", "speedup_next"))
+        ]
+        return [name.removeprefix("atrous, "), *cells]
 
-    def speedups(name: str, key: str) -> str:
-        return " and ".join(number(rows[name][key], 1) for rows in (textured, plain))
-
-    return (
-        f"takes {seconds(_TWO)} on two threads, {speedups(_TWO, 'speedup_first')} times as fast as pydensecrf; "
-        f"on one thread {seconds(_ONE)}, {speedups(_ONE, 'speedup_first')} times as fast; "
-        f"and a next picture of that size on two threads is {speedups(_TWO, 'speedup_next')} times as fast"
-    )
+    peers = [f"{rows['pydensecrf']['total']['median_ms']:.0f} ms" for rows in (textured, plain)]
+    head = ["", "textured", "textured, next", "plain", "plain, next"]
+    lines = [["pydensecrf", peers[0], "", peers[1], ""]]
+    lines += [row(name + storage) for storage in ("", _FRACTIONS) for name in (_ONE, _TWO)]
+    return table(head, "lrrrr", lines)
 
 
 def _crf_table(results: Results) -> str:
-    head = ["size", "", "1000 vertices", "pydensecrf", "1 thread", "2 threads", "2 threads, next"]
+    head = ["size", "", "1000 vertices", "pydensecrf", "1 thread", "2 threads", "2 threads, next", "unorm16, next"]
     head += ["construction", "iteration", "MB"]
-    return table(head, "llrrrrrrrr", [_crf_row(case) for case in results["crf"]["cases"]])
+    return table(head, "llrrrrrrrrr", [_crf_row(case) for case in results["crf"]["cases"]])
 
 
 def _crf_row(case: Mapping[str, Any]) -> list[str]:
     rows = case["rows"]
-    peer, one, two = rows["pydensecrf"], rows[_ONE], rows[_TWO]
+    peer, one, two, narrow = rows["pydensecrf"], rows[_ONE], rows[_TWO], rows[_TWO + _FRACTIONS]
 
     def total(row: Mapping[str, Any], key: str = "total", speedup: str = "speedup_first") -> str:
         return f"{row[key]['median_ms'] / 1e3:.2f} ({number(row[speedup], 1)}×)"
@@ -77,16 +79,38 @@ def _crf_row(case: Mapping[str, Any]) -> list[str]:
         total(one),
         total(two),
         total(two, "next", "speedup_next"),
+        total(narrow, "next", "speedup_next"),
         part("construction_ms"),
         part("iteration_ms"),
-        f"{peer['peak_mb']:.0f} / {two['peak_mb']:.0f}",
+        " / ".join(f"{row['peak_mb']:.0f}" for row in (peer, two, narrow)),
+    ]
+
+
+def _crf_fractions(results: Results) -> str:
+    head = ["", "a next picture, 1 thread", "2 threads", "peak memory"]
+    cases = [case for case in results["crf"]["cases"] if case["params"] == "P1"]
+    return table(head, "lrrr", [_fractions_row(case) for case in cases])
+
+
+def _fractions_row(case: Mapping[str, Any]) -> list[str]:
+    """Single precision → fractions, and the ratio."""
+
+    def change(name: str, value: Callable[[Mapping[str, Any]], float], unit: str) -> str:
+        wide, narrow = (value(case["rows"][each]) for each in (name, name + _FRACTIONS))
+        return f"{wide:.0f} → {narrow:.0f} {unit} ({narrow / wide:.2f})"
+
+    return [
+        f"{case['size'].replace('x', '×')} {case['picture']}",
+        *(change(each, lambda row: row["next"]["median_ms"], "ms") for each in (_ONE, _TWO)),
+        change(_TWO, lambda row: row["peak_mb"], "MB"),
     ]
 
 
 QUOTES: Mapping[str, Quote] = {
     "crf": _crf_table,
     "crf-speedup": _crf_speedup,
-    "crf-513": _crf_alone,
-    "crf-idle": _crf_idle,
+    "crf-513": _crf_most_timed,
+    "crf-seven": _crf_seven,
     "crf-difference": _crf_difference,
+    "crf-fractions": _crf_fractions,
 }
