@@ -49,5 +49,7 @@ $(VENV)/pycuda.stamp: $(VENV)/dev.stamp benchmarks/gpu_check/build_pycuda.sh
 $(VENV)/%.stamp: pyproject.toml setup.py constraints.txt $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools pybind11
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[$*]"
+	# setuptools warns at length of what cannot happen here: a folder that is called like the package.
+	PYTHONWARNINGS="ignore:Editable installation" \
+		$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[$*]"
 	touch $@
