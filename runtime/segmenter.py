@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..crf import CRFParams, DenseCRF
-from ..errors import AtrousError, EngineError
+from ..errors import AtrousError, CRFError, EngineError
 from ..manifest import ClassInfo, Size
 from .backends import Backend, DeviceBackend, open_backend
 from .gpu_path import MAX_BATCH, GpuPath, ReadPicture
@@ -53,7 +53,7 @@ def load(
         BundleError: not a bundle, damaged, or of another version.
         EngineError: the backend is unknown or refuses the artifact, or `threads` is negative.
         DeviceError: a GPU was asked for and cannot be used.
-        CRFError: the bundle's CRF parameters are unusable, and `crf=True` asks for them.
+        CRFError: the bundle's CRF parameters are unusable, and `crf=True` asks for them; or `crf` is something else.
         MissingDependencyError: the backend's library is not installed.
     """
     bundle = Bundle.open(path)
@@ -331,9 +331,13 @@ def _size(picture: NDArray[np.uint8]) -> tuple[int, int]:
 
 def _chosen_crf(bundle: Bundle, crf: bool | CRFParams | DenseCRF, threads: int) -> DenseCRF | None:
     """The CRF that `load` is asked for."""
+    if crf is False:
+        return None
     if isinstance(crf, DenseCRF):
         return crf
     if crf is True:
         stored = bundle.manifest.crf
         crf = CRFParams.from_dict(stored) if stored else CRFParams.deeplab_v2_resnet()
-    return DenseCRF(crf, threads=threads) if crf else None
+    if not isinstance(crf, CRFParams):
+        raise CRFError(f"crf must be True, False, a CRFParams or a DenseCRF, got {crf!r}")
+    return DenseCRF(crf, threads=threads)

@@ -224,6 +224,11 @@ class TestCRF:
         plain = load(tiny_bundle.path)(picture)
         np.testing.assert_array_equal(segmenter(picture).labels, crf.labels(plain.probabilities, picture))
 
+    @pytest.mark.parametrize("crf", ["yes", 1, None, {"bilateral_weight": 4}])
+    def test_anything_else_is_refused(self, tiny_bundle: Bundle, crf: object) -> None:
+        with pytest.raises(CRFError, match=r"crf must be True, False, a CRFParams or a DenseCRF, got "):
+            load(tiny_bundle.path, crf=crf)
+
     def test_a_tiled_picture_is_refined_whole(self, tiny_bundle: Bundle) -> None:
         result = load(tiny_bundle.path, crf=True)(noise((150, 200)))
         assert result.labels.shape == (150, 200)
