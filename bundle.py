@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -195,16 +195,11 @@ def stage_bundle(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
     """
     target = Path(path)
     _check_target(target, overwrite=overwrite)
+    staging = _hidden_beside(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as exc:
-        raise BundleError(
-            f"cannot write to {target.parent}: {exc.strerror}. Choose a writable folder.", path=target
-        ) from exc
-    try:
+        _make_private(staging)
         yield StagedBundle(staging)
-        staging.chmod(0o755)  # mkdtemp makes it private; a bundle is to be served to others
+        staging.chmod(0o755)  # a bundle is to be served to others
         _publish(staging, target, overwrite=overwrite)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -246,15 +241,31 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
         raise BundleError(f"{target} exists and is not a bundle: refusing to replace it", path=target)
 
 
+def _hidden_beside(target: Path, *, kind: str = "") -> Path:
+    """A name that nobody else has. Known before the folder exists, so that Ctrl-C right after making it removes it."""
+    return target.parent / f".{target.name}.{kind}{secrets.token_hex(8)}"
+
+
+def _make_private(folder: Path) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
+    except OSError as exc:
+        raise BundleError(
+            f"cannot write to {folder.parent}: {exc.strerror}. Choose a writable folder.", path=folder.parent
+        ) from exc
+
+
 def _publish(staging: Path, target: Path, *, overwrite: bool) -> None:
     """Rename `staging` to `target`; an old bundle there steps aside first and comes back if anything goes wrong."""
     try:
         if not (overwrite and target.exists()):
             staging.rename(target)  # fails when another process has put a bundle there meanwhile
             return
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+        aside = _hidden_beside(target, kind="old.")
         old = aside / target.name
         try:
+            _make_private(aside)
             target.rename(old)
             staging.rename(target)
         finally:
