@@ -10,7 +10,6 @@ import contextlib
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gates import SETS
-from steps import is_rehearsal, sized
+from steps import is_rehearsal, sized, tool
 from traffic import FILL, Traffic, frame
 
 from atrous.crf.cuda import CudaDenseCRF
@@ -42,20 +41,8 @@ METRICS = {
 }
 #: For each precision; `bench.py` gives a little more than two of them.
 LIMIT_S = sized(35, rehearsal=10)
-_FOLDERS = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-compute/*")
 
 Launched = dict[str, Any]
-
-
-def find_ncu() -> str | None:
-    """Nsight Compute's command line, on the path or where its packages put it."""
-    if found := shutil.which("ncu"):
-        return found
-    for folder in _FOLDERS:
-        for place in sorted(Path("/").glob(folder.lstrip("/")), reverse=True):
-            if found := shutil.which("ncu", path=str(place)):
-                return found
-    return None
 
 
 def read_csv(text: str) -> list[Launched]:
@@ -194,7 +181,7 @@ def main() -> None:
         watched = nullcontext() if is_rehearsal() else profiler(device)
         print(json.dumps([asdict(each) for each in run_frame(device, sys.argv[1], watched)]), flush=True)
         return
-    ncu = find_ncu()
+    ncu = tool("ncu")
     if ncu is None:
         print(json.dumps({"outcome": "not run: Nsight Compute (ncu) is not installed"}))
         return

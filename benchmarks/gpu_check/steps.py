@@ -37,6 +37,8 @@ TOOLS = ("nvcc", "compute-sanitizer", "ncu")
 _GPU_STATE = "name,driver_version,clocks.max.sm,clocks.max.mem,clocks.sm,clocks.mem,power.limit,ecc.mode.current"
 _KEPT_OUTPUT = 4000
 
+_TOOL_FOLDERS = ("usr/local/cuda/bin", "opt/nvidia/nsight-compute/*")
+
 Step = Callable[[], dict[str, Any]]
 T = TypeVar("T")
 
@@ -135,8 +137,14 @@ def version_of(package: str) -> str:
 
 
 def tool(name: str) -> str | None:
-    """The path of a tool of the CUDA toolkit, which need not be on the path."""
-    return shutil.which(name) or shutil.which(name, path="/usr/local/cuda/bin")
+    """The path of a tool of the CUDA toolkit, on the search path or where its packages put it, the newest first."""
+    if found := shutil.which(name):
+        return found
+    for folder in _TOOL_FOLDERS:
+        for place in sorted(Path("/").glob(folder), reverse=True):
+            if found := shutil.which(name, path=str(place)):
+                return found
+    return None
 
 
 def _said(command: list[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import json
 import os
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 from emulator.emulated_device import EmulatedDevice
 from gpu_scripts import FOLDER, script
+from standins.driver import has_driver
 from standins.onnx_device_backend import OnnxDeviceBackend
 
 from atrous.bundle import Bundle
@@ -35,14 +35,6 @@ PASSED = {"status": "passed", "seconds": 1, "output": ""}
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The check of the pipeline with a few frames instead of a thousand."""
     return script(monkeypatch, "pipeline", WARMUP=1, FRAMES=4, CALLS=1)
-
-
-def has_driver() -> bool:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
 
 
 class TestSetup:

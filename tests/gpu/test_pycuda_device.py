@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from emulator.build import stand_in
+from standins.driver import has_driver
 
 from atrous.errors import DeviceError, MissingDependencyError
 from atrous.gpu import Device, PyCudaDevice
@@ -42,14 +42,6 @@ def test_it_is_a_device():
     device: type[Device] = PyCudaDevice
     protocol = {name for name in vars(Device) if not name.startswith("_")}
     assert protocol - {"properties"} <= {name for name in vars(device) if not name.startswith("_")}
-
-
-def has_driver() -> bool:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pycuda") is None, reason="PyCUDA is not installed")
