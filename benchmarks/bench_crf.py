@@ -27,6 +27,7 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import typer
+from gpu_check.gates import GATES, SETS
 from harness import RESULTS, time_in_turns, write_report
 from PIL import Image, ImageFilter
 from pydensecrf_peer import peer
@@ -39,15 +40,8 @@ from atrous.crf import CRFParams, DenseCRF
 from atrous.crf.params import Precision
 from atrous.runtime.postprocess import upsample_probabilities
 
-SETS = {
-    "P1": CRFParams.deeplab_v2_resnet(),
-    "P2": CRFParams.deeplab_v2_vgg(),
-    "P3": CRFParams.pydensecrf_readme(),
-}
 _ITERATIONS = 10
 _FEWER_ITERATIONS = 1
-#: max |ΔQ|, and the share of labels that may differ from pydensecrf's.
-_LIMITS: dict[Precision, tuple[float, float]] = {"fp32": (1e-4, 0), "unorm16": (1e-2, 1e-4)}
 
 Probabilities = npt.NDArray[np.float32]
 Picture = npt.NDArray[np.uint8]
@@ -107,7 +101,7 @@ def measure(
 ) -> dict[str, Any]:
     """Checks agreement, then times pydensecrf and ours with each number of threads and precision."""
     expected = peer(probabilities, image, params, _ITERATIONS)
-    agreement = {precision: _check(expected, probabilities, image, params, precision) for precision in _LIMITS}
+    agreement = {precision: _check(expected, probabilities, image, params, precision) for precision in GATES}
     calls: dict[str, Callable[[], object]] = {
         "peer": partial(peer, probabilities, image, params, _ITERATIONS),
         "peer fewer": partial(peer, probabilities, image, params, _FEWER_ITERATIONS),
@@ -115,7 +109,7 @@ def measure(
     }
     contenders: dict[str, tuple[int, Precision]] = {
         f"atrous, threads {count}" + (", unorm16" if precision == "unorm16" else ""): (count, precision)
-        for count, precision in itertools.product(threads, _LIMITS)
+        for count, precision in itertools.product(threads, GATES)
     }
     for name, (count, precision) in contenders.items():
         kept = DenseCRF(params, iterations=_ITERATIONS, threads=count, precision=precision)
@@ -144,7 +138,7 @@ def _check(
     got = ours(probabilities, image, params, _ITERATIONS, 0, precision)
     difference = float(np.abs(got - expected).max())
     flips = int((got.argmax(axis=0) != expected.argmax(axis=0)).sum())
-    most, share = _LIMITS[precision]
+    most, share = GATES[precision]
     if difference > most or flips > share * got[0].size:
         raise SystemExit(f"{precision}: marginals differ by {difference:.1e} and {flips} labels flip; nothing timed.")
     return {"max_difference": difference, "flips": flips}
