@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from emulator.emulated_device import EmulatedDevice
@@ -33,6 +34,11 @@ settings.load_profile("atrous")
 # would test nothing.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Ends the run with a table of what was not run, and what brings it."""
+    needs.print_not_run(terminalreporter)
 
 
 @pytest.fixture
@@ -60,7 +66,7 @@ def compiled_probe(tmp_path_factory: pytest.TempPathFactory) -> KernelSource:
     """Kernels with their fatbin beside them, as in a package that was built where nvcc is; read-only."""
     nvcc = find_nvcc()
     if nvcc is None:
-        pytest.skip("nvcc is not installed: kernels are not compiled")
+        needs.NVCC.skip()
     probe = Path(__file__).parent / "emulator" / "probe.cu"
     source = Path(shutil.copy(probe, tmp_path_factory.mktemp("compiled")))
     build_fatbin(nvcc, source, EXACT, source.with_suffix(".fatbin"))
@@ -75,7 +81,7 @@ def run_sanitized() -> Callable[[str], None]:
     """
     library = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
     if not Path(library).is_absolute():
-        pytest.skip("this compiler has no AddressSanitizer")
+        needs.SANITIZER.skip()
     environment = {"LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"}
 
     def run(code: str) -> None:
@@ -94,4 +100,4 @@ def device(request: pytest.FixtureRequest) -> Device:
     try:
         return PyCudaDevice()
     except (DeviceError, MissingDependencyError) as exc:
-        pytest.skip(str(exc))
+        needs.GPU.skip(str(exc))

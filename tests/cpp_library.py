@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "runtime" / "cpp"
+
+#: CMake and Ninja of this Python's packages come before the system's, which may be too old.
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 OK, PENDING = 0, 1
 ARGUMENT, HANDLE, BUNDLE, ENGINE, SHAPE, CRF, DEVICE, UNAVAILABLE, MEMORY, INTERNAL = range(2, 12)
@@ -164,17 +168,22 @@ class Segmenter:
         return frame, result
 
 
-def openvino_cmake() -> Path:
+def dependencies() -> list[str]:
+    """What the C++ runtime is built with, from this Python's packages, as options of CMake."""
+    import nlohmann_json
     import openvino
 
-    return Path(openvino.__file__).parent / "cmake"
+    return [
+        f"-DOpenVINO_DIR={Path(openvino.__file__).parent / 'cmake'}",
+        f"-DATROUS_NLOHMANN_JSON_INCLUDE_DIR={Path(nlohmann_json.__file__).parent / 'include'}",
+    ]
 
 
 def build(preset: str) -> Path:
     """Configures and builds a preset, as far as anything changed; the folder."""
     folder = ROOT / "build" / f"cpp-{preset}"
     with exclusive(folder):
-        run("cmake", "--preset", preset, f"-DOpenVINO_DIR={openvino_cmake()}", cwd=SOURCE)
+        run("cmake", "--preset", preset, *dependencies(), cwd=SOURCE)
         run("cmake", "--build", "--preset", preset, cwd=SOURCE)
     return folder
 
@@ -188,8 +197,9 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
 
 
-def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
+def run(*command: str | Path, cwd: Path) -> str:
     """What a command prints; what it printed when it fails, as the error."""
-    done = subprocess.run([str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True)
+    environment = {**os.environ, "PATH": PATH}
+    done = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import needs
 import onnx
-import pytest
 
 from atrous.calibration.plan import plan_quantization
 from atrous.calibration.qdq import halve_rest, quantize_graph
@@ -42,7 +42,7 @@ def fixed_to(graph: onnx.ModelProto, shape: tuple[int, ...]) -> onnx.ModelProto:
 
 def build(graph: onnx.ModelProto, sizes: SizePolicy, *, batch: int = 1, sm: tuple[int, int] = (8, 9)) -> Plan:
     """Build a plan of the graph without a GPU; for `opt` alone where the graph takes no other size."""
-    pytest.importorskip("tensorrt_rtx", reason="nothing is built: pip install 'atrous[tensorrt-rtx]'")
+    needs.TENSORRT_RTX.load("tensorrt_rtx")
     profile = engine_profile(sizes, None, batch)
     dims = [dim.dim_value for dim in graph.graph.input[0].type.tensor_type.shape.dim]
     if all(dims):

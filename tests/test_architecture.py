@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import needs
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -200,7 +201,7 @@ def test_import_atrous_is_light(tmp_path: Path) -> None:
 
 
 def test_every_package_is_in_the_wheel() -> None:
-    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    tomllib = needs.TOMLLIB.load("tomllib")
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     packages = {module.package for module in modules().values()}
     assert packages | DATA_PACKAGES == set(listed)

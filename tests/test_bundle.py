@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 
 import atrous
@@ -365,7 +366,7 @@ class TestStage:
         assert seen <= contents
         assert leftovers(tmp_path) == []
 
-    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device without space")
+    @needs.DEV_FULL.unless(Path("/dev/full").exists())  # a device without space
     def test_a_full_disk_is_a_bundle_error(self, tiny_bundle: Bundle, tmp_path: Path) -> None:
         def write_to_full_disk(staged: StagedBundle) -> None:
             (staged.path / MANIFEST_FILE).symlink_to("/dev/full")

@@ -12,13 +12,14 @@ import sys
 from importlib import resources
 from pathlib import Path
 
+import needs
 import pytest
 from PIL import Image
 
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
-    tomllib = pytest.importorskip("tomli")
+    tomllib = needs.TOMLLIB.load("tomli")
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,15 +11,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from needs import needs_nvcc
 
 from atrous import _native
-from atrous.gpu.compile import find_nvcc
 
 ROOT = Path(__file__).parents[1]
 NOT_BUILT = (".*", "__pycache__", "benchmarks", "build", "dist", "examples", "out", "tests", "*.egg-info", "*.so")
 FATBINS = ["atrous/crf/kernels/dense_crf.fatbin", "atrous/runtime/kernels/frame.fatbin"]
-
-needs_nvcc = pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed: kernels are not compiled")
 
 
 @pytest.fixture

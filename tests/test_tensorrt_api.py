@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import needs
 import pytest
 from tensorrt_api.bindings import VERSIONS, Api, UnreachableError, describe_module, describe_wheel, read_snapshot
 from tensorrt_api.walk import MODULE, Sources, Use, touches_tensorrt
@@ -29,12 +30,12 @@ def _real(name: str, cache: Path) -> Api:
     """The bindings themselves, or a skip that says why they cannot be had."""
     if name == "tensorrt-rtx":
         if importlib.util.find_spec("tensorrt_rtx") is None:
-            pytest.skip("tensorrt_rtx is not installed: pip install 'atrous[tensorrt-rtx]'")
+            needs.TENSORRT_RTX.skip()
         return describe_module("tensorrt_rtx")
     try:
         return describe_wheel(VERSIONS[name], cache)
     except UnreachableError as exc:
-        pytest.skip(str(exc))
+        needs.TENSORRT.skip(str(exc))
 
 
 def missing(uses: list[Use], api: Api, *, rtx: bool) -> list[str]:

@@ -16,6 +16,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from PIL import Image
@@ -172,7 +173,7 @@ def test_what_others_named_is_text_not_markup(report: QuantizationReport) -> Non
 def browser() -> str:
     found = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if found is None:
-        pytest.skip(f"no browser to view the report in: none of {', '.join(_BROWSERS)} is on PATH")
+        needs.BROWSER.skip(f"none of {', '.join(_BROWSERS)} is on PATH")
     return found
 
 

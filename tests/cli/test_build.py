@@ -5,13 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 from command_line import Command
 from tiny_graphs import local_layers, make_bundle
 
 from atrous.bundle import Bundle
 
-pytest.importorskip("tensorrt_rtx", reason="nothing is built: pip install 'atrous[tensorrt-rtx]'")
+pytestmark = needs.TENSORRT_RTX.importable("tensorrt_rtx")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 from command_line import Command
-from standins.driver import has_driver
+from needs import needs_no_driver
 
 from atrous import __version__
 from atrous.cli.doctor import examine
@@ -40,7 +40,7 @@ def test_says_what_a_gpu_needs(atrous: Command) -> None:
     assert "CPUExecutionProvider" in gpu["onnxruntime providers"]
 
 
-@pytest.mark.skipif(has_driver(), reason="there is a CUDA driver")
+@needs_no_driver
 def test_without_a_driver(atrous: Command) -> None:
     gpu = atrous("doctor", "--json").json()["gpu"]
     assert gpu["driver"].startswith("no GPU can be used: there is no NVIDIA driver")

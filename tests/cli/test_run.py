@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from command_line import Command
@@ -64,7 +64,7 @@ class TestOutputs:
         assert report["backend"] == "onnxruntime"
         assert "crf" in report["results"][0]["timings_ms"]
 
-    @pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="PyAV is not installed (atrous[video])")
+    @needs.PYAV.importable("av")
     def test_video(self, atrous: Command, tiny_bundle: Bundle, tmp_path: Path, rng: np.random.Generator) -> None:
         import av
 

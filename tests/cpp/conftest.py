@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cpp_library import ROOT, Library, build, exclusive
+from cpp_library import PATH, ROOT, Library, build, exclusive
+from needs import BUILD_TOOLS
 
 import atrous
 from atrous.bundle import hash_file
 from atrous.exporter.description import read_classes
 from atrous.exporter.trained import load_trained
 
-NEEDED = ("cmake", "ninja", "g++")
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    missing = [tool for tool in NEEDED if shutil.which(tool) is None]
+    missing = [tool for tool in ("cmake", "ninja") if shutil.which(tool, path=PATH) is None]
+    missing += [package for package in ("nlohmann_json", "openvino") if find_spec(package) is None]
     if missing:
         for item in items:
             if Path(__file__).parent in item.path.parents:
-                item.add_marker(pytest.mark.skip(reason=f"building C++ needs {', '.join(missing)}"))
+                item.add_marker(pytest.mark.skip(reason=BUILD_TOOLS.reason(f"no {', '.join(missing)}")))
 
 
 @pytest.fixture(scope="session")

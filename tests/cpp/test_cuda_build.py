@@ -6,8 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
+import needs
 import pytest
-from cpp_library import ROOT, SOURCE, openvino_cmake, run
+from cpp_library import ROOT, SOURCE, dependencies, run
 
 from atrous.gpu.toolchain import ARCHITECTURES, PORTABLE
 
@@ -22,7 +23,7 @@ def find_header() -> Path | None:
 def test_the_driver_is_declared_as_in_cuda_h(tmp_path):
     header = find_header()
     if header is None:
-        pytest.skip("there is no cuda.h")
+        needs.NVCC.skip("no cuda.h")
     includes = [f"-I{SOURCE / 'include'}", f"-I{SOURCE / 'src'}", "-isystem", header.parent]
     source = ROOT / "tests" / "cpp" / "driver_types.cpp"
     run("g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", *includes, source, cwd=tmp_path)
@@ -41,8 +42,8 @@ def test_it_is_for_the_gpus_of_the_python_package(tmp_path):
 @pytest.mark.slow
 def test_nvcc_compiles_the_kernels_into_the_library(tmp_path):
     if shutil.which("nvcc") is None:
-        pytest.skip("there is no nvcc")
-    options = ["-DATROUS_WITH_CUDA=ON", "-DATROUS_CUDA_ARCHITECTURES=90", f"-DOpenVINO_DIR={openvino_cmake()}"]
+        needs.NVCC.skip()
+    options = ["-DATROUS_WITH_CUDA=ON", "-DATROUS_CUDA_ARCHITECTURES=90", *dependencies()]
     run("cmake", "-G", "Ninja", "-S", SOURCE, "-B", tmp_path, *options, cwd=tmp_path)
     run("cmake", "--build", tmp_path, "--target", "atrous_kernels", cwd=tmp_path)
     for name in ("dense_crf", "frame", "convert"):

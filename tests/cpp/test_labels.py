@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import needs
 import numpy as np
 import onnx
 import PIL
@@ -120,7 +121,7 @@ def test_logits_on_pixels(library, tmp_path, size):
 # Larger and smaller along each axis; shrinking both, where the order of the two passes shows.
 @pytest.mark.parametrize("size", [(64, 96), (64, 50), (31, 96), (150, 131), (131, 150), (7, 5)])
 @pytest.mark.parametrize("resize", ["stretch", "none"])
-@pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="older Pillow resizes in another order of passes")
+@needs.PILLOW_13.unless(int(PIL.__version__.split(".")[0]) >= 13)  # older ones resize in another order of passes
 def test_fixed_size(library, tmp_path, size, resize):
     path = tmp_path / "b.atrous"
     make_bundle(path, local_layers(3), fixed=(64, 96), normalization=UNEVEN, resize=resize)

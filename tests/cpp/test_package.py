@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
-from cpp_library import ROOT, SOURCE, run
+from cpp_library import PATH, ROOT, SOURCE, dependencies, run
 from PIL import Image
 
 import atrous
@@ -35,7 +37,7 @@ def prefix(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def examples(prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The examples, built against what is installed and nothing else."""
     if not Path("/usr/include/png.h").exists():
-        pytest.skip("the examples need libpng's header (libpng-dev)")
+        needs.LIBPNG.skip()
     folder = tmp_path_factory.mktemp("examples")
     source = ROOT / "examples" / "cpp"
     run("cmake", "-G", "Ninja", "-S", source, "-B", folder, f"-DCMAKE_PREFIX_PATH={prefix}", cwd=folder)
@@ -125,15 +127,9 @@ def test_camera_loop_reports_latency(examples, color_bundle, tmp_path, rng):
 
 
 def test_without_openvino_the_reason_is_given(tmp_path):
-    command = [
-        "cmake",
-        "-S",
-        SOURCE,
-        "-B",
-        tmp_path,
-        "-DOpenVINO_DIR=/nowhere",
-        "-DCMAKE_DISABLE_FIND_PACKAGE_OpenVINO=ON",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    hidden = "-DCMAKE_DISABLE_FIND_PACKAGE_OpenVINO=ON"
+    command = ["cmake", "-S", SOURCE, "-B", tmp_path, *dependencies(), "-DOpenVINO_DIR=/nowhere", hidden]
+    environment = {**os.environ, "PATH": PATH}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode != 0
     assert "pip install openvino" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 
+import needs
 import numpy as np
 import pytest
 from photos import NAMES, network_like
@@ -12,7 +13,7 @@ from tolerances import CRF_PEER_ABS, CRF_UNORM16_PHOTO_ABS, CRF_UNORM16_PHOTO_FL
 
 from atrous.crf import CRFParams, DenseCRF
 
-pytest.importorskip("sklearn.datasets")
+needs.SCIKIT_LEARN.load("sklearn.datasets")
 
 CLASSES = 21
 #: An even number of pixels, and one that four does not divide: pydensecrf pads those.
@@ -44,7 +45,7 @@ def probabilities(size: tuple[int, int]) -> np.ndarray:
 def test_same_labels_as_pydensecrf(
     photo: np.ndarray, probabilities: np.ndarray, params: CRFParams, iterations: int
 ) -> None:
-    peer = pytest.importorskip("pydensecrf.densecrf", reason="pydensecrf is not installed: pip install 'atrous[bench]'")
+    peer = needs.PYDENSECRF.load("pydensecrf.densecrf")
     height, width = photo.shape[:2]
     crf = peer.DenseCRF2D(width, height, CLASSES)
     crf.setUnaryEnergy(importlib.import_module("pydensecrf.utils").unary_from_softmax(probabilities))

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import threading
 
+import needs
 import numpy as np
 import pytest
 from crf_oracles import colour_features, lattice_kernel, mean_field, normalized, position_features, potts, softmax
@@ -250,9 +251,7 @@ def test_unary_from_softmax():
         utils.unary_from_softmax(probabilities, scale=0)
 
 
-needs_peer = pytest.mark.skipif(
-    importlib.util.find_spec("pydensecrf") is None, reason="pydensecrf is not installed: pip install 'atrous[bench]'"
-)
+needs_peer = needs.PYDENSECRF.importable("pydensecrf")
 
 
 def run_script(module, helpers, probabilities, image, compat, kind, iterations):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import needs
 import onnx
 import pytest
 from engine_graphs import build, fixed_to, in_every_precision
@@ -28,7 +29,7 @@ from atrous.gpu import Driver, Gpu, find_driver
 from atrous.manifest import EngineIdentity, EngineProfile
 from atrous.runtime.backends.tensorrt_library import load_tensorrt
 
-pytest.importorskip("tensorrt_rtx", reason="nothing is built: pip install 'atrous[tensorrt-rtx]'")
+needs.TENSORRT_RTX.load("tensorrt_rtx")
 
 VERSION = load_tensorrt("tensorrt-rtx").version
 NAME = f"fp32.tensorrt-rtx-{VERSION}.sm89"
@@ -343,7 +344,7 @@ class TestOnTheGpuHere:
         try:
             extended = build_engine(bundle, precision="fp32", backend=backend)
         except (DeviceError, MissingDependencyError) as exc:
-            pytest.skip(str(exc))
+            needs.GPU.skip(str(exc))
         except EngineError as exc:
             if "does not build for SM" in str(exc):  # TensorRT-RTX on a data-centre GPU
                 pytest.skip(str(exc))

@@ -6,6 +6,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import needs
 import numpy as np
 import onnx
 import pytest
@@ -133,7 +134,7 @@ def test_runs_in_every_backend(bundle: Bundle) -> None:
 
 
 def test_builds_with_tensorrt_rtx(bundle: Bundle, tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="packed, not built: pip install 'atrous[tensorrt-rtx]'")
+    needs.TENSORRT_RTX.load("tensorrt_rtx")
     copy = Bundle.open(shutil.copytree(bundle.path, tmp_path / "qat.atrous"))
     built = build_engine(copy, precision="int8", sm=["89", "120"])
     engines = [artifact for artifact in built.manifest.artifacts if artifact.kind == "engine"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import onnx
 import pytest
@@ -250,6 +251,6 @@ def test_networks_verify_and_build_with_tensorrt_rtx(case: Case, tmp_path: Path)
     assert report.kept == ()
     for check in verify_bundle(extended).checks:
         assert check.passed, check
-    pytest.importorskip("tensorrt_rtx", reason="verified, not built: pip install 'atrous[tensorrt-rtx]'")
+    needs.TENSORRT_RTX.load("tensorrt_rtx")
     built = atrous.build_engine(extended, sm=("89", "120"), batch=2 if case.dynamic else 1)
     assert [artifact.kind for artifact in built.manifest.artifacts] == ["onnx", "onnx", "engine", "engine"]

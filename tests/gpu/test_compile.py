@@ -4,14 +4,13 @@ import stat
 from pathlib import Path
 
 import pytest
+from needs import needs_nvcc
 
 from atrous.crf import cuda_queue
 from atrous.errors import DeviceError
 from atrous.gpu import KernelSource
-from atrous.gpu.compile import cache_folder, compile_cubin, find_nvcc
+from atrous.gpu.compile import cache_folder, compile_cubin
 from atrous.runtime import frame
-
-needs_nvcc = pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed: kernels are not compiled")
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from standins.driver import compile_driver, has_driver
+from needs import needs_no_driver
+from standins.driver import compile_driver
 
 from atrous.errors import DeviceError
 from atrous.gpu.driver import find_driver
@@ -32,7 +33,7 @@ def ask(folder: Path, *, status: int = 0, count: int = 2) -> str:
     ).stdout.strip()
 
 
-@pytest.mark.skipif(has_driver(), reason="there is a CUDA driver")
+@needs_no_driver
 def test_without_a_driver() -> None:
     with pytest.raises(DeviceError, match=r"there is no NVIDIA driver \(libcuda.so.1: .*or use a backend of the CPU"):
         find_driver()

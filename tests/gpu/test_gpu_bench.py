@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from emulator.emulated_device import EmulatedDevice, EmulatedModule, EmulatedStream
 from gpu_scripts import FOLDER, script
-from standins.driver import has_driver
+from needs import needs_no_driver
 from standins.onnx_device_backend import OnnxDeviceBackend
 from tiny_networks import TinyDeepLab
 
@@ -229,7 +229,7 @@ class TestEngines:
         row = engines.measure(tiny_bundle, OnnxDeviceBackend(tiny_bundle), picture, other)
         assert row["outcome"].startswith("wrong result")
 
-    @pytest.mark.skipif(has_driver(), reason="there is a CUDA driver")
+    @needs_no_driver
     def test_without_a_gpu_every_engine_says_why_not(self, engines, monkeypatch, tiny_bundle, tmp_path):
         monkeypatch.setattr(sys.modules["networks"], "FOLDER", tmp_path)
         network = engines.Network("tiny", (40, 48))

@@ -16,11 +16,11 @@ from itertools import chain, repeat
 from pathlib import Path
 from types import ModuleType
 
+import needs
 import numpy as np
 import pytest
 from emulator.emulated_device import EmulatedDevice
 from gpu_scripts import FOLDER, script
-from standins.driver import has_driver
 from standins.onnx_device_backend import OnnxDeviceBackend
 
 from atrous.bundle import Bundle
@@ -38,7 +38,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 class TestSetup:
-    @pytest.mark.skipif(has_driver(), reason="there is a CUDA driver")
+    @needs.needs_no_driver
     @pytest.mark.parametrize("what", ["check", "bench"])
     def test_without_a_gpu_it_says_so_in_one_line_and_fails(self, what):
         environment = {key: value for key, value in os.environ.items() if key != "GPU_CHECK_REHEARSAL"}
@@ -236,7 +236,7 @@ class TestProbe:
 class TestMeanField:
     @pytest.fixture
     def mean_field(self, monkeypatch) -> ModuleType:
-        pytest.importorskip("sklearn.datasets")
+        needs.SCIKIT_LEARN.load("sklearn.datasets")
         return script(monkeypatch, "mean_field", SIZES=[(9, 13)], CLASSES=5)
 
     def test_every_photo_set_and_precision_is_compared(self, mean_field):
@@ -263,7 +263,7 @@ class TestMeanField:
 class TestDeterminism:
     @pytest.fixture
     def determinism(self, monkeypatch) -> ModuleType:
-        pytest.importorskip("sklearn.datasets")
+        needs.SCIKIT_LEARN.load("sklearn.datasets")
         return script(monkeypatch, "determinism", RUNS=3, SIZE=(9, 13), OTHER_SIZES=[(5, 6), (1, 1)], CLASSES=3)
 
     @pytest.mark.parametrize("precision", ["fp32", "unorm16"])
@@ -332,7 +332,7 @@ class TestPipeline:
             assert next(rows)["outcome"] == "failed: the engine refuses"
             assert next(rows)["frames"] == 4
 
-    @pytest.mark.skipif(has_driver(), reason="there is a CUDA driver")
+    @needs.needs_no_driver
     def test_without_a_gpu_every_engine_and_backend_says_why_not(self, pipeline, tmp_path, tiny_bundle):
         bundle = Bundle.open(Path(shutil.copytree(tiny_bundle.path, tmp_path / "tiny.atrous")))
         rows = list(pipeline.run(bundle, EmulatedDevice()))

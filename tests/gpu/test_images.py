@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 
@@ -131,7 +132,7 @@ def test_the_driver_takes_it(packaged, no_nvcc):  # noqa: ARG001 - so that nothi
     try:
         device = PyCudaDevice()
     except (DeviceError, MissingDependencyError) as exc:
-        pytest.skip(str(exc))
+        needs.GPU.skip(str(exc))
     module = device.load(packaged)
     stream, counter, out = device.stream(), device.allocate(4), np.empty(1, np.uint32)
     device.fill(counter, 0, stream)

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from needs import needs_nvcc
 
-from atrous.gpu.compile import find_nvcc
 from atrous.gpu.toolchain import ARCHITECTURES
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_check" / "ptxas.py"
@@ -23,7 +23,7 @@ def ptxas() -> ModuleType:
     return module
 
 
-@pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed: kernels are not compiled")
+@needs_nvcc
 @pytest.mark.parametrize("capability", ARCHITECTURES, ids=lambda c: f"sm_{c[0]}{c[1]}")
 def test_every_kernel_compiles_without_spilling(ptxas, capability):
     usage = ptxas.usage_on(capability)

@@ -7,18 +7,17 @@ import sys
 import threading
 from pathlib import Path
 
+import needs
 import pytest
 from emulator.build import stand_in
-from standins.driver import has_driver
 
 from atrous.errors import DeviceError, MissingDependencyError
 from atrous.gpu import Device, PyCudaDevice
-from atrous.gpu.compile import find_nvcc
 
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pycuda") is not None, reason="PyCUDA is installed")
+@needs.NO_PYCUDA.unless(importlib.util.find_spec("pycuda") is None)
 def test_without_pycuda_the_error_names_the_extra():
     with pytest.raises(MissingDependencyError, match=r"pip install 'atrous\[gpu\]'"):
         PyCudaDevice()
@@ -44,9 +43,9 @@ def test_it_is_a_device():
     assert protocol - {"properties"} <= {name for name in vars(device) if not name.startswith("_")}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pycuda") is None, reason="PyCUDA is not installed")
-@pytest.mark.skipif(has_driver(), reason="there is a CUDA driver: the tests marked gpu use it")
-@pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed: kernels are not compiled")
+@needs.PYCUDA.importable("pycuda")
+@needs.needs_no_driver  # where there is one, the tests marked gpu use it
+@needs.needs_nvcc
 def test_pycuda_passes_all_gpu_tests_on_a_stand_in_driver(tmp_path):
     """Real PyCUDA, emulated kernels: calls, their order, contexts and lifetimes, but no GPU."""
     tests = [
@@ -74,7 +73,7 @@ def test_another_thread_is_refused():
     try:
         device = PyCudaDevice()
     except (DeviceError, MissingDependencyError) as exc:
-        pytest.skip(str(exc))
+        needs.GPU.skip(str(exc))
     errors: list[BaseException] = []
 
     def use() -> None:

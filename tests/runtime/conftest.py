@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 
+import needs
 import pytest
 from emulator.emulated_device import EmulatedDevice
 from segmenters import Opened
@@ -21,7 +22,7 @@ def make_device(request: pytest.FixtureRequest) -> Callable[[], Device]:
     try:
         PyCudaDevice()
     except (DeviceError, MissingDependencyError) as exc:
-        pytest.skip(str(exc))
+        needs.GPU.skip(str(exc))
     return PyCudaDevice
 
 

@@ -7,6 +7,7 @@ import os
 import threading
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -300,7 +301,7 @@ class TestResuming:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("ATROUS_CAMVID" not in os.environ, reason="ATROUS_CAMVID does not name CamVid's folder")
+@needs.CAMVID.unless("ATROUS_CAMVID" in os.environ)
 def test_the_trained_model_on_camvid(tmp_path: Path) -> None:
     """Mean IoU as in benchmarks/results/camvid.json, to its last digit."""
     trained = load_trained(TRAINED / "deeplab.safetensors", classes=read_classes(TRAINED / "classes.json"))

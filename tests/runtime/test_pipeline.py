@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from segmenters import CRF, SIZES, on_cpu, picture
@@ -126,7 +127,7 @@ class TestGraph:
 
 
 def test_video(open_gpu, color_bundle, tmp_path: Path):
-    av = pytest.importorskip("av")
+    av = needs.PYAV.load("av")
     from atrous.runtime.video import segment_video
 
     source = tmp_path / "clip.mp4"

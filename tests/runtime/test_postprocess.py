@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import needs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from tolerances import RESAMPLE_ABS
 from atrous.errors import ShapeError
 from atrous.runtime.postprocess import upsample_labels, upsample_logits, upsample_probabilities
 
-torch = pytest.importorskip("torch")
+torch = needs.TORCH.load("torch")
 
 
 def torch_upsample(logits, full_size, align_corners):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from atrous.errors import ImageError
 from atrous.runtime.segmenter import Segmenter, load
 from atrous.runtime.video import segment_video
 
-av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'atrous[video]'")
+av = needs.PYAV.load("av")
 
 #: A frame rate that varies, in milliseconds.
 TIMES_MS = (0, 100, 200, 700, 800, 900)

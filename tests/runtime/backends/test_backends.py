@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import numpy as np
 import onnx
 import pytest
@@ -22,7 +23,7 @@ from atrous.runtime.backends.base import find_onnx
 from atrous.runtime.backends.onnxruntime import OnnxSession
 from atrous.runtime.backends.openvino import OpenVinoBackend
 
-ov = pytest.importorskip("openvino")
+ov = needs.OPENVINO.load("openvino")
 
 ON_CPU = ("onnxruntime", "openvino")
 

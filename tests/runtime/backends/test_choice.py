@@ -10,15 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from emulator.emulated_device import EmulatedDevice
-from standins.driver import compile_driver, has_driver
+from standins.driver import compile_driver
 
 from atrous.bundle import Bundle
 from atrous.errors import BundleError, DeviceError, EngineError
 from atrous.gpu import KernelSource
-from atrous.gpu.compile import find_nvcc
 from atrous.runtime.backends import BACKENDS, _say_once, backend_status, cpu_backend, on_gpu, open_backend
 from atrous.runtime.backends.tensorrt import TensorRtBackend
 
@@ -37,7 +37,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("gpu")
-@pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed")
+@needs.needs_nvcc
 class TestWithAGpu:
     def test_an_engine_that_fits_is_taken(self, tiny_bundle: Bundle, add_engine) -> None:
         backend = open_backend(add_engine(tiny_bundle, precision="fp16"))
@@ -104,7 +104,7 @@ class TestWithAGpu:
         assert caplog.records == []
 
 
-@pytest.mark.skipif(has_driver(), reason="there is a CUDA driver")
+@needs.needs_no_driver
 class TestWithoutADriver:
     def test_an_engine_is_passed_over(self, tiny_bundle: Bundle, add_engine, caplog: pytest.LogCaptureFixture) -> None:
         assert open_backend(add_engine(tiny_bundle)).name == cpu_backend()
@@ -120,9 +120,9 @@ class TestWithoutADriver:
         assert "tensorrt 11.4.0.106, tensorrt-rtx 1.7.1.116; no GPU can be used" in statuses["tensorrt"].detail
 
 
-@pytest.mark.skipif(has_driver(), reason="there is a CUDA driver")
-@pytest.mark.skipif(importlib.util.find_spec("pycuda") is not None, reason="PyCUDA is installed")
-@pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not installed")
+@needs.needs_no_driver
+@needs.NO_PYCUDA.unless(importlib.util.find_spec("pycuda") is None)
+@needs.needs_nvcc
 def test_a_gpu_without_pycuda(tiny_bundle: Bundle, add_engine, tmp_path: Path) -> None:
     """In a process with a driver: only then does the error say what to install."""
     compile_driver(tmp_path)

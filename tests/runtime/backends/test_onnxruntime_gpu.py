@@ -6,6 +6,7 @@ import re
 import threading
 from typing import ClassVar
 
+import needs
 import numpy as np
 import onnxruntime
 import pytest
@@ -130,7 +131,7 @@ def test_cuda_equals_the_cpu(tiny_bundle: Bundle) -> None:
     try:
         backend = OnnxRuntimeCuda(tiny_bundle)
     except (EngineError, DeviceError, ImportError) as exc:
-        pytest.skip(str(exc))
+        needs.GPU.skip(str(exc))
     batch = images(2, 3, 64, 96)
     expected = OnnxRuntimeBackend(tiny_bundle).infer(batch)
     assert np.abs(backend.infer(batch) - expected).max() <= BACKEND_ABSOLUTE

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import onnx
 import pytest
@@ -19,7 +20,7 @@ from atrous.calibration.qdq import halve_rest, quantize_graph
 from atrous.runtime.backends.openvino import OpenVinoBackend
 from atrous.runtime.backends.openvino_qdq import fuse_qdq
 
-ov = pytest.importorskip("openvino")
+ov = needs.OPENVINO.load("openvino")
 
 
 @pytest.fixture

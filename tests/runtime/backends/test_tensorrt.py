@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from emulator.emulated_device import EmulatedDevice
@@ -433,7 +434,7 @@ class TestRefusals:
 )
 def test_the_stand_in_offers_only_what_the_real_one_has(cls: type, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the stand-in leaves the module's place
-    real = pytest.importorskip("tensorrt_rtx")
+    real = needs.TENSORRT_RTX.load("tensorrt_rtx")
     offered = {name for name in vars(cls) if not name.startswith("_")} - {"version"}
     assert offered <= set(dir(getattr(real, cls.__name__)))
     for enumeration in (standin.TensorIOMode, standin.ExecutionContextAllocationStrategy, standin.EngineValidity):

@@ -6,6 +6,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from tolerances import TENSORRT_FP32_RELATIVE
@@ -28,7 +29,7 @@ def bundle(request: pytest.FixtureRequest, tiny_bundle: Bundle, tmp_path_factory
         path = shutil.copytree(tiny_bundle.path, tmp_path_factory.mktemp("gpu") / "tiny.atrous")
         return build_engine(Bundle.open(Path(path)), precision="fp32", backend=request.param, batch=4)
     except AtrousError as exc:
-        pytest.skip(str(exc))
+        needs.GPU.skip(str(exc))
 
 
 def images(*shape: int) -> np.ndarray:

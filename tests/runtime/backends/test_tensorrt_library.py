@@ -5,6 +5,7 @@ import sys
 import threading
 from pathlib import Path
 
+import needs
 import pytest
 
 from atrous.errors import EngineError, MissingDependencyError
@@ -27,7 +28,7 @@ def _stand_ins() -> None:
 
 @pytest.fixture
 def rtx() -> TensorRT:
-    pytest.importorskip("tensorrt_rtx", reason="pip install 'atrous[tensorrt-rtx]'")
+    needs.TENSORRT_RTX.load("tensorrt_rtx")
     return load_tensorrt("tensorrt-rtx")
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import needs
 import pytest
 from emulator.emulated_device import EmulatedDevice
 
@@ -17,7 +18,7 @@ from atrous.errors import BundleError, EngineError
 from atrous.exporter.engine import build_engine
 from atrous.runtime.backends.tensorrt import TensorRtBackend
 
-pytest.importorskip("tensorrt_rtx")
+pytestmark = needs.TENSORRT_RTX.importable("tensorrt_rtx")
 
 
 @pytest.fixture(scope="module")
