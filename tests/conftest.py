@@ -36,9 +36,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the option with which CI runs later what could not be run at first."""
+    parser.addoption("--record-not-run", type=Path, help="write the names of skipped tests to this file")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Ends the run with a table of what was not run, and what brings it."""
-    needs.print_not_run(terminalreporter)
+    needs.report_not_run(terminalreporter, config.getoption("record_not_run"))
 
 
 @pytest.fixture

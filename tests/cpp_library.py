@@ -175,7 +175,7 @@ def dependencies() -> list[str]:
 
     return [
         f"-DOpenVINO_DIR={Path(openvino.__file__).parent / 'cmake'}",
-        f"-DATROUS_NLOHMANN_JSON_INCLUDE_DIR={Path(nlohmann_json.__file__).parent / 'include'}",
+        f"-DNLOHMANN_JSON_INCLUDE_DIR={Path(nlohmann_json.__file__).parent / 'include'}",
     ]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import textwrap
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -78,15 +80,24 @@ needs_nvcc = NVCC.unless(find_nvcc() is not None)
 needs_no_driver = NO_DRIVER.unless(not has_driver())
 
 
-def print_not_run(reporter: pytest.TerminalReporter) -> None:
-    """Prints one row for each thing that was missing: how many tests it took, why, and what brings it."""
+def report_not_run(reporter: pytest.TerminalReporter, record: Path | None) -> None:
+    """Prints one row for each thing that was missing: how many tests it took, why, and what brings it.
+
+    Args:
+        reporter: has the run's outcome.
+        record: where to write the tests' names, a line each, to be run again as `pytest @FILE`.
+    """
+    skipped = reporter.stats.get("skipped", [])
+    if record is not None:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text("".join(f"{report.nodeid}\n" for report in skipped), encoding="utf-8")
     counts: Counter[str] = Counter()
     details: dict[str, str] = {}
-    for report in reporter.stats.get("skipped", []):
+    for report in skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         what, _, detail = reason.removeprefix("Skipped: ").removeprefix(_PREFIX).partition(": ")
         counts[what] += 1
-        details.setdefault(what, detail)
+        details.setdefault(what, textwrap.shorten(detail, 80))
     if not counts:
         return
     brings = {need.what: need.brings for need in globals().values() if isinstance(need, Need)}
