@@ -23,7 +23,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from pythons import find_pythons
+from environments import find_pythons
 
 ROOT = Path(__file__).parents[1]
 GLIBC = "2.28"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 """Those that wheels are built for; pyproject.toml names them again, for cibuildwheel."""
+
+USES = Path(__file__).with_name("uses.py")
 
 _TOOLS = ("c++", "g++", "gcc", "cc", "clang", "clang++", "zig", "ld", "make", "cmake", "nvcc")
 _LEAD_TO_COMPILERS = ("CC", "CXX", "CUDA_HOME", "CUDA_PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
@@ -97,6 +102,37 @@ class BareEnvironment:
         if tools:
             raise SystemExit(f"{self._bin} should hold no compiler and has {', '.join(tools)}")
         return _run([str(self._bin / "python"), *arguments], self._empty, self._variables)
+
+
+def use(environment: BareEnvironment, name: str, bundle: Path, photo: Path) -> dict[str, Any]:
+    """What one of `uses.USES` reports from an environment, in which the installed package was what ran.
+
+    Raises:
+        SystemExit: it fails, or ran something else.
+    """
+    report = _report(environment.python("-I", str(USES), name, str(bundle), str(photo)))
+    if "site-packages" not in report["package"]:
+        raise SystemExit(f"expected the installed package to run, and it was {report['package']}")
+    return report
+
+
+def use_here(name: str, bundle: Path, photo: Path) -> dict[str, Any]:
+    """The same from the environment that this runs in."""
+    command = [sys.executable, "-I", str(USES), name, str(bundle), str(photo)]
+    return _report(_run(command, bundle.parent, dict(os.environ)))
+
+
+def photo_of_demo() -> Path:
+    """The photo that `make demo` segments."""
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or spec.origin is None:
+        raise SystemExit("scikit-learn, which brings the demo's photo, is not installed: `make demo` sets up .venv")
+    return Path(spec.origin).parent / "datasets" / "images" / "china.jpg"
+
+
+def _report(printed: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return report
 
 
 def _run(command: list[str], folder: Path, variables: dict[str, str]) -> str:
