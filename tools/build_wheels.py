@@ -96,12 +96,11 @@ def compiler() -> dict[str, str]:
     if spec is None or spec.origin is None:
         raise SystemExit("ziglang is not installed: run `make wheels`, or `pip install ziglang`")
     zig = Path(spec.origin).parent / "zig"
-    target = f"-target x86_64-linux-gnu.{GLIBC}"
-    return {
-        "CC": f"{shlex.quote(str(zig))} cc {target}",
-        "CXX": f"{shlex.quote(str(zig))} c++ {target}",
-        "LDFLAGS": "-s",
-    }
+    # Last in line, for Debian's Python: its pyconfig.h includes x86_64-linux-gnu/python3.X/pyconfig.h.
+    target = f"-target x86_64-linux-gnu.{GLIBC} -idirafter /usr/include"
+    cc, cxx = (f"{shlex.quote(str(zig))} {driver} {target}" for driver in ("cc", "c++"))
+    # What links is replaced whole: some Pythons were linked with options that Zig does not know.
+    return {"CC": cc, "CXX": cxx, "LDSHARED": f"{cc} -shared", "LDCXXSHARED": f"{cxx} -shared", "LDFLAGS": "-s"}
 
 
 def run(*command: str, **variables: str) -> str:
