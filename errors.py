@@ -120,6 +120,14 @@ class DeviceError(AtrousError):
     """A GPU is missing, or an operation on it failed."""
 
 
+#: What an extra installs that has to be known before pip fails, and the way around it.
+_EXTRAS = {
+    "gpu": "pip compiles PyCUDA, which takes a C++ compiler, Python's headers and the CUDA toolkit with nvcc on the path; "
+    "pip install 'atrous[gpu-wheels]' does the same without any of them",
+    "gpu-wheels": "no compiler is needed",
+}
+
+
 class MissingDependencyError(AtrousError, ImportError):
     """An optional package is needed and not installed.
 
@@ -129,8 +137,9 @@ class MissingDependencyError(AtrousError, ImportError):
     """
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+        about = f" ({_EXTRAS[extra]})" if extra in _EXTRAS else ""
         super().__init__(
-            f"{purpose} needs {package!r}, which is not installed. Install it: pip install 'atrous[{extra}]'"
+            f"{purpose} needs {package!r}, which is not installed. Install it: pip install 'atrous[{extra}]'{about}"
         )
         self.package = package
         self.extra = extra

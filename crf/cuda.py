@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import CRFError, DeviceError, ShapeError
-from ..gpu import Buffer, Device, PyCudaDevice
+from ..gpu import Buffer, Device, open_device
 from .cuda_field import CudaField, Failure, FieldSpec, Status
 from .cuda_inputs import AnyArray, Input, checked_compatibility, checked_image, checked_probabilities
 from .cuda_lattice import Normalization
@@ -55,11 +55,11 @@ class CudaDenseCRF:
         normalization: where the response of a kernel to ones, s, divides: by √s on both sides, or by s on one.
         compatibility: [C] on the diagonal or [C, C], multiplied by the weight of each kernel; negative values attract.
             A matrix counts as ½(m + mᵀ). Potts, −1 on the diagonal, by default.
-        device: the GPU; a `PyCudaDevice` by default.
+        device: the GPU; that of `gpu.open_device()` by default.
 
     Raises:
         CRFError: an option is not usable.
-        MissingDependencyError: PyCUDA is not installed.
+        MissingDependencyError: neither PyCUDA nor cuda-bindings is installed.
         DeviceError: there is no GPU.
     """
 
@@ -86,7 +86,7 @@ class CudaDenseCRF:
         self.precision: Precision = precision
         self.normalization: Normalization = normalization
         self._compatibility = None if compatibility is None else checked_compatibility(compatibility)
-        self._device: Device = device if device is not None else PyCudaDevice()
+        self._device: Device = device if device is not None else open_device()
         self._queue = Queue(self._device, self._device.stream())
         self._lock = threading.Lock()
         self._field: CudaField | None = None

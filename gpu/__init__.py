@@ -1,9 +1,11 @@
-"""Running kernels on a GPU: the `Device` protocol, PyCUDA behind it, the compiler, and what the driver says."""
+"""Running kernels on a GPU: the `Device` protocol, PyCUDA or cuda-bindings behind it, the compiler, the driver's word."""
 
 from __future__ import annotations
 
+from .cuda_bindings_device import CudaBindingsDevice
 from .device import Argument, Buffer, Device, DeviceProperties, Event, Graph, KernelSource, Launch, Module, Stream
 from .driver import Driver, Gpu, find_driver
+from .opening import open_device, usable_device
 from .pycuda_device import PyCudaDevice
 from .queue import THREADS, KernelQueue, Region, Value, ceil_div
 
@@ -11,6 +13,7 @@ __all__ = [
     "THREADS",
     "Argument",
     "Buffer",
+    "CudaBindingsDevice",
     "Device",
     "DeviceProperties",
     "Driver",
@@ -27,4 +30,6 @@ __all__ = [
     "Value",
     "ceil_div",
     "find_driver",
+    "open_device",
+    "usable_device",
 ]

@@ -40,7 +40,7 @@ class Pipeline:
 
     Raises:
         EngineError: `workers` is less than 1.
-        MissingDependencyError: PyCUDA is not installed.
+        MissingDependencyError: neither PyCUDA nor cuda-bindings is installed.
         DeviceError: there is no GPU that works.
     """
 

@@ -15,12 +15,13 @@ import pytest
 from emulator.emulated_device import EmulatedDevice
 from hypothesis import HealthCheck, settings
 from standins.fixtures import add_engine, flavor, stand_ins  # noqa: F401 - fixtures
+from standins.gpu import open_gpu
 from tiny_graphs import color_layers, local_layers, make_bundle
 
 from atrous.bundle import Bundle
 from atrous.errors import DeviceError, MissingDependencyError
 from atrous.exporter.description import DynamicSize
-from atrous.gpu import Device, KernelSource, PyCudaDevice
+from atrous.gpu import Device, KernelSource
 from atrous.gpu.compile import find_nvcc
 from atrous.gpu.toolchain import EXACT, build_fatbin
 
@@ -103,6 +104,6 @@ def device(request: pytest.FixtureRequest) -> Device:
     if request.param == "emulator":
         return EmulatedDevice()
     try:
-        return PyCudaDevice()
+        return open_gpu()
     except (DeviceError, MissingDependencyError) as exc:
         needs.GPU.skip(str(exc))

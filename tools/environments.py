@@ -57,7 +57,9 @@ def find_pythons(given: Sequence[str] = ()) -> dict[str, Path]:
 def _candidates(version: str) -> list[str]:
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     in_pyenv = root.glob(f"versions/{version}.*/bin/python")
-    newest_first = sorted(in_pyenv, key=lambda path: [int(part) for part in path.parts[-3].split(".") if part.isdigit()])
+    newest_first = sorted(
+        in_pyenv, key=lambda path: [int(part) for part in path.parts[-3].split(".") if part.isdigit()]
+    )
     return [f"python{version}", *map(str, reversed(newest_first))]
 
 

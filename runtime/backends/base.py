@@ -100,7 +100,7 @@ class DeviceBackend(Backend, Protocol):
         """The GPU that it computes on, for the calling thread.
 
         Raises:
-            MissingDependencyError: PyCUDA is not installed.
+            MissingDependencyError: neither PyCUDA nor cuda-bindings is installed.
             DeviceError: there is no such GPU.
         """
         ...

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...crf import cuda_queue
 from ...errors import EngineError
-from ...gpu import Buffer, Device, PyCudaDevice, Stream, find_driver
+from ...gpu import Buffer, Device, Stream
 from ...gpu.images import check_kernels
 from ...manifest import Artifact, Shape
 from .. import frame
@@ -28,17 +28,6 @@ OpenEngine = Callable[[Device], DeviceEngine]
 
 #: Shapes that a thread keeps ready in `infer`; each holds the engine's memory for its activations.
 _MAX_SHAPES: Final = 2
-
-
-def open_gpu() -> Device:
-    """The first GPU, for the calling thread.
-
-    Raises:
-        DeviceError: no driver, no GPU, or one that does not work.
-        MissingDependencyError: PyCUDA is not installed.
-    """
-    find_driver()  # first: on a machine without a GPU, installing PyCUDA would not help
-    return PyCudaDevice()
 
 
 def kernels_origin(compute_capability: tuple[int, int], cuda: tuple[int, int]) -> str:

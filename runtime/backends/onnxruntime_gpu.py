@@ -18,10 +18,10 @@ import numpy as np
 
 from ...bundle import Bundle
 from ...errors import EngineError
-from ...gpu import Buffer, Device, Stream, ceil_div
+from ...gpu import Buffer, Device, Stream, ceil_div, open_device
 from ...manifest import Shape
 from .base import EngineLayout, find_onnx
-from .on_gpu import GpuBackend, MakeDevice, open_gpu
+from .on_gpu import GpuBackend, MakeDevice
 from .onnxruntime import import_onnxruntime
 
 #: Images of one inference, where the graph takes any number.
@@ -64,7 +64,7 @@ class OnnxRuntimeGpuBackend(GpuBackend):
         make_device: opens the GPU for the calling thread.
 
     Raises:
-        MissingDependencyError: PyCUDA or ONNX Runtime is not installed.
+        MissingDependencyError: ONNX Runtime, or both of PyCUDA and cuda-bindings, are not installed.
         DeviceError: there is no driver or no GPU.
         EngineError: no such artifact, or the provider is missing, does not start, or refuses the graph.
         BundleError: the file is not the one that was exported.
@@ -73,7 +73,7 @@ class OnnxRuntimeGpuBackend(GpuBackend):
     provider: ClassVar[Provider]
 
     def __init__(
-        self, bundle: Bundle, *, precision: str = "auto", threads: int = 0, make_device: MakeDevice = open_gpu
+        self, bundle: Bundle, *, precision: str = "auto", threads: int = 0, make_device: MakeDevice = open_device
     ) -> None:
         artifact = find_onnx(bundle, precision, backend=self.name)
         check_available(self.provider)

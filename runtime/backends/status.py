@@ -7,8 +7,8 @@ import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ...errors import AtrousError, DeviceError
-from ...gpu import find_driver
+from ...errors import AtrousError, DeviceError, MissingDependencyError
+from ...gpu import find_driver, usable_device
 from .on_gpu import kernels_origin
 from .onnxruntime import OnnxRuntimeBackend, import_onnxruntime
 from .onnxruntime_gpu import OnnxRuntimeCuda, OnnxRuntimeTensorRt, OnnxRuntimeTensorRtRtx, Provider, check_available
@@ -79,10 +79,9 @@ def _gpu_problem() -> str | None:
     try:
         driver = find_driver()
         kernels_origin(driver.gpus[0].compute_capability, driver.cuda)
-    except DeviceError as exc:
+        usable_device()
+    except (DeviceError, MissingDependencyError) as exc:
         return str(exc)
-    if importlib.util.find_spec("pycuda") is None:
-        return "PyCUDA is not installed: pip install 'atrous[gpu]'"
     return None
 
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from ...bundle import Bundle
 from ...errors import DeviceError, EngineError
-from ...gpu import Buffer, Device, Stream
+from ...gpu import Buffer, Device, Stream, open_device
 from ...gpu.compile import cache_folder
 from ...manifest import Artifact, EngineProfile, Shape
 from .base import EngineLayout
 from .engine_fit import find_engine
-from .on_gpu import GpuBackend, MakeDevice, open_gpu
+from .on_gpu import GpuBackend, MakeDevice
 from .rtx_kernel_cache import RtxKernelCache
 from .tensorrt_library import TensorRT, load_tensorrt
 from .tensorrt_types import (
@@ -47,7 +47,7 @@ class TensorRtBackend(GpuBackend):
         make_device: opens the GPU for the calling thread.
 
     Raises:
-        MissingDependencyError: PyCUDA is not installed.
+        MissingDependencyError: neither PyCUDA nor cuda-bindings is installed.
         DeviceError: there is no driver or no GPU.
         EngineError: no engine fits, or TensorRT refuses it.
         BundleError: the file is not the one that was built.
@@ -61,7 +61,7 @@ class TensorRtBackend(GpuBackend):
         *,
         precision: str = "auto",
         threads: int = 0,  # noqa: ARG002 - every backend takes it
-        make_device: MakeDevice = open_gpu,
+        make_device: MakeDevice = open_device,
     ) -> None:
         device = make_device()
         artifact = find_engine(bundle, precision, device.properties)

@@ -44,29 +44,36 @@ def build(source: KernelSource, *, sanitize: bool = False) -> Path:
     return library
 
 
-def build_driver(client: Path, folder: Path) -> Path:
-    """A stand-in for libcuda.so.1, to be preloaded, with every function that the extension module `client` asks for.
+def build_driver(folder: Path) -> Path:
+    """A stand-in for libcuda.so.1, to be preloaded.
 
-    Those that driver.cpp does not have return CUDA_ERROR_NOT_SUPPORTED.
+    PyCUDA, where it is installed, is linked with functions that driver.cpp does not have: they return
+    CUDA_ERROR_NOT_SUPPORTED. cuda-bindings ask for each function by its name, and may find none.
     """
-    listing = subprocess.run(["nm", "-D", "-u", str(client)], capture_output=True, text=True, check=True).stdout
-    made = (HERE / "driver.cpp").read_text(encoding="utf-8")
-    missing = sorted(name for name in set(re.findall(r"\bcu[A-Z]\w+", listing)) if f"int {name}(" not in made)
     rest = folder / "rest.cpp"
-    rest.write_text("".join(f'extern "C" int {name}() {{ return 801; }}\n' for name in missing), encoding="utf-8")
+    rest.write_text("".join(f'extern "C" int {name}() {{ return 801; }}\n' for name in _missing()), encoding="utf-8")
     library = folder / "libcuda.so.1"
-    _gcc(*FLAGS, str(HERE / "driver.cpp"), str(rest), "-o", str(library), "-ldl")
+    _gcc(*FLAGS, "-Wl,-soname,libcuda.so.1", str(HERE / "driver.cpp"), str(rest), "-o", str(library), "-ldl")
     return library
 
 
+def _missing() -> list[str]:
+    pycuda = find_spec("pycuda")
+    if pycuda is None:
+        return []
+    (client,) = Path(pycuda.origin).parent.glob("_driver*.so")
+    listing = subprocess.run(["nm", "-D", "-u", str(client)], capture_output=True, text=True, check=True).stdout
+    made = (HERE / "driver.cpp").read_text(encoding="utf-8")
+    return sorted(name for name in set(re.findall(r"\bcu[A-Z]\w+", listing)) if f"int {name}(" not in made)
+
+
 def stand_in(folder: Path) -> dict[str, str]:
-    """Environment in which PyCUDA finds a GPU that is the emulator, with all kernels of the package and its tests.
+    """Environment in which a GPU is found that is the emulator, with all kernels of the package and its tests.
 
     Args:
         folder: where to put the stand-in driver.
     """
-    (client,) = Path(find_spec("pycuda").origin).parent.glob("_driver*.so")
-    driver = build_driver(client, folder)
+    driver = build_driver(folder)
     sources = (cuda_queue.KERNELS, frame.KERNELS, KernelSource(HERE / "probe.cu"))
     with ThreadPoolExecutor() as pool:
         kernels = list(pool.map(build, sources))

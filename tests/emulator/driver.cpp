@@ -1,5 +1,5 @@
-// A stand-in for the CUDA driver (libcuda.so.1) whose kernels run in the emulator, so that the real PyCUDA, and the
-// code on top of it, can be tried without a GPU: which calls are made, in which order, with a context or without.
+// A stand-in for the CUDA driver (libcuda.so.1) whose kernels run in the emulator, so that the real PyCUDA and the real
+// cuda-bindings, and the code on top of them, can be tried without a GPU: which calls are made, in which order, with a context or without.
 //
 // ATROUS_EMULATED lists libraries with kernels, separated by colons. An image of a module has to be for this GPU, and
 // is not looked at beyond that. Streams do their work at once. A call that needs a current context and finds none
@@ -110,6 +110,18 @@ int cuGetErrorString(int result, const char** text) {
     std::snprintf(message, sizeof message, "error %d of the stand-in driver", result);
     *text = message;
     return kSuccess;
+}
+
+/// The newest of a function's versions that is here, which is what each caller means; null for those that are not.
+int cuGetProcAddress_v2(const char* name, void** function, int, std::uint64_t, int* found) {
+    Dl_info self;
+    dladdr(reinterpret_cast<void*>(&cuGetProcAddress_v2), &self);
+    void* library = dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD);
+    *function = dlsym(library, (std::string(name) + "_v2").c_str());
+    if (*function == nullptr) *function = dlsym(library, name);
+    dlclose(library);
+    if (found != nullptr) *found = *function == nullptr ? 1 : 0;  // CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND
+    return *function == nullptr ? kNotFound : kSuccess;
 }
 
 int cuDeviceGetCount(int* count) {
@@ -272,10 +284,13 @@ int cuEventElapsedTime(float* ms, void* start, void* end) {
     return cuEventElapsedTime_v2(ms, start, end);
 }
 
-int cuModuleLoadDataEx(void** module, const void* image, unsigned, int*, void**) {
+int cuModuleLoadData(void** module, const void* image) {
     NEEDS_CONTEXT;
     *module = &a_module;
     return check_image(static_cast<const char*>(image));
+}
+int cuModuleLoadDataEx(void** module, const void* image, unsigned, int*, void**) {
+    return cuModuleLoadData(module, image);
 }
 int cuModuleUnload(void*) {
     NEEDS_CONTEXT;

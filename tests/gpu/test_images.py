@@ -10,10 +10,11 @@ from pathlib import Path
 import needs
 import numpy as np
 import pytest
+from standins.gpu import open_gpu
 
 from atrous.crf import cuda_queue
 from atrous.errors import DeviceError, MissingDependencyError
-from atrous.gpu import KernelSource, Launch, PyCudaDevice
+from atrous.gpu import KernelSource, Launch
 from atrous.gpu.images import Fatbin, check_kernels, find_fatbin, load_kernels
 from atrous.gpu.toolchain import ARCHITECTURES, EXACT, PORTABLE
 from atrous.runtime import frame
@@ -130,7 +131,7 @@ def test_the_package_is_built_with_the_flags_that_it_asks_for(kernels):
 @pytest.mark.gpu
 def test_the_driver_takes_it(packaged, no_nvcc):  # noqa: ARG001 - so that nothing else can be loaded
     try:
-        device = PyCudaDevice()
+        device = open_gpu()
     except (DeviceError, MissingDependencyError) as exc:
         needs.GPU.skip(str(exc))
     module = device.load(packaged)

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 
 import needs
 import pytest
+import standins.gpu
 from emulator.emulated_device import EmulatedDevice
 from segmenters import Opened
 
 from atrous.errors import DeviceError, MissingDependencyError
-from atrous.gpu import Device, PyCudaDevice
+from atrous.gpu import Device
 
 
 @pytest.fixture(params=["emulator", pytest.param("gpu", marks=pytest.mark.gpu)])
@@ -20,10 +21,10 @@ def make_device(request: pytest.FixtureRequest) -> Callable[[], Device]:
     if request.param == "emulator":
         return lambda: EmulatedDevice(is_bound=True)
     try:
-        PyCudaDevice()
+        standins.gpu.open_gpu()
     except (DeviceError, MissingDependencyError) as exc:
         needs.GPU.skip(str(exc))
-    return PyCudaDevice
+    return standins.gpu.open_gpu
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from pathlib import Path
 import needs
 import numpy as np
 import pytest
+from standins.gpu import open_gpu
 from tolerances import TENSORRT_FP32_RELATIVE
 
 from atrous.bundle import Bundle
 from atrous.errors import AtrousError
 from atrous.exporter.engine import build_engine
-from atrous.gpu import PyCudaDevice
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.backends.tensorrt import TensorRtBackend
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.gpu
 def bundle(request: pytest.FixtureRequest, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The tiny network with an FP32 engine for the GPU here."""
     try:
-        PyCudaDevice()
+        open_gpu()
         path = shutil.copytree(tiny_bundle.path, tmp_path_factory.mktemp("gpu") / "tiny.atrous")
         return build_engine(Bundle.open(Path(path)), precision="fp32", backend=request.param, batch=4)
     except AtrousError as exc:
