@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+# One thread of OpenMP for each test process and what it starts: there is a test process for each core already, and
+# threads that wait for one another on a busy core spin. torch reads it when it is imported. A test of threads says
+# how many it wants.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
