@@ -10,11 +10,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-# One thread of OpenMP for each test process and what it starts: there is a test process for each core already, and
-# threads that wait for one another on a busy core spin. torch reads it when it is imported. A test of threads says
-# how many it wants.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import numpy as np
 import pytest
 from emulator.emulated_device import EmulatedDevice
@@ -28,6 +23,11 @@ from atrous.exporter.description import DynamicSize
 from atrous.gpu import Device, KernelSource, PyCudaDevice
 from atrous.gpu.compile import find_nvcc
 from atrous.gpu.toolchain import EXACT, build_fatbin
+
+# One thread of OpenMP for each test process and what it starts: there is a test process for each core already, and
+# threads that wait for one another on a busy core spin. torch reads it when it is imported, which nothing above does.
+# A test of threads says how many it wants.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No deadline: a busy machine is not a bug. Derandomized: a failure in CI is the same failure on a desk.
 settings.register_profile(
