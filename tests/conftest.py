@@ -41,6 +41,24 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: Seconds of one phase of a test, beyond which a test that is not marked `slow` is named.
+FAST_SECONDS = 5.0
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that were slow and are not marked so; a hint only, since a busy machine is not a bug."""
+    reports = [
+        report
+        for kind in ("passed", "failed")
+        for report in terminalreporter.stats.get(kind, [])
+        if report.duration > FAST_SECONDS and "slow" not in report.keywords
+    ]
+    if reports:
+        terminalreporter.section("slow tests without the marker `slow`")
+    for report in sorted(reports, key=lambda report: report.duration, reverse=True):
+        terminalreporter.line(f"{report.duration:6.1f} s {report.nodeid}")
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A generator that starts from the same seed in every test."""
