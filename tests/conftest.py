@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,11 @@ from atrous.gpu import Device, KernelSource
 from atrous.gpu.compile import find_nvcc
 from atrous.gpu.toolchain import EXACT, build_fatbin
 
+# One thread of OpenMP for each test process and what it starts: there is a test process for each core already, and
+# threads that wait for one another on a busy core spin. torch reads it when it is imported, which nothing above does.
+# A test of threads says how many it wants.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # No deadline: a busy machine is not a bug. Derandomized: a failure in CI is the same failure on a desk.
 settings.register_profile(
     "atrous", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -37,14 +43,29 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: Seconds of one phase of a test, beyond which a test that is not marked `slow` is named.
+FAST_SECONDS = 5.0
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the option with which CI runs later what could not be run at first."""
     parser.addoption("--record-not-run", type=Path, help="write the names of skipped tests to this file")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Ends the run with a table of what was not run, and what brings it."""
+    """Ends the run with the slow tests that are not marked so, and with what was not run and what brings it."""
+    _report_unmarked(terminalreporter)
     needs.report_not_run(terminalreporter, config.getoption("record_not_run"))
+
+
+def _report_unmarked(reporter: pytest.TerminalReporter) -> None:
+    """A hint only, since a busy machine is not a bug."""
+    finished = reporter.stats.get("passed", []) + reporter.stats.get("failed", [])
+    slow = [each for each in finished if each.duration > FAST_SECONDS and "slow" not in each.keywords]
+    if slow:
+        reporter.section("slow tests without the marker `slow`")
+    for each in sorted(slow, key=lambda each: each.duration, reverse=True):
+        reporter.line(f"{each.duration:6.1f} s {each.nodeid}")
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ def test_extras_exist() -> None:
     assert set(extras) <= set(project["optional-dependencies"])
 
 
+@pytest.mark.slow
 def test_demo_leaves_what_it_promises(folder: Path) -> None:
     out = folder / "out" / "demo"
     rows = json.loads((out / "demo.json").read_text())
@@ -84,6 +85,7 @@ def test_demo_leaves_what_it_promises(folder: Path) -> None:
     assert all(row["agreement"] > (0.8 if row["crf"] else 0.9999) for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [text for kind, text in BLOCKS if kind == "python"])
 def test_python_block_runs(block: str, folder: Path, environment: dict[str, str]) -> None:
     done = subprocess.run(
@@ -92,6 +94,7 @@ def test_python_block_runs(block: str, folder: Path, environment: dict[str, str]
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_commands_run_in_order(folder: Path, environment: dict[str, str]) -> None:
     assert len(commands("console")) >= 5
     for command in commands("console"):

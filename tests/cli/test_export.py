@@ -34,6 +34,7 @@ def unnamed(checkpoint: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_exports_verifies_and_runs(atrous: Command, checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "street.atrous"
     options = ("--dynamic", "32x32:48x64:96x96", "--atrous", "deinterlaced", "--license", "research only")
@@ -49,6 +50,7 @@ def test_exports_verifies_and_runs(atrous: Command, checkpoint: Path, photos: Pa
     assert atrous("run", out, photos, "--out", tmp_path / "out", "--crf").code == 0
 
 
+@pytest.mark.slow
 def test_options_say_what_a_checkpoint_does_not(atrous: Command, unnamed: Path, tmp_path: Path) -> None:
     out = tmp_path / "street.atrous"
     options = ("--arch", ARCH, "--size", "33x47", "--head", "labels", "--stretch")

@@ -17,12 +17,14 @@ from atrous.exporter.description import read_classes
 from atrous.exporter.trained import load_trained
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = [tool for tool in ("cmake", "ninja") if shutil.which(tool, path=PATH) is None]
     missing += [package for package in ("nlohmann_json", "openvino") if find_spec(package) is None]
-    if missing:
-        for item in items:
-            if Path(__file__).parent in item.path.parents:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)  # whichever comes first builds the library
+            if missing:
                 item.add_marker(pytest.mark.skip(reason=BUILD_TOOLS.reason(f"no {', '.join(missing)}")))
 
 

@@ -365,6 +365,7 @@ print("clean")
 """
 
 
+@pytest.mark.slow
 def test_kernels_stay_within_their_memory_under_the_address_sanitizer(run_sanitized):
     """And free of undefined behaviour."""
     run_sanitized(SANITIZED)

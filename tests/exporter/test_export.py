@@ -147,6 +147,7 @@ class TestGraph:
         with torch.inference_mode():
             assert relative_error(run(bundle, images), model(images.clone())) <= EXPORT_RELATIVE
 
+    @pytest.mark.slow
     def test_scales_fused_in_one_graph(
         self, network: nn.Module, classes: tuple[str, ...], sizes: DynamicSize, folder: Path
     ) -> None:
@@ -170,6 +171,7 @@ def deinterlaced(
 
 
 class TestDeinterlaced:
+    @pytest.mark.slow
     def test_has_no_atrous_convolution_left(self, deinterlaced: Bundle, dynamic_bundle: Bundle) -> None:
         assert rates(dynamic_bundle) == {1, 2, 5}
         assert rates(deinterlaced) <= {1}
@@ -307,6 +309,7 @@ def lite0() -> nn.Module:
     return settled("deeplabv3plus_efficientnet_lite0", classes=5)
 
 
+@pytest.mark.slow
 class TestEfficientNetLite0:
     """The architecture of the demo: depthwise and separable convolutions, image pooling, a decoder."""
 

@@ -238,7 +238,7 @@ class Case:
 
 
 CASES = [
-    Case("multiscale", dynamic=True),
+    pytest.param(Case("multiscale", dynamic=True), marks=pytest.mark.slow),
     pytest.param(Case("trained", dynamic=False), marks=pytest.mark.slow),
     pytest.param(Case("trained", dynamic=True), marks=pytest.mark.slow),
     pytest.param(Case("deeplabv3_resnet50", dynamic=True), marks=pytest.mark.slow),

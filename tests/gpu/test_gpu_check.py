@@ -221,6 +221,7 @@ class TestProbe:
         plugin = script(monkeypatch, "every_kernel", launched=set(device.launches))
         assert plugin.never_launched() == []
 
+    @pytest.mark.slow
     def test_its_frames_are_clean_under_the_address_sanitizer(self, run_sanitized):
         run_sanitized(
             "import os\n"

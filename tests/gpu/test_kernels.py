@@ -23,6 +23,7 @@ def ptxas() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @needs_nvcc
 @pytest.mark.parametrize("capability", ARCHITECTURES, ids=lambda c: f"sm_{c[0]}{c[1]}")
 def test_every_kernel_compiles_without_spilling(ptxas, capability):

@@ -58,6 +58,7 @@ def test_scales_must_be_positive(scales):
         MultiScale(tiny_model(), scales)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 @torch.no_grad()
 def test_exports_as_one_graph_for_every_size(tmp_path):

@@ -57,6 +57,7 @@ def run(model: onnx.ModelProto, x: npt.NDArray[np.float32]) -> npt.NDArray[np.fl
     return logits
 
 
+@pytest.mark.slow
 def test_export_has_the_rates_of_the_architecture(exported: onnx.ModelProto) -> None:
     dilations = [
         max(attribute.ints)
