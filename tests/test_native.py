@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,3 +79,49 @@ def test_all_finite_sees_every_position():
             broken = values.copy()
             broken[i] = bad
             assert not _native.all_finite(broken)
+
+
+needs_clang = pytest.mark.skipif(
+    shutil.which("clang++") is None, reason="clang++ is not installed (`apt-get install clang`): builds with g++ only"
+)
+
+
+def marginals_by(core_folder):
+    """Marginals of a small CRF by the native core in a folder, in a process of its own; any folder but the package's."""
+    script = """
+import sys; sys.path.insert(0, sys.argv[1])
+import numpy as np, _native
+rng = np.random.default_rng(0)
+image = rng.integers(0, 256, (37, 53, 3), dtype=np.uint8)
+scores = rng.random((5, 37 * 53), np.float32) + np.float32(0.1)
+bilateral, gaussian = _native.Filter(), _native.Filter()
+bilateral.build_bilateral(image, (20.0, 20.0), (15.0, 15.0, 15.0))
+gaussian.build_gaussian(37, 53, (3.0, 3.0))
+field = _native.MeanField(37 * 53, 5)
+field.set_unary_from_probabilities(scores / scores.sum(axis=0), 1e-8)
+for term in (bilateral, gaussian):
+    field.add_term(term, np.full(5, -4.0, np.float32))
+field.infer(5)
+sys.stdout.buffer.write(field.marginals().tobytes())
+"""
+    run = subprocess.run([sys.executable, "-I", "-c", script, str(core_folder)], capture_output=True)
+    assert run.returncode == 0, run.stderr.decode()
+    return run.stdout
+
+
+@needs_clang
+@pytest.mark.slow
+def test_clang_builds_the_core_without_warnings_and_to_the_same_bits(tmp_path):
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path), "--build-temp", str(tmp_path)]
+    clang = {"CC": "clang", "CXX": "clang++", "CFLAGS": "-Werror", "CXXFLAGS": "-Werror"}
+    root = Path(_native.__file__).parent
+    run = subprocess.run(command, cwd=root, env=os.environ | clang, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    compiled = [line for line in run.stdout.splitlines() if line.startswith("clang++") and " -c " in line]
+    assert compiled
+    assert all("-Werror" in line for line in compiled)
+    (core,) = (tmp_path / "atrous").glob("_native*")
+    assert b"clang version" in subprocess.run(["strings", "-a", core], capture_output=True, check=True).stdout
+    marginals = marginals_by(root)
+    assert len(marginals) == 4 * 5 * 37 * 53
+    assert marginals_by(core.parent) == marginals
