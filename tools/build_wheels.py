@@ -109,7 +109,7 @@ def run(*command: str, **variables: str) -> str:
     Raises:
         SystemExit: it fails; with all that it said.
     """
-    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{shlex.join(command)} failed with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout + done.stderr
