@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import ast
 import os
+import re
+import shutil
 import subprocess
 import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+import pybind11
 import pytest
 
 from atrous import _native
@@ -77,3 +84,58 @@ def test_all_finite_sees_every_position():
             broken = values.copy()
             broken[i] = bad
             assert not _native.all_finite(broken)
+
+
+needs_clang = pytest.mark.skipif(
+    shutil.which("clang++") is None, reason="clang++ is not installed (`apt-get install clang`): builds with g++ only"
+)
+
+
+def marginals_by(core_folder):
+    """Marginals of a small CRF by the native core in a folder, in a process of its own; any folder but the package's."""
+    script = """
+import sys; sys.path.insert(0, sys.argv[1])
+import numpy as np, _native
+rng = np.random.default_rng(0)
+image = rng.integers(0, 256, (37, 53, 3), dtype=np.uint8)
+scores = rng.random((5, 37 * 53), np.float32) + np.float32(0.1)
+bilateral, gaussian = _native.Filter(), _native.Filter()
+bilateral.build_bilateral(image, (20.0, 20.0), (15.0, 15.0, 15.0))
+gaussian.build_gaussian(37, 53, (3.0, 3.0))
+field = _native.MeanField(37 * 53, 5)
+field.set_unary_from_probabilities(scores / scores.sum(axis=0), 1e-8)
+for term in (bilateral, gaussian):
+    field.add_term(term, np.full(5, -4.0, np.float32))
+field.infer(5)
+sys.stdout.buffer.write(field.marginals().tobytes())
+"""
+    run = subprocess.run([sys.executable, "-I", "-c", script, str(core_folder)], capture_output=True)
+    assert run.returncode == 0, run.stderr.decode()
+    return run.stdout
+
+
+@needs_clang
+@pytest.mark.slow
+def test_clang_builds_the_core_without_warnings_and_to_the_same_bits(tmp_path):
+    root = Path(_native.__file__).parent
+    (flags,) = re.findall(r"^COMPILE_ARGS = (\[.*\])$", (root / "setup.py").read_text(), re.MULTILINE)
+    # Not optimized, which takes half of the time; `make check-wheels` compares what clang optimized.
+    kept = [flag for flag in ast.literal_eval(flags) if flag != "-O3"]
+    options = [*kept, "-O0", "-Werror", "-std=c++17", "-fPIC"]
+    includes = [f"-I{folder}" for folder in (".", pybind11.get_include(), sysconfig.get_path("include"))]
+
+    def compile_one(source):
+        target = tmp_path / ("-".join(source.relative_to(root).parts) + ".o")
+        command = ["clang++", *options, "-fvisibility=hidden", *includes, "-c", str(source), "-o", str(target)]
+        run = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        return str(target)
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile_one, sorted(root.glob("*/csrc/*.cpp"))))
+    core = tmp_path / "core" / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+    core.parent.mkdir()
+    subprocess.run(["clang++", "-shared", "-pthread", *objects, "-o", str(core)], check=True)
+    marginals = marginals_by(root)
+    assert len(marginals) == 4 * 5 * 37 * 53
+    assert marginals_by(core.parent) == marginals

@@ -4,8 +4,8 @@
     python tools/check_extras.py --cheap    # what CI runs: this Python, and not the extra that brings PyTorch
 
 Needs the demo (`make demo`), and is run by the Python that has it. The extra `export` is used on that Python only:
-constraints.txt has a CPU build of PyTorch for it, where another would pull several GB of CUDA. Elsewhere all but PyTorch
-is installed, and pip is asked whether it has a wheel of PyTorch.
+constraints.txt has a CPU build of PyTorch for it, where another would pull several GB of CUDA. Elsewhere all but
+PyTorch is installed, and pip is asked whether it has a wheel of PyTorch.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def try_extra(extra: str, wheel: Path, environment: BareEnvironment, version: st
 
 
 def resolve_export(wheel: Path, environment: BareEnvironment) -> str:
-    """Installs what the extra names besides PyTorch, as wheels, and asks pip for the wheel of PyTorch that it would take.
+    """Installs what the extra names besides PyTorch, as wheels, and asks pip which wheel of PyTorch it would take.
 
     Raises:
         SystemExit: there is none.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,9 +58,7 @@ def find_pythons(given: Sequence[str] = ()) -> dict[str, Path]:
 def _candidates(version: str) -> list[str]:
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     in_pyenv = root.glob(f"versions/{version}.*/bin/python")
-    newest_first = sorted(
-        in_pyenv, key=lambda path: [int(part) for part in path.parts[-3].split(".") if part.isdigit()]
-    )
+    newest_first = sorted(in_pyenv, key=lambda path: [int(part) for part in re.findall(r"\d+", path.parts[-3])])
     return [f"python{version}", *map(str, reversed(newest_first))]
 
 
@@ -138,7 +137,7 @@ def _report(printed: str) -> dict[str, Any]:
 
 
 def _run(command: list[str], folder: Path, variables: dict[str, str]) -> str:
-    run = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+    run = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed with {run.returncode}:\n{run.stdout}{run.stderr}")
     return run.stdout
