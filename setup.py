@@ -97,7 +97,7 @@ setup(
         Pybind11Extension(
             "atrous._native",
             sources("*.cpp"),
-            depends=sources("*.[hi]*"),
+            depends=[*sources("*.[hi]*"), "crf/kernels/constants.cuh"],
             include_dirs=["."],
             cxx_std=17,
             extra_compile_args=COMPILE_ARGS,

@@ -6,6 +6,7 @@ from .device import Argument, Buffer, Device, DeviceProperties, Event, Graph, Ke
 from .driver import Driver, Gpu, find_driver
 from .pycuda_device import PyCudaDevice
 from .queue import THREADS, KernelQueue, Region, Value, ceil_div
+from .replay import Memory, Replayer, allocate
 
 __all__ = [
     "THREADS",
@@ -20,11 +21,14 @@ __all__ = [
     "KernelQueue",
     "KernelSource",
     "Launch",
+    "Memory",
     "Module",
     "PyCudaDevice",
     "Region",
+    "Replayer",
     "Stream",
     "Value",
+    "allocate",
     "ceil_div",
     "find_driver",
 ]

@@ -8,10 +8,11 @@ from typing import TypeAlias
 
 import numpy as np
 
+from .._native import KERNEL_CONSTANTS
 from .device import Argument, Buffer, Device, KernelSource, Launch, Stream
 
-THREADS = 256
-"""Of every block; kThreads in the kernels."""
+THREADS = KERNEL_CONSTANTS["kThreads"]
+"""Threads of every block."""
 
 _BLOCKS_PER_MULTIPROCESSOR = 16
 """Enough to keep a multiprocessor busy to the end; kernels loop over what is more."""
