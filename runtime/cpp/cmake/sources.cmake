@@ -12,7 +12,6 @@ set(ATROUS_SOURCES
   src/engine_fit.cpp
   src/geometry.cpp
   src/manifest.cpp
-  src/resampling.cpp
   src/schema.cpp
   src/segmenter.cpp
   src/sha256.cpp
