@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .. import _native
 from .._native import KERNEL_CONSTANTS
 from ..errors import DeviceError
-from ..gpu import Buffer, Graph, allocate
+from ..gpu import Buffer, Graph, allocate, prepare
 from .cuda_queue import Queue
 from .params import CRFParams, Precision
 
@@ -124,14 +124,14 @@ class CudaField:
         build = _native.plan_field(native, compatibility, multiprocessors)
         self._check_memory(native)
         self.buffers = allocate(build, device, queue.stream)
-        queue.replay(build.sequences["build"], self.buffers)
+        queue.replay(prepare(build.sequences["build"]), self.buffers)
         built = self._read_status()
         native.check_sigmas(built.failures, is_build=True)
         plan = _native.plan_field(native, compatibility, multiprocessors, built.gaussian_vertices)
         self.buffers = allocate(plan, device, queue.stream, self.buffers)
         sizes = {planned.name: planned.nbytes for planned in plan.buffers}
         self.buffers |= {name: device.allocate(sizes[name]) for name in ("rgb", "labels")}
-        self._sequences = plan.sequences
+        self._sequences = {name: prepare(sequence) for name, sequence in plan.sequences.items()}
         # Every kernel is loaded now, not while a graph is recorded. On zeros, as compute-sanitizer reports what is read
         # and was not written.
         for name in ("planes", "rgb"):

@@ -6,7 +6,7 @@ from .device import Argument, Buffer, Device, DeviceProperties, Event, Graph, Ke
 from .driver import Driver, Gpu, find_driver
 from .pycuda_device import PyCudaDevice
 from .queue import THREADS, KernelQueue, Region, Value, ceil_div
-from .replay import Memory, Replayer, allocate
+from .replay import Memory, Replayer, allocate, prepare
 
 __all__ = [
     "THREADS",
@@ -31,4 +31,5 @@ __all__ = [
     "allocate",
     "ceil_div",
     "find_driver",
+    "prepare",
 ]

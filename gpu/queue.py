@@ -14,9 +14,6 @@ from .device import Argument, Buffer, Device, KernelSource, Launch, Stream
 THREADS = KERNEL_CONSTANTS["kThreads"]
 """Threads of every block."""
 
-_BLOCKS_PER_MULTIPROCESSOR = 16
-"""Enough to keep a multiprocessor busy to the end; kernels loop over what is more."""
-
 Value: TypeAlias = Buffer | int | float | None
 """An argument of a kernel: memory, a 32-bit integer, a 32-bit float, or a null pointer."""
 
@@ -59,7 +56,7 @@ class KernelQueue:
         self.device = device
         self.stream = stream
         self._module = device.load(source)
-        self._most_blocks = device.properties.multiprocessors * _BLOCKS_PER_MULTIPROCESSOR
+        self._most_blocks = device.properties.multiprocessors * KERNEL_CONSTANTS["kBlocksPerMultiprocessor"]
 
     def each(self, kernel: str, count: int, *args: Value) -> None:
         """One thread for each of `count` items."""
@@ -68,12 +65,6 @@ class KernelQueue:
     def tiles(self, kernel: str, blocks: int, *args: Value, block: tuple[int, int] = (THREADS, 1)) -> None:
         """Exactly `blocks` blocks."""
         self._launch(kernel, blocks, block, args)
-
-    def rows(self, kernel: str, count: int, lanes: int, *args: Value) -> None:
-        """`lanes` threads side by side for each of `count` rows."""
-        rows_of_block = THREADS // lanes
-        blocks = min(ceil_div(count, rows_of_block), self._most_blocks)
-        self._launch(kernel, blocks, (lanes, rows_of_block), args)
 
     def fill(self, buffer: Buffer, word: int) -> None:
         """Sets every 32-bit word."""

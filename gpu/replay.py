@@ -2,18 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._native import LaunchPlan, PlannedFill, PlannedLaunch, Slot, Step
-from .device import Argument, Buffer, Device, KernelSource, Launch, Stream
+from .._native import LaunchPlan, PlannedCopy, PlannedFill, PlannedLaunch, Slot, Step
+from .device import Buffer, Device, KernelSource, Launch, Stream
 from .queue import Region
 
 #: Buffers by the names of a plan.
 Memory: TypeAlias = Mapping[str, Buffer]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A `Slot`, as fast to read as anything in Python."""
+
+    buffer: str
+    offset: int
+    nbytes: int
+
+    @classmethod
+    def of(cls, slot: Slot) -> Part:
+        """The same part."""
+        return cls(slot.buffer, slot.offset, slot.nbytes)
+
+    def within(self, memory: Memory) -> Buffer:
+        """Where it is."""
+        whole = memory[self.buffer]
+        is_whole = self.offset == 0 and self.nbytes == whole.nbytes
+        return whole if is_whole else Region(whole, self.offset, self.nbytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A launch: numbers have the types of the kernel's parameters."""
+
+    name: str
+    grid: int
+    block: tuple[int, int]
+    args: tuple[Part | np.int32 | np.float32, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Sets every 32-bit word of `target`."""
+
+    target: Part
+    word: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Copies on the device."""
+
+    source: Part
+    target: Part
+
+
+#: What a sequence consists of, ready to be queued.
+Work: TypeAlias = Kernel | Fill | Copy
+
+
+def prepare(sequence: Iterable[Step]) -> list[Work]:
+    """What `Replayer.replay` takes."""
+    return [_prepared(step.work) for step in sequence]
+
+
+def _prepared(work: PlannedLaunch | PlannedFill | PlannedCopy) -> Work:
+    if isinstance(work, PlannedFill):
+        return Fill(Part.of(work.target), work.word)
+    if isinstance(work, PlannedCopy):
+        return Copy(Part.of(work.source), Part.of(work.target))
+    return Kernel(work.kernel, work.grid, work.block, tuple(_typed(value) for value in work.args))
+
+
+def _typed(value: Slot | float) -> Part | np.int32 | np.float32:
+    if isinstance(value, Slot):
+        return Part.of(value)
+    if isinstance(value, int):
+        integer: np.int32 = np.int32(value)
+        return integer
+    number: np.float32 = np.float32(value)
+    return number
 
 
 def allocate(plan: LaunchPlan, device: Device, stream: Stream, kept: Memory | None = None) -> dict[str, Buffer]:
@@ -41,6 +115,14 @@ def allocate(plan: LaunchPlan, device: Device, stream: Stream, kept: Memory | No
     return memory
 
 
+def _array(values: NDArray[np.float32] | Sequence[Slot | int], memory: Memory) -> NDArray[Any]:
+    """What is copied to a buffer: the numbers, or the words with the addresses that they stand for."""
+    if isinstance(values, np.ndarray):
+        return values
+    words = [Part.of(value).within(memory).address if isinstance(value, Slot) else value for value in values]
+    return np.array(words, np.int64)
+
+
 class Replayer:
     """Puts sequences of launch plans into a stream.
 
@@ -55,38 +137,14 @@ class Replayer:
         self.stream = stream
         self._module = device.load(source)
 
-    def replay(self, sequence: Sequence[Step], memory: Memory) -> None:
+    def replay(self, sequence: Iterable[Work], memory: Memory) -> None:
         """Queues a sequence on this memory, in which a caller may have put other buffers for those that he gives."""
-        for step in sequence:
-            work = step.work
-            if isinstance(work, PlannedLaunch):
-                args = [_argument(value, memory) for value in work.args]
-                self._module.launch(Launch(work.kernel, work.grid, work.block, args), self.stream)
-            elif isinstance(work, PlannedFill):
-                self.device.fill(_located(work.target, memory), work.word, self.stream)
+        for work in sequence:
+            if isinstance(work, Kernel):
+                args = [value.within(memory) if isinstance(value, Part) else value for value in work.args]
+                self._module.launch(Launch(work.name, work.grid, work.block, args), self.stream)
+            elif isinstance(work, Fill):
+                self.device.fill(work.target.within(memory), work.word, self.stream)
             else:
-                source, target = _located(work.source, memory), _located(work.target, memory)
+                source, target = work.source.within(memory), work.target.within(memory)
                 self.device.copy_from_address(target, source.address, work.source.nbytes, self.stream)
-
-
-def _argument(value: Slot | float, memory: Memory) -> Argument:
-    if isinstance(value, Slot):
-        return _located(value, memory)
-    if isinstance(value, int):
-        integer: np.int32 = np.int32(value)
-        return integer
-    number: np.float32 = np.float32(value)
-    return number
-
-
-def _located(slot: Slot, memory: Memory) -> Buffer:
-    whole = memory[slot.buffer]
-    return whole if slot.offset == 0 and slot.nbytes == whole.nbytes else Region(whole, slot.offset, slot.nbytes)
-
-
-def _array(values: NDArray[np.float32] | Sequence[Slot | int], memory: Memory) -> NDArray[Any]:
-    """What is copied to a buffer: the numbers, or the words with the addresses that they stand for."""
-    if isinstance(values, np.ndarray):
-        return values
-    words = [_located(value, memory).address if isinstance(value, Slot) else value for value in values]
-    return np.array(words, np.int64)

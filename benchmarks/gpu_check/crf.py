@@ -26,7 +26,7 @@ from atrous import _native
 from atrous.crf import DenseCRF
 from atrous.crf.cuda import CudaDenseCRF
 from atrous.crf.cuda_field import CudaField
-from atrous.gpu import Device, PyCudaDevice, allocate
+from atrous.gpu import Device, PyCudaDevice, allocate, prepare
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pydensecrf_peer import peer
@@ -114,7 +114,8 @@ def construction(field: CudaField) -> Callable[[], None]:
     assert lattice is not None, "every set of parameters has one"
     plan = _native.plan_lattice(lattice, queue.device.properties.multiprocessors)
     memory = {**allocate(plan, queue.device, queue.stream), "rgb": field.buffers["rgb"]}
-    return lambda: queue.replay(plan.sequences["build"], memory)
+    sequence = prepare(plan.sequences["build"])
+    return lambda: queue.replay(sequence, memory)
 
 
 def both_ways(field: CudaField, work: Callable[[], None]) -> dict[str, Any]:

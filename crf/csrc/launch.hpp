@@ -86,7 +86,7 @@ constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 /// Writes down a plan, with the launch shapes that all kernels share.
 class PlanWriter {
   public:
-    explicit PlanWriter(int multiprocessors) : max_blocks_(multiprocessors * kBlocksPerMultiprocessor) {}
+    explicit PlanWriter(int multiprocessors) : max_blocks_(std::int64_t{multiprocessors} * kBlocksPerMultiprocessor) {}
 
     /// A buffer, which the plan has if it is given or anything uses it. Of two sizes under one name the larger holds.
     void declare(const std::string& name, std::int64_t bytes, BufferUse use);
@@ -125,9 +125,6 @@ class PlanWriter {
     LaunchPlan take();
 
   private:
-    /// Enough to keep a multiprocessor busy to the end; kernels loop over what is more.
-    static constexpr std::int64_t kBlocksPerMultiprocessor = 16;
-
     template <typename Value>
     static Argument argument(const Value& value) {
         if constexpr (std::is_integral_v<Value>) {

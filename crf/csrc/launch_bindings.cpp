@@ -115,6 +115,7 @@ void bind_launch_plan(py::module_& module) {
     module.def("plan_sorting", &plan_sorting, py::arg("count"), py::arg("high"), py::arg("multiprocessors"));
     py::dict constants;
     const std::pair<const char*, int> values[] = {{"kThreads", kThreads},
+                                                  {"kBlocksPerMultiprocessor", kBlocksPerMultiprocessor},
                                                   {"kSlice", kSlice},
                                                   {"kPlaneTile", kPlaneTile},
                                                   {"kPlaneRows", kPlaneRows},

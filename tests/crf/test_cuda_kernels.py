@@ -15,7 +15,7 @@ from atrous import _native
 from atrous._native import KERNEL_CONSTANTS
 from atrous.crf import cuda_field
 from atrous.crf.cuda_queue import KERNELS, Queue
-from atrous.gpu import Buffer, allocate, ceil_div
+from atrous.gpu import Buffer, allocate, ceil_div, prepare
 
 GOOD = np.array([0, 0xFFFFFFFF], np.uint32)
 """The status of a frame without a failure."""
@@ -98,7 +98,7 @@ class Sorter:
         buffer, out = self.device.allocate(array.nbytes), np.empty_like(array)
         self.device.upload(buffer, array, self.stream)
         memory = {**allocate(plan, self.device, self.stream), given: buffer}
-        self.queue.replay(plan.sequences[name], memory)
+        self.queue.replay(prepare(plan.sequences[name]), memory)
         self.device.download(out, buffer, self.stream)
         return out, memory
 

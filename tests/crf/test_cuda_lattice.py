@@ -13,7 +13,7 @@ from tolerances import CUDA_WEIGHT_ABS
 from atrous import _native
 from atrous.crf.cuda_field import Failure
 from atrous.crf.cuda_queue import Queue
-from atrous.gpu import allocate
+from atrous.gpu import allocate, prepare
 
 SIGMA_XY_PX, SIGMA_RGB = 3.0, 20.0
 
@@ -31,7 +31,7 @@ class Built:
         rgb = device.allocate(pictures.nbytes)
         device.upload(rgb, np.ascontiguousarray(pictures), self._stream)
         buffers = allocate(plan, device, self._stream)
-        Queue(device, self._stream).replay(plan.sequences["build"], {**buffers, "rgb": rgb})
+        Queue(device, self._stream).replay(prepare(plan.sequences["build"]), {**buffers, "rgb": rgb})
         failures, _, *vertices = self._read(buffers["report"], np.uint32)
         self.vertices = int(vertices[0 if corners == 3 else 1])
         self.failures = Failure(int(failures))

@@ -49,7 +49,7 @@ class KernelQueue {
     /// One thread for each of `count` items.
     template <typename... Values>
     void each(const char* kernel, std::int64_t count, const Values&... values) {
-        const std::int64_t most = device_->multiprocessors() * kBlocksPerMultiprocessor;
+        const std::int64_t most = std::int64_t{device_->multiprocessors()} * kBlocksPerMultiprocessor;
         PackedArguments arguments;
         (arguments.put(values), ...);
         launch(kernel, std::min(ceil_div(count, kThreads), most), kThreads, 1, arguments);
@@ -66,9 +66,6 @@ class KernelQueue {
     }
 
   private:
-    /// Enough to keep a multiprocessor busy to the end; kernels loop over what is more.
-    static constexpr std::int64_t kBlocksPerMultiprocessor = 16;
-
     void* function(const char* kernel) {
         const auto known = functions_.find(kernel);
         if (known != functions_.end()) return known->second;
