@@ -108,7 +108,7 @@ class Step:
     @property
     def lattice(self) -> str: ...
 
-# Memory; the content is the plan's from one sequence to the next, that of one part of one sequence, or the caller's.
+# Memory, whose content is the plan's from one sequence to the next, nobody's after a sequence, or the caller's.
 class PlannedBuffer:
     @property
     def name(self) -> str: ...
@@ -135,8 +135,6 @@ class LaunchPlan:
 
 # How rows of channels are kept on a lattice.
 class RowStorage:
-    @property
-    def suffix(self) -> Literal["f1", "f32", "u16"]: ...
     @property
     def stride(self) -> int: ...
     @property

@@ -56,7 +56,7 @@ using Sequence = std::vector<Step>;
 /// Whose content a buffer has.
 enum class BufferUse {
     kept,     ///< the plan's: it lasts from one sequence to the next
-    scratch,  ///< that of one part of one sequence: the next may overwrite it
+    scratch,  ///< nobody's: it lasts within a sequence or, of a lattice that is built, within its construction
     given,    ///< the caller's, who may pass other memory with each replay
 };
 

@@ -74,7 +74,6 @@ void bind_plans(py::module_& module) {
 
 void bind_specs(py::module_& module) {
     py::class_<RowStorage>(module, "RowStorage")
-        .def_readonly("suffix", &RowStorage::suffix)
         .def_property_readonly("stride", &RowStorage::stride)
         .def_property_readonly("row_bytes", &RowStorage::row_bytes);
     py::class_<LatticeSpec>(module, "LatticeSpec")
