@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _native
+from .._native import KERNEL_CONSTANTS
 from ..gpu import Buffer, Device, KernelQueue, KernelSource, Stream, ceil_div
 from ..gpu.toolchain import EXACT
 from ..manifest import InputSpec, Size
@@ -25,8 +26,8 @@ KERNELS: Final = KernelSource(
     flags=EXACT,
 )
 
-_RUN: Final = 4
-"""Neighbouring pixels that one thread works on; kRun in the kernels."""
+_RUN: Final = KERNEL_CONSTANTS["kRun"]
+"""Neighbouring pixels that one thread works on."""
 
 
 @dataclass(frozen=True, slots=True)

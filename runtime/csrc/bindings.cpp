@@ -135,6 +135,8 @@ void bind_runtime(py::module_& module) {
                py::arg("out_size"), py::arg("align_corners"), py::arg("threads") = 0);
     module.def("upsample_probabilities", &upsample_maps<resample_probabilities>, py::arg("logits"),
                py::arg("full_size"), py::arg("out_size"), py::arg("align_corners"), py::arg("threads") = 0);
+    module.attr("KERNEL_CONSTANTS")["kRun"] = kRun;
+    module.attr("KERNEL_CONSTANTS")["kWeightBits"] = kWeightBits;
     py::class_<Resampling>(module, "Resampling")
         .def(py::init(&make_resampling), py::arg("length"), py::arg("out_length"))
         .def_property_readonly("first", &first_of)

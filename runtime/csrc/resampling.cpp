@@ -25,7 +25,7 @@ Resampling::Resampling(int in, int out) : first(out) {
         first[i] = std::min(begin, in - taps);
         std::int32_t* target = weights.data() + static_cast<std::size_t>(i) * taps + (begin - first[i]);
         for (const double weight : triangle) {
-            *target++ = static_cast<std::int32_t>(0.5 + weight / sum * (1 << kFractionBits));
+            *target++ = static_cast<std::int32_t>(0.5 + weight / sum * (1 << kWeightBits));
         }
     }
 }

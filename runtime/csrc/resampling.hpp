@@ -5,10 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace atrous {
+#include "runtime/kernels/constants.cuh"
 
-/// Weights are fixed-point with so many bits after the point: Pillow's choice, so that 8-bit sums fit 32 bits.
-constexpr int kFractionBits = 22;
+namespace atrous {
 
 /// Output i is the sum over t < taps of weights[i, t] · 2⁻²² · input[first[i] + t]; all of them lie inside.
 struct Resampling {

@@ -15,7 +15,7 @@ from PIL import Image
 from tolerances import RESIZE_ORDER_LEVELS
 
 from atrous import _native
-from atrous.gpu import THREADS, Region
+from atrous.gpu import Region
 from atrous.manifest import InputSpec, SizePolicy
 from atrous.runtime import frame
 from atrous.runtime.frame import CoarseLogits, DeviceResampling, DeviceStretch, FrameQueue, Pictures, constants_of
@@ -120,11 +120,11 @@ def random_pictures(rng, *shape: int) -> np.ndarray:
     return rng.integers(0, 256, size=(*shape, 3), dtype=np.uint8)
 
 
-def test_weights_and_kernels_agree_on_constants():
-    (one,) = _native.Resampling(1, 1).weights[0]
+def test_python_and_kernels_agree_on_constants():
     text = "".join(path.read_text(encoding="utf-8") for path in frame.KERNELS.files())
     found = dict(re.findall(r"constexpr int (k\w+) = (\d+);", text))
-    assert found == {"kThreads": str(THREADS), "kRun": str(frame._RUN), "kWeightBits": str(int(one).bit_length() - 1)}
+    assert found == {name: str(_native.KERNEL_CONSTANTS[name]) for name in ("kThreads", "kRun", "kWeightBits")}
+    assert _native.Resampling(1, 1).weights.tolist() == [[1 << _native.KERNEL_CONSTANTS["kWeightBits"]]]
 
 
 class TestNormalize:

@@ -8,10 +8,10 @@
 namespace atrous::core {
 namespace {
 
-constexpr std::int32_t kHalf = 1 << (kFractionBits - 1);
+constexpr std::int32_t kHalf = 1 << (kWeightBits - 1);
 
 std::uint8_t rounded(std::int32_t sum) {
-    return static_cast<std::uint8_t>(std::clamp(sum >> kFractionBits, 0, 255));
+    return static_cast<std::uint8_t>(std::clamp(sum >> kWeightBits, 0, 255));
 }
 
 void resize_rows(const std::uint8_t* pixels, const Size& from, std::int64_t row_bytes, const Resampling& axis,

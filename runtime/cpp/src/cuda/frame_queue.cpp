@@ -5,7 +5,6 @@
 namespace atrous::core::cuda {
 namespace {
 
-constexpr int kRun = 4;  ///< neighbouring pixels that one thread works on; kRun in the kernels
 constexpr std::uint32_t kNone = 0xFFFFFFFF;
 
 /// Samples a pixel, rounded as on the CPU.
