@@ -1,6 +1,7 @@
 # The compiled core. Callers go through `atrous.calibration`, `atrous.crf` and `atrous.runtime`, which check values
 # and word the errors.
 
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -61,6 +62,144 @@ class SteppedMeanField(MeanField):
     def set_marginals(self, marginals: NDArray[np.float32]) -> bool: ...
     def kl_divergence(self) -> float: ...
 
+# What kernels and those that launch them agree on, by the names of crf/kernels/constants.cuh and
+# runtime/kernels/constants.cuh.
+KERNEL_CONSTANTS: Mapping[str, int]
+
+# Part of a buffer of a plan.
+class Slot:
+    @property
+    def buffer(self) -> str: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+# One kernel. An int is an int32 there, a float a float32, a slot a pointer.
+class PlannedLaunch:
+    @property
+    def kernel(self) -> str: ...
+    @property
+    def grid(self) -> int: ...
+    @property
+    def block(self) -> tuple[int, int]: ...
+    @property
+    def args(self) -> list[Slot | int | float]: ...
+
+# Sets every 32-bit word.
+class PlannedFill:
+    @property
+    def target(self) -> Slot: ...
+    @property
+    def word(self) -> int: ...
+
+# Copies on the device.
+class PlannedCopy:
+    @property
+    def source(self) -> Slot: ...
+    @property
+    def target(self) -> Slot: ...
+
+# A piece of work; `part` is input, construction, iteration or output, `lattice` gaussian, bilateral or empty.
+class Step:
+    @property
+    def work(self) -> PlannedLaunch | PlannedFill | PlannedCopy: ...
+    @property
+    def part(self) -> str: ...
+    @property
+    def lattice(self) -> str: ...
+
+# Memory, whose content is the plan's from one sequence to the next, nobody's after a sequence, or the caller's.
+class PlannedBuffer:
+    @property
+    def name(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def use(self) -> Literal["kept", "scratch", "given"]: ...
+
+# What a buffer holds from the start: float32 numbers, or 64-bit words of which slots stand for their addresses.
+class Content:
+    @property
+    def buffer(self) -> str: ...
+    @property
+    def values(self) -> NDArray[np.float32] | list[Slot | int]: ...
+
+# All memory and work of something that runs on a GPU.
+class LaunchPlan:
+    @property
+    def buffers(self) -> list[PlannedBuffer]: ...
+    @property
+    def contents(self) -> list[Content]: ...
+    @property
+    def sequences(self) -> dict[str, list[Step]]: ...
+
+# How rows of channels are kept on a lattice.
+class RowStorage:
+    @property
+    def stride(self) -> int: ...
+    @property
+    def row_bytes(self) -> int: ...
+
+# What the memory and the launches of a lattice depend on: `shape` is (images, height, width), 3 or 6 corners.
+class LatticeSpec:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        corners: int,
+        capacity: int,
+        normalization: _Normalization,
+        sigmas: tuple[float, float],
+    ) -> None: ...
+    @property
+    def name(self) -> Literal["gaussian", "bilateral"]: ...
+    @property
+    def corners(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def entries(self) -> int: ...
+    @property
+    def slices(self) -> int: ...
+
+# What the memory and the launches of a field depend on: `shape` is (images, classes, height, width), `params` are in
+# the order of CRFParams.
+class FieldSpec:
+    def __init__(
+        self,
+        shape: tuple[int, int, int, int],
+        has_fractions: bool,
+        iterations: int,
+        normalization: _Normalization,
+        params: tuple[float, float, float, float, float],
+        vertices_per_pixel: int,
+    ) -> None: ...
+    @property
+    def storage(self) -> RowStorage: ...
+    @property
+    def gaussian(self) -> LatticeSpec | None: ...
+    @property
+    def bilateral(self) -> LatticeSpec | None: ...
+    @property
+    def can_grow(self) -> bool: ...
+    def estimate_bytes(self) -> int: ...
+    def describe(self) -> str: ...
+    def check_sigmas(self, failures: int, is_build: bool) -> None: ...
+
+# "build" without the vertices that the Gaussian lattice then has, all other sequences with them (launch_plan.hpp).
+def plan_field(
+    spec: FieldSpec,
+    compatibility: NDArray[np.float32],
+    multiprocessors: int,
+    gaussian_vertices: int | None = None,
+) -> LaunchPlan: ...
+
+# One lattice by itself: "build".
+def plan_lattice(spec: LatticeSpec, multiprocessors: int) -> LaunchPlan: ...
+
+# "scan" of the given "values" and "sort" of the given "pairs", whose upper halves are below `high`.
+def plan_sorting(count: int, high: int, multiprocessors: int) -> LaunchPlan: ...
+
 # Counts of |x| in bins of width 2^exponent; for one thread at a time.
 class Histogram:
     def __init__(self) -> None: ...
@@ -81,6 +220,26 @@ class Histogram:
     @property
     def elements(self) -> int: ...
 
+# How one axis of 8-bit pictures is resized, to the last bit as Pillow's bilinear filter does it: output i is the sum
+# over t of weights[i, t] · 2⁻²² · input[first[i] + t].
+class Resampling:
+    def __init__(self, length: int, out_length: int) -> None: ...
+    @property
+    def first(self) -> NDArray[np.int32]: ...
+    @property
+    def weights(self) -> NDArray[np.int32]: ...
+
+# One pass of a resize, along columns or along rows, and the (height, width) that it leaves.
+class ResizePass:
+    @property
+    def is_down(self) -> bool: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def resampling(self) -> Resampling: ...
+
+# The one or two passes of a resize, in Pillow 13's order.
+def plan_resize(size: tuple[int, int], out_size: tuple[int, int]) -> list[ResizePass]: ...
 def isa() -> Literal["baseline", "avx2", "avx512"]: ...
 def all_finite(values: NDArray[np.float32]) -> bool: ...
 def upsample_labels(

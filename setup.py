@@ -16,6 +16,8 @@ from setuptools.command.build_py import build_py
 # -Wno-psabi: vector types never cross a call between files, so the note about their calling convention is moot.
 COMPILE_ARGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Wno-psabi", "-pthread"]
 
+# Headers of kernels that the native core includes.
+KERNEL_CONSTANTS = ("crf/kernels/constants.cuh", "runtime/kernels/constants.cuh")
 KERNELS = ("crf/kernels/dense_crf.cu", "runtime/kernels/frame.cu")
 
 
@@ -97,7 +99,7 @@ setup(
         Pybind11Extension(
             "atrous._native",
             sources("*.cpp"),
-            depends=sources("*.[hi]*"),
+            depends=[*sources("*.[hi]*"), *KERNEL_CONSTANTS],
             include_dirs=["."],
             cxx_std=17,
             extra_compile_args=COMPILE_ARGS,

@@ -11,9 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import CRFError, DeviceError, ShapeError
 from ..gpu import Buffer, Device, open_device
-from .cuda_field import CudaField, Failure, FieldSpec, Status
+from .cuda_field import CudaField, Failure, FieldSpec, Normalization, Status
 from .cuda_inputs import AnyArray, Input, checked_compatibility, checked_image, checked_probabilities
-from .cuda_lattice import Normalization
 from .cuda_queue import Queue
 from .params import CRFParams, Precision
 
@@ -196,12 +195,7 @@ class CudaDenseCRF:
                 expected="values in [0, 1]",
                 actual="values outside",
             )
-        if failures & Failure.KEY_RANGE:
-            raise CRFError(
-                "lattice coordinates of the bilateral kernel exceed their keys: a sigma is too small for the image's "
-                f"size or colours (xy {self.params.bilateral_sigma_xy_px:g} px, rgb "
-                f"{self.params.bilateral_sigma_rgb:g}). Use a larger sigma, or DenseCRF on the CPU"
-            )
+        self._spec(*((1, *shape) if len(shape) == 3 else shape)).native.check_sigmas(failures, is_build=False)
         if failures:
             raise DeviceError(f"the lattice's table overflowed although it has room for every vertex: {failures!r}")
 

@@ -1,46 +1,34 @@
-"""Mean-field inference on the GPU: all memory and the whole launch sequence for images of one shape."""
+"""Mean-field inference on the GPU: the memory of a launch plan for images of one shape, and its sequences."""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CRFError, DeviceError
-from ..gpu import Buffer, Graph, Region, ceil_div
-from .cuda_lattice import CudaLattice, LatticeSize, Normalization, Storage, allocate
+from .. import _native
+from .._native import KERNEL_CONSTANTS
+from ..errors import DeviceError
+from ..gpu import Buffer, Graph, allocate, prepare
 from .cuda_queue import Queue
 from .params import CRFParams, Precision
 
-PROBABILITY_FLOOR = 1e-5
-"""−log of this is the largest unary energy, as on the CPU."""
+Normalization: TypeAlias = Literal["none", "before", "after", "symmetric"]
 
-GAUSSIAN_CORNERS = 3
-BILATERAL_CORNERS = 6
-
-_LEAST_CAPACITY = 4096
-"""Small images have many vertices a pixel and need little memory."""
-
-MAX_ENTRIES = 2**30
-"""Kernels index pairs of a pixel and a vertex with 32 bits, and step beyond the last."""
-
-_WARP = 32
-_PLANE_TILE = 32
-REPORT_BYTES = 16
-"""Of the four words that a frame reports."""
-
-_TERM_BYTES = 48
+REPORT_BYTES = KERNEL_CONSTANTS["report_bytes"]
+"""Size of what a frame reports."""
 
 
 class Failure(enum.IntFlag):
-    """Why a frame failed; mirrors `Failure` in kernels/common.cuh."""
+    """Why a frame failed."""
 
-    KEY_RANGE = 1
-    TABLE_FULL = 2
-    NOT_FINITE = 4
-    NOT_PROBABILITY = 8
+    KEY_RANGE = KERNEL_CONSTANTS["kKeyRange"]
+    TABLE_FULL = KERNEL_CONSTANTS["kTableFull"]
+    NOT_FINITE = KERNEL_CONSTANTS["kNotFinite"]
+    NOT_PROBABILITY = KERNEL_CONSTANTS["kNotProbability"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +56,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
-    """What the memory and the launch sequence of a field depend on.
+    """What the memory and the launches of a field depend on.
 
     Attributes:
         images: in a batch.
@@ -93,87 +81,30 @@ class FieldSpec:
     vertices_per_pixel: int = 3
 
     @property
-    def area(self) -> int:
-        """Pixels of one image."""
-        return self.height * self.width
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of all images."""
-        return self.images * self.area
-
-    @property
-    def ghosts(self) -> int:
-        """Points of a lattice besides the pixels."""
-        return self.images if self.area % 4 else 0
-
-    @property
-    def most_vertices(self) -> int:
-        """Bilateral vertices that so many points can have."""
-        return BILATERAL_CORNERS * (self.pixels + self.ghosts)
-
-    @property
-    def bilateral_capacity(self) -> int:
-        """Bilateral vertices that there is room for."""
-        return min(max(self.vertices_per_pixel * self.pixels, _LEAST_CAPACITY), self.most_vertices)
-
-    @property
-    def storage(self) -> Storage:
-        """Rows are whole 16-byte vectors."""
-        if self.precision == "unorm16":
-            return Storage("u16", 2, 8, ceil_div(self.classes, 8))
-        return Storage("f32", 4, 4, ceil_div(self.classes, 4))
-
-    def lattices(self) -> dict[str, LatticeSize]:
-        """The lattices that the weights ask for, in the order of the terms."""
-        sizes, has_shares = {}, self.precision == "unorm16"
-        if self.iterations > 0 and self.params.gaussian_weight != 0:
-            # It is built once, and its vertices are not known before.
-            most = GAUSSIAN_CORNERS * (self.pixels + self.ghosts)
-            sizes["gaussian"] = LatticeSize(self.pixels, self.ghosts, GAUSSIAN_CORNERS, most, has_shares)
-        if self.iterations > 0 and self.params.bilateral_weight != 0:
-            room = self.bilateral_capacity
-            sizes["bilateral"] = LatticeSize(self.pixels, self.ghosts, BILATERAL_CORNERS, room, has_shares)
-        return sizes
+    def native(self) -> _native.FieldSpec:
+        """The same for whoever makes plans."""
+        return _native.FieldSpec(
+            (self.images, self.classes, self.height, self.width),
+            self.precision == "unorm16",
+            self.iterations,
+            self.normalization,
+            astuple(self.params),
+            self.vertices_per_pixel,
+        )
 
     def grown(self) -> FieldSpec | None:
         """With twice the room for bilateral vertices; None if there is room for all that the pixels can have."""
-        if self.bilateral_capacity >= self.most_vertices:
-            return None
-        return replace(self, vertices_per_pixel=2 * self.vertices_per_pixel)
-
-    def scratch_bytes(self) -> dict[str, int]:
-        """Building memory that serves each of the lattices."""
-        needs = [size.scratch_bytes() for size in self.lattices().values()]
-        return {name: max(need[name] for need in needs) for name in (needs[0] if needs else {})}
-
-    def row_bytes(self) -> dict[str, int]:
-        """Of each buffer that holds rows or planes."""
-        stride = self.storage.stride
-        sizes = {
-            "planes": 4 * self.classes * self.pixels,
-            "labels": ceil_div(self.pixels, 4) * 4,
-            "rgb": ceil_div(3 * self.pixels, 4) * 4,
-            "logits": 4 * stride * self.pixels,
-            "marginals": self.storage.row_bytes * self.pixels,
-        }
-        if lattices := self.lattices().values():
-            sizes["tails"] = 4 * stride * max(size.slices for size in lattices)
-        return sizes
-
-    def value_bytes(self, vertices: int) -> int:
-        """Of the rows of so many vertices."""
-        return self.storage.row_bytes * vertices
+        return replace(self, vertices_per_pixel=2 * self.vertices_per_pixel) if self.native.can_grow else None
 
     def estimate_bytes(self) -> int:
-        """Memory of a field, with as many Gaussian vertices as pixels, and one more set of the most values."""
-        kept = sum(sum(size.bytes().values()) for size in self.lattices().values())
-        values = 2 * self.value_bytes(self.bilateral_capacity) + self.value_bytes(self.pixels)
-        return kept + sum(self.scratch_bytes().values()) + sum(self.row_bytes().values()) + values
+        """Memory of a field, with as many Gaussian vertices as pixels."""
+        return self.native.estimate_bytes()
 
 
 class CudaField:
     """Q ← softmax(−U − Σ_k μ_k(K̂_k Q)) for one `FieldSpec`; allocates when made and never again.
+
+    `buffers` has all memory by the names of the plan (crf/csrc/launch_plan.hpp), with pictures and labels of its own.
 
     Args:
         queue: where work goes.
@@ -188,25 +119,23 @@ class CudaField:
     def __init__(self, queue: Queue, spec: FieldSpec, compatibility: NDArray[np.float32]) -> None:
         self.spec = spec
         self.queue = queue
-        self._check_memory()
-        device, sizes = queue.device, spec.lattices()
-        self.buffers = allocate(device, spec.row_bytes())
-        self._scratch = allocate(device, spec.scratch_bytes())
-        self._report = device.allocate(REPORT_BYTES)
-        self._status = Region(self._report, 0, 8)
-        self._lattices = {
-            name: CudaLattice(device, size, spec.normalization, self._status, self._counter(name))
-            for name, size in sizes.items()
-        }
-        self.queue.fill(self._report, 0)
-        self._build_gaussian()
-        self._values = {name: device.allocate(spec.value_bytes(self._room(name))) for name in sizes}
-        self._other = device.allocate(max([4, *(buffer.nbytes for buffer in self._values.values())]))
-        self._tables = self._upload_terms(compatibility)
+        device, native = queue.device, spec.native
+        multiprocessors = device.properties.multiprocessors
+        build = _native.plan_field(native, compatibility, multiprocessors)
+        self._check_memory(native)
+        self.buffers = allocate(build, device, queue.stream)
+        queue.replay(prepare(build.sequences["build"]), self.buffers)
+        built = self._read_status()
+        native.check_sigmas(built.failures, is_build=True)
+        plan = _native.plan_field(native, compatibility, multiprocessors, built.gaussian_vertices)
+        self.buffers = allocate(plan, device, queue.stream, self.buffers)
+        sizes = {planned.name: planned.nbytes for planned in plan.buffers}
+        self.buffers |= {name: device.allocate(sizes[name]) for name in ("rgb", "labels")}
+        self._sequences = {name: prepare(sequence) for name, sequence in plan.sequences.items()}
         # Every kernel is loaded now, not while a graph is recorded. On zeros, as compute-sanitizer reports what is read
         # and was not written.
         for name in ("planes", "rgb"):
-            self.queue.fill(self.buffers[name], 0)
+            device.fill(self.buffers[name], 0, queue.stream)
         self.queue_frame()
         self._graph: Graph | None = None
 
@@ -224,133 +153,36 @@ class CudaField:
     def queue_frame(self, rgb: Buffer | None = None) -> None:
         """Queues one inference from `buffers["planes"]` and the pictures in `rgb`, or else `buffers["rgb"]`.
 
-        Marginals [pixels, stride] are left in "logits", for `queue_labels` and `queue_marginals`. May be recorded.
+        Marginals are left for `queue_labels` and `queue_marginals`. May be recorded.
         """
-        spec, queue, buffers = self.spec, self.queue, self.buffers
-        queue.fill(Region(self._report, 0, 4), 0)
-        queue.fill(Region(self._report, 4, 4), 0xFFFFFFFF)
-        queue.tiles(
-            "crf_read_probabilities", self._plane_blocks(), buffers["planes"], spec.images, spec.classes, spec.area,
-            spec.storage.stride, PROBABILITY_FLOOR, buffers["logits"], self._status, block=(_PLANE_TILE, 8),
-        )  # fmt: skip
-        if "bilateral" in self._lattices:
-            sigmas = (spec.params.bilateral_sigma_xy_px, spec.params.bilateral_sigma_rgb)
-            lattice = self._lattices["bilateral"]
-            lattice.queue_bilateral(queue, self._scratch, rgb or buffers["rgb"], self._images(), sigmas)
-        self._queue_step(0, is_last=spec.iterations == 0)  # without terms: softmax(−U)
-        for iteration in range(spec.iterations):
-            for name, lattice in self._lattices.items():
-                lattice.queue_filter(
-                    queue, spec.storage, buffers["marginals"], self._values[name], self._other, buffers["tails"]
-                )
-            self._queue_step(len(self._lattices), is_last=iteration == spec.iterations - 1)
+        self._queue("frame", "rgb", rgb)
 
     def queue_labels(self, target: Buffer | None = None) -> None:
         """The most probable class of each pixel, into `target`, or else `buffers["labels"]`."""
-        spec, rows = self.spec, self.buffers["logits"]
-        stride, labels = spec.storage.stride, target or self.buffers["labels"]
-        self.queue.each("crf_write_labels", spec.pixels, rows, spec.pixels, spec.classes, stride, labels, self._status)
+        self._queue("labels", "labels", target)
 
     def queue_marginals(self, target: Buffer | None = None) -> None:
         """Marginals [images, classes, height, width] into `target`, or else over the probabilities in "planes"."""
-        spec, rows = self.spec, self.buffers["logits"]
-        self.queue.tiles(
-            "crf_write_marginals", self._plane_blocks(), rows, spec.images, spec.classes, spec.area,
-            spec.storage.stride, target or self.buffers["planes"], self._status, block=(_PLANE_TILE, 8),
-        )  # fmt: skip
+        self._queue("marginals", "marginals", target or self.buffers["planes"])
 
     def queue_report(self, target: Buffer) -> None:
         """A copy of the `REPORT_BYTES` that `Status.of` reads."""
-        self.queue.device.copy_from_address(target, self._report.address, REPORT_BYTES, self.queue.stream)
+        self._queue("report", "report_copy", target)
 
-    def _check_memory(self) -> None:
-        spec = self.spec
-        estimate = spec.estimate_bytes()
-        what = f"a dense CRF of {spec.classes} classes on {spec.images}×{spec.height}×{spec.width} pixels"
-        if spec.most_vertices >= MAX_ENTRIES or spec.pixels * spec.classes >= 2**32:
-            most = min(MAX_ENTRIES // BILATERAL_CORNERS, 2**32 // spec.classes)
-            raise CRFError(
-                f"{what} needs about {estimate / 2**30:.1f} GiB, and its indices exceed 32 bits: the limit is "
-                f"{most / 1e6:.0f} million pixels. Refine a smaller image, fewer images at once, or tiles"
-            )
-        free = self.queue.device.free_bytes()
+    def _queue(self, sequence: str, given: str, buffer: Buffer | None) -> None:
+        memory = self.buffers if buffer is None else {**self.buffers, given: buffer}
+        self.queue.replay(self._sequences[sequence], memory)
+
+    def _check_memory(self, native: _native.FieldSpec) -> None:
+        estimate, device = native.estimate_bytes(), self.queue.device
+        free = device.free_bytes()
         if estimate > free:
             raise DeviceError(
-                f"{what} needs about {estimate / 2**30:.2f} GiB of GPU memory, and {free / 2**30:.2f} GiB are free on "
-                f"{self.queue.device.properties.name}. Use precision='unorm16', fewer images at once, or tiles"
+                f"{native.describe()} needs about {estimate / 2**30:.2f} GiB of GPU memory, and {free / 2**30:.2f} GiB "
+                f"are free on {device.properties.name}. Use precision='unorm16', fewer images at once, or tiles"
             )
-
-    def _counter(self, name: str) -> Region:
-        return Region(self._report, 8 if name == "gaussian" else 12, 4)
-
-    def _room(self, name: str) -> int:
-        """Vertices to hold values for: exactly those of the Gaussian, which is built already."""
-        if name == "gaussian":
-            return max(1, self._read_status().gaussian_vertices)
-        return self.spec.bilateral_capacity
 
     def _read_status(self) -> Status:
-        words = np.empty(4, np.uint32)
-        self.queue.device.download(words, self._report, self.queue.stream)
+        words = np.empty(REPORT_BYTES // 4, np.uint32)
+        self.queue.device.download(words, self.buffers["report"], self.queue.stream)
         return Status.of(words)
-
-    def _images(self) -> tuple[int, int, int]:
-        return self.spec.images, self.spec.height, self.spec.width
-
-    def _build_gaussian(self) -> None:
-        """Depends on nothing but the size, so it is built once."""
-        if "gaussian" not in self._lattices:
-            return
-        sigma_px = self.spec.params.gaussian_sigma_xy_px
-        self._lattices["gaussian"].queue_gaussian(self.queue, self._scratch, self._images(), sigma_px)
-        if self._read_status().failures:
-            raise CRFError(
-                f"the Gaussian's sigma of {sigma_px:g} px is too small for {self.spec.height}×{self.spec.width} "
-                "pixels: lattice coordinates exceed 20 bits. Use a larger sigma"
-            )
-
-    def _upload_terms(self, compatibility: NDArray[np.float32]) -> dict[str, Buffer]:
-        """The table of terms that the update reads, and what it points to."""
-        spec, device, stream = self.spec, self.queue.device, self.queue.stream
-        weights = {"gaussian": spec.params.gaussian_weight, "bilateral": spec.params.bilateral_weight}
-        tables: dict[str, Buffer] = {}
-        rows = []
-        for name, lattice in self._lattices.items():
-            # What is added to −U per unit of filter response.
-            scale = np.ones(spec.storage.stride, np.float32)
-            pointers = [self._values[name], lattice.buffers["pixel_vertices"], lattice.buffers["weights"]]
-            matrix_address = 0
-            if compatibility.ndim == 1:
-                scale[: spec.classes] = -np.float32(weights[name]) * compatibility
-            else:
-                matrix = np.zeros((spec.classes, spec.storage.stride), np.float32)
-                matrix[:, : spec.classes] = -np.float32(weights[name]) * compatibility
-                tables[f"{name}_matrix"] = device.allocate(matrix.nbytes)
-                device.upload(tables[f"{name}_matrix"], matrix, stream)
-                matrix_address = tables[f"{name}_matrix"].address
-            tables[f"{name}_scale"] = device.allocate(scale.nbytes)
-            device.upload(tables[f"{name}_scale"], scale, stream)
-            rows.append(
-                [*(p.address for p in (*pointers, tables[f"{name}_scale"])), matrix_address, lattice.size.corners]
-            )
-        tables["terms"] = device.allocate(max(1, len(rows)) * _TERM_BYTES)
-        if rows:
-            device.upload(tables["terms"], np.array(rows, np.int64), stream)
-        return tables
-
-    def _plane_blocks(self) -> int:
-        return self.spec.images * ceil_div(self.spec.area, _PLANE_TILE)
-
-    def _queue_step(self, terms: int, *, is_last: bool) -> None:
-        """One update; the last one writes single precision, over the unaries."""
-        spec, buffers = self.spec, self.buffers
-        storage = spec.storage
-        is_wide = storage.lanes > _WARP  # more lanes than a warp has: two vectors a lane
-        # A power of two, so that lanes exchange by halving distances.
-        lanes = 1 << (ceil_div(storage.lanes, 2 if is_wide else 1) - 1).bit_length()
-        kernel = f"crf_{'last_' if is_last else ''}step_{storage.suffix}{'_wide' if is_wide else ''}"
-        target = buffers["logits"] if is_last else buffers["marginals"]
-        self.queue.rows(
-            kernel, spec.pixels, lanes, self._tables["terms"], terms, buffers["logits"], spec.pixels, spec.classes,
-            storage.stride, target, self._status,
-        )  # fmt: skip

@@ -8,6 +8,7 @@ from .driver import Driver, Gpu, find_driver
 from .opening import open_device, usable_device
 from .pycuda_device import PyCudaDevice
 from .queue import THREADS, KernelQueue, Region, Value, ceil_div
+from .replay import Memory, Replayer, allocate, prepare
 
 __all__ = [
     "THREADS",
@@ -23,13 +24,17 @@ __all__ = [
     "KernelQueue",
     "KernelSource",
     "Launch",
+    "Memory",
     "Module",
     "PyCudaDevice",
     "Region",
+    "Replayer",
     "Stream",
     "Value",
+    "allocate",
     "ceil_div",
     "find_driver",
     "open_device",
+    "prepare",
     "usable_device",
 ]

@@ -8,13 +8,11 @@ from typing import TypeAlias
 
 import numpy as np
 
+from .._native import KERNEL_CONSTANTS
 from .device import Argument, Buffer, Device, KernelSource, Launch, Stream
 
-THREADS = 256
-"""Of every block; kThreads in the kernels."""
-
-_BLOCKS_PER_MULTIPROCESSOR = 16
-"""Enough to keep a multiprocessor busy to the end; kernels loop over what is more."""
+THREADS = KERNEL_CONSTANTS["kThreads"]
+"""Threads of every block."""
 
 Value: TypeAlias = Buffer | int | float | None
 """An argument of a kernel: memory, a 32-bit integer, a 32-bit float, or a null pointer."""
@@ -58,7 +56,7 @@ class KernelQueue:
         self.device = device
         self.stream = stream
         self._module = device.load(source)
-        self._most_blocks = device.properties.multiprocessors * _BLOCKS_PER_MULTIPROCESSOR
+        self._most_blocks = device.properties.multiprocessors * KERNEL_CONSTANTS["kBlocksPerMultiprocessor"]
 
     def each(self, kernel: str, count: int, *args: Value) -> None:
         """One thread for each of `count` items."""
@@ -67,12 +65,6 @@ class KernelQueue:
     def tiles(self, kernel: str, blocks: int, *args: Value, block: tuple[int, int] = (THREADS, 1)) -> None:
         """Exactly `blocks` blocks."""
         self._launch(kernel, blocks, block, args)
-
-    def rows(self, kernel: str, count: int, lanes: int, *args: Value) -> None:
-        """`lanes` threads side by side for each of `count` rows."""
-        rows_of_block = THREADS // lanes
-        blocks = min(ceil_div(count, rows_of_block), self._most_blocks)
-        self._launch(kernel, blocks, (lanes, rows_of_block), args)
 
     def fill(self, buffer: Buffer, word: int) -> None:
         """Sets every 32-bit word."""

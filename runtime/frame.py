@@ -14,6 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import _native
+from .._native import KERNEL_CONSTANTS
 from ..gpu import Buffer, Device, KernelQueue, KernelSource, Stream, ceil_div
 from ..gpu.toolchain import EXACT
 from ..manifest import InputSpec, Size
@@ -24,11 +26,8 @@ KERNELS: Final = KernelSource(
     flags=EXACT,
 )
 
-_RUN: Final = 4
-"""Neighbouring pixels that one thread works on; kRun in the kernels."""
-
-_WEIGHT_BITS: Final = 22
-"""kWeightBits in the kernels."""
+_RUN: Final = KERNEL_CONSTANTS["kRun"]
+"""Neighbouring pixels that one thread works on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,11 @@ class Pictures:
     count: int
     size: Size
     row_bytes: int
+
+    @classmethod
+    def allocate(cls, device: Device, count: int, size: Size) -> Pictures:
+        """Packed ones with undefined content."""
+        return cls(device.allocate(3 * count * math.prod(size)), count, size, 3 * size[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,47 +194,8 @@ def constants_of(inputs: InputSpec) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, slots=True)
-class Resampling:
-    """How one axis is resized: output i is the sum over t of weights[i, t] · 2⁻²² · input[first[i] + t].
-
-    Attributes:
-        first: [length] int32.
-        weights: [length, taps] int32.
-    """
-
-    first: NDArray[np.int32]
-    weights: NDArray[np.int32]
-
-
-def plan_resampling(length: int, out_length: int) -> Resampling:
-    """Pillow's bilinear filter for 8-bit channels along one axis, to the last bit.
-
-    A triangle that reaches one input pixel to each side, or one output pixel when shrinking; cut at the edges, scaled
-    to sum to 1, in fixed point (Pillow's Resample.c: `precompute_coeffs`, `normalize_coeffs_8bpc`).
-    """
-    scale = length / out_length
-    reach = max(scale, 1.0)
-    taps = min(2 * math.ceil(reach) + 1, length)
-    first = np.zeros(out_length, np.int32)
-    weights = np.zeros((out_length, taps), np.int32)
-    for i in range(out_length):
-        center = (i + 0.5) * scale
-        begin = max(int(center - reach + 0.5), 0)
-        end = min(int(center + reach + 0.5), length)
-        triangle = [max(0.0, 1.0 - abs((x - center + 0.5) * (1.0 / reach))) for x in range(begin, end)]
-        total = 0.0
-        for weight in triangle:  # not `sum`, which since Python 3.12 rounds better than Pillow
-            total += weight
-        # No tap may lie outside the picture, so those without a weight go before the first.
-        first[i] = min(begin, length - taps)
-        at = begin - first[i]
-        weights[i, at : at + len(triangle)] = [int(0.5 + w / total * (1 << _WEIGHT_BITS)) for w in triangle]
-    return Resampling(first, weights)
-
-
-@dataclass(frozen=True, slots=True)
 class DeviceResampling:
-    """A `Resampling` in device memory.
+    """A `_native.Resampling` in device memory.
 
     Attributes:
         first: [length] int32.
@@ -245,13 +210,49 @@ class DeviceResampling:
     length: int
 
     @classmethod
-    def of(cls, device: Device, plan: Resampling, stream: Stream) -> DeviceResampling:
+    def of(cls, device: Device, plan: _native.Resampling, stream: Stream) -> DeviceResampling:
         """Copies a plan to a device."""
         length, taps = plan.weights.shape
         first, weights = device.allocate(plan.first.nbytes), device.allocate(plan.weights.nbytes)
         device.upload(first, plan.first, stream)
         device.upload(weights, plan.weights, stream)
         return cls(first, weights, taps, length)
+
+
+class DeviceStretch:
+    """Resizes pictures of one size as Pillow 13's bilinear filter, to the last bit; allocates when made.
+
+    Args:
+        queue: where work goes.
+        count: pictures at once.
+        size: (H, W) of them.
+        out_size: what they become.
+    """
+
+    def __init__(self, queue: FrameQueue, count: int, size: Size, out_size: Size) -> None:
+        device, stream = queue.device, queue.stream
+        self._queue = queue
+        self._passes = [
+            (
+                step.is_down,
+                DeviceResampling.of(device, step.resampling, stream),
+                Pictures.allocate(device, count, step.size),
+            )
+            for step in _native.plan_resize(size, out_size)
+        ]
+
+    def queue(self, pictures: Pictures) -> Pictures:
+        """Queues all passes; the result is overwritten by the next."""
+        for is_down, resampling, resized in self._passes:
+            resize = self._queue.resize_columns if is_down else self._queue.resize_rows
+            resize(pictures, resampling, resized.buffer)
+            pictures = resized
+        return pictures
+
+    @staticmethod
+    def estimate_bytes(count: int, size: Size, out_size: Size) -> int:
+        """Memory of the pictures that one allocates."""
+        return sum(3 * count * math.prod(step.size) for step in _native.plan_resize(size, out_size))
 
 
 def _suffix(dtype: np.dtype[Any]) -> str:

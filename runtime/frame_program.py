@@ -20,7 +20,7 @@ from ..gpu import Buffer, Device
 from ..gpu.nvtx import annotate
 from ..manifest import InputSpec, OutputSpec
 from .backends.base import DeviceBackend, DeviceEngine, EngineLayout
-from .frame import CoarseLogits, DeviceResampling, FrameQueue, Pictures, constants_of, plan_resampling
+from .frame import CoarseLogits, DeviceStretch, FrameQueue, Pictures, constants_of
 from .frame_slot import SLOTS, FrameKey, Slot
 from .preprocess import plan_geometry
 
@@ -125,7 +125,9 @@ class FrameProgram:
         self._input = device.allocate(math.prod(input_shape) * self._layout.input_dtype.itemsize)
         self._output = device.allocate(math.prod(self._layout.output_shape) * self._layout.output_dtype.itemsize)
         self._constants = self._sent(constants_of(recipe.inputs))
-        self._resize = self._plan_resize()
+        self._stretch: DeviceStretch | None = None
+        if self._is_stretched:
+            self._stretch = DeviceStretch(lanes.frames, key.count, key.size, self._geometry.input_size)
         self._field: CudaField | None = None
         if lanes.crf is not None and lanes.crf_queue is not None:
             self._field = lanes.crf.open_field(lanes.crf_queue, key.count, recipe.classes, *key.size)
@@ -249,12 +251,8 @@ class FrameProgram:
         """Pictures → network input."""
         frames, key, input_size = self._lanes.frames, self.key, self._geometry.input_size
         pictures = Pictures(buffer, key.count, key.size, 3 * key.size[1])
-        if self._resize is not None:
-            resize = self._resize
-            frames.resize_rows(pictures, resize.rows, resize.wide)
-            wide = Pictures(resize.wide, key.count, (key.size[0], input_size[1]), 3 * input_size[1])
-            frames.resize_columns(wide, resize.columns, resize.resized)
-            pictures = Pictures(resize.resized, key.count, input_size, 3 * input_size[1])
+        if self._stretch is not None:
+            pictures = self._stretch.queue(pictures)
         frames.normalize(
             pictures,
             self._constants,
@@ -264,17 +262,9 @@ class FrameProgram:
             dtype=self._layout.input_dtype,
         )
 
-    def _plan_resize(self) -> _Resize | None:
-        size, input_size = self.key.size, self._geometry.input_size
-        if self._recipe.inputs.resize != "stretch" or size == input_size:
-            return None
-        device, stream = self._lanes.device, self._lanes.computing
-        return _Resize(
-            rows=DeviceResampling.of(device, plan_resampling(size[1], input_size[1]), stream),
-            columns=DeviceResampling.of(device, plan_resampling(size[0], input_size[0]), stream),
-            wide=device.allocate(3 * self.key.count * size[0] * input_size[1]),
-            resized=device.allocate(3 * self.key.count * input_size[0] * input_size[1]),
-        )
+    @property
+    def _is_stretched(self) -> bool:
+        return self._recipe.inputs.resize == "stretch" and self.key.size != self._geometry.input_size
 
     def _sent(self, array: NDArray[np.float32]) -> Buffer:
         buffer = self._lanes.device.allocate(array.nbytes)
@@ -314,8 +304,8 @@ class FrameProgram:
         estimate = SLOTS * (3 * pixels + answer)
         estimate += key.count * 3 * math.prod(self._geometry.input_size) * layout.input_dtype.itemsize
         estimate += math.prod(layout.output_shape) * layout.output_dtype.itemsize
-        if self._recipe.inputs.resize == "stretch":
-            estimate += 3 * key.count * self._geometry.input_size[1] * (key.size[0] + self._geometry.input_size[0])
+        if self._is_stretched:
+            estimate += DeviceStretch.estimate_bytes(key.count, key.size, self._geometry.input_size)
         return estimate
 
     def _check_memory(self) -> None:
@@ -328,13 +318,3 @@ class FrameProgram:
                 f"besides the engine's, and {free / 2**20:.1f} MiB are free on {self._lanes.device.properties.name}. "
                 "Use smaller pictures, fewer at once, or fewer workers"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class _Resize:
-    """What `stretch` needs."""
-
-    rows: DeviceResampling
-    columns: DeviceResampling
-    wide: Buffer
-    resized: Buffer

@@ -22,11 +22,11 @@ from steps import sized
 from timing import alone_ms, back_to_back_ms, quartiles
 from traffic import frame, per_iteration
 
+from atrous import _native
 from atrous.crf import DenseCRF
 from atrous.crf.cuda import CudaDenseCRF
-from atrous.crf.cuda_field import REPORT_BYTES, CudaField
-from atrous.crf.cuda_lattice import CudaLattice, allocate
-from atrous.gpu import Device, PyCudaDevice, Region
+from atrous.crf.cuda_field import CudaField
+from atrous.gpu import Device, PyCudaDevice, allocate, prepare
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pydensecrf_peer import peer
@@ -110,15 +110,12 @@ def check(got: Maps, expected: Maps, precision: str) -> dict[str, Any]:
 
 def construction(field: CudaField) -> Callable[[], None]:
     """Queues building the bilateral lattice of a frame, in memory of its own."""
-    spec, queue = field.spec, field.queue
-    device, size = queue.device, spec.lattices()["bilateral"]
-    report = device.allocate(REPORT_BYTES)
-    queue.fill(report, 0)
-    lattice = CudaLattice(device, size, spec.normalization, Region(report, 0, 8), Region(report, 12, 4))
-    scratch = allocate(device, spec.scratch_bytes())
-    images = (spec.images, spec.height, spec.width)
-    sigmas = (spec.params.bilateral_sigma_xy_px, spec.params.bilateral_sigma_rgb)
-    return lambda: lattice.queue_bilateral(queue, scratch, field.buffers["rgb"], images, sigmas)
+    queue, lattice = field.queue, field.spec.native.bilateral
+    assert lattice is not None, "every set of parameters has one"
+    plan = _native.plan_lattice(lattice, queue.device.properties.multiprocessors)
+    memory = {**allocate(plan, queue.device, queue.stream), "rgb": field.buffers["rgb"]}
+    sequence = prepare(plan.sequences["build"])
+    return lambda: queue.replay(sequence, memory)
 
 
 def both_ways(field: CudaField, work: Callable[[], None]) -> dict[str, Any]:

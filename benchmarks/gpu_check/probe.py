@@ -15,7 +15,7 @@ from atrous.crf import DenseCRF
 from atrous.crf.cuda import CudaDenseCRF
 from atrous.gpu import Buffer, Device, PyCudaDevice
 from atrous.manifest import InputSpec, SizePolicy
-from atrous.runtime.frame import CoarseLogits, DeviceResampling, FrameQueue, Pictures, constants_of, plan_resampling
+from atrous.runtime.frame import CoarseLogits, DeviceResampling, FrameQueue, Pictures, constants_of
 from atrous.runtime.postprocess import upsample_labels, upsample_probabilities
 from atrous.runtime.preprocess import prepare_image
 
@@ -71,8 +71,8 @@ def probe_frames(device: Device) -> None:
         first_bad = device.allocate(4)
         frames.find_not_finite(logits, first_bad)
         require("first bad logit", first_bad, np.array([0xFFFFFFFF], np.uint32))
-        rows = DeviceResampling.of(device, plan_resampling(width, 40), stream)
-        columns = DeviceResampling.of(device, plan_resampling(height, 24), stream)
+        rows = DeviceResampling.of(device, _native.Resampling(width, 40), stream)
+        columns = DeviceResampling.of(device, _native.Resampling(height, 24), stream)
         wide, small = device.allocate(2 * height * 40 * 3), device.allocate(2 * 24 * 40 * 3)
         frames.resize_rows(batch, rows, wide)
         frames.resize_columns(Pictures(wide, 2, (height, 40), 120), columns, small)

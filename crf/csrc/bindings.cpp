@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "arguments.hpp"
 #include "error.hpp"
 #include "mean_field.hpp"
 #include "parallel.hpp"
@@ -18,18 +19,12 @@
 namespace py = pybind11;
 
 namespace atrous {
+
+void bind_launch_plan(py::module_& module);
+
 namespace {
 
-using FloatArray = py::array_t<float, py::array::c_style | py::array::forcecast>;
 using ByteArray = py::array_t<std::uint8_t, py::array::c_style>;
-
-Normalization normalization_from(const std::string& name) {
-    if (name == "none") return Normalization::none;
-    if (name == "before") return Normalization::before;
-    if (name == "after") return Normalization::after;
-    if (name == "symmetric") return Normalization::symmetric;
-    throw CrfError("unknown normalization '" + name + "': expected none, before, after or symmetric");
-}
 
 void build_filter(Filter& filter, const FeatureSource& source, const std::string& normalization, int threads) {
     const Normalization kind = normalization_from(normalization);
@@ -60,19 +55,6 @@ const float* planar_data(const MeanField<T>& field, const FloatArray& array) {
     if (fits) return array.data();
     throw CrfError("expected an array of " + std::to_string(field.channels()) + " channels and " +
                    std::to_string(field.pixels()) + " pixels");
-}
-
-Compatibility compatibility_from(std::size_t channels, const FloatArray& array) {
-    Compatibility compatibility;
-    const auto size = static_cast<std::size_t>(array.size());
-    if (array.ndim() == 1 && size == channels) {
-        compatibility.diagonal.assign(array.data(), array.data() + size);
-    } else if (array.ndim() == 2 && size == channels * channels) {
-        compatibility.matrix.assign(array.data(), array.data() + size);
-    } else {
-        throw CrfError("a compatibility is a vector of one value a label or a square matrix");
-    }
-    return compatibility;
 }
 
 /// Ctrl-C stops between two updates.
@@ -204,6 +186,7 @@ void bind_crf(py::module_& module) {
     bind_mean_field<float>(module, "MeanField");
     bind_mean_field<Fraction>(module, "FractionMeanField");
     bind_stepped_mean_field(module);
+    bind_launch_plan(module);
 }
 
 }  // namespace atrous

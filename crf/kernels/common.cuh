@@ -1,4 +1,4 @@
-// What all kernels of the dense CRF share: the frame's status, rows of channels, hash-table constants.
+// What all kernels of the dense CRF share: rows of channels and what belongs to them.
 //
 // Plain CUDA C++17: raw pointers and sizes, no library. To be compiled with -fmad=false: which simplex a pixel lies in
 // is decided by the last bit, and the CPU core rounds every product and sum.
@@ -6,34 +6,17 @@
 
 #include <cstdint>
 
+#include "constants.cuh"
+
 namespace atrous {
 
-constexpr int kThreads = 256;  ///< threads of every block whose size does not depend on the number of channels
-constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
-
-/// Why a frame failed; mirrored in atrous/crf/cuda_field.py.
-enum Failure : uint32_t {
-    kKeyRange = 1,        ///< a lattice coordinate does not fit its key, or is not finite
-    kTableFull = 2,       ///< more vertices than there is room for
-    kNotFinite = 4,       ///< a probability is NaN or infinite
-    kNotProbability = 8,  ///< a probability lies outside [0, 1]
-};
-
-/// One a workspace. A kernel that finds a failure of an earlier one does nothing, so that none works on garbage.
-struct Status {
-    uint32_t failures;   ///< Failure bits
-    uint32_t first_bad;  ///< smallest index of a probability that is not finite
-};
 
 /// Contribution of one pixel to one vertex.
 struct SplatEntry {
     int32_t pixel;  ///< its complement in the last entry of a vertex
     float weight;
 };
-
-/// Entries that one group of threads sums up. A multiple of 4.
-constexpr int kSlice = 32;
 
 /// Less than this is what rounding leaves where barycentric weights are 0.
 constexpr float kLeastMass = 1e-30f;

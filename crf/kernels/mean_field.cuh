@@ -5,7 +5,7 @@
 
 namespace atrous {
 
-/// One pairwise term, in device memory; mirrored in atrous/crf/cuda_field.py.
+/// One pairwise term, in device memory; filled by `plan_field` in crf/csrc/launch_plan.cpp.
 struct Term {
     const void* values;             ///< [vertices, stride], splatted and blurred
     const int32_t* pixel_vertices;  ///< [pixels, corners]
@@ -15,8 +15,7 @@ struct Term {
     int64_t corners;
 };
 
-/// Pixels of the tiles that turn planes into rows and back.
-constexpr int kPlaneTile = 32;
+static_assert(sizeof(Term) == kTermWords * sizeof(int64_t), "words only");
 
 /// Adds weight · row of each corner of a pixel.
 template <typename T, int width, int corners>

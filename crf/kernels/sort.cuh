@@ -5,12 +5,6 @@
 
 namespace atrous {
 
-constexpr int kScanItems = 8;
-constexpr int kScanTile = kThreads * kScanItems;
-constexpr int kDigitBits = 8;
-constexpr int kDigits = 1 << kDigitBits;
-constexpr int kSortRounds = 16;
-constexpr int kSortTile = kThreads * kSortRounds;
 constexpr int kWarps = kThreads / kWarp;
 static_assert(kDigits == kThreads, "one thread a digit");
 

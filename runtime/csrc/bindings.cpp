@@ -4,14 +4,17 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "crf/csrc/filter_kernels.hpp"
 #include "crf/csrc/parallel.hpp"
 #include "image.hpp"
 #include "resample.hpp"
+#include "resampling.hpp"
 
 namespace py = pybind11;
 
@@ -21,6 +24,21 @@ namespace {
 using FloatArray = py::array_t<float, py::array::c_style | py::array::forcecast>;
 using ByteArray = py::array_t<std::uint8_t, py::array::c_style>;
 using Size = std::pair<int, int>;
+
+Resampling make_resampling(int length, int out_length) {
+    if (length < 1 || out_length < 1) throw py::value_error("an axis has at least one pixel");
+    return {length, out_length};
+}
+
+py::array_t<std::int32_t> first_of(const Resampling& plan) {
+    return py::array_t<std::int32_t>(static_cast<py::ssize_t>(plan.first.size()), plan.first.data());
+}
+
+/// [outputs, taps]
+py::array_t<std::int32_t> weights_of(const Resampling& plan) {
+    const auto outputs = static_cast<py::ssize_t>(plan.first.size());
+    return py::array_t<std::int32_t>({outputs, static_cast<py::ssize_t>(plan.taps)}, plan.weights.data());
+}
 
 ResampleShape shape_of(const FloatArray& logits, Size full, Size out, bool align_corners) {
     if (logits.ndim() != 3 || logits.size() == 0 || logits.shape(0) > kMaxLabels) {
@@ -117,6 +135,23 @@ void bind_runtime(py::module_& module) {
                py::arg("out_size"), py::arg("align_corners"), py::arg("threads") = 0);
     module.def("upsample_probabilities", &upsample_maps<resample_probabilities>, py::arg("logits"),
                py::arg("full_size"), py::arg("out_size"), py::arg("align_corners"), py::arg("threads") = 0);
+    module.attr("KERNEL_CONSTANTS")["kRun"] = kRun;
+    module.attr("KERNEL_CONSTANTS")["kWeightBits"] = kWeightBits;
+    py::class_<Resampling>(module, "Resampling")
+        .def(py::init(&make_resampling), py::arg("length"), py::arg("out_length"))
+        .def_property_readonly("first", &first_of)
+        .def_property_readonly("weights", &weights_of);
+    py::class_<ResizePass>(module, "ResizePass")
+        .def_readonly("is_down", &ResizePass::is_down)
+        .def_property_readonly("size", [](const ResizePass& pass) { return Size(pass.height, pass.width); })
+        .def_readonly("resampling", &ResizePass::resampling);
+    module.def(
+        "plan_resize",
+        [](Size from, Size to) {
+            if (std::min({from.first, from.second, to.first, to.second}) < 1) throw py::value_error("an empty picture");
+            return plan_resize(from.first, from.second, to.first, to.second);
+        },
+        py::arg("size"), py::arg("out_size"));
     module.def("normalize_image", &normalize, py::arg("image"), py::arg("mean"), py::arg("std"), py::arg("swap_rgb"),
                py::arg("out_height"), py::arg("out_width"), py::arg("pad_value"), py::arg("threads") = 0);
     module.def("overlay", &overlay_labels, py::arg("image"), py::arg("labels"), py::arg("palette"), py::arg("alpha"),

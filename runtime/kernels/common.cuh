@@ -8,11 +8,11 @@
 
 #include <cstdint>
 
+#include "constants.cuh"
+
 namespace atrous {
 
 constexpr int kThreads = 256;  ///< of every block
-/// Neighbouring pixels of a row that one thread works on.
-constexpr int kRun = 4;
 
 __device__ inline int global_thread() {
     return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);

@@ -5,9 +5,6 @@
 
 namespace atrous {
 
-/// Fixed-point position of the weights of a resampling; Pillow's PRECISION_BITS for 8-bit channels.
-constexpr int kWeightBits = 22;
-
 /// Rounds a weighted sum of bytes to nearest, within 0 to 255.
 __device__ inline uint8_t round_sum(int sum) {
     const int value = (sum + (1 << (kWeightBits - 1))) >> kWeightBits;

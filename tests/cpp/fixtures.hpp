@@ -40,7 +40,8 @@ void add_pixel_engine();
 /// An opened segmenter with the bundle closed behind it.
 class Opened {
   public:
-    explicit Opened(const std::filesystem::path& path, bool has_crf = false, const char* backend = "pixels");
+    explicit Opened(const std::filesystem::path& path, bool has_crf = false, const char* backend = "pixels",
+                    const char* crf_precision = nullptr);
     ~Opened();
     Opened(const Opened&) = delete;
     Opened& operator=(const Opened&) = delete;

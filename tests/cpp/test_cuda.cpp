@@ -104,8 +104,8 @@ struct Outputs {
 };
 
 Outputs segment(const std::filesystem::path& path, const char* backend, bool has_crf, Picture& picture,
-                bool bgr = false) {
-    const Opened opened(path, has_crf, backend);
+                bool bgr = false, const char* crf_precision = nullptr) {
+    const Opened opened(path, has_crf, backend, crf_precision);
     Outputs outputs{{}, std::vector<float>(picture.labels.size() * 3)};
     atrous_frame frame = picture.frame();
     frame.format = bgr ? ATROUS_BGR8 : ATROUS_RGB8;
@@ -192,6 +192,16 @@ TEST(cuda_pipeline_is_the_cpu_pipeline) {
             check_same(segment(path, device_backend(), has_crf, picture), expected, has_crf ? kMarginals : 0.0f);
         }
     }
+}
+
+TEST(cuda_pipeline_stores_fractions_where_asked) {
+    const Folder folder;
+    const auto path = fixtures::write_bundle(folder);
+    Picture picture = noisy(33, 50);
+    const Outputs single = segment(path, "pixels", true, picture);
+    const Outputs expected = segment(path, "pixels", true, picture, false, "unorm16");
+    CHECK(expected.probabilities != single.probabilities);
+    check_same(segment(path, device_backend(), true, picture, false, "unorm16"), expected, kMarginals);
 }
 
 TEST(cuda_pipeline_tiles) {

@@ -21,6 +21,7 @@ import atrous
 from atrous.bundle import Bundle, extend_bundle
 from atrous.calibration.plan import plan_quantization
 from atrous.calibration.qdq import halve_rest, quantize_graph
+from atrous.crf import DenseCRF
 from atrous.exporter.description import DynamicSize
 from atrous.exporter.normalization import Normalization
 from atrous.exporter.pack import pack
@@ -62,6 +63,14 @@ def assert_same(
     assert (actual.labels == expected.labels).mean() >= CPP_AGREEMENT
     assert abs(actual.probabilities - expected.probabilities).max() <= CPP_PROBABILITY_ABS
     assert (labels_only.labels == actual.labels).all()
+
+
+def test_fractions_of_the_crf(library, demo_bundle, photo):
+    expected = atrous.load(demo_bundle, backend="openvino", crf=DenseCRF(precision="unorm16"))(photo)
+    with library.segmenter(demo_bundle, crf=1, crf_precision=b"unorm16") as segment:
+        actual = segment(photo, probabilities=True)
+    assert (actual.labels == expected.labels).mean() >= CPP_AGREEMENT
+    assert abs(actual.probabilities - expected.probabilities).max() <= CPP_PROBABILITY_ABS
 
 
 @pytest.mark.parametrize("crf", [False, True], ids=["plain", "crf"])

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <climits>
 #include <cmath>
+#include <cstddef>
 #include <memory>
 #include <random>
 #include <string>
@@ -155,6 +156,7 @@ TEST(segmenter_refuses_options_that_cannot_be) {
     refuses([](atrous_options& o) { o.device = -1; });
     refuses([](atrous_options& o) { o.crf = 2; });
     refuses([](atrous_options& o) { o.crf_iterations = -1; }, ATROUS_ERROR_CRF);
+    refuses([](atrous_options& o) { o.crf_precision = "fp16"; }, ATROUS_ERROR_CRF);
     refuses([](atrous_options& o) { o.struct_size = 0; });
     CHECK_EQUAL(atrous_segmenter_open(bundle, nullptr, nullptr), ATROUS_ERROR_ARGUMENT);
     CHECK_OK(atrous_bundle_close(bundle));
@@ -173,6 +175,21 @@ TEST(segmenter_structs_may_grow) {
     CHECK_OK(atrous_run(opened.handle, &newer.known, nullptr));
     newer.unknown = 1;
     CHECK_EQUAL(atrous_run(opened.handle, &newer.known, nullptr), ATROUS_ERROR_ARGUMENT);
+}
+
+TEST(segmenter_opens_with_the_options_of_older_programs) {
+    const Folder folder;
+    atrous_bundle* bundle = nullptr;
+    CHECK_OK(atrous_bundle_open(fixtures::write_bundle(folder).c_str(), &bundle));
+    atrous_options options = ATROUS_OPTIONS_INIT;
+    options.backend = "pixels";
+    options.crf = 1;
+    options.struct_size = offsetof(atrous_options, crf_precision);
+    options.crf_precision = "beyond what such a program has";
+    atrous_segmenter* segmenter = nullptr;
+    CHECK_OK(atrous_segmenter_open(bundle, &options, &segmenter));
+    CHECK_OK(atrous_segmenter_close(segmenter));
+    CHECK_OK(atrous_bundle_close(bundle));
 }
 
 TEST(segmenter_refuses_unusable_crf_parameters_only_where_they_are_used) {

@@ -11,9 +11,11 @@ from emulator.calls import Calls
 from emulator.emulated_device import BACKWARDS, SHUFFLED, EmulatedDevice
 from tolerances import CUDA_FRACTION_STEPS, CUDA_SOFTMAX_ABS, CUDA_SUM_RELATIVE
 
-from atrous.crf import cuda_field, cuda_lattice, cuda_queue
-from atrous.crf.cuda_queue import KERNELS, Queue, Sorting
-from atrous.gpu import THREADS, ceil_div
+from atrous import _native
+from atrous._native import KERNEL_CONSTANTS
+from atrous.crf import cuda_field
+from atrous.crf.cuda_queue import KERNELS, Queue
+from atrous.gpu import Buffer, allocate, ceil_div, prepare
 
 GOOD = np.array([0, 0xFFFFFFFF], np.uint32)
 """The status of a frame without a failure."""
@@ -48,13 +50,13 @@ def padded(classes: int, width: int) -> int:
     return ceil_div(classes, width) * width
 
 
-# --- what Python repeats of the kernels
+# --- what is compiled into the extension module and what nvcc reads
 
 
 def constant(name: str) -> float:
     """The value of a constant in the kernels, which may be an expression of earlier ones."""
     text = "".join(path.read_text(encoding="utf-8") for path in KERNELS.files())
-    names = dict(re.findall(r"constexpr int (k\w+) = ([\w *<]+);", text))
+    names = dict(re.findall(r"(?:constexpr int )?\b(k\w+) = ([\w *<]+)[;,]", text))
     value = names[name]
     while words := re.findall(r"k\w+", value):
         for word in words:
@@ -63,16 +65,11 @@ def constant(name: str) -> float:
 
 
 def test_python_and_kernels_agree_on_constants():
-    assert constant("kThreads") == THREADS
-    assert constant("kScanTile") == cuda_queue._SCAN_TILE
-    assert constant("kSortTile") == cuda_queue._SORT_TILE
-    assert constant("kDigitBits") == cuda_queue._DIGIT_BITS
-    assert constant("kSlice") == cuda_lattice._SLICE
-    assert constant("kPlaneTile") == cuda_field._PLANE_TILE
-    text = "".join(path.read_text(encoding="utf-8") for path in KERNELS.files())
+    others = {"report_bytes", "kRun", "kWeightBits"}  # those of runtime/kernels are compared in test_frame.py
+    expected = {name: value for name, value in KERNEL_CONSTANTS.items() if name not in others}
+    assert {name: constant(name) for name in expected} == expected
     for failure in cuda_field.Failure:
-        name = "k" + "".join(word.capitalize() for word in failure.name.split("_"))
-        assert re.search(rf"\b{name} = {int(failure)},", text)
+        assert constant("k" + "".join(word.capitalize() for word in failure.name.split("_"))) == failure
 
 
 @pytest.mark.parametrize(("name", "features"), [("plane", 2), ("space", 5)])
@@ -89,33 +86,36 @@ def test_scales_are_those_of_the_formula(name, features):
 
 
 class Sorter:
-    """The queue's scan and sort on arrays."""
+    """The plan's scan and sort on arrays."""
 
-    def __init__(self, device, count: int) -> None:
+    def __init__(self, device) -> None:
         self.device = device
         self.stream = device.stream()
         self.queue = Queue(device, self.stream)
-        self.sorting = Sorting(*(device.allocate(nbytes) for nbytes in Sorting.sizes(count)))
+
+    def _run(self, name: str, array: np.ndarray, given: str, high: int) -> tuple[np.ndarray, dict[str, Buffer]]:
+        plan = _native.plan_sorting(len(array), high, self.device.properties.multiprocessors)
+        buffer, out = self.device.allocate(array.nbytes), np.empty_like(array)
+        self.device.upload(buffer, array, self.stream)
+        memory = {**allocate(plan, self.device, self.stream), given: buffer}
+        self.queue.replay(prepare(plan.sequences[name]), memory)
+        self.device.download(out, buffer, self.stream)
+        return out, memory
 
     def scan(self, values: np.ndarray) -> tuple[np.ndarray, int]:
-        buffer, out, total = self.device.allocate(values.nbytes), np.empty_like(values), np.empty(1, np.uint32)
-        self.device.upload(buffer, values, self.stream)
-        self.queue.scan(buffer, len(values), self.sorting.tile_sums, self.sorting.total)
-        self.device.download(out, buffer, self.stream)
-        self.device.download(total, self.sorting.total, self.stream)
+        out, memory = self._run("scan", values, "values", 1)
+        total = np.empty(1, np.uint32)
+        self.device.download(total, memory["scratch.total"], self.stream)
         return out, int(total[0])
 
     def sort(self, pairs: np.ndarray, high: int) -> np.ndarray:
-        buffer, other, out = *(self.device.allocate(pairs.nbytes) for _ in range(2)), np.empty_like(pairs)
-        self.device.upload(buffer, pairs, self.stream)
-        self.device.download(out, self.queue.sort(buffer, other, len(pairs), high, self.sorting), self.stream)
-        return out
+        return self._run("sort", pairs, "pairs", high)[0]
 
 
 @pytest.mark.parametrize("count", [1, 7, 255, 2047, 2048, 2049, 12289])
 def test_scan(device, rng, count):
     values = rng.integers(0, 1000, size=count).astype(np.uint32)
-    out, total = Sorter(device, count).scan(values)
+    out, total = Sorter(device).scan(values)
     assert total == values.sum()
     assert (out == np.cumsum(values) - values).all()
 
@@ -133,14 +133,14 @@ def test_sums_of_tiles_are_scanned_in_several_rounds(call, rng):
 def test_sort_is_stable(device, rng, count, high):
     upper = rng.integers(0, high, size=count).astype(np.uint64)
     pairs = (upper << 32) | np.arange(count, dtype=np.uint64)
-    assert (Sorter(device, count).sort(pairs, high) == pairs[np.argsort(upper, kind="stable")]).all()
+    assert (Sorter(device).sort(pairs, high) == pairs[np.argsort(upper, kind="stable")]).all()
 
 
 @pytest.mark.parametrize("order", [BACKWARDS, SHUFFLED])
 def test_scan_and_sort_do_not_depend_on_the_order_of_threads(rng, order):
     values = rng.integers(0, 9, size=5000).astype(np.uint32)
     pairs = (values.astype(np.uint64) << 32) | np.arange(5000, dtype=np.uint64)
-    sorter = Sorter(EmulatedDevice(order=order), 5000)
+    sorter = Sorter(EmulatedDevice(order=order))
     assert (sorter.scan(values)[0] == np.cumsum(values) - values).all()
     assert (sorter.sort(pairs, 9) == pairs[np.argsort(values, kind="stable")]).all()
 
@@ -150,7 +150,7 @@ def test_scan_and_sort_do_not_depend_on_the_order_of_threads(rng, order):
 
 def entries_by_vertex(rng, counts: np.ndarray, pixels: int):
     """Splat entries of vertices with so many contributions, as `crf_lay_out_entries` makes them."""
-    slice_size = cuda_lattice._SLICE
+    slice_size = KERNEL_CONSTANTS["kSlice"]
     total = int(counts.sum())
     entries = np.zeros(ceil_div(total, slice_size) * slice_size, [("pixel", np.int32), ("weight", np.float32)])
     pixel = rng.integers(0, pixels, size=total)

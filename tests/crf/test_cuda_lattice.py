@@ -10,10 +10,10 @@ from crf_oracles import _simplex, colour_features, position_features
 from emulator.emulated_device import BACKWARDS, SHUFFLED, EmulatedDevice
 from tolerances import CUDA_WEIGHT_ABS
 
+from atrous import _native
 from atrous.crf.cuda_field import Failure
-from atrous.crf.cuda_lattice import CudaLattice, LatticeSize, allocate
 from atrous.crf.cuda_queue import Queue
-from atrous.gpu import Region
+from atrous.gpu import allocate, prepare
 
 SIGMA_XY_PX, SIGMA_RGB = 3.0, 20.0
 
@@ -25,31 +25,26 @@ class Built:
         images, height, width, _ = pictures.shape
         pixels, ghosts = images * height * width, images if height * width % 4 else 0
         room = capacity if capacity is not None else corners * (pixels + ghosts)
-        size = LatticeSize(pixels, ghosts, corners, room, has_shares=False)
+        spec = _native.LatticeSpec((images, height, width), corners, room, "none", (SIGMA_XY_PX, SIGMA_RGB))
+        plan = _native.plan_lattice(spec, device.properties.multiprocessors)
         self._device, self._stream = device, device.stream()
-        queue = Queue(device, self._stream)
-        report, rgb = device.allocate(12), device.allocate(pictures.nbytes)
-        device.upload(report, np.array([0, 0, 0], np.uint32), self._stream)
+        rgb = device.allocate(pictures.nbytes)
         device.upload(rgb, np.ascontiguousarray(pictures), self._stream)
-        lattice = CudaLattice(device, size, "none", report, Region(report, 8, 4))
-        scratch = allocate(device, size.scratch_bytes())
-        shape = (images, height, width)
-        if corners == 3:
-            lattice.queue_gaussian(queue, scratch, shape, SIGMA_XY_PX)
-        else:
-            lattice.queue_bilateral(queue, scratch, rgb, shape, (SIGMA_XY_PX, SIGMA_RGB))
-        failures, _, self.vertices = self._read(report, np.uint32)
+        buffers = allocate(plan, device, self._stream)
+        Queue(device, self._stream).replay(prepare(plan.sequences["build"]), {**buffers, "rgb": rgb})
+        failures, _, *vertices = self._read(buffers["report"], np.uint32)
+        self.vertices = int(vertices[0 if corners == 3 else 1])
         self.failures = Failure(int(failures))
         if self.failures:
             return
-        self.pixel_vertices = self._read(lattice.buffers["pixel_vertices"], np.int32).reshape(-1, corners)
+        self.pixel_vertices = self._read(buffers[f"{spec.name}.pixel_vertices"], np.int32).reshape(-1, corners)
         # Without norms, the weights are scaled by what the lattice's response to an impulse is too large.
         alpha = 1 / (1 + 2.0 ** (1 - corners))
-        self.weights = self._read(lattice.buffers["weights"], np.float32).reshape(-1, corners)[:pixels] / alpha
+        self.weights = self._read(buffers[f"{spec.name}.weights"], np.float32).reshape(-1, corners)[:pixels] / alpha
         entry = np.dtype([("pixel", np.int32), ("weight", np.float32)])
-        self.entries = self._read(lattice.buffers["splat_entries"], entry)
-        self.first_entry = self._read(lattice.buffers["first_entry"], np.int32)[: self.vertices + 1]
-        links = self._read(lattice.buffers["neighbours"], np.int32).reshape(corners, room, 2)
+        self.entries = self._read(buffers[f"{spec.name}.splat_entries"], entry)
+        self.first_entry = self._read(buffers[f"{spec.name}.first_entry"], np.int32)[: self.vertices + 1]
+        links = self._read(buffers[f"{spec.name}.neighbours"], np.int32).reshape(corners, room, 2)
         self.neighbours = links[:, : self.vertices]
 
     def _read(self, buffer, dtype) -> np.ndarray:

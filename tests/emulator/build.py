@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 # -ffp-contract=off is what nvcc's -fmad=false is. -Wno-psabi: see setup.py.
 FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-psabi")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
-_KERNEL = re.compile(r'extern "C"\s+void\s+(\w+)\s*\(')
+_KERNEL = re.compile(r'extern "C"\s+void\s+(\w+)\s*\(([^)]*)\)')
 
 
 def build(source: KernelSource, *, sanitize: bool = False) -> Path:
@@ -88,10 +88,15 @@ def _includes() -> tuple[str, ...]:
     return ("-include", str(HERE / "cuda_shim.h"), f"-I{HERE}", "-Wno-unknown-pragmas")
 
 
-def kernels_of(source: KernelSource) -> list[str]:
-    """Names of all kernels of a translation unit, those that macros make included."""
+def signatures_of(source: KernelSource) -> dict[str, list[str]]:
+    """The parameters of all kernels of a translation unit, those that macros make included, as they are declared."""
     expanded = _gcc("-std=c++17", "-E", "-P", *_includes(), str(source.path), "-x", "c++", language=True)
-    return sorted(set(_KERNEL.findall(expanded)))
+    return {name: [" ".join(each.split()) for each in text.split(",")] for name, text in _KERNEL.findall(expanded)}
+
+
+def kernels_of(source: KernelSource) -> list[str]:
+    """Names of all kernels of a translation unit."""
+    return sorted(signatures_of(source))
 
 
 def _registry(source: KernelSource) -> str:

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import PIL
 import pytest
 from emulator.emulated_device import BACKWARDS, SHUFFLED, EmulatedDevice
 from hypothesis import HealthCheck, given, settings
@@ -14,10 +15,10 @@ from PIL import Image
 from tolerances import RESIZE_ORDER_LEVELS
 
 from atrous import _native
-from atrous.gpu import THREADS, Region
+from atrous.gpu import Region
 from atrous.manifest import InputSpec, SizePolicy
 from atrous.runtime import frame
-from atrous.runtime.frame import CoarseLogits, DeviceResampling, FrameQueue, Pictures, constants_of, plan_resampling
+from atrous.runtime.frame import CoarseLogits, DeviceResampling, DeviceStretch, FrameQueue, Pictures, constants_of
 from atrous.runtime.postprocess import upsample_labels, upsample_probabilities
 from atrous.runtime.preprocess import prepare_image
 
@@ -65,10 +66,16 @@ class Frames:
         self.queue.normalize(pictures, constants, out, inputs=inputs, size=size, dtype=dtype)
         return self.fetched(out, (count, 3, *size), dtype)
 
+    def stretched(self, batch: np.ndarray, size) -> np.ndarray:
+        count, height, width, _ = batch.shape
+        stretch = DeviceStretch(self.queue, count, (height, width), size)
+        out = stretch.queue(Pictures(self.sent(batch), count, (height, width), 3 * width))
+        return self.fetched(out.buffer, (count, *size, 3), np.uint8)
+
     def resized(self, batch: np.ndarray, size) -> np.ndarray:
         count, height, width, _ = batch.shape
         rows, columns = (
-            DeviceResampling.of(self.device, plan_resampling(*lengths), self.queue.stream)
+            DeviceResampling.of(self.device, _native.Resampling(*lengths), self.queue.stream)
             for lengths in ((width, size[1]), (height, size[0]))
         )
         wide = self.device.allocate(count * height * size[1] * 3)
@@ -116,7 +123,8 @@ def random_pictures(rng, *shape: int) -> np.ndarray:
 def test_python_and_kernels_agree_on_constants():
     text = "".join(path.read_text(encoding="utf-8") for path in frame.KERNELS.files())
     found = dict(re.findall(r"constexpr int (k\w+) = (\d+);", text))
-    assert found == {"kThreads": str(THREADS), "kRun": str(frame._RUN), "kWeightBits": str(frame._WEIGHT_BITS)}
+    assert found == {name: str(_native.KERNEL_CONSTANTS[name]) for name in ("kThreads", "kRun", "kWeightBits")}
+    assert _native.Resampling(1, 1).weights.tolist() == [[1 << _native.KERNEL_CONSTANTS["kWeightBits"]]]
 
 
 class TestNormalize:
@@ -152,6 +160,14 @@ RESIZED = [
 ]  # fmt: skip
 
 
+#: Portrait to landscape and square, where Pillow 13 goes along columns first, and on both sides of its limit.
+STRETCHED = [
+    *RESIZED, ((400, 100), (100, 90)), ((300, 300), (90, 200)), ((100, 100), (60, 120)), ((64, 48), (32, 64)),
+    ((90, 60), (70, 50)), ((91, 60), (70, 50)), ((60, 90), (50, 70)), ((100, 40), (100, 90)), ((40, 30), (90, 30)),
+]  # fmt: skip
+HAS_NEW_ORDER = int(PIL.__version__.split(".")[0]) >= 13
+
+
 class TestResize:
     @pytest.mark.parametrize(("size", "out_size"), RESIZED)
     def test_equals_pillow_row_by_row_then_column_by_column(self, frames, rng, size, out_size):
@@ -161,16 +177,23 @@ class TestResize:
             wide = Image.fromarray(picture).resize((out_size[1], size[0]), Image.Resampling.BILINEAR)
             np.testing.assert_array_equal(got, wide.resize(out_size[::-1], Image.Resampling.BILINEAR))
 
-    @pytest.mark.parametrize(("size", "out_size"), RESIZED)
+    @pytest.mark.parametrize(("size", "out_size"), STRETCHED)
     def test_is_the_cpus_preprocessing(self, frames, rng, size, out_size):
-        picture = random_pictures(rng, *size)
-        direct = Image.fromarray(picture).resize(out_size[::-1], Image.Resampling.BILINEAR)
-        difference = frames.resized(picture[None], out_size)[0].astype(int) - np.asarray(direct)
-        assert np.abs(difference).max() <= RESIZE_ORDER_LEVELS
+        """In Pillow 13's order of passes: along columns first where that takes away more."""
+        batch = random_pictures(rng, 2, *size)
+        for got, picture in zip(frames.stretched(batch, out_size), batch, strict=True):
+            direct = Image.fromarray(picture).resize(out_size[::-1], Image.Resampling.BILINEAR)
+            difference = np.abs(got.astype(int) - np.asarray(direct))
+            assert difference.max() <= (0 if HAS_NEW_ORDER else RESIZE_ORDER_LEVELS)
+
+    def test_the_order_shows(self, frames, rng):
+        """Or the test above would show nothing."""
+        batch = random_pictures(rng, 1, 100, 100)
+        assert (frames.stretched(batch, (60, 120)) != frames.resized(batch, (60, 120))).any()
 
     @given(length=st.integers(1, 300), out_length=st.integers(1, 300))
     def test_no_tap_lies_outside(self, length, out_length):
-        plan = plan_resampling(length, out_length)
+        plan = _native.Resampling(length, out_length)
         assert (plan.first >= 0).all()
         assert (plan.first + plan.weights.shape[1] <= length).all()
         assert np.abs(plan.weights.sum(axis=1) - 2**22).max() <= plan.weights.shape[1]

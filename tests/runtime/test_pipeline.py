@@ -6,6 +6,7 @@ from pathlib import Path
 
 import needs
 import numpy as np
+import PIL
 import pytest
 from segmenters import CRF, SIZES, on_cpu, picture
 from standins.kernel_backend import KernelBackend, pixel_bundle
@@ -42,12 +43,13 @@ class TestAgainstTheCpu:
         pixels = picture((61, 90))
         np.testing.assert_array_equal(open_gpu(bundle, make_device)(pixels).labels, on_cpu(bundle)(pixels).labels)
 
-    @pytest.mark.parametrize("size", [(64, 64), (300, 150), (20, 31)])
+    @pytest.mark.parametrize("size", [(64, 64), (300, 150), (20, 31), (400, 90)])
     def test_stretch(self, open_gpu, make_device, tmp_path, size):
         bundle = make_bundle(tmp_path / "x.atrous", local_layers(5), fixed=(64, 64), resize="stretch")
         pixels = picture(size)
         got, expected = open_gpu(bundle, make_device)(pixels).labels, on_cpu(bundle)(pixels).labels
-        assert (got == expected).mean() >= (1 if size == (64, 64) else RESIZE_ORDER_AGREEMENT)
+        is_same_order = size == (64, 64) or int(PIL.__version__.split(".")[0]) >= 13
+        assert (got == expected).mean() >= (1 if is_same_order else RESIZE_ORDER_AGREEMENT)
 
     def test_an_engine_in_half_precision(self, open_gpu, make_device, tiny_bundle):
         pixels = picture((120, 128))

@@ -2,12 +2,12 @@
 # and for nothing else: the driver's functions are found at run time.
 list(APPEND ATROUS_SOURCES
   src/cuda/crf_field.cpp
-  src/cuda/crf_lattice.cpp
   src/cuda/device.cpp
   src/cuda/device_pipeline.cpp
   src/cuda/driver.cpp
   src/cuda/frame_program.cpp
-  src/cuda/frame_queue.cpp)
+  src/cuda/frame_queue.cpp
+  src/cuda/replay.cpp)
 target_compile_definitions(atrous_settings INTERFACE ATROUS_WITH_CUDA)
 
 set(ATROUS_KERNELS

@@ -1,6 +1,6 @@
 # What the library is made of: ATROUS_SOURCES, and the headers that are generated.
 file(GLOB core_sources CONFIGURE_DEPENDS "${ATROUS_ROOT}/crf/csrc/*.cpp" "${ATROUS_ROOT}/runtime/csrc/*.cpp")
-list(FILTER core_sources EXCLUDE REGEX "/(bindings|module)\\.cpp$")  # Python's
+list(FILTER core_sources EXCLUDE REGEX "(bindings|module)\\.cpp$")  # Python's
 set(ATROUS_SOURCES
   ${core_sources}
   src/bundle.cpp
@@ -12,7 +12,6 @@ set(ATROUS_SOURCES
   src/engine_fit.cpp
   src/geometry.cpp
   src/manifest.cpp
-  src/resampling.cpp
   src/schema.cpp
   src/segmenter.cpp
   src/sha256.cpp

@@ -1,5 +1,6 @@
 // The C interface: judges arguments, finds handles, and turns every exception into a status and a text.
 #include <atomic>
+#include <cstddef>
 #include <iterator>
 #include <memory>
 #include <string>
@@ -71,7 +72,7 @@ Options to_options(const atrous_options* given) {
     Options options;
     if (given == nullptr) return options;
     const atrous_options defaults = ATROUS_OPTIONS_INIT;
-    const atrous_options values = read_struct(given, defaults, sizeof(atrous_options), "options");
+    const atrous_options values = read_struct(given, defaults, offsetof(atrous_options, crf_precision), "options");
     if (values.backend != nullptr) options.backend = values.backend;
     if (values.precision != nullptr) options.precision = values.precision;
     if (values.threads < 0) fail(ATROUS_ERROR_ARGUMENT, "threads must be 0 (all cores) or more; got ", values.threads);
@@ -84,6 +85,11 @@ Options to_options(const atrous_options* given) {
     options.device = values.device;
     options.has_crf = values.crf == 1;
     options.crf_iterations = values.crf_iterations;
+    const std::string storage = values.crf_precision != nullptr ? values.crf_precision : "fp32";
+    if (storage != "fp32" && storage != "unorm16") {
+        fail(ATROUS_ERROR_CRF, "crf_precision must be fp32 or unorm16; got ", storage);
+    }
+    options.crf_has_fractions = storage == "unorm16";
     return options;
 }
 

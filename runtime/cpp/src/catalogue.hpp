@@ -17,6 +17,7 @@ struct Options {
     std::string precision = "auto";
     bool has_crf = false;
     int crf_iterations = 10;
+    bool crf_has_fractions = false;
     int threads = 0;  ///< 0: all cores
     int device = 0;
 };

@@ -41,25 +41,34 @@ Compatibility potts(int channels, double weight) {
 
 }  // namespace
 
-CpuCrf::CpuCrf(const CrfParams& params, int iterations, int threads)
-    : params_(params), iterations_(iterations), threads_(resolve_threads(threads)) {}
+CpuCrf::CpuCrf(const CrfParams& params, int iterations, int threads, bool has_fractions)
+    : params_(params), iterations_(iterations), threads_(resolve_threads(threads)), has_fractions_(has_fractions) {}
 
 void CpuCrf::allocate(int channels, const Size& size) {
-    if (field_ && channels == channels_ && size == size_) return;
+    if (field_.index() != 0 && channels == channels_ && size == size_) return;
     check_memory(channels, size);
-    field_.reset();  // frees the old buffers before the new ones are made
-    bilateral_ = std::make_shared<Filter>();
-    auto field = std::make_unique<MeanField<float>>(std::int64_t{size.height} * size.width, channels, threads_);
+    field_ = std::monostate();  // frees the old buffers before the new ones are made
+    bilateral_ = std::make_shared<Filter>(has_fractions_);
+    if (has_fractions_) {
+        field_ = make_field<Fraction>(channels, size);
+    } else {
+        field_ = make_field<float>(channels, size);
+    }
+    channels_ = channels;
+    size_ = size;
+}
+
+template <typename T>
+CpuCrf::Field<T> CpuCrf::make_field(int channels, const Size& size) const {
+    auto field = std::make_unique<MeanField<T>>(std::int64_t{size.height} * size.width, channels, threads_);
     if (params_.gaussian_weight != 0) {
-        auto gaussian = std::make_shared<Filter>();
+        auto gaussian = std::make_shared<Filter>(has_fractions_);
         const auto sigma = static_cast<float>(params_.gaussian_sigma_xy_px);
         gaussian->build(PositionFeatures(size.height, size.width, sigma, sigma), Normalization::symmetric, threads_);
         field->add_term(gaussian, potts(channels, params_.gaussian_weight));
     }
     if (params_.bilateral_weight != 0) field->add_term(bilateral_, potts(channels, params_.bilateral_weight));
-    field_ = std::move(field);
-    channels_ = channels;
-    size_ = size;
+    return field;
 }
 
 void CpuCrf::refine(const float* probabilities, int channels, const std::uint8_t* rgb, const Size& size,
@@ -72,12 +81,19 @@ void CpuCrf::refine(const float* probabilities, int channels, const std::uint8_t
         const ColourFeatures features(rgb, size.height, size.width, sigma_xy, sigma_xy, sigma_rgb);
         bilateral_->build(features, Normalization::symmetric, threads_);
     }
-    if (!field_->set_unary_from_probabilities(probabilities, kProbabilityFloor)) {
-        fail(ATROUS_ERROR_ENGINE, "probabilities are not finite");
+    const auto infer = [&](auto& field) {
+        if (!field.set_unary_from_probabilities(probabilities, kProbabilityFloor)) {
+            fail(ATROUS_ERROR_ENGINE, "probabilities are not finite");
+        }
+        field.infer(iterations_, [] {});
+        field.read_labels(labels);
+        if (marginals != nullptr) field.read_marginals(marginals);
+    };
+    if (has_fractions_) {
+        infer(*std::get<Field<Fraction>>(field_));
+    } else {
+        infer(*std::get<Field<float>>(field_));
     }
-    field_->infer(iterations_, [] {});
-    field_->read_labels(labels);
-    if (marginals != nullptr) field_->read_marginals(marginals);
 }
 
 }  // namespace atrous::core

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <variant>
 
 #include "crf/csrc/mean_field.hpp"
 #include "crf_params.hpp"
@@ -12,7 +13,8 @@ namespace atrous::core {
 /// Buffers and the Gaussian lattice are kept between calls of one size. For one thread at a time.
 class CpuCrf {
   public:
-    CpuCrf(const CrfParams& params, int iterations, int threads);
+    /// `has_fractions`: rows on the lattices, and Q between updates, are 16-bit fractions of 1.
+    CpuCrf(const CrfParams& params, int iterations, int threads, bool has_fractions = false);
 
     /// `probabilities` [channels, height, width], `rgb` [height, width, 3]; writes labels [height, width] and, where
     /// `marginals` is not null, marginals of the probabilities' shape (which may be the same memory).
@@ -20,14 +22,20 @@ class CpuCrf {
                 std::uint8_t* labels, float* marginals);
 
   private:
+    template <typename T>
+    using Field = std::unique_ptr<MeanField<T>>;
+
     void allocate(int channels, const Size& size);
+    template <typename T>
+    Field<T> make_field(int channels, const Size& size) const;
 
     CrfParams params_;
     int iterations_, threads_;
+    bool has_fractions_;
     Size size_;
     int channels_ = 0;
     std::shared_ptr<Filter> bilateral_;
-    std::unique_ptr<MeanField<float>> field_;
+    std::variant<std::monostate, Field<float>, Field<Fraction>> field_;
 };
 
 }  // namespace atrous::core

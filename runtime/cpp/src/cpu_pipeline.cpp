@@ -58,6 +58,7 @@ class CpuPipeline : public Pipeline {
           engine_(std::move(engine)),
           threads_(resolve_threads(options.threads)),
           crf_iterations_(options.crf_iterations),
+          crf_has_fractions_(options.crf_has_fractions),
           lanes_([this] { return make_lane(); }) {
         if (options.has_crf) crf_params_ = crf_params_of(manifest_);
     }
@@ -91,7 +92,7 @@ class CpuPipeline : public Pipeline {
     std::unique_ptr<Lane> make_lane() {
         auto lane = std::make_unique<Lane>();
         lane->session = call_engine(engine_name(), [&] { return engine_->make_session(); });
-        if (crf_params_) lane->crf.emplace(*crf_params_, crf_iterations_, threads_);
+        if (crf_params_) lane->crf.emplace(*crf_params_, crf_iterations_, threads_, crf_has_fractions_);
         return lane;
     }
 
@@ -209,6 +210,7 @@ class CpuPipeline : public Pipeline {
     std::unique_ptr<Engine> engine_;
     int threads_;
     int crf_iterations_;
+    bool crf_has_fractions_;
     std::optional<CrfParams> crf_params_;  ///< none: not refined
     Lanes<Lane> lanes_;
 };

@@ -3,20 +3,20 @@
 #include <algorithm>
 
 #include "crf/csrc/parallel.hpp"
-#include "resampling.hpp"
+#include "runtime/csrc/resampling.hpp"
 
 namespace atrous::core {
 namespace {
 
-constexpr std::int32_t kHalf = 1 << (kFractionBits - 1);
+constexpr std::int32_t kHalf = 1 << (kWeightBits - 1);
 
 std::uint8_t rounded(std::int32_t sum) {
-    return static_cast<std::uint8_t>(std::clamp(sum >> kFractionBits, 0, 255));
+    return static_cast<std::uint8_t>(std::clamp(sum >> kWeightBits, 0, 255));
 }
 
-void resize_rows(const std::uint8_t* pixels, const Size& from, std::int64_t row_bytes, int width, int threads,
-                 std::uint8_t* out) {
-    const Resampling axis(from.width, width);
+void resize_rows(const std::uint8_t* pixels, const Size& from, std::int64_t row_bytes, const Resampling& axis,
+                 int threads, std::uint8_t* out) {
+    const auto width = static_cast<int>(axis.first.size());
     parallel_ranges(from.height, 8, threads, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t y = begin; y < end; ++y) {
             for (int x = 0; x < width; ++x) {
@@ -32,9 +32,9 @@ void resize_rows(const std::uint8_t* pixels, const Size& from, std::int64_t row_
     });
 }
 
-void resize_columns(const std::uint8_t* pixels, const Size& from, std::int64_t row_bytes, int height, int threads,
-                    std::uint8_t* out) {
-    const Resampling axis(from.height, height);
+void resize_columns(const std::uint8_t* pixels, const Size& from, std::int64_t row_bytes, const Resampling& axis,
+                    int threads, std::uint8_t* out) {
+    const auto height = static_cast<std::int64_t>(axis.first.size());
     const std::int64_t samples = std::int64_t{3} * from.width;
     parallel_ranges(height, 8, threads, [&](std::int64_t begin, std::int64_t end) {
         std::vector<std::int32_t> sums(samples);
@@ -54,25 +54,16 @@ void resize_columns(const std::uint8_t* pixels, const Size& from, std::int64_t r
 
 void stretch(const std::uint8_t* pixels, const Size& from, std::int64_t row_bytes, const Size& to, int threads,
              std::vector<std::uint8_t>& out) {
-    out.resize(static_cast<std::size_t>(to.height) * to.width * 3);
-    if (from.height == to.height) {
-        resize_rows(pixels, from, row_bytes, to.width, threads, out.data());
-        return;
-    }
-    if (from.width == to.width) {
-        resize_columns(pixels, from, row_bytes, to.height, threads, out.data());
-        return;
-    }
-    const bool down_first = goes_down_first(from, to);
-    const Size between = down_first ? Size{to.height, from.width} : Size{from.height, to.width};
-    const std::int64_t between_bytes = std::int64_t{3} * between.width;
-    std::vector<std::uint8_t> halfway(static_cast<std::size_t>(between.height) * between_bytes);
-    if (down_first) {
-        resize_columns(pixels, from, row_bytes, to.height, threads, halfway.data());
-        resize_rows(halfway.data(), between, between_bytes, to.width, threads, out.data());
-    } else {
-        resize_rows(pixels, from, row_bytes, to.width, threads, halfway.data());
-        resize_columns(halfway.data(), between, between_bytes, to.height, threads, out.data());
+    Size size = from;
+    std::vector<std::uint8_t> before;
+    for (const ResizePass& pass : plan_resize(from.height, from.width, to.height, to.width)) {
+        before.swap(out);  // what `pixels` points to, from the second pass on
+        out.resize(static_cast<std::size_t>(pass.height) * pass.width * 3);
+        const auto resize = pass.is_down ? resize_columns : resize_rows;
+        resize(pixels, size, row_bytes, pass.resampling, threads, out.data());
+        pixels = out.data();
+        size = {pass.height, pass.width};
+        row_bytes = std::int64_t{3} * pass.width;
     }
 }
 

@@ -78,6 +78,7 @@ struct Options {
     std::string precision = "auto";
     bool crf = false;
     int crf_iterations = 10;
+    std::string crf_precision = "fp32";
     int threads = 0;
     int device = 0;
 };
@@ -135,6 +136,7 @@ class Segmenter {
         wanted.precision = options.precision.c_str();
         wanted.crf = options.crf ? 1 : 0;
         wanted.crf_iterations = options.crf_iterations;
+        wanted.crf_precision = options.crf_precision.c_str();
         wanted.threads = options.threads;
         wanted.device = options.device;
         atrous_segmenter* opened = nullptr;

@@ -112,6 +112,10 @@ void Stream::fill(const Region& region, std::uint32_t word) const {
     check(driver().cuMemsetD32Async(region.address, word, region.bytes / 4, handle()), "filling memory");
 }
 
+void Stream::copy(const Region& target, const Region& source) const {
+    check(driver().cuMemcpyDtoDAsync_v2(target.address, source.address, source.bytes, handle()), "copying on the GPU");
+}
+
 void Stream::upload(const Region& target, const void* source, std::size_t bytes) const {
     check(driver().cuMemcpyHtoDAsync_v2(target.address, source, bytes, handle()), "copying to the GPU");
 }

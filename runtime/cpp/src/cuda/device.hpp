@@ -91,6 +91,7 @@ class Stream {
     void synchronize() const;
 
     void fill(const Region& region, std::uint32_t word) const;
+    void copy(const Region& target, const Region& source) const;
     void upload(const Region& target, const void* source, std::size_t bytes) const;
     void download(void* target, const Region& source, std::size_t bytes) const;
 

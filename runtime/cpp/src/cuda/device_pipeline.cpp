@@ -58,10 +58,11 @@ std::unique_ptr<Pipeline> make_device_pipeline(std::shared_ptr<const Device> dev
                                                std::shared_ptr<const Bundle> bundle,
                                                std::shared_ptr<DeviceBackend> backend, const Options& options,
                                                Description description) {
-    Recipe recipe{std::move(device), std::move(bundle), std::move(backend), description.artifact, std::nullopt, 0};
+    Recipe recipe{std::move(device), std::move(bundle), std::move(backend), description.artifact, {}, 0, false};
     if (options.has_crf) {
         recipe.crf = crf_params_of(recipe.bundle->manifest());
         recipe.crf_iterations = options.crf_iterations;
+        recipe.crf_has_fractions = options.crf_has_fractions;
     }
     auto pipeline = std::make_unique<DevicePipeline>(std::move(recipe));
     pipeline->description = std::move(description);

@@ -82,7 +82,8 @@ FrameProgram::FrameProgram(const Recipe& recipe, Queues& queues, const Size& siz
     received_ = HostMemory(device, sizeof(Answer));
     if (manifest_.input.stretches && size != input) stretch_.emplace(device, queues_.stream, size, input);
     if (recipe_.crf) {
-        field_.emplace(queues_.crf, FieldSpec{classes, size.height, size.width, recipe_.crf_iterations, *recipe_.crf});
+        field_.emplace(queues_.crf, FieldSpec{classes, size.height, size.width, recipe_.crf_iterations, *recipe_.crf,
+                                              recipe_.crf_has_fractions});
     }
     logits_ = {output_.region(), classes, layout_.output, layout_.has_half_output};
     if (tiles_) {
@@ -110,12 +111,11 @@ void FrameProgram::run(const Frame& frame, Timings& timings) {
         queues_.stream.synchronize();
         const auto* answer = reinterpret_cast<const Answer*>(received_.data());
         if (!field_ || answer->first_bad != kNone || (answer->report.failures & kTableFull) == 0) break;
-        FieldSpec grown = field_->spec();
-        if (grown.bilateral_capacity() >= grown.most_vertices()) break;
-        grown.vertices_per_pixel *= 2;
+        const std::optional<FieldSpec> grown = field_->spec().grown();
+        if (!grown) break;
         crf_ = postprocess_ = Graph();
         field_.reset();  // frees the old memory before the new is taken
-        field_.emplace(queues_.crf, grown);
+        field_.emplace(queues_.crf, *grown);
         record();
     }
     check_answer();
@@ -242,10 +242,7 @@ void FrameProgram::queue_crf() {
     field_->queue_frame(pictures_.region());
     field_->queue_labels(labels_.region());
     if (wants_probabilities_) field_->queue_marginals(probabilities_.region());
-    const Region target = answer_part(offsetof(Answer, report), sizeof(FieldReport));
-    check(driver().cuMemcpyDtoDAsync_v2(target.address, field_->report().address, sizeof(FieldReport),
-                                        queues_.stream.handle()),
-          "copying a report");
+    field_->queue_report(answer_part(offsetof(Answer, report), sizeof(FieldReport)));
 }
 
 void FrameProgram::check_answer() const {
@@ -255,11 +252,7 @@ void FrameProgram::check_answer() const {
              " gives logits that are not finite; overflow in half precision is a common cause");
     }
     if (!field_ || answer->report.failures == 0) return;
-    if ((answer->report.failures & kKeyRange) != 0) {
-        fail(ATROUS_ERROR_CRF,
-             "lattice coordinates of the bilateral kernel exceed their keys: a sigma is too small for the picture's "
-             "size or colours. Use a larger sigma, or the CRF on the CPU");
-    }
+    check_sigmas(field_->spec(), answer->report.failures, false);
     fail(ATROUS_ERROR_DEVICE, "the dense CRF failed on the GPU with bits ", answer->report.failures);
 }
 
@@ -288,9 +281,8 @@ void FrameProgram::deliver(const Frame& frame) {
     rows.height = static_cast<std::size_t>(size_.height);
     check(driver().cuMemcpy2DAsync_v2(&rows, stream.handle()), "copying labels");
     if (frame.probabilities != nullptr) {
-        check(driver().cuMemcpyDtoDAsync_v2(reinterpret_cast<Address>(frame.probabilities),
-                                            probabilities_.region().address, map_bytes, stream.handle()),
-              "copying probabilities");
+        stream.copy({reinterpret_cast<Address>(frame.probabilities), map_bytes},
+                    probabilities_.region().part(0, map_bytes));
     }
     stream.synchronize();
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bundle.hpp"
+#include "crf_params.hpp"
 #include "cuda/crf_field.hpp"
 #include "cuda/frame_queue.hpp"
 #include "pipeline.hpp"
@@ -20,6 +21,7 @@ struct Recipe {
     std::string artifact;          ///< for messages
     std::optional<CrfParams> crf;  ///< none: not refined
     int crf_iterations = 0;
+    bool crf_has_fractions = false;
 };
 
 /// One call's stream, with the kernels loaded for it.

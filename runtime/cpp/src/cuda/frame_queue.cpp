@@ -5,7 +5,6 @@
 namespace atrous::core::cuda {
 namespace {
 
-constexpr int kRun = 4;  ///< neighbouring pixels that one thread works on; kRun in the kernels
 constexpr std::uint32_t kNone = 0xFFFFFFFF;
 
 /// Samples a pixel, rounded as on the CPU.
@@ -34,41 +33,29 @@ Memory upload_values(const std::shared_ptr<const Device>& device, const Stream& 
 
 }  // namespace
 
-DeviceStretch::Axis DeviceStretch::upload(const std::shared_ptr<const Device>& device, const Stream& stream,
-                                          const Resampling& plan) {
-    return {upload_values(device, stream, plan.first), upload_values(device, stream, plan.weights), plan.taps};
-}
-
 DeviceStretch::DeviceStretch(const std::shared_ptr<const Device>& device, const Stream& stream, const Size& from,
-                             const Size& to)
-    : from_(from), to_(to) {
-    if (from.width != to.width) across_ = upload(device, stream, Resampling(from.width, to.width));
-    if (from.height != to.height) down_ = upload(device, stream, Resampling(from.height, to.height));
-    const Size between = goes_down_first(from, to) ? Size{to.height, from.width} : Size{from.height, to.width};
-    between_ = Memory(device, std::size_t{3} * between.height * between.width);
-    out_ = Memory(device, std::size_t{3} * to.height * to.width);
+                             const Size& to) {
+    for (const ResizePass& pass : plan_resize(from.height, from.width, to.height, to.width)) {
+        passes_.push_back({pass, upload_values(device, stream, pass.resampling.first),
+                           upload_values(device, stream, pass.resampling.weights),
+                           Memory(device, std::size_t{3} * pass.height * pass.width)});
+    }
 }
 
-DevicePicture DeviceStretch::queue_across(KernelQueue& frames, const DevicePicture& picture,
-                                          const Memory& target) const {
-    const int rows = picture.size.height;
-    frames.each("frame_resize_rows", std::int64_t{rows} * to_.width, picture.pixels, rows, picture.row_bytes,
-                across_.first.region(), across_.weights.region(), across_.taps, to_.width, target.region());
-    return {target.region(), {rows, to_.width}, 3 * to_.width};
-}
-
-DevicePicture DeviceStretch::queue_down(KernelQueue& frames, const DevicePicture& picture, const Memory& target) const {
-    frames.each("frame_resize_columns", std::int64_t{to_.height} * picture.row_bytes, picture.pixels, 1,
-                picture.size.height, picture.row_bytes, down_.first.region(), down_.weights.region(), down_.taps,
-                to_.height, target.region());
-    return {target.region(), {to_.height, picture.size.width}, picture.row_bytes};
-}
-
-DevicePicture DeviceStretch::queue(KernelQueue& frames, const DevicePicture& picture) const {
-    if (from_.height == to_.height) return queue_across(frames, picture, out_);
-    if (from_.width == to_.width) return queue_down(frames, picture, out_);
-    if (goes_down_first(from_, to_)) return queue_across(frames, queue_down(frames, picture, between_), out_);
-    return queue_down(frames, queue_across(frames, picture, between_), out_);
+DevicePicture DeviceStretch::queue(KernelQueue& frames, DevicePicture picture) const {
+    for (const auto& [pass, first, weights, out] : passes_) {
+        const int taps = pass.resampling.taps;
+        if (pass.is_down) {
+            frames.each("frame_resize_columns", std::int64_t{pass.height} * picture.row_bytes, picture.pixels, 1,
+                        picture.size.height, picture.row_bytes, first.region(), weights.region(), taps, pass.height,
+                        out.region());
+        } else {
+            frames.each("frame_resize_rows", std::int64_t{pass.height} * pass.width, picture.pixels, pass.height,
+                        picture.row_bytes, first.region(), weights.region(), taps, pass.width, out.region());
+        }
+        picture = {out.region(), {pass.height, pass.width}, 3 * pass.width};
+    }
+    return picture;
 }
 
 Memory upload_constants(const std::shared_ptr<const Device>& device, const Stream& stream, const InputSpec& inputs) {

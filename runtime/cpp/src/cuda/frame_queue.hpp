@@ -1,11 +1,11 @@
 // The kernels around the network, queued as runtime/frame.py queues them, for one picture.
 #pragma once
 
-#include <optional>
+#include <vector>
 
 #include "cuda/device_engine.hpp"
 #include "cuda/kernel_queue.hpp"
-#include "resampling.hpp"
+#include "runtime/csrc/resampling.hpp"
 
 namespace atrous::core::cuda {
 
@@ -29,20 +29,14 @@ class DeviceStretch {
   public:
     DeviceStretch(const std::shared_ptr<const Device>& device, const Stream& stream, const Size& from, const Size& to);
     /// The picture at the other size.
-    DevicePicture queue(KernelQueue& frames, const DevicePicture& picture) const;
+    DevicePicture queue(KernelQueue& frames, DevicePicture picture) const;
 
   private:
-    struct Axis {
-        Memory first, weights;
-        int taps = 0;
+    struct Pass {
+        ResizePass plan;
+        Memory first, weights, out;
     };
-    static Axis upload(const std::shared_ptr<const Device>& device, const Stream& stream, const Resampling& plan);
-    DevicePicture queue_across(KernelQueue& frames, const DevicePicture& picture, const Memory& target) const;
-    DevicePicture queue_down(KernelQueue& frames, const DevicePicture& picture, const Memory& target) const;
-
-    Size from_, to_;
-    Axis across_, down_;
-    Memory between_, out_;
+    std::vector<Pass> passes_;
 };
 
 /// Mean, standard deviation and normalised padding by output channel, as the kernel wants them.

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace atrous::core {
+namespace atrous {
 
 Resampling::Resampling(int in, int out) : first(out) {
     const double scale = static_cast<double>(in) / out;
@@ -25,13 +25,20 @@ Resampling::Resampling(int in, int out) : first(out) {
         first[i] = std::min(begin, in - taps);
         std::int32_t* target = weights.data() + static_cast<std::size_t>(i) * taps + (begin - first[i]);
         for (const double weight : triangle) {
-            *target++ = static_cast<std::int32_t>(0.5 + weight / sum * (1 << kFractionBits));
+            *target++ = static_cast<std::int32_t>(0.5 + weight / sum * (1 << kWeightBits));
         }
     }
 }
 
-bool goes_down_first(const Size& from, const Size& to) {
-    return from.height - to.height > 2 * std::max(from.width - to.width, 0);
+std::vector<ResizePass> plan_resize(int from_height, int from_width, int to_height, int to_width) {
+    if (from_height == to_height) return {{false, to_height, to_width, {from_width, to_width}}};
+    if (from_width == to_width) return {{true, to_height, to_width, {from_height, to_height}}};
+    const Resampling across(from_width, to_width);
+    const Resampling down(from_height, to_height);
+    if (from_height - to_height > 2 * std::max(from_width - to_width, 0)) {
+        return {{true, to_height, from_width, down}, {false, to_height, to_width, across}};
+    }
+    return {{false, from_height, to_width, across}, {true, to_height, to_width, down}};
 }
 
-}  // namespace atrous::core
+}  // namespace atrous

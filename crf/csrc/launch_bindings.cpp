@@ -1,0 +1,133 @@
+// Python face of the launch plans.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <optional>
+#include <string>
+
+#include "arguments.hpp"
+#include "launch_plan.hpp"
+
+namespace py = pybind11;
+
+namespace atrous {
+namespace {
+
+FieldSpec make_field_spec(std::array<int, 4> shape, bool has_fractions, int iterations,
+                          const std::string& normalization, std::array<double, 5> params, int vertices_per_pixel) {
+    const auto [images, classes, height, width] = shape;
+    const auto [bilateral_weight, bilateral_sigma_xy_px, bilateral_sigma_rgb, gaussian_weight, gaussian_sigma] = params;
+    return {classes,
+            height,
+            width,
+            iterations,
+            {bilateral_weight, bilateral_sigma_xy_px, bilateral_sigma_rgb, gaussian_weight, gaussian_sigma},
+            has_fractions,
+            normalization_from(normalization),
+            images,
+            vertices_per_pixel};
+}
+
+LatticeSpec make_lattice_spec(std::array<int, 3> shape, int corners, std::int64_t capacity,
+                              const std::string& normalization, std::array<float, 2> sigmas) {
+    const auto [images, height, width] = shape;
+    return {{images, height, width}, corners, capacity, false, normalization_from(normalization), sigmas[0], sigmas[1]};
+}
+
+void bind_plans(py::module_& module) {
+    py::class_<Slot>(module, "Slot")
+        .def_readonly("buffer", &Slot::buffer)
+        .def_readonly("offset", &Slot::offset)
+        .def_readonly("nbytes", &Slot::bytes);
+    py::class_<Launch>(module, "PlannedLaunch")
+        .def_readonly("kernel", &Launch::kernel)
+        .def_readonly("grid", &Launch::blocks)
+        .def_property_readonly("block", [](const Launch& launch) { return std::pair(launch.width, launch.height); })
+        .def_readonly("args", &Launch::arguments);
+    py::class_<Fill>(module, "PlannedFill").def_readonly("target", &Fill::target).def_readonly("word", &Fill::word);
+    py::class_<Copy>(module, "PlannedCopy").def_readonly("source", &Copy::source).def_readonly("target", &Copy::target);
+    py::class_<Step>(module, "Step")
+        .def_readonly("work", &Step::work)
+        .def_readonly("part", &Step::part)
+        .def_readonly("lattice", &Step::lattice);
+    py::class_<PlannedBuffer>(module, "PlannedBuffer")
+        .def_readonly("name", &PlannedBuffer::name)
+        .def_readonly("nbytes", &PlannedBuffer::bytes)
+        .def_property_readonly("use", [](const PlannedBuffer& buffer) {
+            constexpr const char* names[] = {"kept", "scratch", "given"};
+            return names[static_cast<int>(buffer.use)];
+        });
+    py::class_<Content>(module, "Content")
+        .def_readonly("buffer", &Content::buffer)
+        .def_property_readonly("values", [](const Content& content) -> py::object {
+            const auto* numbers = std::get_if<std::vector<float>>(&content.values);
+            if (numbers == nullptr) return py::cast(std::get<1>(content.values));
+            return py::array_t<float>(static_cast<py::ssize_t>(numbers->size()), numbers->data());
+        });
+    py::class_<LaunchPlan>(module, "LaunchPlan")
+        .def_readonly("buffers", &LaunchPlan::buffers)
+        .def_readonly("contents", &LaunchPlan::contents)
+        .def_readonly("sequences", &LaunchPlan::sequences);
+}
+
+void bind_specs(py::module_& module) {
+    py::class_<RowStorage>(module, "RowStorage")
+        .def_property_readonly("stride", &RowStorage::stride)
+        .def_property_readonly("row_bytes", &RowStorage::row_bytes);
+    py::class_<LatticeSpec>(module, "LatticeSpec")
+        .def(py::init(&make_lattice_spec), py::arg("shape"), py::arg("corners"), py::arg("capacity"),
+             py::arg("normalization"), py::arg("sigmas"))
+        .def_property_readonly("name", &LatticeSpec::name)
+        .def_readonly("corners", &LatticeSpec::corners)
+        .def_readonly("capacity", &LatticeSpec::capacity)
+        .def_property_readonly("entries", &LatticeSpec::entries)
+        .def_property_readonly("slices", &LatticeSpec::slices);
+    py::class_<FieldSpec>(module, "FieldSpec")
+        .def(py::init(&make_field_spec), py::arg("shape"), py::arg("has_fractions"), py::arg("iterations"),
+             py::arg("normalization"), py::arg("params"), py::arg("vertices_per_pixel"))
+        .def_property_readonly("storage", &FieldSpec::storage)
+        .def_property_readonly("gaussian", &FieldSpec::gaussian)
+        .def_property_readonly("bilateral", &FieldSpec::bilateral)
+        .def_property_readonly("can_grow", [](const FieldSpec& spec) { return spec.grown().has_value(); })
+        .def("estimate_bytes", &FieldSpec::estimate_bytes)
+        .def("describe", &FieldSpec::describe)
+        .def("check_sigmas", &check_sigmas, py::arg("failures"), py::arg("is_build"));
+}
+
+}  // namespace
+
+void bind_launch_plan(py::module_& module) {
+    bind_plans(module);
+    bind_specs(module);
+    module.def(
+        "plan_field",
+        [](const FieldSpec& spec, const FloatArray& compatibility, int multiprocessors,
+           std::optional<std::int64_t> gaussian_vertices) {
+            const auto channels = static_cast<std::size_t>(spec.classes);
+            return plan_field(spec, compatibility_from(channels, compatibility), multiprocessors, gaussian_vertices);
+        },
+        py::arg("spec"), py::arg("compatibility"), py::arg("multiprocessors"),
+        py::arg("gaussian_vertices") = py::none());
+    module.def("plan_lattice", &plan_lattice, py::arg("spec"), py::arg("multiprocessors"));
+    module.def("plan_sorting", &plan_sorting, py::arg("count"), py::arg("high"), py::arg("multiprocessors"));
+    py::dict constants;
+    const std::pair<const char*, int> values[] = {{"kThreads", kThreads},
+                                                  {"kBlocksPerMultiprocessor", kBlocksPerMultiprocessor},
+                                                  {"kSlice", kSlice},
+                                                  {"kPlaneTile", kPlaneTile},
+                                                  {"kPlaneRows", kPlaneRows},
+                                                  {"kScanTile", kScanTile},
+                                                  {"kSortTile", kSortTile},
+                                                  {"kDigitBits", kDigitBits},
+                                                  {"kKeyRange", kKeyRange},
+                                                  {"kTableFull", kTableFull},
+                                                  {"kNotFinite", kNotFinite},
+                                                  {"kNotProbability", kNotProbability},
+                                                  {"report_bytes", static_cast<int>(sizeof(FieldReport))}};
+    for (const auto& [name, value] : values) constants[name] = value;
+    module.attr("KERNEL_CONSTANTS") = constants;
+}
+
+}  // namespace atrous
