@@ -26,7 +26,7 @@ from atrous.crf import DenseCRF
 from atrous.crf.cuda import CudaDenseCRF
 from atrous.crf.cuda_field import REPORT_BYTES, CudaField
 from atrous.crf.cuda_lattice import CudaLattice, allocate
-from atrous.gpu import Device, PyCudaDevice, Region
+from atrous.gpu import Device, Region, open_device
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pydensecrf_peer import peer
@@ -264,7 +264,7 @@ def rows(device: Device) -> Iterator[dict[str, Any]]:
 def main() -> int:
     """Prints all; fails if a result was wrong."""
     wrong = False
-    for row in rows(PyCudaDevice()):
+    for row in rows(open_device()):
         wrong |= str(row.get("outcome", "")).startswith("wrong")
         print(json.dumps(row), flush=True)
     return int(wrong)
