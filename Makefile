@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(wildcard calibration/csrc/* crf/csrc/* runtime/csrc/*)
+NATIVE := $(wildcard calibration/csrc/* crf/csrc/* runtime/csrc/* crf/kernels/constants.cuh runtime/kernels/constants.cuh)
 
 .PHONY: demo test check pycuda lint format gpu-check gpu-bench clean help usable
 

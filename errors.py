@@ -122,9 +122,9 @@ class DeviceError(AtrousError):
 
 #: What an extra installs that has to be known before pip fails, and the way around it.
 _EXTRAS = {
-    "gpu": "pip compiles PyCUDA, which takes a C++ compiler, Python's headers and the CUDA toolkit with nvcc on the path; "
-    "pip install 'atrous[gpu-wheels]' does the same without any of them",
-    "gpu-wheels": "no compiler is needed",
+    "gpu": "pip compiles PyCUDA, which takes a C++ compiler, Python's headers and the CUDA toolkit; "
+    "pip install 'atrous[gpu-wheels]' does the same and takes none of them",
+    "tensorrt-rtx": "which builds engines; running them takes 'atrous[gpu-wheels]' or 'atrous[gpu]' besides",
 }
 
 

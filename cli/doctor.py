@@ -31,6 +31,7 @@ _OPTIONAL: Final = {
     "av": ("video", "video"),
     "onnxruntime-gpu": ("ONNX Runtime on CUDA", "gpu"),
     "pycuda": ("GPU memory and kernels", "gpu"),
+    "cuda-bindings": ("GPU memory and kernels, without a compiler", "gpu-wheels"),
     "tensorrt": ("TensorRT engines", "gpu"),
     "tensorrt-rtx-cu13": ("TensorRT-RTX engines", "tensorrt-rtx"),
 }
@@ -101,6 +102,7 @@ def _examine_gpu() -> dict[str, Any]:
     from ..gpu.images import find_fatbin
     from ..runtime.backends.on_gpu import KERNELS, kernels_origin
     from ..runtime.backends.onnxruntime import import_onnxruntime
+    from ..runtime.backends.onnxruntime_gpu import overwritten
     from ..runtime.backends.tensorrt_library import FLAVORS
 
     report: dict[str, Any] = {}
@@ -118,7 +120,7 @@ def _examine_gpu() -> dict[str, Any]:
         ]
         origin = _answer_of(lambda: kernels_origin(driver.gpus[0].compute_capability, driver.cuda))
     report["kernels"] = origin
-    report["pycuda"] = _version("pycuda") or "not installed: pip install 'atrous[gpu]'"
+    report["python library"] = _answer_of(_device_library)
     report["nvcc"] = (
         _answer_of(lambda: nvcc_version().strip().splitlines()[-1])
         if find_nvcc()
@@ -126,8 +128,17 @@ def _examine_gpu() -> dict[str, Any]:
     )
     for flavor in FLAVORS:
         report[flavor] = _answer_of(functools.partial(_version_of, flavor))
+    report["onnxruntime"] = overwritten() or import_onnxruntime().__version__
     report["onnxruntime providers"] = import_onnxruntime().get_available_providers()
     return report
+
+
+def _device_library() -> str:
+    """What makes the calls to a GPU; raises as `usable_device` does."""
+    from ..gpu import PyCudaDevice, usable_device
+
+    name = "pycuda" if usable_device() is PyCudaDevice else "cuda-bindings"
+    return f"{name} {_version(name)}"
 
 
 def _version_of(flavor: Flavor) -> str:

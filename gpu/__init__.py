@@ -1,4 +1,4 @@
-"""Running kernels on a GPU: the `Device` protocol, PyCUDA or cuda-bindings behind it, the compiler, the driver's word."""
+"""Running kernels on a GPU: the `Device` protocol, two libraries behind it, the compiler, and what the driver says."""
 
 from __future__ import annotations
 

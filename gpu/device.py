@@ -1,4 +1,4 @@
-"""What orchestration code needs of a GPU. `PyCudaDevice` is a real one; the tests plug in an emulated one."""
+"""What orchestration code needs of a GPU. `open_device` opens a real one; the tests plug in an emulated one."""
 
 from __future__ import annotations
 

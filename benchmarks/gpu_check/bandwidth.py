@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from steps import sized
 from timing import back_to_back_ms, quartiles
 
-from atrous.gpu import Device, PyCudaDevice
+from atrous.gpu import Device, open_device
 
 SIZES = sized([1 << bits for bits in range(20, 31, 2)], rehearsal=[1 << 10, 1 << 16])
 #: Between two events there are as many copies as move this much, for an event takes as long as a small copy.
@@ -80,7 +80,7 @@ def _pattern(nbytes: int) -> NDArray[np.uint8]:
 
 def main() -> None:
     """All sizes, small ones first."""
-    device = PyCudaDevice()
+    device = open_device()
     for nbytes in SIZES:
         for row in copies(device, nbytes):
             print(json.dumps(row), flush=True)

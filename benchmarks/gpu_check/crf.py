@@ -26,7 +26,7 @@ from atrous import _native
 from atrous.crf import DenseCRF
 from atrous.crf.cuda import CudaDenseCRF
 from atrous.crf.cuda_field import CudaField
-from atrous.gpu import Device, PyCudaDevice, allocate, prepare
+from atrous.gpu import Device, allocate, open_device, prepare
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pydensecrf_peer import peer
@@ -261,7 +261,7 @@ def rows(device: Device) -> Iterator[dict[str, Any]]:
 def main() -> int:
     """Prints all; fails if a result was wrong."""
     wrong = False
-    for row in rows(PyCudaDevice()):
+    for row in rows(open_device()):
         wrong |= str(row.get("outcome", "")).startswith("wrong")
         print(json.dumps(row), flush=True)
     return int(wrong)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from steps import sized
 
 from atrous.crf.cuda import CudaDenseCRF
-from atrous.gpu import Device, PyCudaDevice
+from atrous.gpu import Device, open_device
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from photos import network_like, photo
@@ -77,7 +77,7 @@ def check(make_device: Callable[[], Device], precision: str) -> dict[str, Any]:
 
 def main() -> int:
     """1 if a run differed."""
-    rows = [check(PyCudaDevice, precision) for precision in ("fp32", "unorm16")]
+    rows = [check(open_device, precision) for precision in ("fp32", "unorm16")]
     for row in rows:
         print(json.dumps(row))
     return int(any(row["differing"] for row in rows))

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from atrous.crf import cuda_queue
-from atrous.gpu import Device, KernelSource, Launch, Module, PyCudaDevice, Stream
+from atrous.gpu import Device, KernelSource, Launch, Module, Stream
+from atrous.gpu.cuda_device import CudaDevice
 from atrous.runtime import frame
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
@@ -46,7 +47,7 @@ def never_launched() -> list[str]:
 
 def pytest_configure() -> None:
     """Records from now on."""
-    PyCudaDevice.load = recording(PyCudaDevice.load)  # type: ignore[method-assign]
+    CudaDevice.load = recording(CudaDevice.load)  # type: ignore[method-assign]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -19,7 +19,7 @@ from steps import sized
 
 from atrous.crf import CRFParams, DenseCRF
 from atrous.crf.cuda import CudaDenseCRF
-from atrous.gpu import Device, PyCudaDevice
+from atrous.gpu import Device, open_device
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from photos import NAMES, network_like, photo
@@ -64,7 +64,7 @@ def rows(device: Device) -> Iterator[dict[str, Any]]:
 def main() -> int:
     """1 if a row is beyond its gate."""
     is_good = True
-    for row in rows(PyCudaDevice()):
+    for row in rows(open_device()):
         is_good &= row["within_gate"]
         print(json.dumps(row), flush=True)
     return 0 if is_good else 1

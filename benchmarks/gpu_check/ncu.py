@@ -25,7 +25,8 @@ from steps import is_rehearsal, sized, tool
 from traffic import FILL, Traffic, frame
 
 from atrous.crf.cuda import CudaDenseCRF
-from atrous.gpu import Device, PyCudaDevice
+from atrous.gpu import Device, open_device
+from atrous.gpu.cuda_device import CudaDevice
 from crf import ITERATIONS, PRECISIONS, TARGETS, make
 
 #: Name in the report → ncu's metric. Bytes and nanoseconds are asked for as such.
@@ -130,7 +131,7 @@ def run_frame(device: Device, precision: str, watched: AbstractContextManager[An
 
 
 @contextlib.contextmanager
-def profiler(device: PyCudaDevice) -> Iterator[None]:
+def profiler(device: CudaDevice) -> Iterator[None]:
     """Switches ncu on, and off again."""
     with device.active("profiling"):
         device.driver.call("cuProfilerStart")
@@ -177,7 +178,7 @@ def _bounded(command: Sequence[str]) -> tuple[str, str]:
 def main() -> None:
     """What ncu runs if there is an argument; else all precisions."""
     if len(sys.argv) > 1:
-        device = PyCudaDevice()
+        device = open_device()
         watched = nullcontext() if is_rehearsal() else profiler(device)
         print(json.dumps([asdict(each) for each in run_frame(device, sys.argv[1], watched)]), flush=True)
         return

@@ -38,7 +38,7 @@ from atrous.crf import CRFParams, DenseCRF
 from atrous.errors import AtrousError
 from atrous.exporter.description import DynamicSize
 from atrous.exporter.engine import build_engine
-from atrous.gpu import Device, PyCudaDevice
+from atrous.gpu import Device, open_device
 from atrous.manifest import Precision, Size
 from atrous.runtime.backends import BACKENDS, Backend, DeviceBackend
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -277,7 +277,7 @@ def measure_one(
 def main() -> int:
     """Prints what is found, the slowest last; fails if a backend that opened failed."""
     given = os.environ.get("GPU_CHECK_BUNDLE")
-    device = PyCudaDevice()
+    device = open_device()
     failed = False
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -285,9 +285,9 @@ def main() -> int:
             shutil.copytree(given, folder / "given.atrous")
         small, pixels = small_bundle(folder), pixel_bundle(folder / "pixels.atrous")
         rows = itertools.chain(
-            measure(pixels, [KernelBackend(pixels, PyCudaDevice)], device),
+            measure(pixels, [KernelBackend(pixels, open_device)], device),
             run(Bundle.open(folder / "given.atrous") if given else small, device),
-            measure(small, [OnnxDeviceBackend(small, PyCudaDevice)], device),
+            measure(small, [OnnxDeviceBackend(small, open_device)], device),
         )
         for row in rows:
             failed |= str(row.get("outcome", "")).startswith("failed")

@@ -13,7 +13,7 @@ from steps import sized
 from atrous import _native
 from atrous.crf import DenseCRF
 from atrous.crf.cuda import CudaDenseCRF
-from atrous.gpu import Buffer, Device, PyCudaDevice
+from atrous.gpu import Buffer, Device, open_device
 from atrous.manifest import InputSpec, SizePolicy
 from atrous.runtime.frame import CoarseLogits, DeviceResampling, FrameQueue, Pictures, constants_of
 from atrous.runtime.postprocess import upsample_labels, upsample_probabilities
@@ -30,7 +30,7 @@ FIELDS = sized(
 
 def main() -> None:
     """Raises if a result is not that of the CPU core."""
-    device = PyCudaDevice()
+    device = open_device()
     probe_frames(device)
     probe_crf(device)
 

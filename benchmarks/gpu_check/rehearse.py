@@ -1,4 +1,4 @@
-"""Runs a script where no GPU is: real PyCUDA on a stand-in for the driver, which runs kernels in the tests' emulator.
+"""Runs a script where no GPU is: a real library on a stand-in for the driver, which runs kernels in the emulator.
 
 python benchmarks/gpu_check/rehearse.py benchmarks/gpu_check/check.py
 """

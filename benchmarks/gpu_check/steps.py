@@ -23,14 +23,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from atrous.errors import DeviceError, MissingDependencyError
-from atrous.gpu import PyCudaDevice
+from atrous.gpu import open_device
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SECONDS = 480.0
 """For setting up and all steps together."""
 PACKAGES = (
-    *("atrous", "numpy", "pycuda", "tensorrt", "tensorrt-rtx-cu13", "onnx", "onnxruntime", "onnxruntime-gpu", "torch"),
+    *(
+        "atrous",
+        "numpy",
+        "pycuda",
+        "cuda-bindings",
+        "tensorrt",
+        "tensorrt-rtx-cu13",
+        "onnx",
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "torch",
+    ),
     *("cupy-cuda13x", "scikit-learn", "pydensecrf2", "pytest"),
 )
 TOOLS = ("nvcc", "compute-sanitizer", "ncu")
@@ -160,7 +171,7 @@ def environment() -> dict[str, Any]:
     Raises:
         DeviceError, MissingDependencyError: there is no GPU to use.
     """
-    device = PyCudaDevice()
+    device = open_device()
     properties = device.properties
     tools = {name: tool(name) for name in (*TOOLS, "git", "nvidia-smi")}
     state = [str(tools["nvidia-smi"]), f"--query-gpu={_GPU_STATE}", "--format=csv,noheader"]

@@ -10,10 +10,11 @@ from typing import Final
 
 from ...bundle import Bundle
 from ...errors import DeviceError, EngineError, MissingDependencyError
+from ...gpu import find_driver
 from .base import Backend, DeviceBackend, DeviceEngine, EngineLayout
 from .on_gpu import kernels_origin
 from .onnxruntime import OnnxRuntimeBackend, import_onnxruntime
-from .onnxruntime_gpu import OnnxRuntimeCuda, OnnxRuntimeTensorRt, OnnxRuntimeTensorRtRtx
+from .onnxruntime_gpu import OnnxRuntimeCuda, OnnxRuntimeTensorRt, OnnxRuntimeTensorRtRtx, overwritten
 from .openvino import OpenVinoBackend
 from .status import BackendStatus, backend_status
 from .tensorrt import TensorRtBackend
@@ -99,7 +100,17 @@ def _gpu_backends(bundle: Bundle) -> list[str]:
         found.append(TensorRtBackend.name)
     if OnnxRuntimeCuda.provider.name in import_onnxruntime().get_available_providers():
         found.append(OnnxRuntimeCuda.name)
+    elif (problem := overwritten()) is not None and _has_gpu():
+        _say_once(f"a GPU is here and ONNX Runtime does not use it: {problem}")
     return found
+
+
+def _has_gpu() -> bool:
+    try:
+        find_driver()
+    except DeviceError:
+        return False
+    return True
 
 
 @functools.cache

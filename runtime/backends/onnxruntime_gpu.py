@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.metadata
 import io
 import math
 import sys
@@ -26,6 +27,8 @@ from .onnxruntime import import_onnxruntime
 
 #: Images of one inference, where the graph takes any number.
 _MAX_BATCH: Final = 8
+#: Leaves both installed, so that no later run of pip brings the CPU's build back to satisfy a dependency.
+MEND_ONNXRUNTIME: Final = "pip install --force-reinstall --no-deps onnxruntime-gpu"
 _DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
@@ -261,10 +264,29 @@ def check_available(provider: Provider) -> None:
     ort = import_onnxruntime()
     available = ort.get_available_providers()
     if provider.name not in available:
+        advice = overwritten() or ("Install a build with it; for CUDA: pip install onnxruntime-gpu")
         raise EngineError(
-            f"this ONNX Runtime {ort.__version__} has no {provider.name}; it has: {', '.join(available)}. Install a "
-            "build with it, such as onnxruntime-gpu in place of onnxruntime"
+            f"this ONNX Runtime {ort.__version__} has no {provider.name}; it has: {', '.join(available)}. {advice}"
         )
+
+
+def overwritten() -> str | None:
+    """What to say where onnxruntime-gpu is installed and the CPU's build lies in its place, or None.
+
+    Both packages install the folder `onnxruntime`, so the one that pip installs last is the one that is imported, and
+    pip reports both as installed.
+    """
+    try:
+        version = importlib.metadata.version("onnxruntime-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    ort = import_onnxruntime()
+    if OnnxRuntimeCuda.provider.name in ort.get_available_providers():
+        return None
+    return (
+        f"onnxruntime-gpu {version} is installed, but the files of onnxruntime {ort.__version__}, for the CPU, lie in "
+        f"its place: both install the same folder, and the last one wins. Put it back: {MEND_ONNXRUNTIME}"
+    )
 
 
 def _why_refused(provider: Provider) -> str | None:

@@ -34,7 +34,7 @@ def test_json(atrous: Command) -> None:
 def test_says_what_a_gpu_needs(atrous: Command) -> None:
     gpu = examine()["gpu"]
     outcome = atrous("doctor")
-    for key in ("driver", "gpus", "kernels", "pycuda", "nvcc", "tensorrt", "tensorrt-rtx", "onnxruntime providers"):
+    for key in ("driver", "gpus", "kernels", "python library", "nvcc", "tensorrt", "tensorrt-rtx", "onnxruntime"):
         assert key in gpu
         assert key in outcome.out
     assert "CPUExecutionProvider" in gpu["onnxruntime providers"]

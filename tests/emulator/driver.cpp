@@ -1,5 +1,6 @@
 // A stand-in for the CUDA driver (libcuda.so.1) whose kernels run in the emulator, so that the real PyCUDA and the real
-// cuda-bindings, and the code on top of them, can be tried without a GPU: which calls are made, in which order, with a context or without.
+// cuda-bindings, and the code on top of them, can be tried without a GPU: which calls are made, in which order, with a
+// context or without.
 //
 // ATROUS_EMULATED lists libraries with kernels, separated by colons. An image of a module has to be for this GPU, and
 // is not looked at beyond that. Streams do their work at once. A call that needs a current context and finds none

@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+import needs
 import pytest
 from emulator.build import stand_in
 from standins.driver import compile_driver, has_driver
@@ -17,18 +18,16 @@ from standins.gpu import CHOICE, open_gpu
 from atrous import gpu
 from atrous.errors import DeviceError, MissingDependencyError
 from atrous.gpu import Device
+from atrous.gpu.compile import find_nvcc
 
 TESTS = Path(__file__).parents[1]
 CLASSES = {"PyCudaDevice": "pycuda", "CudaBindingsDevice": "cuda.bindings"}
-#: What differs between the two is calls and lifetimes, which these reach; PyCUDA runs all that is marked `gpu`.
-OF_THE_DEVICE = (
-    "gpu/test_device.py",
-    "gpu/test_images.py",
-    "gpu/test_cuda_devices.py",
-    "crf/test_cuda.py",
-    "runtime/test_pipeline.py",
-    "runtime/test_pipeline_threads.py",
-)
+NEEDED = {"PyCudaDevice": needs.PYCUDA, "CudaBindingsDevice": needs.CUDA_BINDINGS}
+#: What is particular to a device: threads, contexts, memory, events, graphs, images.
+OF_THE_DEVICE = ("gpu/test_device.py", "gpu/test_cuda_devices.py", "runtime/test_pipeline_threads.py")
+ALL = (*OF_THE_DEVICE, "crf/test_cuda*.py", "runtime/test_frame*.py", "runtime/test_pipeline*.py")
+#: The rest is the same calls through the same base, which the library that installs everywhere runs for both.
+TESTS_OF = {"PyCudaDevice": OF_THE_DEVICE, "CudaBindingsDevice": ALL}
 
 
 def is_installed(module: str) -> bool:
@@ -47,9 +46,9 @@ def run_on_stand_in(folder: Path, *command: str, **environment: str) -> subproce
 def chosen(request: pytest.FixtureRequest) -> str:
     """The name of a class whose library is installed, where no real driver is in the way."""
     if has_driver():
-        pytest.skip("there is a CUDA driver: the tests marked gpu use it")
+        needs.NO_DRIVER.skip("where there is one, the tests marked gpu use it")
     if not is_installed(CLASSES[request.param]):
-        pytest.skip(f"{CLASSES[request.param]} is not installed")
+        NEEDED[request.param].skip()
     return request.param
 
 
@@ -60,9 +59,11 @@ def test_it_is_a_device(name: str) -> None:
     assert protocol - {"properties"} <= {member for member in dir(device) if not member.startswith("_")}
 
 
+@pytest.mark.slow
 def test_gpu_tests_pass_on_a_stand_in_driver(chosen: str, tmp_path: Path) -> None:
     """Real libraries, emulated kernels: calls, their order, contexts and lifetimes, but no GPU."""
-    tests = [TESTS / name for name in OF_THE_DEVICE]
+    patterns = [*TESTS_OF[chosen], *(["gpu/test_images.py"] if find_nvcc() else [])]  # of files that nvcc makes
+    tests = sorted({path for pattern in patterns for path in TESTS.glob(pattern)})
     command = ["-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", *map(str, tests)]
     run = run_on_stand_in(tmp_path, *command, **{CHOICE: chosen})
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
@@ -97,9 +98,9 @@ still_there = device.allocate(64), device.stream(), device.event(), device.alloc
 """
 
 
+@needs.needs_no_driver
+@needs.CUDA_BINDINGS.unless(is_installed("cuda.bindings"))
 def test_cuda_bindings_free_in_any_thread_and_nothing_fails_at_the_end(tmp_path: Path) -> None:
-    if has_driver() or not is_installed("cuda.bindings"):
-        pytest.skip("a CUDA driver is here, or cuda-bindings are not")
     run = run_on_stand_in(tmp_path, "-W", "error", "-c", LIFETIMES, **{CHOICE: "CudaBindingsDevice"})
     assert (run.returncode, run.stdout, run.stderr) == (0, "0\n", "")
 
@@ -115,9 +116,9 @@ for _ in range(2):
 """
 
 
+@needs.needs_no_driver
+@needs.PYCUDA.unless(is_installed("pycuda"))
 def test_pycuda_is_the_first_choice(tmp_path: Path) -> None:
-    if has_driver() or not is_installed("pycuda"):
-        pytest.skip("a CUDA driver is here, or PyCUDA is not installed")
     run = run_on_stand_in(tmp_path, "-c", OPENING)
     assert (run.stdout, run.stderr) == ("PyCudaDevice\n" * 2, "")
 
@@ -132,18 +133,16 @@ def broken_pycuda(tmp_path: Path) -> Path:
     return package.parent
 
 
-def test_a_pycuda_that_does_not_load_gives_way_to_cuda_bindings_with_a_word(
-    tmp_path: Path, broken_pycuda: Path
-) -> None:
-    if has_driver() or not is_installed("cuda.bindings"):
-        pytest.skip("a CUDA driver is here, or cuda-bindings are not")
+@needs.needs_no_driver
+@needs.CUDA_BINDINGS.unless(is_installed("cuda.bindings"))
+def test_a_pycuda_that_does_not_load_gives_way_with_a_word(tmp_path: Path, broken_pycuda: Path) -> None:
     run = run_on_stand_in(tmp_path, "-c", OPENING, PYTHONPATH=str(broken_pycuda))
     assert run.stdout == "CudaBindingsDevice\n" * 2
     assert run.stderr.count("cuda-bindings are used in place of PyCUDA") == 1
     assert "undefined symbol: cuMemAlloc_v9" in run.stderr
 
 
-@pytest.mark.skipif(has_driver(), reason="there is a CUDA driver")
+@needs.needs_no_driver
 def test_a_pycuda_that_does_not_load_is_an_error_where_nothing_takes_its_place(
     tmp_path: Path, broken_pycuda: Path
 ) -> None:
@@ -156,7 +155,7 @@ def test_a_pycuda_that_does_not_load_is_an_error_where_nothing_takes_its_place(
     assert "pip install 'atrous[gpu-wheels]'" in run.stdout
 
 
-@pytest.mark.skipif(has_driver(), reason="there is a CUDA driver")
+@needs.needs_no_driver
 def test_without_a_driver_no_library_would_help() -> None:
     with pytest.raises(DeviceError, match="there is no NVIDIA driver"):
         open_gpu()
@@ -173,7 +172,7 @@ def test_another_thread_is_refused() -> None:
     try:
         device = open_gpu()
     except (DeviceError, MissingDependencyError) as exc:
-        pytest.skip(str(exc))
+        needs.GPU.skip(str(exc))
     errors: list[BaseException] = []
 
     def use() -> None:

@@ -83,7 +83,7 @@ class TestSteps:
     def steps(self, monkeypatch, tmp_path) -> ModuleType:
         """On the emulator instead of a GPU, in a rehearsal."""
         monkeypatch.setenv("GPU_CHECK_REHEARSAL", "1")
-        return script(monkeypatch, "steps", PyCudaDevice=EmulatedDevice, ROOT=tmp_path)
+        return script(monkeypatch, "steps", open_device=EmulatedDevice, ROOT=tmp_path)
 
     def test_all_are_run_and_what_failed_is_named(self, steps, tmp_path, capsys):
         bad = {"status": "failed", "seconds": 2, "output": f"the reason, in {tmp_path}/tests"}
@@ -248,7 +248,7 @@ class TestMeanField:
         assert all(row["within_gate"] for row in rows)
 
     def test_a_row_beyond_its_gate_is_marked_and_fails(self, mean_field, monkeypatch, capsys):
-        monkeypatch.setattr(mean_field, "PyCudaDevice", EmulatedDevice)
+        monkeypatch.setattr(mean_field, "open_device", EmulatedDevice)
         monkeypatch.setattr(mean_field, "GATES", {"fp32": (0.0, 0.0)})
         assert mean_field.main() == 1
         rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -70,12 +70,14 @@ class TestAgainstTheCpu:
         (record,) = caplog.records
         assert "model.fp32.onnx runs without a CUDA graph" in record.getMessage()
 
+    @pytest.mark.slow
     def test_the_crf(self, open_gpu, make_device, tiny_bundle):
         crf, pixels = DenseCRF(CRF, iterations=3), picture((40, 52))
         got, expected = open_gpu(tiny_bundle, make_device, crf=crf)(pixels), on_cpu(tiny_bundle, crf)(pixels)
         np.testing.assert_array_equal(got.labels, expected.labels)
         assert np.abs(got.probabilities - expected.probabilities).max() <= CUDA_CPU_ABS
 
+    @pytest.mark.slow
     def test_the_crf_keeps_its_precision(self, open_gpu, make_device, tiny_bundle):
         pixels, probabilities = picture((40, 52)), []
         for precision in ("fp32", "unorm16"):
@@ -113,6 +115,7 @@ class TestAgainstTheCpu:
 class TestGraph:
     """A network that is one kernel, so that everything between the copies is one graph, on a GPU as well."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("crf", [None, DenseCRF(CRF, iterations=2)], ids=["labels", "crf"])
     def test_whole_frames_are_replayed(self, make_device, tmp_path, crf):
         bundle = pixel_bundle(tmp_path / "pixels.atrous")

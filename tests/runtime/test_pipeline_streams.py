@@ -70,6 +70,7 @@ class TestStreams:
 
 
 class TestSteadyState:
+    @pytest.mark.slow
     @pytest.mark.parametrize("crf", [None, DenseCRF(CRF, iterations=1)], ids=["labels", "crf"])
     def test_nothing_is_made_after_the_first_frame_of_a_size(self, open_gpu, tiny_bundle, crf):
         segmenter = open_gpu(tiny_bundle, crf=crf)

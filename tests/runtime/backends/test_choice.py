@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import logging
 import os
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import needs
 import numpy as np
+import onnxruntime
 import pytest
 from emulator.emulated_device import EmulatedDevice
 from standins.driver import compile_driver
@@ -20,6 +20,7 @@ from atrous.bundle import Bundle
 from atrous.errors import BundleError, DeviceError, EngineError
 from atrous.gpu import KernelSource
 from atrous.runtime.backends import BACKENDS, _say_once, backend_status, cpu_backend, on_gpu, open_backend
+from atrous.runtime.backends.onnxruntime_gpu import OnnxRuntimeCuda
 from atrous.runtime.backends.tensorrt import TensorRtBackend
 
 pytestmark = pytest.mark.usefixtures("stand_ins")
@@ -120,13 +121,21 @@ class TestWithoutADriver:
         assert "tensorrt 11.4.0.106, tensorrt-rtx 1.7.1.116; no GPU can be used" in statuses["tensorrt"].detail
 
 
+def _with_driver(folder: Path, script: str, *path: Path) -> subprocess.CompletedProcess[str]:
+    """Runs Python in a process that finds a driver with two GPUs."""
+    compile_driver(folder)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(folder), "PYTHONPATH": os.pathsep.join(map(str, path))}
+    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+
+
 @needs.needs_no_driver
-@needs.NO_PYCUDA.unless(importlib.util.find_spec("pycuda") is None)
 @needs.needs_nvcc
-def test_a_gpu_without_pycuda(tiny_bundle: Bundle, add_engine, tmp_path: Path) -> None:
-    """In a process with a driver: only then does the error say what to install."""
-    compile_driver(tmp_path)
+def test_a_gpu_and_no_library_for_it(tiny_bundle: Bundle, add_engine, tmp_path: Path) -> None:
+    """Only where a driver is does the error say what to install, and what that takes."""
     script = (
+        "import importlib.util\n"
+        "find_spec = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name: None if name in ('pycuda', 'cuda') else find_spec(name)\n"
         "import atrous, atrous.errors\n"
         "from atrous.runtime.backends import backend_status\n"
         "try:\n"
@@ -135,11 +144,55 @@ def test_a_gpu_without_pycuda(tiny_bundle: Bundle, add_engine, tmp_path: Path) -
         "    print(exc)\n"
         "print(backend_status()[0].detail)\n"
     )
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
-    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    error, detail = run.stdout.splitlines()
-    assert error == "running on a GPU needs 'pycuda', which is not installed. Install it: pip install 'atrous[gpu]'"
-    assert detail.endswith("PyCUDA is not installed: pip install 'atrous[gpu]'")
+    error, detail = _with_driver(tmp_path, script).stdout.splitlines()
+    assert error.startswith("running on a GPU needs 'pycuda or cuda-bindings', which is not installed.")
+    assert "pip install 'atrous[gpu]' (pip compiles PyCUDA, which takes a C++ compiler" in error
+    assert "pip install 'atrous[gpu-wheels]'" in error
+    assert detail.endswith(error)
+
+
+class TestOverwrittenOnnxRuntime:
+    """The CPU's build lies over onnxruntime-gpu, which pip still lists as installed."""
+
+    @pytest.fixture
+    def listed(self, tmp_path: Path) -> Path:
+        if OnnxRuntimeCuda.provider.name in onnxruntime.get_available_providers():
+            pytest.skip("ONNX Runtime has its CUDA provider here")
+        folder = tmp_path / "site" / "onnxruntime_gpu-1.31.1.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n")
+        return folder.parent
+
+    def test_asked_for_it_is_an_error_with_the_command_that_mends_it(
+        self, tiny_bundle: Bundle, listed: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.syspath_prepend(listed)
+        with pytest.raises(
+            EngineError, match=r"the last one wins.*pip install --force-reinstall --no-deps onnxruntime"
+        ):
+            open_backend(tiny_bundle, backend="onnxruntime-cuda")
+
+    def test_without_a_gpu_auto_needs_no_word(
+        self, tiny_bundle: Bundle, listed: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        if needs.has_driver():
+            needs.NO_DRIVER.skip()
+        monkeypatch.syspath_prepend(listed)
+        assert open_backend(tiny_bundle).name == cpu_backend()
+        assert caplog.records == []
+
+    @needs.needs_no_driver
+    def test_with_a_gpu_auto_says_so_once(self, tiny_bundle: Bundle, listed: Path, tmp_path: Path) -> None:
+        load = f"atrous.load({str(tiny_bundle.path)!r})\n"
+        run = _with_driver(tmp_path, f"import atrous\n{load}{load}", listed)
+        assert run.stderr.count("a GPU is here and ONNX Runtime does not use it: onnxruntime-gpu 1.31.1") == 1
+
+    @needs.needs_no_driver
+    def test_doctor_says_so(self, listed: Path, tmp_path: Path) -> None:
+        script = "from atrous.cli.doctor import examine\nprint(examine()['gpu']['onnxruntime'])\n"
+        assert (
+            "pip install --force-reinstall --no-deps onnxruntime-gpu" in _with_driver(tmp_path, script, listed).stdout
+        )
 
 
 def test_an_unknown_name_lists_those_that_exist(tiny_bundle: Bundle) -> None:
