@@ -92,7 +92,7 @@ needs_clang = pytest.mark.skipif(
 
 
 def marginals_by(core_folder):
-    """Marginals of a small CRF by the native core in a folder, in a process of its own; any folder but the package's."""
+    """Marginals of a small CRF by the native core in a folder, in a process of its own."""
     script = """
 import sys; sys.path.insert(0, sys.argv[1])
 import numpy as np, _native
