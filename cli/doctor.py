@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from .. import __version__
-from ..errors import AtrousError, DeviceError
+from ..errors import AtrousError, DeviceError, MissingDependencyError
 from .console import JsonFlag, print_json, print_table
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def _examine_gpu() -> dict[str, Any]:
         ]
         origin = _answer_of(lambda: kernels_origin(driver.gpus[0].compute_capability, driver.cuda))
     report["kernels"] = origin
-    report["python library"] = _answer_of(_device_library)
+    has_driver = bool(report["gpus"])
+    report["python library"] = _answer_of(_device_library) if has_driver else _installed_library()
     report["nvcc"] = (
         _answer_of(lambda: nvcc_version().strip().splitlines()[-1])
         if find_nvcc()
@@ -139,6 +140,14 @@ def _device_library() -> str:
 
     name = "pycuda" if usable_device() is PyCudaDevice else "cuda-bindings"
     return f"{name} {_version(name)}"
+
+
+def _installed_library() -> str:
+    """What would make the calls; whether it loads is known only where a driver is."""
+    for name in ("pycuda", "cuda-bindings"):
+        if (version := _version(name)) is not None:
+            return f"{name} {version}"
+    return str(MissingDependencyError("pycuda or cuda-bindings", extra="gpu", purpose="running on a GPU"))
 
 
 def _version_of(flavor: Flavor) -> str:

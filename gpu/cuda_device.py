@@ -68,7 +68,7 @@ class CudaDevice(ABC):
         )
         self.is_capturing = False
         self._pool = Pool(gpu.total_bytes // _POOL_SHARE)
-        self._errors = self._open(ordinal)
+        self._errors: tuple[type[Exception], ...] = (CallError, *self._open(ordinal))
 
     @contextmanager
     def active(self, doing: str) -> Iterator[None]:
@@ -84,7 +84,7 @@ class CudaDevice(ABC):
         try:
             with self._current():
                 yield
-        except (CallError, *self._errors) as exc:
+        except self._errors as exc:
             raise DeviceError(f"{doing} failed on {self.properties.name}: {exc}") from exc
 
     def free(self, function: str, handle: ctypes.c_void_p) -> None:
@@ -118,7 +118,7 @@ class CudaDevice(ABC):
             if allocation is None:
                 try:
                     allocation = self._new_memory(nbytes)
-                except (CallError, *self._errors):
+                except self._errors:
                     if self._pool.nbytes == 0:
                         raise
                     self._pool.shrink(0)

@@ -32,6 +32,8 @@ def open_device(ordinal: int = 0) -> CudaDevice:
 def usable_device() -> type[CudaDevice]:
     """The class of devices that `open_device` makes: PyCUDA's where it is installed, else that of cuda-bindings.
 
+    To be asked where a driver is: without one, PyCUDA does not load.
+
     Both do the same. A PyCUDA that is installed and does not load is passed over if cuda-bindings are there, and a
     warning in the log says so, once.
 
@@ -50,7 +52,6 @@ def usable_device() -> type[CudaDevice]:
         else:
             return PyCudaDevice
     if not has_bindings:
-        # Of the two, the one that installs everywhere; the message of the other extra says what that takes.
         raise MissingDependencyError("pycuda or cuda-bindings", extra="gpu", purpose="running on a GPU")
     import_cuda_bindings()
     return CudaBindingsDevice

@@ -88,7 +88,7 @@ class PyCudaDevice(CudaDevice):
 
 
 _thread_contexts = threading.local()
-_all_contexts: list[Any] = []
+_all_contexts: list[Any] = []  # none is ever destroyed by PyCUDA
 
 
 def _primary_context(gpu: Any, ordinal: int) -> Any:  # noqa: ANN401
