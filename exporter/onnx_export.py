@@ -6,7 +6,6 @@ interpolation becomes `Resize` with the coordinate rule of the model.
 
 from __future__ import annotations
 
-import gc
 import logging
 import warnings
 from collections.abc import Iterator
@@ -67,7 +66,7 @@ def export_graph(model: nn.Module, path: Path, sizes: SizePolicy, *, output_name
         any_size = torch.export.Dim.DYNAMIC
         dynamic_shapes = ({0: any_size, 2: any_size, 3: any_size},)
     try:
-        with _quiet_exporter(), _paused_collector(), torch.inference_mode():
+        with _quiet_exporter(), torch.inference_mode():
             program = torch.onnx.export(
                 model,
                 (example,),
@@ -133,18 +132,3 @@ def _quiet_exporter() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-@contextmanager
-def _paused_collector() -> Iterator[None]:
-    """Collect no garbage while a graph is traced: millions of live objects would be searched again and again.
-
-    A quarter of an export's time. What is garbage by then is collected afterwards, when the collector runs next.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
