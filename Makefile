@@ -59,7 +59,7 @@ $(VENV)/pycuda.stamp: $(VENV)/dev.stamp benchmarks/gpu_check/build_pycuda.sh
 
 $(VENV)/%.stamp: pyproject.toml setup.py constraints.txt $(NATIVE) | usable
 	tools/environment "$(PYTHON)" $(VENV) "$*"
-	touch $@
+	touch $@ $(if $(filter dev,$*),$(VENV)/demo.stamp)  # dev has all of demo
 
 # Before everything that uses the environment, stamps or not: it may be of another Python, or the checkout was moved.
 usable:
