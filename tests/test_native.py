@@ -86,11 +86,6 @@ def test_all_finite_sees_every_position():
             assert not _native.all_finite(broken)
 
 
-needs_clang = pytest.mark.skipif(
-    shutil.which("clang++") is None, reason="clang++ is not installed (`apt-get install clang`): builds with g++ only"
-)
-
-
 def marginals_by(core_folder):
     """Marginals of a small CRF by the native core in a folder, in a process of its own."""
     script = """
@@ -114,7 +109,7 @@ sys.stdout.buffer.write(field.marginals().tobytes())
     return run.stdout
 
 
-@needs_clang
+@needs.CLANG.unless(shutil.which("clang++") is not None)
 @pytest.mark.slow
 def test_clang_builds_the_core_without_warnings_and_to_the_same_bits(tmp_path):
     root = Path(_native.__file__).parent
