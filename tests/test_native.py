@@ -10,6 +10,7 @@ import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import needs
 import numpy as np
 import pybind11
 import pytest

@@ -6,6 +6,9 @@ set(kernel_options -std=c++17 -O2 -ffp-contract=off -Wno-psabi -Wno-unknown-prag
 
 file(GLOB kernel_headers CONFIGURE_DEPENDS "${ATROUS_ROOT}/crf/kernels/*.cuh" "${ATROUS_ROOT}/runtime/kernels/*.cuh")
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${ATROUS_KERNELS} ${kernel_headers})
+add_library(emulated_threads OBJECT "${emulator}/scheduler.cpp")  # the same in each
+target_compile_options(emulated_threads PRIVATE ${kernel_options} ${shim})
+set_target_properties(emulated_threads PROPERTIES CXX_VISIBILITY_PRESET default)
 set(libraries "")
 foreach(source ${ATROUS_KERNELS} "${CMAKE_CURRENT_SOURCE_DIR}/standins/pixels.cu")
   get_filename_component(name "${source}" NAME_WE)
@@ -20,7 +23,7 @@ foreach(source ${ATROUS_KERNELS} "${CMAKE_CURRENT_SOURCE_DIR}/standins/pixels.cu
   endforeach()
   file(CONFIGURE OUTPUT "registry_${name}.cpp" CONTENT "${registry}" @ONLY)
   add_library(emulated_${name} MODULE
-    "${CMAKE_CURRENT_BINARY_DIR}/registry_${name}.cpp" "${emulator}/scheduler.cpp")
+    "${CMAKE_CURRENT_BINARY_DIR}/registry_${name}.cpp" $<TARGET_OBJECTS:emulated_threads>)
   target_compile_options(emulated_${name} PRIVATE ${kernel_options} ${shim})
   set_target_properties(emulated_${name} PROPERTIES CXX_VISIBILITY_PRESET default)
   list(APPEND libraries "$<TARGET_FILE:emulated_${name}>")

@@ -67,7 +67,7 @@ std::unique_ptr<Pipeline> open_pipeline(std::shared_ptr<const Bundle> bundle, co
     fail(ATROUS_ERROR_INTERNAL, "no backend was tried");
 }
 
-const Artifact& find_onnx(const Bundle& bundle, const std::string& precision, const std::string& backend) {
+const Artifact& find_onnx(const Bundle& bundle, const std::string& precision, const char* backend) {
     std::string have;
     for (const char* known : {"fp32", "fp16", "int8"}) {
         for (const Artifact& artifact : bundle.manifest().artifacts) {

@@ -35,7 +35,7 @@ std::vector<Backend>& catalogue();
 std::unique_ptr<Pipeline> open_pipeline(std::shared_ptr<const Bundle> bundle, const Options& options);
 
 /// The ONNX artifact of that precision (`auto`: the most precise). Throws Failure(ENGINE), listing what is there.
-const Artifact& find_onnx(const Bundle& bundle, const std::string& precision, const std::string& backend);
+const Artifact& find_onnx(const Bundle& bundle, const std::string& precision, const char* backend);
 
 #if defined(ATROUS_WITH_OPENVINO)
 Backend openvino_backend();
