@@ -57,9 +57,10 @@ $(VENV)/pycuda.stamp: $(VENV)/dev.stamp benchmarks/gpu_check/build_pycuda.sh
 	benchmarks/gpu_check/build_pycuda.sh $(VENV) "$(CURDIR)/$(VENV)/libcuda.so.1"
 	touch $@
 
+# dev has all of demo.
 $(VENV)/%.stamp: pyproject.toml setup.py constraints.txt $(NATIVE) | usable
 	tools/environment "$(PYTHON)" $(VENV) "$*"
-	touch $@ $(if $(filter dev,$*),$(VENV)/demo.stamp)  # dev has all of demo
+	touch $@ $(if $(filter dev,$*),$(VENV)/demo.stamp)
 
 # Before everything that uses the environment, stamps or not: it may be of another Python, or the checkout was moved.
 usable:
