@@ -15,7 +15,7 @@ demo: $(VENV)/demo.stamp  ## Export a trained DeepLab, verify it, and segment ph
 test: $(VENV)/dev.stamp  ## Run the test suite, or T="tests/crf/test_params.py -k sigma"
 	$(BIN)/python -m pytest $(or $(T),-n 2 --dist worksteal) $(PYTEST_ARGS)
 
-check: $(VENV)/dev.stamp  ## Within a minute: check what changed since the last commit, and run the fast tests
+check: $(VENV)/dev.stamp  ## Check what changed since the last commit, and run the fast tests
 	tools/lint $(BIN) --changed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu" -q $(PYTEST_ARGS)
 
