@@ -74,11 +74,11 @@ class KernelQueue:
         self._module.launch(Launch(kernel, grid, block, [_typed(value) for value in args]), self.stream)
 
 
+def kernel_number(value: float) -> np.int32 | np.float32:
+    """A Python number in the type of a kernel's parameter: int32 for an int, float32 for a float."""
+    number: np.int32 | np.float32 = np.int32(value) if isinstance(value, int) else np.float32(value)
+    return number
+
+
 def _typed(value: Value) -> Argument:
-    if isinstance(value, int):
-        integer: np.int32 = np.int32(value)
-        return integer
-    if isinstance(value, float):
-        number: np.float32 = np.float32(value)
-        return number
-    return value
+    return kernel_number(value) if isinstance(value, (int, float)) else value

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .._native import LaunchPlan, PlannedCopy, PlannedFill, PlannedLaunch, Slot, Step
 from .device import Buffer, Device, KernelSource, Launch, Stream
-from .queue import Region
+from .queue import Region, kernel_number
 
 #: Buffers by the names of a plan.
 Memory: TypeAlias = Mapping[str, Buffer]
@@ -77,17 +77,8 @@ def _prepared(work: PlannedLaunch | PlannedFill | PlannedCopy) -> Work:
         return Fill(Part.of(work.target), work.word)
     if isinstance(work, PlannedCopy):
         return Copy(Part.of(work.source), Part.of(work.target))
-    return Kernel(work.kernel, work.grid, work.block, tuple(_typed(value) for value in work.args))
-
-
-def _typed(value: Slot | float) -> Part | np.int32 | np.float32:
-    if isinstance(value, Slot):
-        return Part.of(value)
-    if isinstance(value, int):
-        integer: np.int32 = np.int32(value)
-        return integer
-    number: np.float32 = np.float32(value)
-    return number
+    args = (Part.of(value) if isinstance(value, Slot) else kernel_number(value) for value in work.args)
+    return Kernel(work.kernel, work.grid, work.block, tuple(args))
 
 
 def allocate(plan: LaunchPlan, device: Device, stream: Stream, kept: Memory | None = None) -> dict[str, Buffer]:

@@ -16,6 +16,7 @@
 #include "cuda/images.hpp"
 #include "failure.hpp"
 #include "fixtures.hpp"
+#include "gpu.hpp"
 #include "stretch.hpp"
 #include "testing.hpp"
 
@@ -28,17 +29,6 @@ namespace {
 
 /// Marginals and labels on the GPU against the CPU core, both of which sum in their own order. Measured: 1.3e-6.
 constexpr float kMarginals = 1e-5f;
-
-const std::shared_ptr<const cuda::Device>& device() {
-    static const auto made = [] {
-        try {
-            return std::make_shared<const cuda::Device>(0);
-        } catch (const Failure& failure) {
-            throw testing::Skip{failure.what()};
-        }
-    }();
-    return made;
-}
 
 class PixelsOnDevice : public cuda::DeviceEngine {
   public:

@@ -12,6 +12,7 @@
 #include "cuda/crf_field.hpp"
 #include "cuda/images.hpp"
 #include "failure.hpp"
+#include "gpu.hpp"
 #include "testing.hpp"
 
 using namespace atrous::core;
@@ -24,17 +25,6 @@ namespace {
 constexpr float kMarginals = 1e-5f;
 /// The same in 16-bit fractions, where a sum may round to the next one, 1.5e-5 away. Measured: 2.6e-5.
 constexpr float kFractions = 1e-4f;
-
-const std::shared_ptr<const cuda::Device>& device() {
-    static const auto made = [] {
-        try {
-            return std::make_shared<const cuda::Device>(0);
-        } catch (const Failure& failure) {
-            throw testing::Skip{failure.what()};
-        }
-    }();
-    return made;
-}
 
 /// Pictures, and probabilities of their classes.
 struct Scene {

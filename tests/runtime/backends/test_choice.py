@@ -157,7 +157,7 @@ class TestOverwrittenOnnxRuntime:
     @pytest.fixture
     def listed(self, tmp_path: Path) -> Path:
         if OnnxRuntimeCuda.provider.name in onnxruntime.get_available_providers():
-            pytest.skip("ONNX Runtime has its CUDA provider here")
+            needs.CPU_ONNXRUNTIME.skip()
         folder = tmp_path / "site" / "onnxruntime_gpu-1.31.1.dist-info"
         folder.mkdir(parents=True)
         (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n")
