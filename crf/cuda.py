@@ -14,7 +14,7 @@ from ..gpu import Buffer, Device, open_device
 from .cuda_field import CudaField, Failure, FieldSpec, Normalization, Status
 from .cuda_inputs import AnyArray, Input, checked_compatibility, checked_image, checked_probabilities
 from .cuda_queue import Queue
-from .params import CRFParams, Precision
+from .params import CRFParams, Storage
 
 _NORMALIZATIONS = ("symmetric", "before", "after", "none")
 
@@ -49,7 +49,7 @@ class CudaDenseCRF:
     Args:
         params: weights and standard deviations of the kernels.
         iterations: mean-field updates; 0 gives softmax(−unary).
-        precision: of the values on the lattice and of Q between updates: single precision, or 16-bit fractions of 1
+        storage: values on the lattice, and Q between updates, in single precision or as 16-bit fractions of 1
             (docs/crf.md), which are half as much to move. Arithmetic, unaries and norms are always in single precision.
         normalization: where the response of a kernel to ones, s, divides: by √s on both sides, or by s on one.
         compatibility: [C] on the diagonal or [C, C], multiplied by the weight of each kernel; negative values attract.
@@ -67,7 +67,7 @@ class CudaDenseCRF:
         params: CRFParams | None = None,
         *,
         iterations: int = 10,
-        precision: Precision = "fp32",
+        storage: Storage = "fp32",
         normalization: Normalization = "symmetric",
         compatibility: ArrayLike | None = None,
         device: Device | None = None,
@@ -75,14 +75,14 @@ class CudaDenseCRF:
         if iterations < 0:
             raise CRFError(f"iterations must be 0 or more, got {iterations}")
         for name, value, choices in (
-            ("precision", precision, get_args(Precision)),
+            ("storage", storage, get_args(Storage)),
             ("normalization", normalization, _NORMALIZATIONS),
         ):
             if value not in choices:
                 raise CRFError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         self.params = params if params is not None else CRFParams.deeplab_v2_resnet()
         self.iterations = iterations
-        self.precision: Precision = precision
+        self.storage: Storage = storage
         self.normalization: Normalization = normalization
         self._compatibility = None if compatibility is None else checked_compatibility(compatibility)
         self._device: Device = device if device is not None else open_device()
@@ -234,7 +234,7 @@ class CudaDenseCRF:
             classes=classes,
             height=height,
             width=width,
-            precision=self.precision,
+            storage=self.storage,
             iterations=self.iterations,
             normalization=self.normalization,
             params=self.params,

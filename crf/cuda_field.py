@@ -14,7 +14,7 @@ from .._native import KERNEL_CONSTANTS
 from ..errors import DeviceError
 from ..gpu import Buffer, Graph, allocate, prepare
 from .cuda_queue import Queue
-from .params import CRFParams, Precision
+from .params import CRFParams, Storage
 
 Normalization: TypeAlias = Literal["none", "before", "after", "symmetric"]
 
@@ -63,7 +63,7 @@ class FieldSpec:
         classes: 1 to 256.
         height: in pixels.
         width: in pixels.
-        precision: of rows, see `CudaDenseCRF`.
+        storage: of the rows; see `CudaDenseCRF`.
         iterations: mean-field updates.
         normalization: of both kernels.
         params: weights and standard deviations.
@@ -74,7 +74,7 @@ class FieldSpec:
     classes: int
     height: int
     width: int
-    precision: Precision
+    storage: Storage
     iterations: int
     normalization: Normalization
     params: CRFParams
@@ -85,7 +85,7 @@ class FieldSpec:
         """The same for whoever makes plans."""
         return _native.FieldSpec(
             (self.images, self.classes, self.height, self.width),
-            self.precision == "unorm16",
+            self.storage == "unorm16",
             self.iterations,
             self.normalization,
             astuple(self.params),
@@ -179,7 +179,7 @@ class CudaField:
         if estimate > free:
             raise DeviceError(
                 f"{native.describe()} needs about {estimate / 2**30:.2f} GiB of GPU memory, and {free / 2**30:.2f} GiB "
-                f"are free on {device.properties.name}. Use precision='unorm16', fewer images at once, or tiles"
+                f"are free on {device.properties.name}. Use storage='unorm16', fewer images at once, or tiles"
             )
 
     def _read_status(self) -> Status:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _native
 from ..errors import CRFError, ShapeError
 from .arrays import class_maps, not_finite
-from .params import CRFParams, Precision
+from .params import CRFParams, Storage
 
 _PROBABILITY_FLOOR = 1e-5
 """−log of this is the largest unary energy; the customary value (pydensecrf's `unary_from_softmax`)."""
@@ -36,14 +36,14 @@ class DenseCRF:
         params: weights and standard deviations of the kernels.
         iterations: mean-field updates; 0 gives softmax(−unary).
         threads: CPU threads; 0 uses all cores. Results have the same bits for any number.
-        precision: of the values on the lattice and of Q between updates: single precision, or 16-bit fractions of 1.
+        storage: values on the lattice, and Q between updates, in single precision or as 16-bit fractions of 1.
             Those take a fifth less memory and, with AVX-512, a sixth to a fifth less time (two threads, 513×513, 21
             classes); without AVX2 they take more. Up to 0.006 % of the labels differ, and a marginal by up to 6.2e-3
             (two photos at two sizes, P1–P3 of docs/crf.md). Arithmetic, unaries, norms and the result are in single
             precision.
 
     Raises:
-        CRFError: `iterations` or `threads` is negative, or `precision` is unknown.
+        CRFError: `iterations` or `threads` is negative, or `storage` is unknown.
     """
 
     def __init__(
@@ -52,17 +52,17 @@ class DenseCRF:
         *,
         iterations: int = 10,
         threads: int = 0,
-        precision: Precision = "fp32",
+        storage: Storage = "fp32",
     ) -> None:
         for name, value in (("iterations", iterations), ("threads", threads)):
             if value < 0:
                 raise CRFError(f"{name} must be 0 or more, got {value}")
-        if precision not in get_args(Precision):
-            raise CRFError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+        if storage not in get_args(Storage):
+            raise CRFError(f"storage must be one of {', '.join(get_args(Storage))}, got {storage!r}")
         self.params = params if params is not None else CRFParams.deeplab_v2_resnet()
         self.iterations = iterations
         self.threads = threads
-        self.precision: Precision = precision
+        self.storage: Storage = storage
         self._lock = threading.Lock()
         self._size: tuple[int, int, int] | None = None
         self._field: _Field | None = None
@@ -115,7 +115,7 @@ class DenseCRF:
     def _infer(self, probabilities: ArrayLike, image: ArrayLike) -> tuple[_Field, tuple[int, int, int]]:
         unchecked = class_maps(probabilities, "probabilities")
         classes, height, width = shape = unchecked.shape
-        _check_memory(classes, height, width, self.precision)
+        _check_memory(classes, height, width, self.storage)
         pixels = _checked_image(image, height, width)
         maps = np.ascontiguousarray(unchecked, dtype=np.float32)
         if maps.min() < 0 or maps.max() > 1 + 1e-3:
@@ -136,14 +136,14 @@ class DenseCRF:
         return field, shape
 
     def _make_filter(self) -> _native.Filter:
-        return _native.Filter(takes_fractions=self.precision == "unorm16")
+        return _native.Filter(takes_fractions=self.storage == "unorm16")
 
     def _allocate(self, shape: tuple[int, int, int]) -> _Field:
         """Makes the buffers for maps of `shape` [C, H, W] and the Gaussian lattice, which depends on nothing else."""
         self._field = None  # free the old buffers before the new ones are made
         self._bilateral = self._make_filter()
         classes, height, width = shape
-        make_field = _native.FractionMeanField if self.precision == "unorm16" else _native.MeanField
+        make_field = _native.FractionMeanField if self.storage == "unorm16" else _native.MeanField
         field = make_field(height * width, classes, self.threads)
         if self.params.gaussian_weight != 0:
             gaussian = self._make_filter()
@@ -179,13 +179,13 @@ def _checked_image(image: ArrayLike, height: int, width: int) -> NDArray[np.uint
     return np.ascontiguousarray(array)
 
 
-def _check_memory(classes: int, height: int, width: int, precision: Precision) -> None:
+def _check_memory(classes: int, height: int, width: int, storage: Storage) -> None:
     """Raises CRFError when inference on maps of this size would exceed what 32-bit indices or this machine hold."""
     padded = 1 if classes == 1 else -(-classes // 8) * 8
-    row_bytes = padded * (2 if precision == "unorm16" else 4)
+    row_bytes = padded * (2 if storage == "unorm16" else 4)
     corners = _BILATERAL_CORNERS + _GAUSSIAN_CORNERS
     # Unaries and output, then marginals and values of about as many vertices as pixels in each of the two lattices.
-    estimate = height * width * (8 * padded + 3 * row_bytes + _BYTES_PER_CORNER[precision] * corners)
+    estimate = height * width * (8 * padded + 3 * row_bytes + _BYTES_PER_CORNER[storage] * corners)
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     too_many = height * width * _BILATERAL_CORNERS >= 2**31
     if too_many or estimate > available:

@@ -1,4 +1,4 @@
-"""Parameters of the dense CRF's two Gaussian kernels, and the choice of its precision."""
+"""Parameters of the dense CRF's two Gaussian kernels, and how it stores its values."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 
 from ..errors import CRFError
 
-Precision: TypeAlias = Literal["fp32", "unorm16"]
-"""How values on the lattice, and Q between updates, are kept: single precision, or 16-bit fractions of 1."""
+Storage: TypeAlias = Literal["fp32", "unorm16"]
+"""Storage of the values on the lattice and of Q between updates: single precision, or 16-bit fractions of 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
