@@ -22,8 +22,8 @@ from ..runtime.evaluation import Pair, load_truth, pair_by_stem, void_ids
 from ..runtime.image import ImageSource, load_image
 from ..runtime.metrics import Counts, Tally
 from ..runtime.segmenter import Segmenter
-from .results import Accuracy, Sample, SkippedPicture
-from .side_by_side import run_side_by_side
+from .parallel_map import run_side_by_side
+from .report.model import Accuracy, Sample, SkippedPicture
 
 Labels = NDArray[np.uint8]
 #: Called with the number of pictures done.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from ..errors import CalibrationError
-from .results import BudgetStep
+from .report.model import BudgetStep
 
 
 class Measured(Protocol):

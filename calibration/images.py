@@ -18,7 +18,7 @@ from ..errors import CalibrationError, ImageError
 from ..exporter.verify import FloatArray, photo_inputs
 from ..manifest import InputSpec
 from ..runtime.image import ImageSource, list_pictures, load_image
-from .results import SkippedPicture
+from .report.model import SkippedPicture
 
 #: One picture may be unreadable, or this share of many.
 MAX_UNREADABLE_SHARE: Final = 0.1

@@ -25,7 +25,8 @@ from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from ..errors import CalibrationError
 from ..exporter.passes import KeptNode
-from ..exporter.passes.half import HALF_TINY, node_name
+from ..exporter.passes.magnitudes import HALF_TINY
+from ..exporter.passes.nodes import node_name
 
 #: Largest code of symmetric INT8: −127 … 127.
 INT8_MAX: Final = 127

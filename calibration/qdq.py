@@ -23,7 +23,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitial
 
 from ..errors import CalibrationError, ExportError
 from ..exporter.passes import ConvertToHalf, KeptNode, run_passes
-from ..exporter.passes.half import insert_behind, node_name
+from ..exporter.passes.nodes import insert_behind, node_name
 from .plan import INT8_MAX, MIN_SCALE, Layer, Plan
 from .split_bias import SplitBias
 

@@ -14,26 +14,26 @@ import onnx
 
 from ..bundle import Bundle, extend_bundle
 from ..errors import BundleError, CalibrationError, EngineError
-from ..exporter.keeping import kept_by_pattern
+from ..exporter.name_patterns import kept_by_pattern
 from ..exporter.passes import KeptNode, run_passes
 from ..exporter.verify import TOLERANCES, FloatArray, compare, probe_inputs
 from ..manifest import Artifact, Verification
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
 from ..runtime.image import ImageSource
 from .accuracy import Comparison, Reference
+from .activation_histograms import collect_histograms
 from .budget import check_max_drop, hold_budget
-from .cache import Calibration
-from .collect import collect_histograms
-from .findings import Findings, make_report
+from .calibrate import choose_ranges, known_ranges
+from .calibration import Calibration
 from .histogram import Histogram
 from .images import CalibrationImages
+from .int8_graph import Recipe, fp16_misfits
 from .plan import Plan, plan_quantization
 from .qdq import usable_plan
-from .ranges import choose_ranges, known_ranges
-from .recipe import Recipe, fp16_misfits
-from .report import render_text
-from .report_html import render_html
-from .results import BudgetStep, QuantizationReport
+from .report.build import Findings, make_report
+from .report.html import render_html
+from .report.model import BudgetStep, QuantizationReport
+from .report.text import render_text
 from .sensitivity import Sensitivity, measure_sensitivity, rank_layers, sensitivity_batches
 from .thresholds import Method
 

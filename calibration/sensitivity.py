@@ -17,16 +17,16 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..exporter.activation_session import ActivationSession
-from ..exporter.passes.half import node_name
+from ..exporter.activations.session import ActivationSession
+from ..exporter.passes.nodes import node_name
 from ..exporter.verify import FloatArray, photo_inputs
 from ..manifest import InputSpec, OutputSpec
 from ..runtime.backends.onnxruntime import OnnxSession
 from ..runtime.image import ImageSource, load_image
 from ..runtime.postprocess import upsample_labels
+from .parallel_map import run_side_by_side
 from .plan import Plan
 from .qdq import InsertQdq
-from .side_by_side import run_side_by_side
 
 #: Pictures are cut to this where the graph takes it. Four such cuts of the demo's training pictures rank its layers by
 #: `alone_drop` as four whole pictures do: Spearman's ρ is 0.97, in a third of the time.

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..exporter.passes.half import node_name
+from ..exporter.passes.nodes import node_name
 
 _BIAS_INDEX: Final = 2
 _OPS: Final = frozenset({"Conv", "ConvTranspose", "Gemm"})

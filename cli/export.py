@@ -79,10 +79,12 @@ def export(
     if sizes is None:
         raise typer.BadParameter("pass --size HxW (fastest) or --dynamic MIN:OPT:MAX")
     with importing("export", purpose="atrous export"):
-        from ..exporter.description import DynamicSize, Preprocessing, read_classes
+        from ..exporter.classes import read_classes
         from ..exporter.export import export as export_model
+        from ..exporter.model_description import Preprocessing
         from ..exporter.models import MultiScale
-        from ..exporter.trained import load_trained
+        from ..exporter.sizes import DynamicSize
+        from ..exporter.trained_model import load_trained
     with status(f"reading {checkpoint}"):
         trained = load_trained(
             checkpoint,

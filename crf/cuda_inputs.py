@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import MAX_CLASSES
 from ..errors import CRFError, ShapeError
-from .arrays import MAX_CLASSES
 
 MAX_IMAGES = 64
 """Of a batch: what the keys of lattice points leave room for."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _native
+from ..arrays import class_maps, not_finite
 from ..errors import CRFError, ShapeError
-from .arrays import class_maps, not_finite
 from .params import CRFParams, Storage
 
 _PROBABILITY_FLOOR = 1e-5

@@ -17,9 +17,11 @@ from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..crf import CRFParams
 from ..manifest import ClassInfo, Manifest, Size
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
-from .description import Description, DynamicSize, Preprocessing, describe_classes
+from .classes import describe_classes
+from .model_description import Description, Preprocessing
 from .onnx_export import Head, StandaloneHead, coarse_shape, export_graph
 from .passes import DeinterlaceAtrousConv, run_passes
+from .sizes import DynamicSize
 from .verify import FloatArray, Infer, compare, probe_inputs, require_passed
 
 AtrousForm = Literal["dilated", "deinterlaced"]

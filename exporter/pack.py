@@ -16,7 +16,9 @@ from ..crf import CRFParams
 from ..errors import ExportError
 from ..manifest import ClassInfo, Manifest, Precision, Size
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
-from .description import Description, DynamicSize, Preprocessing, describe_classes
+from .classes import describe_classes
+from .model_description import Description, Preprocessing
+from .sizes import DynamicSize
 from .verify import TOLERANCES, compare, probe_inputs, require_passed
 
 #: Ops that only quantized graphs have; their presence makes a graph INT8.

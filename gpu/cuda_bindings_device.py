@@ -23,7 +23,7 @@ from .cuda_device import (
     process_is_ending,
 )
 from .device import Buffer, Launch, Module, Stream
-from .driver_api import DriverApi
+from .driver import DriverApi
 
 
 class CudaBindingsDevice(CudaDevice):

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from ..errors import DeviceError
 from .device import Argument, Buffer, DeviceProperties, Event, Graph, KernelSource, Launch, Module, Stream
-from .driver import find_driver
-from .driver_api import CallError, DriverApi
-from .images import load_kernels
+from .driver import CallError, DriverApi, find_driver
+from .kernel_binaries import load_kernels
 from .pool import Pool, PooledBuffer
 
 _RECORD_EXTERNAL = 1

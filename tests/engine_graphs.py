@@ -9,9 +9,9 @@ import onnx
 
 from atrous.calibration.plan import plan_quantization
 from atrous.calibration.qdq import halve_rest, quantize_graph
-from atrous.exporter.engine_monitor import BuildWatch
-from atrous.exporter.engine_network import Plan, build_plan
-from atrous.exporter.engine_target import BuilderOptions, Target, engine_profile
+from atrous.exporter.engine.monitor import BuildWatch
+from atrous.exporter.engine.network import Plan, build_plan
+from atrous.exporter.engine.target import BuilderOptions, Target, engine_profile
 from atrous.exporter.passes import ConvertToHalf, run_passes
 from atrous.manifest import EngineProfile, Precision, SizePolicy
 from atrous.runtime.backends.tensorrt_library import load_tensorrt

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from atrous.calibration.results import (
+from atrous.calibration.report.model import (
     Accuracy,
     BudgetStep,
     LayerResult,

@@ -1,4 +1,4 @@
-"""A few small launches of every kernel, for compute-sanitizer to watch: odd sizes, both ways to store values, batches."""
+"""Small launches of every kernel, for compute-sanitizer to watch: odd sizes, both storages, batches."""
 
 from __future__ import annotations
 

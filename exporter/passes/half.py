@@ -7,25 +7,16 @@ its weights. Nodes that FP16 cannot carry stay in FP32 with `Cast` nodes around 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-from numpy.typing import NDArray
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
-#: Largest finite float16.
-HALF_MAX: Final = 65504.0
-#: Smallest normal float16; below it digits are lost one by one, and many kernels flush to zero.
-HALF_TINY: Final = 2.0**-14
-#: A tensor whose largest magnitude is at least this loses no more by flushing what is below `HALF_TINY` than by
-#: rounding its largest value, whose relative error is 2⁻¹¹.
-_HARMLESS_MAX: Final = HALF_TINY * 2**11
-#: Share of non-zero values below `HALF_TINY` from which a tensor of small values counts as lost.
-_MAX_TINY_SHARE: Final = 0.1
+from .magnitudes import Magnitudes
+from .nodes import KeptNode, insert_behind, node_name
 
 #: Their results span more magnitudes than their inputs, or sum squares; none is where a DeepLab spends its time.
 _WIDE_OPS: Final = frozenset(
@@ -42,71 +33,6 @@ _FORM_OPS: Final = frozenset({"Shape", "Size"})
 _NEUTRAL_OPS: Final = _FORM_OPS | {"Cast"}
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class KeptNode:
-    """A node that computes in FP32.
-
-    Attributes:
-        name: the node's name.
-        op: its operator.
-        reason: why, in words.
-    """
-
-    name: str
-    op: str
-    reason: str
-
-
-@dataclass
-class Magnitudes:
-    """Running statistics of |x| over any number of tensors; a few numbers, whatever was seen.
-
-    Attributes:
-        max_abs: largest magnitude; NaN or infinite if any value was.
-        min_nonzero: smallest magnitude that is not 0; infinite while there is none.
-        nonzero: number of values that are not 0.
-        tiny: number of those below `HALF_TINY`.
-        elements: number of values in the largest tensor.
-    """
-
-    max_abs: float = 0.0
-    min_nonzero: float = float("inf")
-    nonzero: int = 0
-    tiny: int = 0
-    elements: int = 0
-
-    def add(self, array: NDArray[np.float32]) -> None:
-        """Account for one tensor."""
-        magnitudes = np.abs(array).ravel()
-        self.elements = max(self.elements, magnitudes.size)
-        if not magnitudes.size:
-            return
-        self.max_abs = float(np.maximum(self.max_abs, magnitudes.max()))  # unlike max(), keeps a NaN
-        small = magnitudes[magnitudes < HALF_TINY]
-        small = small[small > 0]
-        self.tiny += small.size
-        self.nonzero += int(np.count_nonzero(magnitudes))
-        least = small if small.size else magnitudes[magnitudes > 0]
-        if least.size:
-            self.min_nonzero = min(self.min_nonzero, float(least.min()))
-
-    @property
-    def tiny_share(self) -> float:
-        """Share of the non-zero values that are below `HALF_TINY`, 0–1."""
-        return self.tiny / self.nonzero if self.nonzero else 0.0
-
-    def misfit(self, *, limit: float = HALF_MAX, ignore_tiny: bool = False) -> str | None:
-        """Why these values do not fit FP16, or None; `limit` is the largest magnitude to accept."""
-        if not self.max_abs <= limit:
-            return f"reaches {self.max_abs:.4g}; FP16 ends at {HALF_MAX:.0f}"
-        if not ignore_tiny and self.max_abs < _HARMLESS_MAX and self.tiny_share > _MAX_TINY_SHARE:
-            return (
-                f"has {self.tiny_share:.0%} of its non-zero values below 2^-14, where FP16 loses digits (from "
-                f"{self.min_nonzero:.2g} to {self.max_abs:.2g})"
-            )
-        return None
 
 
 class ConvertToHalf(ir.passes.InPlacePass):
@@ -208,20 +134,6 @@ class RoundToHalf(ir.passes.InPlacePass):
                     for user, index in uses:
                         user.replace_input_with(index, rounded)
         return ir.passes.PassResult(model, modified=bool(nodes))
-
-
-def node_name(node: ir.Node) -> str:
-    """What reports call a node: its name, or that of its first output where it has none."""
-    return node.name or node.outputs[0].name or "?"
-
-
-def insert_behind(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
-    """Insert nodes right behind what makes a value; an input of the graph is made before everything."""
-    producer = value.producer()
-    if producer is not None:
-        graph.insert_after(producer, nodes)
-    else:
-        graph.insert_before(graph[0], nodes)
 
 
 def _has(values: Any, dtype: ir.DataType) -> bool:  # noqa: ANN401 - tuples of optional values

@@ -15,7 +15,7 @@ import numpy as np
 from ...crf import cuda_queue
 from ...errors import EngineError
 from ...gpu import Buffer, Device, Stream
-from ...gpu.images import check_kernels
+from ...gpu.kernel_binaries import check_kernels
 from ...manifest import Artifact, Shape
 from .. import frame
 from .base import DeviceEngine, EngineLayout, FloatArray, check_logits

@@ -34,7 +34,7 @@ from atrous.calibration.plan import INT8_MAX, MIN_SCALE, plan_quantization
 from atrous.calibration.qdq import halve_rest, quantize_graph, scale_of, shared_amax, usable_plan
 from atrous.errors import CalibrationError, ExportError
 from atrous.exporter.passes import DeinterlaceAtrousConv, RoundToHalf, run_passes
-from atrous.exporter.passes.half import HALF_MAX
+from atrous.exporter.passes.magnitudes import HALF_MAX
 
 BOTH = pytest.mark.parametrize("graph", [pytest.param(graph, id=name) for name, graph in GRAPHS.items()])
 

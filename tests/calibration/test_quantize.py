@@ -22,11 +22,11 @@ from tiny_networks import TinyDeepLab
 import atrous
 from atrous.bundle import Bundle, extend_bundle
 from atrous.calibration.quantize import CALIBRATION_FILE, DEFAULT_METHOD, HTML_FILE, INT8_FILE, TEXT_FILE, quantize
-from atrous.calibration.results import QuantizationReport
+from atrous.calibration.report.model import QuantizationReport
 from atrous.errors import BundleError, CalibrationError, EngineError, EvaluationError
-from atrous.exporter.description import DynamicSize
 from atrous.exporter.export import export
 from atrous.exporter.pack import pack
+from atrous.exporter.sizes import DynamicSize
 from atrous.exporter.verify_bundle import verify_bundle
 from atrous.runtime.evaluation import evaluate, pair_by_stem
 from atrous.runtime.segmenter import load

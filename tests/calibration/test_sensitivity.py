@@ -13,7 +13,7 @@ from atrous.bundle import Bundle
 from atrous.calibration.plan import Plan, plan_quantization
 from atrous.calibration.qdq import quantize_graph
 from atrous.calibration.sensitivity import Sensitivity, measure_sensitivity, rank_layers, sensitivity_batches
-from atrous.exporter.activation_session import ActivationSession
+from atrous.exporter.activations.session import ActivationSession
 from atrous.exporter.passes import run_passes
 from atrous.manifest import InputSpec, OutputSpec, SizePolicy
 from atrous.runtime.backends.onnxruntime import OnnxSession

@@ -22,9 +22,9 @@ from atrous.bundle import Bundle, extend_bundle
 from atrous.calibration.plan import plan_quantization
 from atrous.calibration.qdq import halve_rest, quantize_graph
 from atrous.crf import DenseCRF
-from atrous.exporter.description import DynamicSize
 from atrous.exporter.normalization import Normalization
 from atrous.exporter.pack import pack
+from atrous.exporter.sizes import DynamicSize
 from atrous.runtime.preprocess import prepare_image
 
 #: Channels that differ in every constant, so that a swap shows.

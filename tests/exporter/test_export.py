@@ -34,10 +34,10 @@ from torch import nn
 import atrous
 from atrous.bundle import Bundle
 from atrous.errors import BundleError, ExportError
-from atrous.exporter.description import DynamicSize
 from atrous.exporter.export import export
 from atrous.exporter.models import MultiScale
 from atrous.exporter.onnx_export import StandaloneHead
+from atrous.exporter.sizes import DynamicSize
 
 ODD_SHAPES = [(1, 3, 33, 47), (2, 3, 17, 65), (3, 3, 64, 16)]
 FIXED = (33, 46)

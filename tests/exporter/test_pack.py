@@ -12,8 +12,8 @@ from tiny_graphs import Conv, local_layers, save_graph
 import atrous
 from atrous.bundle import Bundle
 from atrous.errors import BundleError, EngineError, ExportError
-from atrous.exporter.description import DynamicSize
 from atrous.exporter.pack import pack
+from atrous.exporter.sizes import DynamicSize
 from atrous.exporter.verify_bundle import verify_bundle
 from atrous.manifest import Size
 

@@ -20,8 +20,8 @@ import atrous
 from atrous.bundle import Bundle
 from atrous.crf import CRFParams, DenseCRF
 from atrous.errors import BundleError, CRFError, EngineError, ImageError, ShapeError
-from atrous.exporter.description import DynamicSize
 from atrous.exporter.normalization import CAFFE, Normalization
+from atrous.exporter.sizes import DynamicSize
 from atrous.runtime.backends import open_backend
 from atrous.runtime.segmenter import Segmenter, load
 

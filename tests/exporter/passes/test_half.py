@@ -12,7 +12,7 @@ from tolerances import HALF_RELATIVE
 
 from atrous.errors import ExportError
 from atrous.exporter.passes import ConvertToHalf, RoundToHalf, run_passes
-from atrous.exporter.passes.half import HALF_MAX, HALF_TINY, Magnitudes
+from atrous.exporter.passes.magnitudes import HALF_MAX, HALF_TINY, Magnitudes
 
 FloatArray = NDArray[np.float32]
 

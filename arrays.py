@@ -1,0 +1,46 @@
+"""Checks on arrays that the native core shares between the CRF and the runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import ShapeError
+
+MAX_CLASSES = 256
+"""Labels are 8-bit."""
+
+
+def class_maps(values: ArrayLike, name: str) -> NDArray[np.floating]:
+    """`values` as an array [C, H, W] with 1 to 256 classes and at least one pixel; not copied if it is one.
+
+    Raises:
+        ShapeError: another number of axes, no elements, too many classes, or values that are not floating point.
+    """
+    array = np.asarray(values)
+    expected = f"floating-point [C, H, W] with 1 to {MAX_CLASSES} classes"
+    actual = f"{array.dtype} {list(array.shape)}"
+    problem = ""
+    if not np.issubdtype(array.dtype, np.floating):
+        problem = "have the wrong dtype"
+    elif array.ndim == 4 and array.shape[0] == 1:
+        problem = "have a batch axis: pass one image, maps[0]"
+    elif array.ndim != 3 or array.size == 0:
+        problem = "have the wrong shape"
+    elif array.shape[0] > MAX_CLASSES:
+        problem = "have too many classes for 8-bit labels"
+    if problem:
+        raise ShapeError(f"{name} {problem}: expected {expected}, got {actual}", expected=expected, actual=actual)
+    return array
+
+
+def not_finite(values: NDArray[np.float32], name: str) -> ShapeError:
+    """The error for maps [C, H, W] that hold NaN or infinity, naming the first place."""
+    class_index, row, column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
+    value = values[class_index, row, column]
+    return ShapeError(
+        f"{name} must be finite, got {value} at class {class_index}, row {row}, column {column}; "
+        "check what computed them (overflow in half precision is a common cause)",
+        expected="finite values",
+        actual=f"{value} at [{class_index}, {row}, {column}]",
+    )

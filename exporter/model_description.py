@@ -1,0 +1,91 @@
+"""Description of a model in what its graph does not show: classes, input sizes and preprocessing, from the user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import __version__
+from ..crf import CRFParams
+from ..errors import ExportError
+from ..manifest import ClassInfo, InputSpec, Manifest, OutputSpec, ResizePolicy, Size, SizePolicy
+from .normalization import IMAGENET, Normalization
+from .sizes import DynamicSize, output_stride, size_policy
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the network's input; the default normalisation is torchvision's for ImageNet.
+
+    Attributes:
+        resize: `none` pads and tiles, `stretch` resizes every picture to the one (or optimal) size.
+        pad_value: RGB, 0–255; the mean colour when None, so that padding is 0 after normalisation.
+    """
+
+    normalization: Normalization = IMAGENET
+    resize: ResizePolicy = "none"
+    pad_value: tuple[int, int, int] | None = None
+
+    def input_spec(self, size: SizePolicy) -> InputSpec:
+        """The manifest's form of it."""
+        norm, pad_value = self.normalization, self.pad_value
+        if pad_value is None:
+            first, second, third = (min(255, max(0, round(value / norm.scale))) for value in norm.mean)
+            pad_value = (first, second, third) if norm.color_order == "RGB" else (third, second, first)
+        return InputSpec(
+            size=size,
+            color_order=norm.color_order,
+            mean=norm.mean,
+            std=norm.std,
+            scale=norm.scale,
+            resize=self.resize,
+            pad_value=pad_value,
+        )
+
+
+@dataclass(frozen=True)
+class Description:
+    """All of it together: what a manifest says beyond what the graph shows.
+
+    Attributes:
+        align_corners: how the training upsampled the logits.
+        crf: parameters that `crf=True` will use; DeepLab v2's when None.
+        license: terms of the weights.
+    """
+
+    classes: tuple[ClassInfo, ...]
+    size: Size | DynamicSize
+    preprocessing: Preprocessing
+    align_corners: bool
+    crf: CRFParams | None
+    license: str | None
+
+    def provisional_size(self) -> SizePolicy:
+        """The sizes before the stride of the logits is known, for the run that finds it."""
+        return size_policy(self.size, stride=1, offset=0)
+
+    def draft_manifest(self, path: Path, coarse: tuple[int, ...]) -> Manifest:
+        """A manifest without artifacts, given the logits [N, C, h, w] of one run at `provisional_size().opt`.
+
+        Raises:
+            ExportError: the logits have another number of classes, or no stride.
+        """
+        if len(coarse) != 4 or coarse[1] != len(self.classes):
+            raise ExportError(
+                f"the model answers {list(coarse)}; expected [N, {len(self.classes)}, h, w]: one channel for each of "
+                f"the {len(self.classes)} classes named ({', '.join(info.name for info in self.classes)})"
+            )
+        size = self.provisional_size().opt
+        stride = output_stride(size, coarse[2:])
+        # One cell more than whole strides: the logits lie on pixels 0, stride, 2 · stride …
+        offset = int(all(cells == length // stride + 1 for length, cells in zip(size, coarse[2:], strict=True)))
+        sizes = size_policy(self.size, stride=stride, offset=offset)
+        return Manifest(
+            name=path.stem,
+            created_by=f"atrous {__version__}",
+            classes=self.classes,
+            input=self.preprocessing.input_spec(sizes),
+            output=OutputSpec(stride=stride, align_corners=self.align_corners),
+            crf=(self.crf or CRFParams.deeplab_v2_resnet()).to_dict(),
+            license=self.license,
+        )
