@@ -1,14 +1,21 @@
-"""Checks on arrays that the native core shares between the CRF and the runtime."""
+"""Array types that all layers share, and the checks on maps that the CRF and the runtime share."""
 
 from __future__ import annotations
+
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import ShapeError
 
-MAX_CLASSES = 256
-"""Labels are 8-bit."""
+FloatArray: TypeAlias = NDArray[np.float32]
+Float64Array: TypeAlias = NDArray[np.float64]
+#: [H, W] class ids, one byte a pixel.
+Labels: TypeAlias = NDArray[np.uint8]
+
+#: Labels are uint8 everywhere.
+MAX_CLASSES: Final = 256
 
 
 def class_maps(values: ArrayLike, name: str) -> NDArray[np.floating]:

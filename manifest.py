@@ -18,8 +18,6 @@ from typing import Any, Final, Literal
 from .errors import BundleError
 
 SCHEMA_VERSION: Final = "1.0"
-#: Labels are uint8 everywhere, so that a frame of labels is one byte a pixel.
-MAX_CLASSES: Final = 256
 
 #: (height, width) in pixels.
 Size = tuple[int, int]

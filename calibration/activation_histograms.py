@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import onnx
 
+from ..arrays import FloatArray
 from ..errors import CalibrationError
 from ..exporter.activations.session import ActivationSession
-from ..exporter.verify import FloatArray
 from .histogram import Histogram
 
 

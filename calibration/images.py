@@ -13,9 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from ..arrays import FloatArray
 from ..bundle import hash_file
 from ..errors import CalibrationError, ImageError
-from ..exporter.verify import FloatArray, photo_inputs
+from ..exporter.verify import photo_inputs
 from ..manifest import InputSpec
 from ..runtime.image import ImageSource, list_pictures, load_image
 from .report.model import SkippedPicture

@@ -12,7 +12,7 @@ from ..exporter.activations.ranges import calibration_batches, nodes_out_of_rang
 from ..exporter.passes import KeptNode
 from ..manifest import InputSpec
 from ..runtime.image import ImageSource
-from .plan import Plan
+from .plan import QuantizationPlan
 from .qdq import HALF_OPSET, halve_rest, opset_of, quantize_graph
 
 #: What `exporter.activation_ranges.OVERFLOW_MARGIN` was measured with.
@@ -20,7 +20,7 @@ _PICTURES: Final = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class GraphQuantizer:
     """How plans of one graph become graphs.
 
     Attributes:
@@ -38,7 +38,7 @@ class Recipe:
         """What computes what is not INT8."""
         return "fp32" if self.misfits is None else "fp16"
 
-    def make(self, plan: Plan) -> tuple[onnx.ModelProto, tuple[KeptNode, ...]]:
+    def make(self, plan: QuantizationPlan) -> tuple[onnx.ModelProto, tuple[KeptNode, ...]]:
         """The graph with the plan applied, and the nodes in it that are FP32 although the rest is FP16."""
         graph = quantize_graph(self.graph, plan, self.amax)
         if self.misfits is None:

@@ -15,7 +15,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def run_side_by_side(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+def parallel_map(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
     """The results in the order of the items; at most two a worker are ahead of the caller, which bounds the memory.
 
     For work that leaves the interpreter, such as inference with a thread a call: calls side by side need not wait for

@@ -88,7 +88,7 @@ class Residual:
 
 
 @dataclass(frozen=True)
-class Plan:
+class QuantizationPlan:
     """What becomes INT8.
 
     Attributes:
@@ -119,12 +119,12 @@ class Plan:
         members = (tuple(name for name in self.tensors if name in group) for group in groups.values())
         return tuple(group for group in members if len(group) > 1)
 
-    def only(self, layers: Collection[str]) -> Plan:
+    def only(self, layers: Collection[str]) -> QuantizationPlan:
         """The same with these of its layers alone."""
         others = (layer.name for layer in self.layers if layer.name not in layers)
         return self.without(dict.fromkeys(others, "it is left out"))
 
-    def without(self, layers: Mapping[str, str]) -> Plan:
+    def without(self, layers: Mapping[str, str]) -> QuantizationPlan:
         """The same without some of its layers, name → reason; what only they needed goes with them."""
         left = tuple(layer for layer in self.layers if layer.name not in layers)
         names = {layer.name for layer in left}
@@ -139,7 +139,9 @@ class Plan:
         )
 
 
-def plan_quantization(graph: onnx.ModelProto, *, keep: Mapping[str, str] | None = None, ends: bool = False) -> Plan:
+def plan_quantization(
+    graph: onnx.ModelProto, *, keep: Mapping[str, str] | None = None, ends: bool = False
+) -> QuantizationPlan:
     """Decide what of an FP32 graph becomes INT8.
 
     Args:
@@ -168,7 +170,7 @@ def plan_quantization(graph: onnx.ModelProto, *, keep: Mapping[str, str] | None 
             layers.append(_layer(node))
     residuals = tuple(_residuals(model.graph, {layer.name for layer in layers}))
     _require_unique([*layers, *residuals, *kept])
-    return Plan(tuple(layers), residuals, tuple(kept))
+    return QuantizationPlan(tuple(layers), residuals, tuple(kept))
 
 
 def _is_layer(node: ir.Node) -> bool:

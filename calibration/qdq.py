@@ -24,7 +24,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitial
 from ..errors import CalibrationError, ExportError
 from ..exporter.passes import ConvertToHalf, KeptNode, run_passes
 from ..exporter.passes.nodes import insert_behind, node_name
-from .plan import INT8_MAX, MIN_SCALE, Layer, Plan
+from .plan import INT8_MAX, MIN_SCALE, Layer, QuantizationPlan
 from .split_bias import SplitBias
 
 #: The first opset with per-channel scales.
@@ -36,7 +36,7 @@ _SCALE_BITS: Final = 11
 _ZERO_POINT: Final = "int8_zero_point"
 
 
-def quantize_graph(graph: onnx.ModelProto, plan: Plan, amax: Mapping[str, float]) -> onnx.ModelProto:
+def quantize_graph(graph: onnx.ModelProto, plan: QuantizationPlan, amax: Mapping[str, float]) -> onnx.ModelProto:
     """The graph with Q/DQ as planned; it passes the full check of ONNX.
 
     Args:
@@ -124,7 +124,7 @@ def _with_pairs(graph: onnx.ModelProto, keep: Mapping[str, str]) -> dict[str, st
     return found
 
 
-def usable_plan(plan: Plan, amax: Mapping[str, float]) -> Plan:
+def usable_plan(plan: QuantizationPlan, amax: Mapping[str, float]) -> QuantizationPlan:
     """The plan without layers whose inputs were always 0, or too small for a scale; they are kept, with the reason.
 
     Such an identity branch is read as it is.
@@ -145,7 +145,7 @@ def usable_plan(plan: Plan, amax: Mapping[str, float]) -> Plan:
     return dataclasses.replace(usable, residuals=residuals)
 
 
-def shared_amax(plan: Plan, amax: Mapping[str, float]) -> dict[str, float]:
+def shared_amax(plan: QuantizationPlan, amax: Mapping[str, float]) -> dict[str, float]:
     """Tensor → amax, for every tensor of the plan: its own, or the largest of its group.
 
     Raises:
@@ -184,7 +184,7 @@ class InsertQdq(ir.passes.InPlacePass):
         amax: tensor → the magnitude that becomes 127, for every tensor of the plan.
     """
 
-    def __init__(self, plan: Plan, amax: Mapping[str, float]) -> None:
+    def __init__(self, plan: QuantizationPlan, amax: Mapping[str, float]) -> None:
         self._plan = plan
         self._amax = shared_amax(plan, amax)
 

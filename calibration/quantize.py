@@ -12,11 +12,12 @@ from typing import Final
 
 import onnx
 
+from ..arrays import FloatArray
 from ..bundle import Bundle, extend_bundle
 from ..errors import BundleError, CalibrationError, EngineError
 from ..exporter.name_patterns import kept_by_pattern
 from ..exporter.passes import KeptNode, run_passes
-from ..exporter.verify import TOLERANCES, FloatArray, compare, probe_inputs
+from ..exporter.verify import TOLERANCES, compare, probe_inputs
 from ..manifest import Artifact, Verification
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
 from ..runtime.image import ImageSource
@@ -27,10 +28,10 @@ from .calibrate import choose_ranges, known_ranges
 from .calibration import Calibration
 from .histogram import Histogram
 from .images import CalibrationImages
-from .int8_graph import Recipe, fp16_misfits
-from .plan import Plan, plan_quantization
+from .int8_graph import GraphQuantizer, fp16_misfits
+from .plan import QuantizationPlan, plan_quantization
 from .qdq import usable_plan
-from .report.build import Findings, make_report
+from .report.build import Measurements, make_report
 from .report.html import render_html
 from .report.model import BudgetStep, QuantizationReport
 from .report.text import render_text
@@ -44,7 +45,7 @@ TEXT_FILE: Final = "reports/int8.txt"
 DEFAULT_METHOD: Final[Method] = "mse"
 DEFAULT_MAX_IMAGES: Final = 128
 #: Called with what is being done, how much of that is done, and how much there is.
-Progress = Callable[[str, int, int], None]
+QuantizationProgress = Callable[[str, int, int], None]
 
 
 def quantize(
@@ -59,7 +60,7 @@ def quantize(
     keep: Sequence[str] = (),
     calibration: str | os.PathLike[str] | None = None,
     seed: int = 0,
-    progress: Progress = lambda *_: None,
+    progress: QuantizationProgress = lambda *_: None,
 ) -> tuple[Bundle, QuantizationReport]:
     """Add `model.int8.onnx`, made from the FP32 graph and compared with it; FP32 input and output.
 
@@ -82,7 +83,7 @@ def quantize(
         keep: patterns (`node_Conv_*`) of layers that must not be INT8.
         calibration: take the ranges from this file, which must be of this model, these pictures and this method.
         seed: of the choice of pictures.
-        progress: see `Progress`.
+        progress: see `QuantizationProgress`.
 
     Returns:
         The bundle, opened again, and what was done and measured.
@@ -116,16 +117,16 @@ def _run(
         job.pictures.readable,
         masks=None if masks is None else Path(masks),
         ignore=ignore,
-        progress=job.told("labelling in FP32", len(job.pictures.readable)),
+        progress=job.counter("labelling in FP32", len(job.pictures.readable)),
     )
     manifest = job.bundle.manifest
     batches = sensitivity_batches(reference.sources, manifest.input)
-    told = job.told("measuring layers", len(plan.layers))
-    sensitivity = measure_sensitivity(job.graph, plan, ranges.amax, batches, manifest.output, progress=told)
-    recipe = Recipe(job.graph, ranges.amax, fp16_misfits(job.graph, reference.sources, manifest.input))
-    chosen, steps = _choose(job, plan, recipe, reference, rank_layers(sensitivity), max_drop)
+    count = job.counter("measuring layers", len(plan.layers))
+    sensitivity = measure_sensitivity(job.graph, plan, ranges.amax, batches, manifest.output, progress=count)
+    quantizer = GraphQuantizer(job.graph, ranges.amax, fp16_misfits(job.graph, reference.sources, manifest.input))
+    chosen, steps = _choose(job, plan, quantizer, reference, rank_layers(sensitivity), max_drop)
     verification = _verify(job, chosen, batches, max_drop, sensitivity)
-    findings = Findings(
+    measurements = Measurements(
         calibration=ranges,
         histograms=histograms or _observe_batches(job, chosen.plan, batches),
         reused=histograms is None,
@@ -138,9 +139,9 @@ def _run(
         samples=reference.samples(chosen.graph, chosen.comparison),
         skipped=(*job.pictures.skipped, *reference.skipped),
         seed=job.seed,
-        rest=recipe.rest,
+        rest=quantizer.rest,
     )
-    report = make_report(job.bundle, job.source, chosen.graph, findings, seconds=time.perf_counter() - job.started)
+    report = make_report(job.bundle, job.source, chosen.graph, measurements, seconds=time.perf_counter() - job.started)
     _write(job, chosen, ranges, verification, report)
     return Bundle.open(job.bundle.path), report
 
@@ -161,15 +162,15 @@ class _Job:
     bundle: Bundle
     source: Artifact
     graph: onnx.ModelProto
-    whole: Plan
-    plan: Plan
+    whole: QuantizationPlan
+    plan: QuantizationPlan
     pictures: CalibrationImages
     method: Method
     seed: int
-    progress: Progress
+    progress: QuantizationProgress
     started: float
 
-    def told(self, what: str, total: int) -> Callable[[int], None]:
+    def counter(self, what: str, total: int) -> Callable[[int], None]:
         """Reports the progress of one step."""
         return lambda done: self.progress(what, done, total)
 
@@ -178,7 +179,7 @@ class _Job:
 class _Candidate:
     """A plan, the graph that it makes, and what that costs on all pictures."""
 
-    plan: Plan
+    plan: QuantizationPlan
     graph: onnx.ModelProto
     fp32_nodes: Sequence[KeptNode]
     comparison: Comparison
@@ -196,7 +197,7 @@ def _open(
     max_images: int,
     keep: Sequence[str],
     seed: int,
-    progress: Progress,
+    progress: QuantizationProgress,
 ) -> _Job:
     """Judge everything that can be judged before the first inference."""
     started = time.perf_counter()
@@ -213,7 +214,7 @@ def _open(
     return _Job(bundle, source, graph, whole, plan, pictures, method, seed, progress, started)
 
 
-def _require_layers(plan: Plan) -> Plan:
+def _require_layers(plan: QuantizationPlan) -> QuantizationPlan:
     if plan.layers:
         return plan
     reasons = "; ".join(f"{each.name}: {each.reason}" for each in plan.kept[:3])
@@ -241,19 +242,19 @@ def _calibrate(job: _Job, file: Path | None) -> tuple[Calibration, Mapping[str, 
         job.pictures,
         model_sha256=job.source.sha256,
         method=job.method,
-        progress=job.told("observing activations", len(job.pictures)),
+        progress=job.counter("observing activations", len(job.pictures)),
     )
 
 
-def _observe_batches(job: _Job, plan: Plan, batches: Sequence[FloatArray]) -> Mapping[str, Histogram]:
+def _observe_batches(job: _Job, plan: QuantizationPlan, batches: Sequence[FloatArray]) -> Mapping[str, Histogram]:
     named = ((f"picture {number}", batch) for number, batch in enumerate(batches, start=1))
     return collect_histograms(job.graph, plan.tensors, named)
 
 
 def _choose(
     job: _Job,
-    plan: Plan,
-    recipe: Recipe,
+    plan: QuantizationPlan,
+    quantizer: GraphQuantizer,
     reference: Reference,
     ranking: Sequence[str],
     max_drop: float | None,
@@ -262,9 +263,9 @@ def _choose(
 
     def attempt(returned: Sequence[str]) -> _Candidate:
         tried = plan.without(dict.fromkeys(returned, f"INT8 here does not fit the budget of {max_drop} points"))
-        graph, fp32_nodes = recipe.make(tried)
-        told = job.told(f"labelling with {len(plan.layers) - len(returned)} layers in INT8", len(reference.sources))
-        return _Candidate(tried, graph, fp32_nodes, reference.compare(graph, progress=told))
+        graph, fp32_nodes = quantizer.make(tried)
+        count = job.counter(f"labelling with {len(plan.layers) - len(returned)} layers in INT8", len(reference.sources))
+        return _Candidate(tried, graph, fp32_nodes, reference.compare(graph, progress=count))
 
     return (attempt(()), ()) if max_drop is None else hold_budget(ranking, attempt, max_drop)
 

@@ -17,15 +17,16 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ..arrays import FloatArray, Labels
 from ..exporter.activations.session import ActivationSession
 from ..exporter.passes.nodes import node_name
-from ..exporter.verify import FloatArray, photo_inputs
+from ..exporter.verify import photo_inputs
 from ..manifest import InputSpec, OutputSpec
 from ..runtime.backends.onnxruntime import OnnxSession
 from ..runtime.image import ImageSource, load_image
 from ..runtime.postprocess import upsample_labels
-from .parallel_map import run_side_by_side
-from .plan import Plan
+from .parallel_map import parallel_map
+from .plan import QuantizationPlan
 from .qdq import InsertQdq
 
 #: Pictures are cut to this where the graph takes it. Four such cuts of the demo's training pictures rank its layers by
@@ -33,8 +34,6 @@ from .qdq import InsertQdq
 CROP_PX: Final = 256
 _MAX_PICTURES: Final = 4
 _MAX_PIXELS: Final = 1 << 20
-
-Labels = list[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def sensitivity_batches(images: Sequence[ImageSource], inputs: InputSpec) -> lis
 
 def measure_sensitivity(
     graph: onnx.ModelProto,
-    plan: Plan,
+    plan: QuantizationPlan,
     amax: Mapping[str, float],
     batches: Sequence[FloatArray],
     output: OutputSpec,
@@ -106,7 +105,7 @@ def measure_sensitivity(
 
     names = [layer.name for layer in plan.layers]
     found = {}
-    for number, (name, sensitivity) in enumerate(zip(names, run_side_by_side(measure, names), strict=True), start=1):
+    for number, (name, sensitivity) in enumerate(zip(names, parallel_map(measure, names), strict=True), start=1):
         found[name] = sensitivity
         progress(number)
     return found
@@ -132,14 +131,14 @@ class _Bench:
         self._amax = amax
         self._align_corners = output.align_corners
 
-    def variant(self, plan: Plan | None) -> onnx.ModelProto:
+    def variant(self, plan: QuantizationPlan | None) -> onnx.ModelProto:
         """The graph with a plan applied to it, or as it is."""
         model = self._model.clone()
         if plan:
             InsertQdq(plan, self._amax)(model)
         return ir.to_proto(model)
 
-    def label(self, plan: Plan | None) -> Labels:
+    def label(self, plan: QuantizationPlan | None) -> list[Labels]:
         """Labels [H, W] of each picture."""
         session = OnnxSession(self.variant(plan).SerializeToString(), name="a graph under comparison", threads=1)
         return [
@@ -154,7 +153,7 @@ class _Bench:
         return {name: output for name, output in found if name in wanted}
 
 
-def _output_sqnr_db(bench: _Bench, plan: Plan) -> dict[str, float]:
+def _output_sqnr_db(bench: _Bench, plan: QuantizationPlan) -> dict[str, float]:
     """Layer → SQNR of its output with the whole plan applied, so with what it inherits from the layers before it."""
     outputs = bench.output_of([layer.name for layer in plan.layers])
     exact, quantized = (ActivationSession(bench.variant(each), list(outputs.values())) for each in (None, plan))
@@ -177,7 +176,7 @@ def _decibels(signal: float, noise: float) -> float:
         return float(10 * np.log10(np.float64(signal) / noise)) if noise else float("inf")
 
 
-def _agreement(expected: Labels, actual: Labels) -> float:
+def _agreement(expected: Sequence[Labels], actual: Sequence[Labels]) -> float:
     """Share of pixels with the same label, 0–1."""
     same = sum(int(np.count_nonzero(one == other)) for one, other in zip(expected, actual, strict=True))
     return same / sum(labels.size for labels in expected)

@@ -13,16 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ..arrays import FloatArray
 from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..crf import CRFParams
 from ..manifest import ClassInfo, Manifest, Size
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
 from .classes import describe_classes
-from .model_description import Description, Preprocessing
+from .model_description import ModelDescription, Preprocessing
 from .onnx_export import Head, StandaloneHead, coarse_shape, export_graph
 from .passes import DeinterlaceAtrousConv, run_passes
 from .sizes import DynamicSize
-from .verify import FloatArray, Infer, compare, probe_inputs, require_passed
+from .verify import Infer, compare, probe_inputs, require_passed
 
 AtrousForm = Literal["dilated", "deinterlaced"]
 GRAPH_FILE: Final = "model.fp32.onnx"
@@ -62,7 +63,7 @@ def export(
         BundleError: the path is taken or cannot be written.
     """
     model = copy.deepcopy(model).cpu().float().eval()
-    description = Description(
+    description = ModelDescription(
         describe_classes(classes), size, preprocessing or Preprocessing(), align_corners, crf, license
     )
     manifest = description.draft_manifest(Path(path), coarse_shape(model, description.provisional_size().opt))

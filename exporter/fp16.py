@@ -22,7 +22,7 @@ FP16_FILE: Final = "model.fp16.onnx"
 
 
 @dataclass(frozen=True)
-class PrecisionReport:
+class FP16Report:
     """What became of the nodes of a graph.
 
     Attributes:
@@ -40,7 +40,7 @@ class PrecisionReport:
 
 def add_fp16(
     bundle: Bundle, *, images: Sequence[ImageSource] = (), keep: Sequence[str] = ()
-) -> tuple[Bundle, PrecisionReport]:
+) -> tuple[Bundle, FP16Report]:
     """Add `model.fp16.onnx`, converted from the FP32 graph and verified against it; FP32 input and output.
 
     Which nodes can be FP16 is decided from the activations on `images` and on a few synthetic pictures: what would
@@ -81,7 +81,7 @@ def add_fp16(
     }
     with extend_bundle(bundle) as staged:
         verification = _add_graph(staged, bundle, half, provenance, images)
-    report = PrecisionReport(convert.halved, convert.kept, len(images), verification)
+    report = FP16Report(convert.halved, convert.kept, len(images), verification)
     return Bundle.open(bundle.path), report
 
 

@@ -44,7 +44,7 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class Description:
+class ModelDescription:
     """All of it together: what a manifest says beyond what the graph shows.
 
     Attributes:

@@ -17,7 +17,7 @@ from ..errors import ExportError
 from ..manifest import ClassInfo, Manifest, Precision, Size
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
 from .classes import describe_classes
-from .model_description import Description, Preprocessing
+from .model_description import ModelDescription, Preprocessing
 from .sizes import DynamicSize
 from .verify import TOLERANCES, compare, probe_inputs, require_passed
 
@@ -59,7 +59,7 @@ def pack(
     """
     source = Path(graph)
     model = _read_graph(source)
-    description = Description(
+    description = ModelDescription(
         describe_classes(classes),
         _graph_size(model, source, size),
         preprocessing or Preprocessing(),

@@ -8,9 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _native
 from ..arrays import class_maps, not_finite
 from ..errors import ShapeError
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
+from ..manifest import Size
 
 
 def upsample_labels(

@@ -25,6 +25,7 @@ LAYERS = (
     ("gpu",),
     ("bundle",),
     ("manifest", "_native"),
+    ("arrays",),
     ("errors", "__version__"),  # the version is the one name that the root defines itself
 )
 LEVEL = {member: level for level, members in enumerate(LAYERS) for member in members}

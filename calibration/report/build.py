@@ -15,7 +15,7 @@ from ...manifest import Artifact
 from ..accuracy import Comparison
 from ..calibration import Calibration
 from ..histogram import Histogram
-from ..plan import Plan
+from ..plan import QuantizationPlan
 from ..qdq import shared_amax
 from ..sensitivity import Sensitivity
 from ..thresholds import sqnr_db
@@ -26,8 +26,8 @@ _PACKAGES: Final = ("numpy", "onnx", "onnx-ir", "onnxruntime")
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
-    """What `quantize` found out.
+class Measurements:
+    """What `quantize` measured out.
 
     Attributes:
         histograms: at least those of the plan's tensors.
@@ -41,7 +41,7 @@ class Findings:
     calibration: Calibration
     histograms: Mapping[str, Histogram]
     reused: bool
-    plan: Plan
+    plan: QuantizationPlan
     sensitivity: Mapping[str, Sensitivity]
     sensitivity_pictures: int
     steps: tuple[BudgetStep, ...]
@@ -54,7 +54,7 @@ class Findings:
 
 
 def make_report(
-    bundle: Bundle, source: Artifact, graph: onnx.ModelProto, found: Findings, *, seconds: float
+    bundle: Bundle, source: Artifact, graph: onnx.ModelProto, measured: Measurements, *, seconds: float
 ) -> QuantizationReport:
     """Everything that the report shows.
 
@@ -62,59 +62,59 @@ def make_report(
         bundle: as it was.
         source: its FP32 graph.
         graph: the INT8 graph.
-        found: the rest.
+        measured: the rest.
         seconds: that it all took.
     """
     return QuantizationReport(
         name=bundle.manifest.name,
         created_by=f"atrous {__version__}",
         classes=bundle.manifest.classes,
-        method=found.calibration.method,
-        seed=found.seed,
-        images=found.calibration.images,
-        reused=found.reused,
-        skipped=found.skipped,
+        method=measured.calibration.method,
+        seed=measured.seed,
+        images=measured.calibration.images,
+        reused=measured.reused,
+        skipped=measured.skipped,
         model_sha256=source.sha256,
-        data_sha256=found.calibration.data_sha256,
-        rest=found.rest,
+        data_sha256=measured.calibration.data_sha256,
+        rest=measured.rest,
         fp32_bytes=source.bytes,
         int8_bytes=graph.ByteSize(),
-        accuracy=found.comparison.accuracy,
-        sensitivity_pictures=found.sensitivity_pictures,
-        tensors=_tensors(found),
-        layers=_layers(graph, found),
-        max_drop=found.max_drop,
-        steps=found.steps,
-        samples=found.samples,
+        accuracy=measured.comparison.accuracy,
+        sensitivity_pictures=measured.sensitivity_pictures,
+        tensors=_tensors(measured),
+        layers=_layers(graph, measured),
+        max_drop=measured.max_drop,
+        steps=measured.steps,
+        samples=measured.samples,
         seconds=seconds,
         versions={name: importlib.metadata.version(name) for name in _PACKAGES},
     )
 
 
-def _tensors(found: Findings) -> tuple[TensorResult, ...]:
-    shared = shared_amax(found.plan, found.calibration.amax)
+def _tensors(measured: Measurements) -> tuple[TensorResult, ...]:
+    shared = shared_amax(measured.plan, measured.calibration.amax)
     return tuple(
         TensorResult(
             name=name,
             amax=amax,
-            max_abs=found.calibration.ranges[name].max_abs,
-            sqnr_db=sqnr_db(found.histograms[name], amax),
-            counts=found.histograms[name].counts,
-            bin_width=found.histograms[name].bin_width,
+            max_abs=measured.calibration.ranges[name].max_abs,
+            sqnr_db=sqnr_db(measured.histograms[name], amax),
+            counts=measured.histograms[name].counts,
+            bin_width=measured.histograms[name].bin_width,
         )
         for name, amax in shared.items()
     )
 
 
-def _layers(graph: onnx.ModelProto, found: Findings) -> tuple[LayerResult, ...]:
+def _layers(graph: onnx.ModelProto, measured: Measurements) -> tuple[LayerResult, ...]:
     """In the order of the graph."""
-    reasons = {each.name: each.reason for each in found.plan.kept}
-    ops = {layer.name: layer.op for layer in found.plan.layers} | {kept.name: kept.op for kept in found.plan.kept}
+    reasons = {each.name: each.reason for each in measured.plan.kept}
+    ops = {layer.name: layer.op for layer in measured.plan.layers} | {kept.name: kept.op for kept in measured.plan.kept}
     results = []
     for name in (node.name or node.output[0] for node in graph.graph.node):
         if name not in ops:
             continue
-        own = found.sensitivity.get(name)
+        own = measured.sensitivity.get(name)
         results.append(
             LayerResult(
                 name,

@@ -7,11 +7,12 @@ from typing import Final
 
 import onnx
 
+from ...arrays import FloatArray
 from ...errors import CalibrationError
 from ...manifest import InputSpec
 from ...runtime.image import ImageSource
 from ..passes.magnitudes import HALF_MAX, Magnitudes
-from ..verify import FloatArray, photo_inputs, probe_inputs
+from ..verify import photo_inputs, probe_inputs
 from .session import ActivationSession, input_name
 
 #: Pictures that were not observed may reach further. Measured on the demo's network over CamVid val: one activation

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import onnx
 
+from ...arrays import FloatArray
 from ...errors import EngineError
-from ..verify import FloatArray
 
 
 def input_name(graph: onnx.ModelProto) -> str:

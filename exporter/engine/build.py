@@ -13,8 +13,8 @@ from ...errors import EngineError
 from ...manifest import Artifact, EngineIdentity, EngineProfile, Precision, Size
 from ...runtime.backends.tensorrt_library import TensorRT
 from ..sizes import DynamicSize
-from .monitor import BuildWatch, Progress
-from .network import Plan, build_plan
+from .monitor import BuildProgress, BuildWatch
+from .network import SerializedEngine, serialize_engine
 from .target import BackendChoice, BuilderOptions, Target, check_options, choose_targets, engine_profile
 
 #: What makes a graph of each precision.
@@ -27,7 +27,7 @@ _MAKERS: Final = {
 
 @dataclass(frozen=True)
 class _Job:
-    """What all plans of one call have in common."""
+    """Settings that all engines of one call share."""
 
     trt: TensorRT
     source: Artifact
@@ -59,7 +59,7 @@ def build_engine(
     size: Size | DynamicSize | None = None,
     batch: int = 1,
     options: BuilderOptions | None = None,
-    progress: Progress | None = None,
+    progress: BuildProgress | None = None,
 ) -> Bundle:
     """Build engines of the bundle's graph of one precision and add them: `engines/NAME.plan`, `reports/NAME.json`.
 
@@ -95,11 +95,11 @@ def build_engine(
     trt, targets = choose_targets(backend, sm)
     job = _Job(trt, source, profile, options or BuilderOptions())
     check_options(job.options, trt.flavor)
-    plans = _build_all(bundle, job, targets, progress)
+    engines = _build_all(bundle, job, targets, progress)
     with extend_bundle(bundle) as staged:
         manifest = Bundle.open(staged.path).manifest
-        for target, plan in zip(targets, plans, strict=True):
-            manifest = manifest.with_artifact(_add_plan(staged, job, target, plan))
+        for target, engine in zip(targets, engines, strict=True):
+            manifest = manifest.with_artifact(_add_engine(staged, job, target, engine))
         staged.write_manifest(manifest)
     return Bundle.open(bundle.path)
 
@@ -116,9 +116,11 @@ def _find_graph(bundle: Bundle, precision: Precision) -> Artifact:
     return graphs[precision]
 
 
-def _build_all(bundle: Bundle, job: _Job, targets: Sequence[Target], progress: Progress | None) -> list[Plan]:
+def _build_all(
+    bundle: Bundle, job: _Job, targets: Sequence[Target], progress: BuildProgress | None
+) -> list[SerializedEngine]:
     graph = bundle.read(job.source)
-    plans = []
+    engines = []
     for index, target in enumerate(targets):
 
         def report(doing: str, share: float, target: Target = target, index: int = index) -> None:
@@ -126,14 +128,14 @@ def _build_all(bundle: Bundle, job: _Job, targets: Sequence[Target], progress: P
                 progress(f"SM {target.sm}: {doing}", (index + share) / len(targets))
 
         watch = BuildWatch(report)
-        plans.append(build_plan(job.trt, graph, target, job.profile, job.options, watch, job.source.file))
-    return plans
+        engines.append(serialize_engine(job.trt, graph, target, job.profile, job.options, watch, job.source.file))
+    return engines
 
 
-def _add_plan(staged: StagedBundle, job: _Job, target: Target, plan: Plan) -> Artifact:
+def _add_engine(staged: StagedBundle, job: _Job, target: Target, engine: SerializedEngine) -> Artifact:
     name = job.name(target)
     file, report = f"{ENGINE_FOLDER}/{name}.plan", f"reports/{name}.json"
-    for path, data in ((file, plan.data), (report, _report(job, target, plan))):
+    for path, data in ((file, engine.data), (report, _report(job, target, engine))):
         place = staged.path / path
         place.parent.mkdir(exist_ok=True)
         place.unlink(missing_ok=True)
@@ -144,7 +146,7 @@ def _add_plan(staged: StagedBundle, job: _Job, target: Target, plan: Plan) -> Ar
     }
     provenance = {
         "from": job.source.sha256,
-        **plan.report.summary(),
+        **engine.report.summary(),
         **{key: value for key, value in limits.items() if value is not None},
         "report": report,
     }
@@ -152,11 +154,11 @@ def _add_plan(staged: StagedBundle, job: _Job, target: Target, plan: Plan) -> Ar
     return dataclasses.replace(artifact, engine=job.identity(target))
 
 
-def _report(job: _Job, target: Target, plan: Plan) -> bytes:
+def _report(job: _Job, target: Target, engine: SerializedEngine) -> bytes:
     content = {
         "graph": job.source.file,
         "engine": dataclasses.asdict(job.identity(target)),
-        "summary": plan.report.summary(),
-        "layers": [dataclasses.asdict(layer) for layer in plan.report.layers],
+        "summary": engine.report.summary(),
+        "layers": [dataclasses.asdict(layer) for layer in engine.report.layers],
     }
     return (json.dumps(content, indent=1) + "\n").encode()

@@ -12,7 +12,7 @@ from typing import Any
 from ...runtime.backends.tensorrt_types import IProgressMonitor, TensorRTModule
 
 #: Called with what is being done and the share of the build that is done, 0–1.
-Progress = Callable[[str, float], None]
+BuildProgress = Callable[[str, float], None]
 
 
 @dataclass
@@ -29,7 +29,7 @@ class BuildWatch:
     builder is told to stop, and `reraise` raises it once the builder has returned.
     """
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: BuildProgress | None) -> None:
         self._progress = progress
         self._phases: list[_Phase] = []
         self._most = 0.0

@@ -38,14 +38,14 @@ HARDWARE_LEVELS: Final = {"same-compute-capability": "SAME_COMPUTE_CAPABILITY", 
 
 
 @dataclass(frozen=True)
-class Plan:
+class SerializedEngine:
     """A built engine, serialized, and what TensorRT says of it."""
 
     data: bytes
     report: EngineReport
 
 
-def build_plan(
+def serialize_engine(
     trt: TensorRT,
     graph: bytes,
     target: Target,
@@ -53,7 +53,7 @@ def build_plan(
     options: BuilderOptions,
     watch: BuildWatch,
     name: str,
-) -> Plan:
+) -> SerializedEngine:
     """Build one plan.
 
     Args:
@@ -84,7 +84,7 @@ def build_plan(
         data = bytes(serialized)
         if cache is not None:
             _write_timing_cache(config, cache)
-        return Plan(data, _inspect(trt, data, target, log))
+        return SerializedEngine(data, _inspect(trt, data, target, log))
 
 
 def _parse(trt: TensorRT, builder: Builder, graph: bytes, name: str) -> INetworkDefinition:

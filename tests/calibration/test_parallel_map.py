@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from atrous.calibration.parallel_map import run_side_by_side
+from atrous.calibration.parallel_map import parallel_map
 
 
 def test_results_come_in_order() -> None:
@@ -13,12 +13,12 @@ def test_results_come_in_order() -> None:
         time.sleep(0.01 if item % 3 == 0 else 0)
         return item * item
 
-    assert list(run_side_by_side(slow, range(50))) == [item * item for item in range(50)]
+    assert list(parallel_map(slow, range(50))) == [item * item for item in range(50)]
 
 
 def test_it_does_not_get_far_ahead() -> None:
     taken = []
-    results = run_side_by_side(lambda item: item, (taken.append(item) or item for item in range(1000)))
+    results = parallel_map(lambda item: item, (taken.append(item) or item for item in range(1000)))
     assert next(results) == 0
     assert len(taken) <= 16
     results.close()
@@ -34,7 +34,7 @@ def test_what_is_raised_comes_in_its_turn() -> None:
             raise ValueError("the fourth")
         return item
 
-    results = run_side_by_side(fail, range(1000))
+    results = parallel_map(fail, range(1000))
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="the fourth"):
         next(results)
@@ -43,5 +43,5 @@ def test_what_is_raised_comes_in_its_turn() -> None:
 
 def test_threads_end() -> None:
     before = threading.active_count()
-    list(run_side_by_side(lambda item: item, range(3)))
+    list(parallel_map(lambda item: item, range(3)))
     assert threading.active_count() == before

@@ -23,7 +23,7 @@ from int8_graphs import (
 )
 from onnx import helper
 
-from atrous.calibration.plan import INT8_MAX, MIN_SCALE, Plan, Residual, plan_quantization
+from atrous.calibration.plan import INT8_MAX, MIN_SCALE, QuantizationPlan, Residual, plan_quantization
 from atrous.errors import CalibrationError
 from atrous.exporter.passes import DeinterlaceAtrousConv, run_passes
 
@@ -32,11 +32,11 @@ QUANTIZED = """x = Cast <to = 1> (image)  s = Constant <value = float {0.5}> () 
     q = QuantizeLinear (x, s, z)  d = DequantizeLinear (q, s, z)  logits = Conv (d, w)"""
 
 
-def sources(plan: Plan) -> dict[str, str]:
+def sources(plan: QuantizationPlan) -> dict[str, str]:
     return {layer.name: layer.source for layer in plan.layers}
 
 
-def reasons(plan: Plan) -> dict[str, str]:
+def reasons(plan: QuantizationPlan) -> dict[str, str]:
     return {node.name: node.reason for node in plan.kept}
 
 

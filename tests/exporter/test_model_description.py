@@ -9,7 +9,7 @@ import pytest
 from atrous.crf import CRFParams
 from atrous.errors import ExportError
 from atrous.exporter.classes import describe_classes
-from atrous.exporter.model_description import Description, Preprocessing
+from atrous.exporter.model_description import ModelDescription, Preprocessing
 from atrous.exporter.normalization import NORMALIZATIONS
 from atrous.exporter.sizes import DynamicSize, size_policy
 from atrous.runtime.preprocess import prepare_image
@@ -17,8 +17,8 @@ from atrous.runtime.preprocess import prepare_image
 RANGE = DynamicSize(min=(64, 64), opt=(128, 192), max=(256, 256))
 
 
-def describe(size: tuple[int, int] | DynamicSize = RANGE, *, align_corners: bool = False) -> Description:
-    return Description(describe_classes(["road", "car"]), size, Preprocessing(), align_corners, None, None)
+def describe(size: tuple[int, int] | DynamicSize = RANGE, *, align_corners: bool = False) -> ModelDescription:
+    return ModelDescription(describe_classes(["road", "car"]), size, Preprocessing(), align_corners, None, None)
 
 
 class TestPreprocessing:
