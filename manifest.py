@@ -1,6 +1,6 @@
 """The manifest of a bundle: what a runtime must know to turn an image into labels.
 
-Plain frozen dataclasses that mirror `docs/bundle.schema.json` field by field. The JSON Schema judges the text of a
+Plain frozen dataclasses that mirror `manifest.schema.json` field by field. The JSON Schema judges the text of a
 manifest; this module turns judged text into values and values into text.
 """
 
@@ -256,7 +256,7 @@ class Manifest:
 def load_schema() -> dict[str, Any]:
     """The JSON Schema of `manifest.json`."""
     schema: dict[str, Any] = json.loads(
-        resources.files(__package__).joinpath("docs/bundle.schema.json").read_text(encoding="utf-8")
+        resources.files(__package__).joinpath("manifest.schema.json").read_text(encoding="utf-8")
     )
     return schema
 

@@ -40,7 +40,7 @@ LAZY = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda"}
 LIGHT = ("atrous", "atrous.bundle", "atrous.runtime", "atrous.crf", "atrous.gpu")
 
 #: Folders of the package that hold no Python, only files that the package reads.
-DATA_PACKAGES = {"atrous.docs", "atrous.crf.kernels", "atrous.runtime.kernels"}
+DATA_PACKAGES = {"atrous.crf.kernels", "atrous.runtime.kernels"}
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
