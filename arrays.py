@@ -19,10 +19,11 @@ MAX_CLASSES: Final = 256
 
 
 def class_maps(values: ArrayLike, name: str) -> NDArray[np.floating]:
-    """`values` as an array [C, H, W] with 1 to 256 classes and at least one pixel; not copied if it is one.
+    """Validate maps [C, H, W] with 1 to 256 classes and at least one pixel; an array is not copied.
 
     Raises:
-        ShapeError: another number of axes, no elements, too many classes, or values that are not floating point.
+        ShapeError: the number of axes is wrong, there are no elements or too many classes, or the dtype is not floating
+            point.
     """
     array = np.asarray(values)
     expected = f"floating-point [C, H, W] with 1 to {MAX_CLASSES} classes"
@@ -42,7 +43,7 @@ def class_maps(values: ArrayLike, name: str) -> NDArray[np.floating]:
 
 
 def not_finite(values: NDArray[np.float32], name: str) -> ShapeError:
-    """The error for maps [C, H, W] that hold NaN or infinity, naming the first place."""
+    """Error for maps [C, H, W] with NaN or infinity, which names the first one."""
     class_index, row, column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
     value = values[class_index, row, column]
     return ShapeError(

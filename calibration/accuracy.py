@@ -23,7 +23,7 @@ from ..runtime.image import ImageSource, load_image
 from ..runtime.metrics import Counts, Tally
 from ..runtime.segmenter import Segmenter
 from .parallel_map import parallel_map
-from .report.model import Accuracy, Sample, SkippedPicture
+from .report.model import Accuracy, Sample, SkippedImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,14 +98,14 @@ class Reference:
         self._bundle = bundle
         self._void = void_ids(bundle.manifest, ignore)
         self._pictures: list[_Labelled] = []
-        self.skipped: list[SkippedPicture] = []
+        self.skipped: list[SkippedImage] = []
         segmenter = Segmenter(bundle, OnnxRuntimeBackend(bundle, precision="fp32", threads=1), threads=1)
         tally = self._tally()
         sources = pictures if masks is None else _pair(pictures, masks)
         results = parallel_map(lambda source: self._try(segmenter, source), sources)
         for number, (source, result) in enumerate(zip(sources, results, strict=True), start=1):
             if isinstance(result, ImageError):
-                self.skipped.append(SkippedPicture(_title(source, number), str(result)))
+                self.skipped.append(SkippedImage(_title(source, number), str(result)))
             else:
                 if result.counts:
                     tally.add(result.counts)

@@ -1,4 +1,4 @@
-"""The ranges of a graph's activations: from an earlier calibration where one fits, else observed."""
+"""Activation ranges of a graph: reused from an earlier calibration if it matches, otherwise observed."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ _logger = logging.getLogger(__name__)
 def known_ranges(
     path: Path,
     tensors: Sequence[str],
-    pictures: CalibrationImages,
+    images: CalibrationImages,
     *,
     model_sha256: str,
     method: Method,
     required: bool,
 ) -> Calibration | None:
-    """The ranges of an earlier calibration, if it was of this model, with these pictures and this method.
+    """Load the ranges of an earlier calibration if it used this model, these images and this method.
 
     Args:
-        path: where it is kept.
+        path: the calibration file.
         tensors: names of the activations that need a range.
-        pictures: to be calibrated with.
-        model_sha256: of the FP32 graph.
-        method: how ranges are to be chosen.
-        required: whether it is an error that it does not fit, or None is the answer.
+        images: the calibration set.
+        model_sha256: hash of the FP32 graph.
+        method: chooses the thresholds.
+        required: raise if the calibration does not match, instead of returning None.
 
     Raises:
-        CalibrationError: it is required, and cannot be read or is of something else.
+        CalibrationError: `required`, and the file cannot be read or does not match.
     """
     if not (required or path.exists()):
         return None
     try:
-        found = load_calibration(path, model_sha256=model_sha256, data_sha256=pictures.data_sha256, method=method)
+        found = load_calibration(path, model_sha256=model_sha256, data_sha256=images.data_sha256, method=method)
         _require_ranges(path, found, tensors)
     except CalibrationError as exc:
         if required:
             raise
-        _logger.info("observing activations: %s", exc)
+        _logger.info("calibrating again: %s", exc)
         return None
-    _logger.info("took the ranges from %s, which is of the same model, pictures and method", path)
+    _logger.info("reusing the activation ranges of %s: same model, images and method", path)
     return found
 
 
@@ -63,19 +63,19 @@ def _require_ranges(path: Path, found: Calibration, tensors: Sequence[str]) -> N
 def choose_ranges(
     graph: onnx.ModelProto,
     tensors: Sequence[str],
-    pictures: CalibrationImages,
+    images: CalibrationImages,
     *,
     model_sha256: str,
     method: Method,
     progress: Callable[[int], None],
 ) -> tuple[Calibration, Mapping[str, Histogram]]:
-    """Run the pictures through the FP32 graph and choose a range for each tensor; also gives what was seen.
+    """Run the images through the FP32 graph and choose a range for each tensor; also return the histograms.
 
     Raises:
-        CalibrationError: an activation is NaN or infinite, or too many pictures cannot be read.
-        EngineError: ONNX Runtime fails in the graph.
+        CalibrationError: an activation is NaN or infinite, or too many images cannot be read.
+        EngineError: ONNX Runtime fails.
     """
-    histograms = collect_histograms(graph, tensors, pictures, progress=progress)
+    histograms = collect_histograms(graph, tensors, images, progress=progress)
     ranges = {name: Range(choose_amax(each, method), each.max_abs) for name, each in histograms.items()}
-    observed = len(pictures.readable)
-    return Calibration(model_sha256, pictures.data_sha256, method, observed, ranges), histograms
+    observed = len(images.readable)
+    return Calibration(model_sha256, images.data_sha256, method, observed, ranges), histograms

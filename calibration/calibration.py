@@ -1,4 +1,4 @@
-"""The ranges of activations, kept as JSON: readable, diffable, and of no use to another model or other pictures."""
+"""Activation ranges as a JSON file: readable, diffable, and bound to one model, image set and method."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _KEYS: Final = frozenset({"version", "model_sha256", "data_sha256", "method", "i
 
 @dataclass(frozen=True)
 class Range:
-    """What was found out about one activation.
+    """Observed range of one activation.
 
     Attributes:
-        amax: the magnitude that becomes 127; 0 where all values are 0.
-        max_abs: the largest magnitude seen.
+        amax: magnitude that maps to 127; 0 if all values are 0.
+        max_abs: largest magnitude observed.
     """
 
     amax: float
@@ -31,13 +31,13 @@ class Range:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The outcome of a calibration and what it was made from.
+    """Result of a calibration, and hashes of its inputs.
 
     Attributes:
         model_sha256: hex SHA-256 of the FP32 graph's file.
-        data_sha256: of the pictures and their preparation, `CalibrationImages.data_sha256`.
-        method: chose the thresholds.
-        images: number of pictures observed.
+        data_sha256: hash of the images and their preprocessing, `CalibrationImages.data_sha256`.
+        method: method that chose the thresholds.
+        images: number of images observed.
         ranges: tensor → its range.
     """
 
@@ -70,7 +70,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, text: str) -> Calibration:
-        """Read what `to_json` wrote.
+        """Parse the text that `to_json` wrote.
 
         Raises:
             CalibrationError: not JSON, of another version, or with fields that are missing, unknown or wrong.
@@ -78,10 +78,10 @@ class Calibration:
         try:
             fields = json.loads(text)
         except ValueError as exc:
-            raise CalibrationError(f"it is not JSON: {exc}") from exc
+            raise CalibrationError(f"not JSON: {exc}") from exc
         if not isinstance(fields, dict) or fields.get("version") != VERSION:
             version = fields.get("version") if isinstance(fields, dict) else None
-            raise CalibrationError(f"it is not a calibration of version {VERSION}; its version is {version!r}")
+            raise CalibrationError(f"expected calibration version {VERSION}, got {version!r}")
         if fields.keys() != _KEYS:
             odd = ", ".join(sorted(fields.keys() ^ _KEYS))
             raise CalibrationError(f"expected exactly the fields {', '.join(sorted(_KEYS))}; missing or unknown: {odd}")
@@ -100,10 +100,10 @@ class Calibration:
 
 
 def load_calibration(path: Path, *, model_sha256: str, data_sha256: str, method: Method) -> Calibration:
-    """Read a cache file, which must be of this model, these pictures and this method.
+    """Read a calibration file and check that it belongs to this model, these images and this method.
 
     Raises:
-        CalibrationError: the file cannot be read, is malformed, or is of something else; the message says of what.
+        CalibrationError: the file cannot be read, is malformed, or does not match; the message says what differs.
     """
     try:
         calibration = Calibration.from_json(path.read_text(encoding="utf-8"))
@@ -111,15 +111,17 @@ def load_calibration(path: Path, *, model_sha256: str, data_sha256: str, method:
         reason = exc.strerror if isinstance(exc, OSError) else exc
         raise CalibrationError(f"cannot read the calibration {path}: {reason}") from exc
     except CalibrationError as exc:
-        raise CalibrationError(f"{path} is no usable calibration: {exc}. Remove it to calibrate again.") from exc
+        raise CalibrationError(f"invalid calibration file {path}: {exc}. Delete it to calibrate again.") from exc
     wanted = {
-        "model (model_sha256)": (calibration.model_sha256, model_sha256),
-        "set of pictures or preparation of them (data_sha256)": (calibration.data_sha256, data_sha256),
+        "model_sha256": (calibration.model_sha256, model_sha256),
+        "data_sha256 (images or preprocessing)": (calibration.data_sha256, data_sha256),
         "method": (calibration.method, method),
     }
-    differing = [f"another {what}: {has}, expected {needs}" for what, (has, needs) in wanted.items() if has != needs]
+    differing = [f"{what} is {has}, expected {needs}" for what, (has, needs) in wanted.items() if has != needs]
     if differing:
-        raise CalibrationError(f"{path} is of {'; of '.join(differing)}. Remove it to calibrate again.")
+        raise CalibrationError(
+            f"{path} does not match this quantization: {'; '.join(differing)}. Delete it to calibrate again."
+        )
     return calibration
 
 

@@ -1,4 +1,4 @@
-"""From a plan to the INT8 graph that is written: Q/DQ, biases apart, and the rest in FP16."""
+"""INT8 graph of a quantization plan: Q/DQ inserted, biases split off, and the rest in FP16."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from ..runtime.image import ImageSource
 from .plan import QuantizationPlan
 from .qdq import HALF_OPSET, halve_rest, opset_of, quantize_graph
 
-#: What `exporter.activation_ranges.OVERFLOW_MARGIN` was measured with.
-_PICTURES: Final = 8
+#: Number of images with which `exporter.activations.ranges.OVERFLOW_MARGIN` was measured.
+_MAX_IMAGES: Final = 8
 
 
 @dataclass(frozen=True, eq=False)
 class GraphQuantizer:
-    """How plans of one graph become graphs.
+    """Applies quantization plans to one FP32 graph.
 
     Attributes:
         graph: the FP32 graph.
-        amax: tensor → the magnitude that becomes 127.
-        misfits: nodes that FP16 cannot carry, with the reasons; None where all that is not INT8 must stay FP32.
+        amax: tensor → magnitude that maps to 127.
+        misfits: nodes that must stay FP32 when the rest becomes FP16, with the reasons; None if everything outside INT8
+            stays FP32.
     """
 
     graph: onnx.ModelProto
@@ -35,11 +36,11 @@ class GraphQuantizer:
 
     @property
     def rest(self) -> Literal["fp16", "fp32"]:
-        """What computes what is not INT8."""
+        """Precision of the nodes that are not INT8."""
         return "fp32" if self.misfits is None else "fp16"
 
     def make(self, plan: QuantizationPlan) -> tuple[onnx.ModelProto, tuple[KeptNode, ...]]:
-        """The graph with the plan applied, and the nodes in it that are FP32 although the rest is FP16."""
+        """Apply a plan; returns the graph, and the nodes in it that are FP32 although the rest is FP16."""
         graph = quantize_graph(self.graph, plan, self.amax)
         if self.misfits is None:
             return graph, ()
@@ -47,10 +48,10 @@ class GraphQuantizer:
 
 
 def fp16_misfits(graph: onnx.ModelProto, images: Sequence[ImageSource], inputs: InputSpec) -> dict[str, str] | None:
-    """Nodes that FP16 cannot carry, as `add_fp16` finds them on eight of some pictures and on synthetic ones.
+    """Find nodes whose values do not fit FP16, as `add_fp16` does, on up to eight of `images` and on synthetic ones.
 
     Returns:
-        Node → reason; None where the graph's opset has no scales in FP16.
+        Node → reason; None if the graph's opset does not allow FP16 scales.
 
     Raises:
         CalibrationError: an activation is NaN or infinite.
@@ -58,5 +59,5 @@ def fp16_misfits(graph: onnx.ModelProto, images: Sequence[ImageSource], inputs: 
     """
     if opset_of(graph) < HALF_OPSET:
         return None
-    few = images[:: -(-len(images) // _PICTURES)]
+    few = images[:: -(-len(images) // _MAX_IMAGES)]
     return nodes_out_of_range(graph, observe_ranges(graph, calibration_batches(few, inputs)))

@@ -1,4 +1,4 @@
-"""Run one thing for many inputs on all cores, in order and without getting far ahead."""
+"""Ordered parallel map with bounded look-ahead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
-#: Each holds the activations of a picture.
+#: Limit on memory: every worker holds the activations of one image.
 _MAX_WORKERS: Final = 8
 
 _Item = TypeVar("_Item")
@@ -16,11 +16,11 @@ _Result = TypeVar("_Result")
 
 
 def parallel_map(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """The results in the order of the items; at most two a worker are ahead of the caller, which bounds the memory.
+    """Map `function` over `items` in threads and yield the results in order, at most two per worker in advance.
 
-    For work that leaves the interpreter, such as inference with a thread a call: calls side by side need not wait for
-    each other, as the threads of one inference do. What a call raises comes out in its turn; after that, or when the
-    caller stops, nothing further is started.
+    Meant for work that releases the GIL, such as single-threaded inference: independent calls scale better than the
+    threads of one inference, which wait for each other. An exception is raised in its turn; after that, or when the
+    caller stops iterating, no further call starts.
     """
     workers = min(os.cpu_count() or 1, _MAX_WORKERS)
     waiting: deque[Future[_Result]] = deque()

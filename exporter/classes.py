@@ -13,10 +13,10 @@ from ..manifest import ClassInfo
 
 
 def describe_classes(classes: Sequence[str | ClassInfo]) -> tuple[ClassInfo, ...]:
-    """Class names, in the order of the logits, to manifest entries; colours are PASCAL VOC's where none are given.
+    """Convert class names, in the order of the logits, to manifest entries; default colours are PASCAL VOC's.
 
     Raises:
-        ExportError: none, or more than labels in uint8 can tell apart.
+        ExportError: there are no classes, or more than uint8 labels can hold.
     """
     if not 1 <= len(classes) <= MAX_CLASSES:
         raise ExportError(f"a bundle has 1 to {MAX_CLASSES} classes; got {len(classes)}")
@@ -30,7 +30,7 @@ def read_classes(path: Path) -> tuple[ClassInfo, ...]:
     """Read classes from a file: JSON `[{"name": …, "color": [r, g, b]}, …]`, or text with one name a line.
 
     Raises:
-        ExportError: the file is missing or is neither.
+        ExportError: the file is missing, or has neither format.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -47,7 +47,7 @@ def read_classes(path: Path) -> tuple[ClassInfo, ...]:
 
 
 def voc_color(index: int) -> tuple[int, int, int]:
-    """PASCAL VOC's colour of class `index`: its bits spread over the high bits of red, green and blue."""
+    """PASCAL VOC's colour of class `index`: its bits are spread over the high bits of red, green and blue."""
     red, green, blue = (
         sum(((index >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)
     )

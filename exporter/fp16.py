@@ -1,4 +1,4 @@
-"""A verified FP32 graph → an FP16 graph beside it in the same bundle."""
+"""Conversion of a bundle's FP32 graph to a verified FP16 graph."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FP16_FILE: Final = "model.fp16.onnx"
 
 @dataclass(frozen=True)
 class FP16Report:
-    """What became of the nodes of a graph.
+    """Result of a conversion to FP16.
 
     Attributes:
-        halved: names of the nodes that compute in FP16.
-        kept: the nodes that stay in FP32, each with the reason.
-        images: number of given pictures that the ranges of activations were observed on.
-        verification: the comparisons with the FP32 graph.
+        halved: names of the nodes in FP16.
+        kept: nodes that stay in FP32, with the reasons.
+        images: number of given images on which activations were observed.
+        verification: comparisons with the FP32 graph.
     """
 
     halved: tuple[str, ...]
@@ -41,31 +41,31 @@ class FP16Report:
 def add_fp16(
     bundle: Bundle, *, images: Sequence[ImageSource] = (), keep: Sequence[str] = ()
 ) -> tuple[Bundle, FP16Report]:
-    """Add `model.fp16.onnx`, converted from the FP32 graph and verified against it; FP32 input and output.
+    """Add `model.fp16.onnx`, converted from the FP32 graph and verified against it; inputs and outputs stay FP32.
 
-    Which nodes can be FP16 is decided from the activations on `images` and on a few synthetic pictures: what would
-    overflow or underflow stays FP32 (`docs/precision.md`). Pictures are read one at a time. An FP16 graph that was
-    there before is replaced; whatever goes wrong, also Ctrl-C, the bundle stays as it was.
+    Nodes whose activations on `images` or on a few synthetic images would overflow or underflow stay FP32
+    (`docs/precision.md`). Images are read one at a time. An existing FP16 graph is replaced. If anything fails, or on
+    Ctrl-C, the bundle is unchanged.
 
     Args:
-        bundle: has an FP32 graph.
-        images: pictures as the network will see them in use; a dozen that differ are enough.
-        keep: patterns (`node_Conv_*`) of node names that must stay FP32.
+        bundle: a bundle with an FP32 graph.
+        images: images like those in production; a dozen different ones are enough.
+        keep: name patterns (`node_Conv_*`) of nodes to keep in FP32.
 
     Returns:
-        The bundle, opened again, and what was done.
+        The reopened bundle, and the report.
 
     Raises:
-        ExportError: a pattern matches nothing, or the FP16 graph does not compute the same.
+        ExportError: a pattern matches nothing, or the FP16 graph differs from the FP32 graph beyond the tolerance.
         CalibrationError: an activation is NaN or infinite.
-        EngineError: there is no FP32 graph, or ONNX Runtime fails in it.
+        EngineError: the bundle has no FP32 graph, or ONNX Runtime fails.
         BundleError: a file was changed, or the bundle cannot be written.
-        ImageError, ShapeError: a picture is unusable.
+        ImageError, ShapeError: an image is unreadable or invalid.
     """
     bundle.check()
     source = bundle.find(kind="onnx", precision="fp32")
     if source is None:
-        raise EngineError(f"{bundle.path} has no FP32 graph to make FP16 from; export or pack one")
+        raise EngineError(f"{bundle.path} has no FP32 graph to convert; export or pack one")
     graph = run_passes(onnx.load_from_string(bundle.read(source)), [])
     names = [node.name or node.output[0] for node in graph.graph.node]
     wanted = kept_by_pattern(names, keep, kind="node", error=ExportError)
@@ -92,9 +92,9 @@ def _add_graph(
     provenance: dict[str, Any],
     images: Sequence[ImageSource],
 ) -> tuple[Verification, ...]:
-    """Write the graph, and judge it as ONNX Runtime runs it and as a GPU does, which rounds after every node."""
+    """Write the graph, and verify it both as ONNX Runtime runs it and rounded after every node, as a GPU does."""
     path = staged.path / FP16_FILE
-    path.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)  # the copy keeps the file's mode, and a read-only one could not be written
     onnx.save(half, path)
     artifact = staged.artifact(FP16_FILE, kind="onnx", precision="fp16", provenance=provenance)
     extended = staged.write_manifest(bundle.manifest.with_artifact(artifact))

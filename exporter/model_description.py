@@ -15,11 +15,11 @@ from .sizes import DynamicSize, output_stride, size_policy
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes the network's input; the default normalisation is torchvision's for ImageNet.
+    """Preprocessing of an image for the network; the default normalisation is torchvision's for ImageNet.
 
     Attributes:
-        resize: `none` pads and tiles, `stretch` resizes every picture to the one (or optimal) size.
-        pad_value: RGB, 0–255; the mean colour when None, so that padding is 0 after normalisation.
+        resize: `none` pads and tiles, `stretch` resizes every image to the one (or optimal) size.
+        pad_value: RGB, 0–255; None for the mean colour, so that padding is 0 after normalisation.
     """
 
     normalization: Normalization = IMAGENET
@@ -27,7 +27,7 @@ class Preprocessing:
     pad_value: tuple[int, int, int] | None = None
 
     def input_spec(self, size: SizePolicy) -> InputSpec:
-        """The manifest's form of it."""
+        """Convert to the manifest's form."""
         norm, pad_value = self.normalization, self.pad_value
         if pad_value is None:
             first, second, third = (min(255, max(0, round(value / norm.scale))) for value in norm.mean)
@@ -45,12 +45,12 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """All of it together: what a manifest says beyond what the graph shows.
+    """Description of a model beyond its graph, for the manifest.
 
     Attributes:
-        align_corners: how the training upsampled the logits.
-        crf: parameters that `crf=True` will use; DeepLab v2's when None.
-        license: terms of the weights.
+        align_corners: rule by which the training upsampled the logits.
+        crf: CRF parameters for `crf=True`; None for DeepLab v2's.
+        license: license of the weights.
     """
 
     classes: tuple[ClassInfo, ...]
@@ -61,23 +61,23 @@ class ModelDescription:
     license: str | None
 
     def provisional_size(self) -> SizePolicy:
-        """The sizes before the stride of the logits is known, for the run that finds it."""
+        """Sizes before the stride of the logits is known, for the run that determines it."""
         return size_policy(self.size, stride=1, offset=0)
 
     def draft_manifest(self, path: Path, coarse: tuple[int, ...]) -> Manifest:
         """A manifest without artifacts, given the logits [N, C, h, w] of one run at `provisional_size().opt`.
 
         Raises:
-            ExportError: the logits have another number of classes, or no stride.
+            ExportError: the number of classes differs, or the logits have no consistent stride.
         """
         if len(coarse) != 4 or coarse[1] != len(self.classes):
             raise ExportError(
-                f"the model answers {list(coarse)}; expected [N, {len(self.classes)}, h, w]: one channel for each of "
-                f"the {len(self.classes)} classes named ({', '.join(info.name for info in self.classes)})"
+                f"the model returns {list(coarse)}; expected [N, {len(self.classes)}, h, w], one channel for each of "
+                f"the {len(self.classes)} classes ({', '.join(info.name for info in self.classes)})"
             )
         size = self.provisional_size().opt
         stride = output_stride(size, coarse[2:])
-        # One cell more than whole strides: the logits lie on pixels 0, stride, 2 · stride …
+        # One more cell than whole strides: the logits lie on pixels 0, stride, 2 · stride …
         offset = int(all(cells == length // stride + 1 for length, cells in zip(size, coarse[2:], strict=True)))
         sizes = size_policy(self.size, stride=stride, offset=offset)
         return Manifest(

@@ -1,4 +1,4 @@
-"""Which nodes a user wants to keep in higher precision, said as patterns of their names."""
+"""Shell patterns of node names, for nodes to keep in higher precision."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ from ..errors import AtrousError
 def kept_by_pattern(
     names: Sequence[str], patterns: Sequence[str], *, kind: str, error: type[AtrousError]
 ) -> dict[str, str]:
-    """Names that match a pattern, each with the reason to keep it: the last pattern that does.
+    """Map each name that matches a pattern to the reason to keep it, which names the last matching pattern.
 
     Args:
-        names: of all nodes that could be kept.
-        patterns: as of a shell, `node_Conv_9*`.
-        kind: what the names are of, for the message.
-        error: what to raise.
+        names: names of all nodes that could be kept.
+        patterns: shell patterns, e.g. `node_Conv_9*`.
+        kind: kind of the named objects, for the message.
+        error: exception type to raise.
 
     Raises:
-        AtrousError: as `error`, when a pattern matches nothing.
+        AtrousError: of type `error`, if a pattern matches nothing.
     """
     found = {}
     for pattern in patterns:
         matches = [name for name in names if fnmatchcase(name, pattern)]
         if not matches:
-            raise error(
-                f"no {kind} is called {pattern!r}, so it cannot be kept; {kind}s are called {', '.join(names[:3])} …"
-            )
-        found.update(dict.fromkeys(matches, f"asked for by {pattern!r}"))
+            raise error(f"no {kind} matches {pattern!r}; {kind} names are {', '.join(names[:3])} …")
+        found.update(dict.fromkeys(matches, f"requested by {pattern!r}"))
     return found

@@ -1,4 +1,4 @@
-"""Input sizes of a graph: as a user states them, and as the manifest does."""
+"""Input sizes of a graph: a user's choice, and the manifest's size policy."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..runtime.preprocess import fit_size
 
 @dataclass(frozen=True)
 class DynamicSize:
-    """A range of input sizes (height, width); the graph takes any size within, padded to the model's multiple.
+    """Range of input sizes (height, width); the graph takes any size in it, padded to a multiple.
 
     Attributes:
-        min: smaller pictures are padded up to it.
-        opt: the size to be fastest at.
-        max: larger pictures are cut into tiles of at most this size.
-        multiple: sizes are padded to it; the backbone's output stride, so that no stage rounds.
+        min: smaller images are padded to this size.
+        opt: size with the best speed.
+        max: larger images are tiled, with tiles of at most this size.
+        multiple: sizes are padded to a multiple of it; use the backbone's output stride, so that no stage rounds.
     """
 
     min: Size
@@ -29,10 +29,10 @@ class DynamicSize:
 
 
 def output_stride(size: Size, coarse: Sequence[int]) -> int:
-    """Pixels from one coarse cell to the next, from one input size and the (h, w) of its logits.
+    """Output stride in pixels, from one input size and the (h, w) of its logits.
 
-    Strided layers round down, up, or up and one more (pools that round up, as in VGG-16): `length // stride` to
-    `length // stride + 2` cells. Powers of two are tried first, since that is what strided layers make.
+    Strided layers round down or up, and pools that round up (VGG-16) can add one more: `length // stride` to
+    `length // stride + 2` cells. Powers of two are tried first, because strided layers produce them.
 
     Raises:
         ExportError: no stride explains both height and width.
@@ -41,21 +41,21 @@ def output_stride(size: Size, coarse: Sequence[int]) -> int:
         if all(0 <= cells - length // stride <= 2 for length, cells in zip(size, coarse, strict=True)):
             return stride
     raise ExportError(
-        f"logits of {tuple(coarse)} for an input of {size} have no output stride that fits height and width; expected "
-        "[N, C, h, w] with h and w the same fraction of the input's. Are the axes in another order?"
+        f"logits of {tuple(coarse)} for an input of {size} have no consistent output stride; expected [N, C, h, w] "
+        "with h and w the same fraction of the input's. Are the axes in another order?"
     )
 
 
 def size_policy(size: Size | DynamicSize, *, stride: int, offset: int) -> SizePolicy:
-    """The sizes that a graph takes: as stated when fixed, rounded up to k · multiple + offset when a range.
+    """Size policy of a graph: a fixed size as given, a range rounded up to k · multiple + offset.
 
     Args:
-        size: as the user stated it.
-        stride: of the logits; multiples are made multiples of it, so that padding adds whole coarse cells.
+        size: size or range, as the user gave it.
+        stride: stride of the logits; the multiple becomes a multiple of it, so that padding adds whole coarse cells.
         offset: 1 for networks that put logits on pixels 0, stride, 2 · stride …, otherwise 0.
 
     Raises:
-        ExportError: sizes that are not positive, or not min ≤ opt ≤ max.
+        ExportError: a size is not positive, or not min ≤ opt ≤ max.
     """
     if isinstance(size, DynamicSize):
         multiple = math.lcm(size.multiple, stride)
@@ -65,7 +65,7 @@ def size_policy(size: Size | DynamicSize, *, stride: int, offset: int) -> SizePo
         )
     else:
         low = mid = high = size
-        # A fixed size stands as it is; whole cells are a bonus, with which larger pictures can be tiled.
+        # A fixed size is kept; if it has whole cells, larger images can be tiled.
         whole = all(fit_size(length, stride, offset) == length for length in size)
         multiple, offset = (stride, offset) if whole else (1, 0)
     if min(low) < 1:

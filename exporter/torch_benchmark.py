@@ -1,4 +1,4 @@
-"""PyTorch as a contender in `atrous bench`: the network that a bundle was exported from, from picture to labels."""
+"""PyTorch contenders of `atrous bench`: the network of a bundle, from image to labels."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from .trained_model import load_trained
 def torch_contenders(
     bundle: Bundle, checkpoint: Path, *, architecture: str | None = None, crf: bool = True, threads: int = 0
 ) -> list[Contender]:
-    """The checkpoint's network in PyTorch, without and with the CRF.
+    """Contenders of a checkpoint's network in PyTorch, without and with the CRF.
 
-    On the CPU eager FP32; on a GPU eager FP32, FP16 in channels_last, and FP16 compiled by `torch.compile`. Pictures
-    are prepared by this package's own code, upsampling and argmax are PyTorch's on its device, the CRF is the CPU's.
+    On the CPU: eager FP32. On a GPU: eager FP32, FP16 in channels_last, and FP16 with `torch.compile`. This package
+    preprocesses the images and runs the CRF on the CPU; PyTorch upsamples and takes the argmax on its device.
 
     Args:
-        bundle: says how pictures are prepared and what labels mean.
+        bundle: defines preprocessing and classes.
         checkpoint: weights of a reference architecture.
-        architecture: its name; read from the checkpoint where it says so.
-        crf: with the dense CRF as well.
-        threads: of the CPU; 0 for all cores.
+        architecture: name of the architecture; None to read it from the checkpoint.
+        crf: add contenders with the dense CRF.
+        threads: CPU threads; 0 for all cores.
 
     Raises:
-        CheckpointError, ExportError: what `load_trained` raises.
+        CheckpointError, ExportError: as `load_trained`.
     """
     model = load_trained(checkpoint, architecture=architecture, classes=bundle.manifest.classes).model.eval()
     found = []
@@ -74,29 +74,29 @@ def torch_run(
     precision: str,
     crf: DenseCRF | None = None,
 ) -> Run:
-    """Goes from a picture to its labels with PyTorch.
+    """Make a function from image to labels in PyTorch.
 
     Args:
         network: [N, 3, H, W] → coarse logits [N, C, h, w], on `device`.
-        device: where upsampling and argmax happen as well.
-        bundle: says how pictures are prepared, which this package's code does on the CPU.
-        precision: of what the network takes: `fp32` or `fp16`.
-        crf: refines the probabilities on the CPU.
+        device: device of the network, upsampling and argmax.
+        bundle: defines preprocessing, which runs on the CPU.
+        precision: precision of the network's input: `fp32` or `fp16`.
+        crf: refines probabilities on the CPU, if given.
     """
     inputs, output = bundle.manifest.input, bundle.manifest.output
     dtype = torch.float16 if precision == "fp16" else torch.float32
 
     @torch.inference_mode()
-    def run(picture: Picture) -> tuple[Picture, Mapping[str, float]]:
+    def run(image: Picture) -> tuple[Picture, Mapping[str, float]]:
         timings: dict[str, float] = {}
         with _timed(timings, "preprocess", device):
-            height, width = picture.shape[:2]
+            height, width = image.shape[:2]
             geometry = plan_geometry((height, width), inputs)
-            if any(have > most for have, most in zip(geometry.input_size, inputs.size.max, strict=True)):
+            if any(length > limit for length, limit in zip(geometry.input_size, inputs.size.max, strict=True)):
                 raise EngineError(
-                    f"PyTorch gets no tiles; pass a picture within {inputs.size.max}, not {height}×{width}"
+                    f"PyTorch contenders do not tile; use an image within {inputs.size.max}, not {height}×{width}"
                 )
-            prepared = torch.from_numpy(prepare_image(picture, geometry.input_size, inputs)[None])
+            prepared = torch.from_numpy(prepare_image(image, geometry.input_size, inputs)[None])
             prepared = prepared.to(device, dtype).contiguous(memory_format=torch.channels_last)
         with _timed(timings, "inference", device):
             logits = network(prepared)
@@ -108,22 +108,22 @@ def torch_run(
         if crf is None:
             return result, timings
         with _timed(timings, "crf", device):
-            labels = crf(result, picture).argmax(axis=0).astype(np.uint8)
+            labels = crf(result, image).argmax(axis=0).astype(np.uint8)
         return labels, timings
 
     return run
 
 
 def _with_threads(run: Run, threads: int) -> Run:
-    """With so many threads in PyTorch, whose number is one for the whole process."""
+    """Limit PyTorch's threads, a process-wide setting, during each run."""
     if not threads:
         return run
 
-    def limited(picture: Picture) -> tuple[Picture, Mapping[str, float]]:
+    def limited(image: Picture) -> tuple[Picture, Mapping[str, float]]:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            return run(picture)
+            return run(image)
         finally:
             torch.set_num_threads(before)
 

@@ -1,4 +1,4 @@
-"""A checkpoint of a reference architecture → the network that it was trained as."""
+"""Loads a checkpoint of a reference architecture into the network that it was trained with."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class TrainedModel:
     """A reference network with the weights of a checkpoint.
 
     Attributes:
-        output_stride: of the backbone.
-        dropped: keys of the checkpoint that were left out → why.
+        output_stride: output stride of the backbone.
+        dropped: ignored key of the checkpoint → reason.
     """
 
     model: nn.Module
@@ -40,19 +40,19 @@ def load_trained(
     output_stride: int | None = None,
     source: Source | Literal["auto"] = "auto",
 ) -> TrainedModel:
-    """Build the network that a checkpoint was trained as, and put its weights in.
+    """Build the network of a checkpoint and load its weights.
 
-    What is None is taken from the checkpoint's metadata, or else is the architecture's default; classes that nobody
-    names are numbered.
+    An argument of None is taken from the checkpoint's metadata, or else is the architecture's default; unnamed classes
+    are numbered.
 
     Raises:
-        CheckpointError: the file holds no plain weights, or they do not fit the network.
-        ExportError: the architecture is unknown, or the checkpoint does not say it and it was not given.
+        CheckpointError: the file does not hold plain weights, or they do not match the network.
+        ExportError: the architecture is unknown, or neither given nor in the checkpoint's metadata.
     """
     metadata = read_metadata(checkpoint)
     name = architecture or metadata.architecture
     if name is None:
-        raise ExportError(f"{checkpoint} does not say its architecture; pass architecture=NAME, or --arch NAME")
+        raise ExportError(f"{checkpoint} has no architecture in its metadata; pass architecture=NAME, or --arch NAME")
     entry = find_architecture(name)
     stride = output_stride or metadata.output_stride or entry.default_output_stride
     weights = load_checkpoint(checkpoint)

@@ -1,4 +1,4 @@
-"""Where a GPU's kernels come from: compiled into the package when it was built, or by nvcc when they are first used."""
+"""Binaries of GPU kernels: compiled when the package was built, or by nvcc on first use."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Version: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Fatbin:
-    """Kernels that were compiled when the package was built.
+    """Binary of kernels that was compiled when the package was built.
 
     Attributes:
-        path: the file, which the driver takes.
-        cuda: (major, minor) of the CUDA whose nvcc made it.
-        machine_code: compute capabilities that it has machine code for.
-        ptx: those that it has PTX for, which the driver compiles for them and all later ones.
+        path: the file.
+        cuda: (major, minor) of the CUDA version of nvcc.
+        machine_code: compute capabilities with machine code.
+        ptx: compute capabilities with PTX, which the driver compiles for these and later ones.
     """
 
     path: Path
@@ -41,31 +41,31 @@ class Fatbin:
         )
 
     def check(self, compute_capability: Version, cuda: Version) -> None:
-        """Looks whether a GPU runs it, with a driver for `cuda` and older.
+        """Check that a GPU can run the binary with a driver for `cuda`.
 
         Raises:
-            DeviceError: it does not; the message says why.
+            DeviceError: it cannot; the message says why.
         """
         if cuda[0] < self.cuda[0]:
             raise DeviceError(
-                f"{self.path.name} needs a driver for CUDA {self.cuda[0]}, and the driver here is for CUDA "
-                f"{_joined([cuda])}: install a newer one"
+                f"{self.path.name} needs a driver for CUDA {self.cuda[0]}, but this driver is for CUDA "
+                f"{_joined([cuda])}. Install a newer driver"
             )
         runs_code = any(
             major == compute_capability[0] and minor <= compute_capability[1] for major, minor in self.machine_code
         )
         if not runs_code and not any(each <= compute_capability for each in self.ptx):
             raise DeviceError(
-                f"{self.path.name} is for compute capabilities {_joined(self.machine_code)}, and the GPU has "
+                f"{self.path.name} is for compute capabilities {_joined(self.machine_code)}, but the GPU has "
                 f"{_joined([compute_capability])}"
             )
 
 
 def find_fatbin(source: KernelSource) -> Fatbin:
-    """The one that lies beside the source.
+    """Find the binary beside the source.
 
     Raises:
-        DeviceError: there is none, or it was made from other files or with other flags.
+        DeviceError: there is none, or it was compiled from other files or with other flags.
     """
     path = source.path.with_suffix(".fatbin")
     if not path.exists():
@@ -74,21 +74,21 @@ def find_fatbin(source: KernelSource) -> Fatbin:
         )
     contents = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     if contents["digest"] != digest_of(source.path, *FLAGS, *source.flags):
-        raise DeviceError(f"{path.name} was compiled from another {source.path.name} than this package has")
+        raise DeviceError(f"{path.name} was compiled from another version of {source.path.name}")
     versions = {name: tuple(map(tuple, contents[name])) for name in ("machine_code", "ptx")}
     return Fatbin(path, tuple(contents["cuda"]), **versions)
 
 
 def check_kernels(source: KernelSource, compute_capability: Version, cuda: Version) -> str:
-    """Where the kernels for a GPU come from, in words; neither loads nor compiles them.
+    """Describe the origin of the kernels for a GPU, without loading or compiling them.
 
     Args:
         source: the kernels.
-        compute_capability: of the GPU.
-        cuda: the newest that its driver runs.
+        compute_capability: (major, minor) of the GPU.
+        cuda: newest CUDA version of its driver.
 
     Raises:
-        DeviceError: there is no way to have them.
+        DeviceError: there is no binary for the GPU, and nvcc is missing.
     """
     fatbin = _choose(source, compute_capability, cuda)
     if fatbin is not None:
@@ -99,16 +99,16 @@ def check_kernels(source: KernelSource, compute_capability: Version, cuda: Versi
 def load_kernels(
     source: KernelSource, compute_capability: Version, cuda: Version, load: Callable[[Path], Loaded]
 ) -> Loaded:
-    """Loads what was compiled with the package or, where that does not fit or is refused, what nvcc makes.
+    """Load the package's binary or, if it does not match the GPU or the driver rejects it, compile with nvcc.
 
     Args:
         source: the kernels.
-        compute_capability: of the GPU.
-        cuda: the newest that its driver runs.
-        load: gives a file to the driver; raises DeviceError where the driver refuses.
+        compute_capability: (major, minor) of the GPU.
+        cuda: newest CUDA version of its driver.
+        load: loads a file into the driver; raises DeviceError if the driver rejects it.
 
     Raises:
-        DeviceError: there is no way to have them, or nvcc fails, or the driver refuses what it made.
+        DeviceError: there is no binary for the GPU and nvcc is missing, nvcc fails, or the driver rejects the result.
     """
     fatbin = _choose(source, compute_capability, cuda)
     if fatbin is not None:
@@ -116,17 +116,19 @@ def load_kernels(
             return load(fatbin.path)
         except DeviceError as exc:
             if find_nvcc() is None:
-                refused = f"{exc} (it was {fatbin}; the driver is for CUDA {_joined([cuda])}, a newer one may take it)"
+                refused = (
+                    f"{exc} (it was {fatbin}; the driver is for CUDA {_joined([cuda])}, a newer driver may accept it)"
+                )
                 raise DeviceError(_without_nvcc(refused)) from exc
     return load(compile_cubin(source, compute_capability))
 
 
 def _choose(source: KernelSource, compute_capability: Version, cuda: Version) -> Fatbin | None:
-    """The package's, if it fits; None to compile."""
+    """The package's binary if it matches the GPU and driver; None to compile."""
     if compute_capability < ARCHITECTURES[0]:
         raise DeviceError(
             f"the GPU has compute capability {_joined([compute_capability])}; the kernels need "
-            f"{_joined(ARCHITECTURES[:1])} or newer. Compute on the CPU"
+            f"{_joined(ARCHITECTURES[:1])} or newer. Run on the CPU"
         )
     try:
         fatbin = find_fatbin(source)
@@ -140,9 +142,9 @@ def _choose(source: KernelSource, compute_capability: Version, cuda: Version) ->
 
 def _without_nvcc(problem: str) -> str:
     return (
-        f"{problem}; and compiling kernels needs nvcc, which is neither in CUDA_HOME/bin nor on the path. Install the "
-        "CUDA toolkit (any release from 11.8 on that knows the GPU), or a wheel of atrous that was built where nvcc "
-        "is, or compute on the CPU"
+        f"{problem}; and compiling kernels needs nvcc, which is neither in CUDA_HOME/bin nor on the path. "
+        "Install the CUDA toolkit (11.8 or later, with support for the GPU) or a wheel of atrous that was built with "
+        "nvcc, or run on the CPU"
     )
 
 

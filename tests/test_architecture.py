@@ -223,6 +223,32 @@ def test_functions_are_short() -> None:
     assert {where: length for where, length in lengths.items() if length > MAX_FUNCTION_LINES} == {}
 
 
+#: A docstring begins with a verb or a noun: these words would make it continue the identifier instead.
+NO_BEGINNING = ("What", "How", "Whether", "Where", "Which", "Of", "From")
+#: Modules whose docstrings have not been rewritten yet.
+NOT_REWRITTEN = (
+    "atrous.bundle",
+    "atrous.calibration.accuracy",
+    "atrous.cli",
+    "atrous.exporter.verify",
+    "atrous.gpu.replay",
+    "atrous.gpu.toolchain",
+    "atrous.runtime",
+)
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
+    found = [
+        f"{module.path}:{getattr(node, 'lineno', 1)}: {docstring.splitlines()[0]}"
+        for module in modules().values()
+        if not module.name.startswith(NOT_REWRITTEN)
+        for node in ast.walk(module.tree())
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if (docstring := ast.get_docstring(node)) and docstring.split()[0].strip("`,.:") in NO_BEGINNING
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

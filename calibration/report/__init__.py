@@ -1,1 +1,1 @@
-"""The report of a quantization: its values, and how they are shown as text and as a page."""
+"""Report of a quantization: its values, as text, and as an HTML page."""

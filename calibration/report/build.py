@@ -1,4 +1,4 @@
-"""From what a quantization went through to what its report shows."""
+"""Builds the report of a quantization from its measurements."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from ..plan import QuantizationPlan
 from ..qdq import shared_amax
 from ..sensitivity import Sensitivity
 from ..thresholds import sqnr_db
-from .model import BudgetStep, LayerResult, QuantizationReport, Sample, SkippedPicture, TensorResult
+from .model import BudgetStep, LayerResult, QuantizationReport, Sample, SkippedImage, TensorResult
 
-#: What computed the numbers.
+#: Packages that computed the numbers.
 _PACKAGES: Final = ("numpy", "onnx", "onnx-ir", "onnxruntime")
 
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """What `quantize` measured out.
+    """Measurements of one quantization.
 
     Attributes:
-        histograms: at least those of the plan's tensors.
-        reused: whether `calibration` was known, and `histograms` are only of the pictures for the sensitivity.
-        plan: of the finished graph.
-        sensitivity: of the layers that were in INT8 before the budget.
-        comparison: the finished graph on all pictures.
-        rest: what computes what is not INT8.
+        histograms: by tensor, at least those of the plan.
+        reused: `calibration` was reused, so `histograms` cover only the images of the sensitivity analysis.
+        plan: plan of the final graph.
+        sensitivity: by layer, of those in INT8 before the budget was applied.
+        comparison: final graph against FP32 on all images.
+        rest: precision of the nodes that are not INT8.
     """
 
     calibration: Calibration
@@ -43,12 +43,12 @@ class Measurements:
     reused: bool
     plan: QuantizationPlan
     sensitivity: Mapping[str, Sensitivity]
-    sensitivity_pictures: int
+    sensitivity_images: int
     steps: tuple[BudgetStep, ...]
     max_drop: float | None
     comparison: Comparison
     samples: tuple[Sample, ...]
-    skipped: tuple[SkippedPicture, ...]
+    skipped: tuple[SkippedImage, ...]
     seed: int
     rest: Literal["fp16", "fp32"]
 
@@ -56,14 +56,14 @@ class Measurements:
 def make_report(
     bundle: Bundle, source: Artifact, graph: onnx.ModelProto, measured: Measurements, *, seconds: float
 ) -> QuantizationReport:
-    """Everything that the report shows.
+    """Assemble the report.
 
     Args:
-        bundle: as it was.
-        source: its FP32 graph.
+        bundle: the bundle before the quantization.
+        source: artifact of its FP32 graph.
         graph: the INT8 graph.
-        measured: the rest.
-        seconds: that it all took.
+        measured: the measurements.
+        seconds: total duration.
     """
     return QuantizationReport(
         name=bundle.manifest.name,
@@ -80,7 +80,7 @@ def make_report(
         fp32_bytes=source.bytes,
         int8_bytes=graph.ByteSize(),
         accuracy=measured.comparison.accuracy,
-        sensitivity_pictures=measured.sensitivity_pictures,
+        sensitivity_images=measured.sensitivity_images,
         tensors=_tensors(measured),
         layers=_layers(graph, measured),
         max_drop=measured.max_drop,
@@ -107,7 +107,7 @@ def _tensors(measured: Measurements) -> tuple[TensorResult, ...]:
 
 
 def _layers(graph: onnx.ModelProto, measured: Measurements) -> tuple[LayerResult, ...]:
-    """In the order of the graph."""
+    """Results of all layers, in the order of the graph."""
     reasons = {each.name: each.reason for each in measured.plan.kept}
     ops = {layer.name: layer.op for layer in measured.plan.layers} | {kept.name: kept.op for kept in measured.plan.kept}
     results = []

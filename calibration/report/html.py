@@ -1,4 +1,4 @@
-"""The report of a quantization as one HTML page that needs nothing but a browser."""
+"""Report of a quantization as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .plots import plot_histogram, plot_sensitivity, plot_sqnr
 _MAX_BARS: Final = 20
 _MAX_HISTOGRAMS: Final = 12
 _MAX_SAMPLE_PX: Final = 480
-#: Magenta: no class is likely to have it, and it differs from grey in lightness as well.
+#: Magenta: unlikely as the colour of a class, and different from grey in lightness too.
 _DIFFERENT: Final = (214, 0, 110)
 _GREYS: Final = 32
 
 
 def render_html(report: QuantizationReport) -> str:
-    """The page as text, to be written as UTF-8; no scripts, nothing from elsewhere.
+    """Render the page as text, to be written as UTF-8; it has no scripts and no external resources.
 
     Raises:
         MissingDependencyError: jinja2 or matplotlib is not installed.
@@ -55,7 +55,7 @@ def render_html(report: QuantizationReport) -> str:
         histograms=[
             (tensor, plot_histogram(tensor, f"histogram{index}")) for index, tensor in enumerate(_worst_tensors(report))
         ],
-        samples=[_pictures(sample, report.classes) for sample in report.samples],
+        samples=[_sample_images(sample, report.classes) for sample in report.samples],
     )
 
 
@@ -64,8 +64,8 @@ def _worst_tensors(report: QuantizationReport) -> list[TensorResult]:
     return sorted(finite, key=lambda tensor: tensor.sqnr_db)[:_MAX_HISTOGRAMS]
 
 
-def _pictures(sample: Sample, classes: tuple[ClassInfo, ...]) -> dict[str, object]:
-    """A sample as the page shows it: three pictures as `data:` addresses, and the share of equal labels."""
+def _sample_images(sample: Sample, classes: tuple[ClassInfo, ...]) -> dict[str, object]:
+    """Template values of a sample: three images as `data:` URLs, and the share of equal labels."""
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(classes)] = [entry.color for entry in classes]
     different = sample.fp32_labels != sample.int8_labels
@@ -83,7 +83,7 @@ def _pictures(sample: Sample, classes: tuple[ClassInfo, ...]) -> dict[str, objec
 
 
 def _difference(image: NDArray[np.uint8], different: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The picture in pale greys with the pixels that differ on top: palette indices [H, W], palette [256, 3]."""
+    """Image in pale grey with differing pixels highlighted: palette indices [H, W] uint8, palette [256, 3] uint8."""
     grey = np.asarray(Image.fromarray(image).convert("L")) // (256 // _GREYS)
     palette = np.zeros((256, 3), np.uint8)
     palette[:_GREYS] = np.linspace(110, 245, _GREYS)[:, None]
@@ -92,9 +92,9 @@ def _difference(image: NDArray[np.uint8], different: NDArray[np.bool_]) -> tuple
 
 
 def _png(indices: NDArray[np.uint8], palette: NDArray[np.uint8], size: tuple[int, int]) -> str:
-    """A `data:` address of a palette PNG; `size` is (width, height)."""
-    picture = Image.fromarray(indices).resize(size, Image.Resampling.NEAREST)
-    picture.putpalette(palette.tobytes())
+    """`data:` URL of a palette PNG; `size` is (width, height) in pixels."""
+    image = Image.fromarray(indices).resize(size, Image.Resampling.NEAREST)
+    image.putpalette(palette.tobytes())
     data = io.BytesIO()
-    picture.save(data, "PNG", optimize=True)
+    image.save(data, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"

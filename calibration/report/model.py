@@ -1,4 +1,4 @@
-"""What a quantization found out: plain values, which the report and the text summary show."""
+"""Values of a quantization report, which the text and HTML renderers show."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from ...manifest import ClassInfo
 from ...runtime.metrics import Scores
 
-#: What accuracy is counted in: mean IoU where there are masks, else the share of pixels that are labelled as in FP32.
-#: Both in percentage points.
+#: Unit of accuracy: mean IoU with masks, otherwise the share of pixels with the same label as in FP32; both in
+#: percentage points.
 Metric = Literal["miou", "agreement"]
 
 
 @dataclass(frozen=True)
-class SkippedPicture:
-    """A picture of the calibration set that was left out because it cannot be read."""
+class SkippedImage:
+    """An unreadable image of the calibration set."""
 
     name: str
     reason: str
@@ -27,15 +27,15 @@ class SkippedPicture:
 
 @dataclass(frozen=True, eq=False)
 class TensorResult:
-    """An activation that was observed and given a scale.
+    """Range and histogram of one observed activation.
 
     Attributes:
-        name: of the value in the FP32 graph.
-        amax: the magnitude that becomes 127; what lies beyond is clipped.
-        max_abs: the largest magnitude seen.
-        sqnr_db: power of the values over that of their errors at `amax`, in dB; infinite where all are 0.
-        counts: [B] int64, values whose magnitude lies in bin `b`, from `b * bin_width` to `(b + 1) * bin_width`.
-        bin_width: in the unit of the activation.
+        name: name of the value in the FP32 graph.
+        amax: magnitude that maps to 127; larger ones are clipped.
+        max_abs: largest magnitude observed.
+        sqnr_db: power of the values over the power of their errors at `amax`, in dB; infinite if all are 0.
+        counts: [B] int64, number of values in bin `b`, with magnitudes from `b * bin_width` to `(b + 1) * bin_width`.
+        bin_width: width of a bin, in the unit of the activation.
     """
 
     name: str
@@ -47,7 +47,7 @@ class TensorResult:
 
     @property
     def clipped_share(self) -> float:
-        """Share of the values that lie in bins beyond `amax`, 0–1."""
+        """Share of the values in bins beyond `amax`, 0–1."""
         total = int(self.counts.sum())
         beyond = self.counts[int(np.ceil(self.amax / self.bin_width)) :]
         return int(beyond.sum()) / total if total else 0.0
@@ -55,15 +55,15 @@ class TensorResult:
 
 @dataclass(frozen=True)
 class LayerResult:
-    """A convolution or matrix product that can be INT8.
+    """Result of one layer (convolution or matrix product) that can be INT8.
 
     Attributes:
-        name: of the node in the FP32 graph.
+        name: name of the node in the FP32 graph.
         op: its operator.
-        sqnr_db: its output in the INT8 graph against FP32, in dB; None where it was not measured.
-        alone_drop: points of agreement lost when this layer alone is INT8; None where it was not measured.
-        kept_gain: points of agreement won when this layer alone is taken out of the INT8 graph; None likewise.
-        reason: why it is not INT8; None where it is.
+        sqnr_db: SQNR of its output in the INT8 graph against FP32, in dB; None if not measured.
+        alone_drop: points of agreement lost with only this layer in INT8; None if not measured.
+        kept_gain: points of agreement gained by removing only this layer from INT8; None if not measured.
+        reason: why the layer is not INT8; None if it is.
     """
 
     name: str
@@ -76,11 +76,11 @@ class LayerResult:
 
 @dataclass(frozen=True)
 class BudgetStep:
-    """One try to hold `max_drop`.
+    """One attempt to hold `max_drop`.
 
     Attributes:
-        returned: all layers that this try had taken out of INT8; none in the first.
-        drop: points lost against FP32, of the metric of the report's `accuracy`.
+        returned: all layers removed from INT8 in this attempt; none in the first.
+        drop: points lost against FP32, in the metric of the report's `accuracy`.
     """
 
     returned: tuple[str, ...]
@@ -89,13 +89,13 @@ class BudgetStep:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One picture as both graphs label it.
+    """Labels of both graphs on one image.
 
     Attributes:
-        title: what to call it: the name of its file.
+        title: name of the image file.
         image: [H, W, 3] uint8 RGB.
         fp32_labels: [H, W] uint8 class ids.
-        int8_labels: likewise.
+        int8_labels: [H, W] uint8 class ids.
     """
 
     title: str
@@ -106,60 +106,60 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Accuracy:
-    """The INT8 graph against the FP32 graph.
+    """Accuracy of the INT8 graph against the FP32 graph.
 
     Attributes:
-        pictures: how many were labelled by both.
+        images: number of images labelled by both.
         agreement: share of pixels with the same label, 0–1.
         fp32: scores against the masks; None without masks.
-        int8: likewise.
+        int8: scores against the masks; None without masks.
     """
 
-    pictures: int
+    images: int
     agreement: float
     fp32: Scores | None = None
     int8: Scores | None = None
 
     @property
     def drop(self) -> float:
-        """Points lost: of mean IoU where there are masks, else of agreement."""
+        """Points lost: of mean IoU with masks, otherwise of agreement."""
         if self.fp32 is None or self.int8 is None:
             return (1 - self.agreement) * 100
         return (self.fp32.miou - self.int8.miou) * 100
 
     @property
     def metric(self) -> Metric:
-        """What `drop` is counted in."""
+        """Unit of `drop`."""
         return "agreement" if self.fp32 is None or self.int8 is None else "miou"
 
 
 @dataclass(frozen=True, eq=False)
 class QuantizationReport:
-    """Everything that a quantization decided and measured.
+    """Decisions and measurements of a quantization.
 
     Attributes:
-        name: of the bundle.
+        name: name of the bundle.
         created_by: program and version.
-        classes: of the bundle, for names and colours.
-        method: how thresholds were chosen from the histograms.
-        seed: chose the pictures.
-        images: how many pictures were observed.
-        reused: whether the thresholds were taken from an earlier calibration on the same pictures.
-        skipped: pictures that could not be read.
-        model_sha256: of the FP32 graph.
-        data_sha256: of the pictures.
-        rest: what the layers that are not INT8 compute in.
+        classes: names and colours of the bundle's classes.
+        method: method that chose the thresholds from the histograms.
+        seed: random seed with which the images were chosen.
+        images: number of images observed.
+        reused: the thresholds come from an earlier calibration on the same images.
+        skipped: unreadable images.
+        model_sha256: hash of the FP32 graph.
+        data_sha256: hash of the images and their preprocessing.
+        rest: precision of the layers that are not INT8.
         fp32_bytes: size of the FP32 graph.
         int8_bytes: size of the INT8 graph.
-        accuracy: of the finished INT8 graph.
-        sensitivity_pictures: how many pictures `layers` were measured on; 0 where they were not measured.
+        accuracy: accuracy of the final INT8 graph.
+        sensitivity_images: number of images for the sensitivity of `layers`; 0 if it was not measured.
         tensors: every observed activation, in the order of the graph.
         layers: every layer that can be INT8, in the order of the graph.
         max_drop: the budget in points, or None.
-        steps: the tries to hold it, in order; the one with the fewest layers returned that held was taken. Empty
-            without a budget.
-        samples: a few pictures, those that the graphs disagree on most first.
-        seconds: that the quantization took.
+        steps: attempts to hold it, in order; the one that held with the fewest layers removed was taken. Empty without
+            a budget.
+        samples: a few images, the ones with the lowest agreement first.
+        seconds: duration of the quantization.
         versions: package → version.
     """
 
@@ -170,14 +170,14 @@ class QuantizationReport:
     seed: int
     images: int
     reused: bool
-    skipped: tuple[SkippedPicture, ...]
+    skipped: tuple[SkippedImage, ...]
     model_sha256: str
     data_sha256: str
     rest: Literal["fp16", "fp32"]
     fp32_bytes: int
     int8_bytes: int
     accuracy: Accuracy
-    sensitivity_pictures: int
+    sensitivity_images: int
     tensors: tuple[TensorResult, ...]
     layers: tuple[LayerResult, ...]
     max_drop: float | None

@@ -1,4 +1,4 @@
-"""The plots of the HTML report, as SVG to stand inside the page."""
+"""Plots of the HTML report, as inline SVG."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .model import LayerResult, TensorResult
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's blue and vermilion: told apart by people with any common kind of colour blindness.
+# Okabe and Ito's blue and vermilion, which people with any common colour blindness can tell apart.
 _BLUE: Final = "#0072b2"
 _VERMILION: Final = "#d55e00"
 _INK: Final = "#3d454e"
@@ -44,13 +44,13 @@ _STYLE: Final[dict[Any, Any]] = {  # matplotlib 3.11 types the keys as literals,
 }
 _MAX_NAME: Final = 44
 _NAMED_LAYERS: Final = 3
-#: Share of the width that a name takes.
+#: Width of a name as a share of the plot.
 _NAME_DISTANCE: Final = 0.25
 _MAX_BARS: Final = 128
 
 
 def plot_sqnr(layers: Sequence[LayerResult]) -> str:
-    """SQNR of each layer's output along the depth of the network; the worst are named. Empty if none was measured."""
+    """Plot the SQNR of each layer's output along the network, with the lowest named; empty if none was measured."""
     measured = [
         (index, layer, layer.sqnr_db)
         for index, layer in enumerate(layers, start=1)
@@ -85,15 +85,15 @@ def plot_sqnr(layers: Sequence[LayerResult]) -> str:
 
 
 def plot_sensitivity(layers: Sequence[LayerResult]) -> str:
-    """Bars for `layers`, the first on top: points lost alone, points won when taken out. Empty without layers."""
+    """Plot bars for `layers`, the first on top: points lost alone, points gained when removed; empty without layers."""
 
     def paint(axes: Axes) -> None:
         rows = np.arange(len(layers))
         losses = [layer.alone_drop or 0.0 for layer in layers]
-        axes.barh(rows - 0.19, losses, 0.36, color=_BLUE, label="lost when it alone is INT8")
+        axes.barh(rows - 0.19, losses, 0.36, color=_BLUE, label="lost when only this layer is INT8")
         if any(layer.kept_gain is not None for layer in layers):
             gains = [layer.kept_gain or 0.0 for layer in layers]
-            axes.barh(rows + 0.19, gains, 0.36, color=_VERMILION, label="won when all but it are INT8")
+            axes.barh(rows + 0.19, gains, 0.36, color=_VERMILION, label="gained when all others are INT8")
         names = [short_name(layer.name) + (" (kept)" if layer.reason else "") for layer in layers]
         axes.set_yticks(rows, names, parse_math=False)
         axes.set_ylim(len(layers) - 0.4, -0.6)
@@ -109,7 +109,7 @@ def plot_sensitivity(layers: Sequence[LayerResult]) -> str:
 
 
 def plot_histogram(tensor: TensorResult, key: str) -> str:
-    """Counts of |x| of one activation, logarithmic, with its threshold; `key` is unique in the page."""
+    """Plot the histogram of |x| of one activation, logarithmic, with its threshold; `key` is unique in the page."""
     with _importing():
         from matplotlib.ticker import EngFormatter
     reach = max(tensor.max_abs, tensor.amax)
@@ -141,7 +141,7 @@ def plot_histogram(tensor: TensorResult, key: str) -> str:
 
 
 def short_name(name: str) -> str:
-    """A name that fits beside a plot: its two ends, without characters that cannot be printed."""
+    """Shorten a name for a plot: its two ends, without unprintable characters."""
     printable = "".join(char if char.isprintable() else "\ufffd" for char in name)
     if len(printable) <= _MAX_NAME:
         return printable
@@ -152,7 +152,7 @@ def short_name(name: str) -> str:
 def _lowest_apart(
     measured: Sequence[tuple[int, LayerResult, float]], distance: float
 ) -> list[tuple[int, LayerResult, float]]:
-    """The entries with the lowest values whose names do not overlap."""
+    """Entries with the lowest values whose names do not overlap."""
     chosen: list[tuple[int, LayerResult, float]] = []
     for entry in sorted(measured, key=lambda each: each[2]):
         if len(chosen) < _NAMED_LAYERS and all(abs(entry[0] - other[0]) >= distance for other in chosen):
@@ -180,15 +180,15 @@ def _draw(key: str, description: str, size_inches: tuple[float, float], paint: C
         from matplotlib.figure import Figure
     text = io.StringIO()
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # The reader's browser draws the text, and has other fonts than those that it is measured with here.
+        # The reader's browser draws the text with its own fonts, so missing glyphs here do not matter.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
-        # A figure of its own: pyplot would keep it, and look for a window system.
+        # Not pyplot, which keeps figures alive and looks for a window system.
         figure = Figure(figsize=size_inches, layout="constrained")
         paint(figure.add_subplot())
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    # Ids are unique in a file only, and several files become one page.
+    # Ids are unique within one SVG only, and several SVGs share the page.
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{key}-", svg)
     label = f' role="img" aria-label="{escape(description)}"'
     return re.sub(r' width="[^"]*" height="[^"]*"', lambda _: label, svg, count=1)

@@ -1,7 +1,7 @@
 """The classes and constants of `pydensecrf.densecrf`, on the native core.
 
-Float64, non-contiguous and read-only arrays are converted where pydensecrf refuses them. NaN, wrong sizes and reused
-unaries raise where it computes nonsense or crashes.
+Float64, non-contiguous and read-only arrays are converted, where pydensecrf rejects them. NaN, wrong sizes and reused
+unaries raise, where pydensecrf computes nonsense or crashes.
 """
 # ruff: noqa: N802, N803 - the names are pydensecrf's
 
@@ -22,7 +22,7 @@ Matrix = NDArray[np.float32]
 
 
 class KernelType(IntEnum):
-    """How pydensecrf learns kernel parameters; inference is the same for all."""
+    """Parametrization of kernels for learning in pydensecrf; inference is the same for all."""
 
     CONST_KERNEL = 0
     DIAG_KERNEL = 1
@@ -30,7 +30,7 @@ class KernelType(IntEnum):
 
 
 class NormalizationType(IntEnum):
-    """On which side of the filter values are divided by its response to ones."""
+    """Side of the filter on which values are divided by its response to ones."""
 
     NO_NORMALIZATION = 0
     NORMALIZE_BEFORE = 1
@@ -61,13 +61,13 @@ class Unary:
         self._energy: Matrix | None = energy
 
     def take(self) -> Matrix:
-        """Hand the energies [labels, variables] over; a CRF calls this.
+        """Hand the energies [labels, variables] over to a CRF, which calls this.
 
         Raises:
-            CRFError: another CRF has them already.
+            CRFError: another CRF already owns them.
         """
         if self._energy is None:
-            raise CRFError("this unary is in use by another CRF already; make a new one for each setUnary call")
+            raise CRFError("this unary already belongs to another CRF; create a new one for each setUnary call")
         energy, self._energy = self._energy, None
         return energy
 
@@ -106,7 +106,7 @@ class LogisticUnary(Unary):
 class DenseCRF:
     """A fully connected CRF over variables with arbitrary features (Krähenbühl & Koltun 2011).
 
-    An instance may be shared by threads, which then take turns.
+    An instance is thread-safe, but serializes calls.
 
     Args:
         nvar: variables (pixels).

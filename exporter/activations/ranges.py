@@ -1,4 +1,4 @@
-"""How large and how small the activations of a graph get, observed in a stream of pictures."""
+"""Activation ranges of a graph on a stream of images, and the nodes whose values do not fit FP16."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ from ..passes.magnitudes import HALF_MAX, Magnitudes
 from ..verify import photo_inputs, probe_inputs
 from .session import ActivationSession, input_name
 
-#: Pictures that were not observed may reach further. Measured on the demo's network over CamVid val: one activation
-#: reaches 4.3 times what synthetic pictures show, 2.9 times what one training picture shows, 1.7 times what eight do.
+#: Safety factor, because unseen images may reach larger magnitudes. Measured with the demo's network on CamVid val: one
+#: activation reaches 4.3 times the maximum on synthetic images, 2.9 times that on one training image, 1.7 times that on
+#: eight.
 OVERFLOW_MARGIN: Final = 8.0
-#: They sum whole maps; an FP16 accumulator would overflow long before their result does.
+#: Operators that sum whole maps: an FP16 accumulator would overflow long before the result does.
 _SUMMING_OPS: Final = frozenset({"GlobalAveragePool", "ReduceMean", "ReduceSum"})
 
 
 def calibration_batches(images: Sequence[ImageSource], inputs: InputSpec) -> Iterator[FloatArray]:
-    """Prepared pictures [N, 3, H, W], made one at a time: those given, then synthetic ones that exercise the sizes."""
+    """Yield preprocessed images [N, 3, H, W] float32: `images` one at a time, then synthetic ones of various sizes."""
     for image in images:
         yield from photo_inputs([image], inputs)
     yield from probe_inputs(inputs)
 
 
 def observe_ranges(graph: onnx.ModelProto, batches: Iterable[FloatArray]) -> dict[str, Magnitudes]:
-    """Run every batch through the graph and account for each float32 value in it.
+    """Run every batch through the graph and record the magnitudes of each float32 value.
 
-    Memory holds the activations of one batch, and a few numbers per value.
+    Memory holds the activations of one batch at a time.
 
     Args:
-        graph: with its types inferred, as `run_passes` leaves it.
-        batches: prepared pictures [N, 3, H, W].
+        graph: a graph with inferred types, as `run_passes` returns it.
+        batches: preprocessed images [N, 3, H, W] float32.
 
     Returns:
-        Value name → what was seen, for the inputs and the results of all nodes outside subgraphs.
+        Value name → magnitudes, for the inputs and the outputs of all nodes outside subgraphs.
 
     Raises:
         CalibrationError: an activation is NaN or infinite.
-        EngineError: ONNX Runtime refuses the graph or fails in it.
+        EngineError: ONNX Runtime rejects the graph or fails.
     """
     names = [input_name(graph), *_float_values(graph)]
     session = ActivationSession(graph, names)
@@ -54,14 +55,14 @@ def observe_ranges(graph: onnx.ModelProto, batches: Iterable[FloatArray]) -> dic
             seen.add(value)
             if not seen.max_abs < float("inf"):
                 raise CalibrationError(
-                    f"activation {name!r} is NaN or infinite in FP32 already, on picture {number} "
+                    f"activation {name!r} is already NaN or infinite in FP32, on image {number} "
                     f"{list(batch.shape)}. Check the weights and the preprocessing of the model."
                 )
     return ranges
 
 
 def nodes_out_of_range(graph: onnx.ModelProto, ranges: Mapping[str, Magnitudes]) -> dict[str, str]:
-    """Nodes whose inputs, results or sums would overflow or underflow in FP16, with the reason by name."""
+    """Find nodes whose inputs, outputs or sums would overflow or underflow in FP16: name → reason."""
     found = {}
     for node in graph.graph.node:
         values = [name for name in (*node.input, *node.output) if name in ranges]
@@ -84,11 +85,11 @@ def _sum_misfit(node: onnx.NodeProto, ranges: Mapping[str, Magnitudes]) -> str |
     terms = source.elements // max(result.elements, 1)
     if terms * source.max_abs <= HALF_MAX:
         return None
-    return f"it sums {terms} values of up to {source.max_abs:.4g}, which can pass {HALF_MAX:.0f}, where FP16 ends"
+    return f"it sums {terms} values of up to {source.max_abs:.4g}, which can exceed the FP16 maximum of {HALF_MAX:.0f}"
 
 
 def _float_values(graph: onnx.ModelProto) -> list[str]:
-    """Names of all float32 results of nodes outside subgraphs."""
+    """Names of all float32 outputs of nodes outside subgraphs."""
     typed = (*graph.graph.value_info, *graph.graph.output)
     floats = {each.name for each in typed if each.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     return [name for node in graph.graph.node for name in node.output if name in floats]

@@ -1,4 +1,4 @@
-"""A graph in ONNX Runtime that gives out the values inside it."""
+"""ONNX Runtime session that returns intermediate values of a graph."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ...errors import EngineError
 
 
 def input_name(graph: onnx.ModelProto) -> str:
-    """The name of the graph's image input: the first that is not a weight."""
+    """Name of the graph's image input: the first input that is not a weight."""
     initializers = {tensor.name for tensor in graph.graph.initializer}
     name: str = next(value.name for value in graph.graph.input if value.name not in initializers)
     return name
 
 
 class ActivationSession:
-    """A graph with float32 values of its inside as its outputs, on the CPU.
+    """CPU session whose outputs are chosen float32 values of a graph.
 
-    Memory is that of the model and, while `run` runs and its results live, of the activations of one input.
+    Memory holds the model and, during `run` and as long as its results live, the activations of one input.
 
     Args:
         graph: the model.
-        names: the values wanted, which nodes outside subgraphs make; the image input may be among them.
+        names: values to return, produced by nodes outside subgraphs; may include the image input.
 
     Raises:
-        EngineError: the graph has no such value, or ONNX Runtime refuses it.
+        EngineError: the graph lacks a value, or ONNX Runtime rejects the graph.
     """
 
     def __init__(self, graph: onnx.ModelProto, names: Sequence[str]) -> None:
@@ -38,7 +38,9 @@ class ActivationSession:
         made = {output for node in graph.graph.node for output in node.output}
         unknown = [name for name in self._names if name not in made and name != self._input]
         if unknown:
-            raise EngineError(f"the graph has no value called {unknown[0]!r} to observe. Is the name of another graph?")
+            raise EngineError(
+                f"the graph has no value {unknown[0]!r} to observe. Does the name belong to another graph?"
+            )
         observed = onnx.ModelProto()
         observed.CopyFrom(graph)
         del observed.graph.output[:]
@@ -48,10 +50,10 @@ class ActivationSession:
             output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
         options = ort.SessionOptions()
         options.log_severity_level = 3  # errors only: they come back as exceptions
-        # Its arena keeps what one input took for the next: without it, an input took 87 ms instead of 51
-        # for clearing new pages (the demo's network, 59 outputs). Plans by input size would lay each size out anew.
+        # The arena keeps memory between inputs: without it, clearing new pages made an input take 87 ms instead of 51
+        # (demo network, 59 outputs). Memory patterns would plan the layout again for every input size.
         options.enable_mem_pattern = False
-        # Its threads would hold the cores while the caller looks at what came out.
+        # Otherwise its threads keep spinning on the cores while the caller works on the results.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = ort.InferenceSession(
@@ -59,18 +61,18 @@ class ActivationSession:
                 options,
                 providers=["CPUExecutionProvider"],
             )
-        except Exception as exc:  # its exceptions share no base class
-            raise EngineError(f"ONNX Runtime refuses the graph with its activations as outputs: {exc}") from exc
+        except Exception as exc:  # ONNX Runtime's exceptions share no base class
+            raise EngineError(f"ONNX Runtime rejects the graph with its activations as outputs: {exc}") from exc
 
     def run(self, batch: FloatArray) -> dict[str, FloatArray]:
-        """The wanted values, in the order asked for, for prepared pictures [N, 3, H, W].
+        """Return name → value for preprocessed images [N, 3, H, W] float32, in the order of `names`.
 
         Raises:
-            EngineError: ONNX Runtime fails on them.
+            EngineError: ONNX Runtime fails.
         """
         try:
             results = self._session.run(self._outputs, {self._input: batch}) if self._outputs else []
-        except Exception as exc:  # its exceptions share no base class
+        except Exception as exc:  # ONNX Runtime's exceptions share no base class
             raise EngineError(f"ONNX Runtime failed on an input {list(batch.shape)}: {exc}") from exc
         values = dict(zip(self._outputs, results, strict=True))
         return {name: values.get(name, batch) for name in self._names}

@@ -1,4 +1,4 @@
-"""A bundle's ONNX graph → TensorRT engines in the same bundle."""
+"""Builds TensorRT engines from a bundle's ONNX graph and adds them to the bundle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .monitor import BuildProgress, BuildWatch
 from .network import SerializedEngine, serialize_engine
 from .target import BackendChoice, BuilderOptions, Target, check_options, choose_targets, engine_profile
 
-#: What makes a graph of each precision.
+#: How to make a graph of each precision, for messages.
 _MAKERS: Final = {
     "fp32": "export or pack the model with it",
     "fp16": "`atrous add-fp16`, atrous.add_fp16(bundle, images=…)",
@@ -61,31 +61,30 @@ def build_engine(
     options: BuilderOptions | None = None,
     progress: BuildProgress | None = None,
 ) -> Bundle:
-    """Build engines of the bundle's graph of one precision and add them: `engines/NAME.plan`, `reports/NAME.json`.
+    """Build engines from the bundle's graph of one precision and add `engines/NAME.plan` and `reports/NAME.json`.
 
-    An engine of the same precision, TensorRT and GPU that was there before is replaced. Whatever goes wrong, also
-    Ctrl-C, the bundle stays as it was.
+    An existing engine of the same precision, TensorRT and GPU is replaced. If anything fails, or on Ctrl-C, the bundle
+    is unchanged.
 
     Args:
-        bundle: has an ONNX graph of that precision.
-        precision: of the graph; the engine computes in the graph's types.
-        backend: `tensorrt` builds for the GPU here; `tensorrt-rtx` also for others, without one. `auto` takes
-            `tensorrt-rtx` where `sm` is given, otherwise what is installed, `tensorrt` first.
-        sm: compute capabilities to build for with TensorRT-RTX, a plan each: `("89", "120")`; the GPU here if empty.
-        size: one size (height, width), which is fastest, or a range; the bundle's own when None.
-        batch: the most pictures of one inference; the graph must have been exported for a range of sizes for more
-            than 1.
-        options: the builder's.
-        progress: called with what is being done and the share of all that is done, 0–1; what it raises stops the
+        bundle: a bundle with an ONNX graph of that precision.
+        precision: precision of the graph; the engine computes in the graph's types.
+        backend: `tensorrt` builds for the local GPU; `tensorrt-rtx` also for other GPUs, and needs none. `auto` takes
+            `tensorrt-rtx` if `sm` is given, otherwise what is installed, `tensorrt` first.
+        sm: compute capabilities to build for with TensorRT-RTX, one engine each: `("89", "120")`; the local GPU if
+            empty.
+        size: one size (height, width), which is fastest, or a range; None for the bundle's own.
+        batch: maximum batch size; more than 1 needs a graph that was exported for a range of sizes.
+        options: options of the builder.
+        progress: called with the current step and the finished share of the build, 0–1; an exception in it stops the
             build.
 
     Returns:
-        The bundle, opened again.
+        The reopened bundle.
 
     Raises:
-        EngineError: there is no such graph; an option, a size or a GPU that does not fit; or TensorRT fails, with its
-            reasons.
-        DeviceError: there is no GPU, and `sm` names none.
+        EngineError: the bundle lacks the graph; an option, size or GPU is not supported; or TensorRT fails.
+        DeviceError: there is no GPU, and `sm` is empty.
         MissingDependencyError: TensorRT is not installed.
         BundleError: a file was changed, or the bundle cannot be written.
     """
@@ -110,7 +109,7 @@ def _find_graph(bundle: Bundle, precision: Precision) -> Artifact:
         raise EngineError(f"unknown precision {precision!r}; expected {', '.join(_MAKERS)}")
     if precision not in graphs:
         raise EngineError(
-            f"{bundle.path} has no {precision} ONNX graph, of which the engine would take its types; it has: "
+            f"{bundle.path} has no {precision} ONNX graph, which the engine would be built from; it has: "
             f"{', '.join(graphs) or 'none'}. Make one: {_MAKERS[precision]}"
         )
     return graphs[precision]
@@ -138,7 +137,7 @@ def _add_engine(staged: StagedBundle, job: _Job, target: Target, engine: Seriali
     for path, data in ((file, engine.data), (report, _report(job, target, engine))):
         place = staged.path / path
         place.parent.mkdir(exist_ok=True)
-        place.unlink(missing_ok=True)
+        place.unlink(missing_ok=True)  # the copy keeps the file's mode, and a read-only one could not be written
         place.write_bytes(data)
     limits = {
         "workspace_bytes": job.options.workspace_bytes,

@@ -1,4 +1,4 @@
-"""Progress of a build, and stopping it."""
+"""Progress and cancellation of an engine build."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from ...runtime.backends.tensorrt_types import IProgressMonitor, TensorRTModule
 
-#: Called with what is being done and the share of the build that is done, 0–1.
+#: Called with the current step and the finished share of the build, 0–1.
 BuildProgress = Callable[[str, float], None]
 
 
@@ -23,32 +23,32 @@ class _Phase:
 
 
 class BuildWatch:
-    """What happens during one build: reports it, and asks the builder to stop.
+    """Reports the progress of one build and cancels it.
 
-    The builder calls from C++, through which no exception may pass. What goes wrong in a call, and Ctrl-C, is kept, the
-    builder is told to stop, and `reraise` raises it once the builder has returned.
+    The builder calls from C++, through which no exception may pass. An exception in a callback, or Ctrl-C, is stored,
+    the builder is asked to stop, and `reraise` raises the exception once the builder has returned.
     """
 
     def __init__(self, progress: BuildProgress | None) -> None:
         self._progress = progress
         self._phases: list[_Phase] = []
-        self._most = 0.0
+        self._max_share = 0.0
         self._problem: BaseException | None = None
         self._lock = threading.Lock()
 
     def reraise(self) -> None:
-        """Raises what stopped the build, if anything did."""
+        """Raise the exception that stopped the build, if any."""
         if self._problem is not None:
             raise self._problem
 
     def start(self, name: str, steps: int) -> None:
-        """A phase starts within the one that started last."""
+        """Start a phase within the phase that started last."""
         with self._lock:
             self._phases.append(_Phase(name, max(steps, 1)))
         self._report(name)
 
     def step(self, name: str, number: int) -> bool:
-        """A step of a phase is done; says whether to go on."""
+        """Finish a step of a phase; returns True to continue the build."""
         with self._lock:
             for phase in self._phases:
                 if phase.name == name:
@@ -57,15 +57,15 @@ class BuildWatch:
         return self._problem is None
 
     def finish(self, name: str) -> None:
-        """A phase is over."""
+        """End a phase."""
         with self._lock:
             self._phases = [phase for phase in self._phases if phase.name != name]
 
     @contextmanager
     def stopping_on_ctrl_c(self) -> Iterator[None]:
-        """While the block runs, Ctrl-C stops the build in an orderly way instead of raising somewhere in a callback.
+        """Make Ctrl-C cancel the build in this block, instead of raising inside a callback.
 
-        Only in the main thread, which gets the signals, and only where Python's own handler is in place.
+        Only in the main thread, which receives signals, and only if Python's default handler is installed.
         """
         is_main = threading.current_thread() is threading.main_thread()
         if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -89,17 +89,17 @@ class BuildWatch:
             self._problem = exc
 
     def _share(self) -> float:
-        """Of the whole build, which only grows: a step of a phase may hold several phases, one after the other."""
+        """Finished share of the build, never decreasing: a step may contain several phases, one after the other."""
         with self._lock:
             share = 0.0
             for phase in reversed(self._phases):
                 share = min((phase.done + share) / phase.steps, 1.0)
-            self._most = max(self._most, share)
-            return self._most
+            self._max_share = max(self._max_share, share)
+            return self._max_share
 
 
 def make_monitor(trt: TensorRTModule, watch: BuildWatch) -> IProgressMonitor:
-    """The builder's side of a `BuildWatch`."""
+    """Adapt a `BuildWatch` to TensorRT's progress monitor."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the bindings have no types
         def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""An ONNX graph → a plan of TensorRT: parse, configure, build. One strongly typed path for all versions.
+"""Builds a serialized TensorRT engine from an ONNX graph, strongly typed in all versions: parse, configure, build.
 
-Types are those of the graph: nothing here chooses a precision. TensorFloat-32 is switched off, which would round the
-inputs of FP32 convolutions to 10 bits: who wants speed asks for FP16.
+Types are those of the graph: nothing here chooses a precision. TensorFloat-32 is disabled, because it would round the
+inputs of FP32 convolutions to 10 bits; use FP16 for speed.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from .monitor import BuildWatch, make_monitor
 from .report import EngineReport, report_from_inspector, report_from_log
 from .target import BuilderOptions, Target
 
-#: TensorRT's log is one for the process, so builds take turns.
+#: Builds take turns, because TensorRT has one logger per process.
 _building = threading.Lock()
 
-#: Their names in TensorRT.
+#: Manifest value → name in TensorRT.
 HARDWARE_LEVELS: Final = {"same-compute-capability": "SAME_COMPUTE_CAPABILITY", "ampere+": "AMPERE_PLUS"}
 
 
 @dataclass(frozen=True)
 class SerializedEngine:
-    """A built engine, serialized, and what TensorRT says of it."""
+    """Serialized engine (TensorRT's plan), and the report of its build."""
 
     data: bytes
     report: EngineReport
@@ -54,15 +54,15 @@ def serialize_engine(
     watch: BuildWatch,
     name: str,
 ) -> SerializedEngine:
-    """Build one plan.
+    """Build one engine.
 
     Args:
         graph: the ONNX model.
-        watch: reports progress and stops the build.
-        name: what messages call the graph.
+        watch: reports progress and cancels the build.
+        name: name of the graph in messages.
 
     Raises:
-        EngineError: TensorRT refuses the graph (with every node it names), the shapes, or the build (with its log).
+        EngineError: TensorRT rejects the graph (the message names the nodes) or the shapes, or the build fails.
         KeyboardInterrupt: Ctrl-C.
     """
     with _building, trt.log.capture() as log, watch.stopping_on_ctrl_c():
@@ -88,13 +88,13 @@ def serialize_engine(
 
 
 def _parse(trt: TensorRT, builder: Builder, graph: bytes, name: str) -> INetworkDefinition:
-    # From TensorRT 11 on, and in TensorRT-RTX, networks are strongly typed without being told.
-    is_told = trt.flavor == "tensorrt" and trt.major == 10
-    flags = 1 << int(trt.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if is_told else 0
+    # TensorRT 10 must request strong typing; TensorRT 11 and TensorRT-RTX always use it.
+    must_request = trt.flavor == "tensorrt" and trt.major == 10
+    flags = 1 << int(trt.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if must_request else 0
     network: INetworkDefinition = builder.create_network(flags)
     parser: OnnxParser = trt.module.OnnxParser(network, trt.logger)
     if not parser.parse(graph):
-        raise EngineError(f"{trt.flavor} {trt.version} refuses {name}:\n{_parser_errors(parser)}")
+        raise EngineError(f"{trt.flavor} {trt.version} rejects {name}:\n{_parser_errors(parser)}")
     return network
 
 
@@ -108,14 +108,14 @@ def _parser_errors(parser: OnnxParser) -> str:
 
 
 def _check_shapes(network: INetworkDefinition, profile: EngineProfile, name: str) -> None:
-    """Axes that the graph fixes must be what the profile says; TensorRT's own message names neither."""
+    """Check the graph's fixed axes against the profile; TensorRT's own message names neither."""
     shape = tuple(network.get_input(0).shape)
     for wanted in (profile.min, profile.opt, profile.max):
         if any(fixed not in (-1, length) for fixed, length in zip(shape, wanted, strict=True)):
             takes = ["any" if length == -1 else length for length in shape]
             raise EngineError(
                 f"{name} takes inputs of {takes}; got {list(wanted)}. "
-                "Export with a range of sizes for batches and other sizes"
+                "Export with a range of sizes to use batches or other sizes"
             )
 
 
@@ -125,8 +125,8 @@ def _configure(
     module = trt.module
     config: IBuilderConfig = builder.create_builder_config()
     config.clear_flag(module.BuilderFlag.TF32)
-    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # for the report; plans stay as fast and as large
-    config.max_aux_streams = 0  # all on the stream that is given, so that it can be captured in a CUDA graph
+    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # for the report; costs neither speed nor size
+    config.max_aux_streams = 0  # only the given stream, so that a CUDA graph can capture it
     image = network.get_input(0)
     if -1 in tuple(image.shape):
         shapes = builder.create_optimization_profile()
@@ -145,7 +145,7 @@ def _configure(
 
 
 def _aim(module: RtxModule, config: RtxBuilderConfig, target: Target) -> None:
-    """Names the GPU, so that none is needed here."""
+    """Set the target GPU, so that the build needs none."""
     config.num_compute_capabilities = 1
     config.set_compute_capability(module.ComputeCapability.__members__[f"SM{target.sm}"], 0)
 
@@ -161,8 +161,8 @@ def _read_timing_cache(config: IBuilderConfig, options: BuilderOptions, trt: Ten
     cache = config.create_timing_cache(data)
     if not config.set_timing_cache(cache, ignore_mismatch=False):
         raise EngineError(
-            f"the timing cache {path} was made by another TensorRT than {trt.flavor} {trt.version}, or on another GPU. "
-            "Name another file, or delete it"
+            f"the timing cache {path} belongs to another TensorRT than {trt.flavor} {trt.version}, or to another GPU. "
+            "Use another file, or delete it"
         )
     return path
 
@@ -178,15 +178,17 @@ def _write_timing_cache(config: IBuilderConfig, path: Path) -> None:
 
 
 def _inspect(trt: TensorRT, plan: bytes, target: Target, log: LogCapture) -> EngineReport:
-    """Without a GPU what the builder said; with one, the plan is loaded, which shows that it can be."""
+    """Read the report from the build log or, with a GPU, from the deserialized engine, which proves that it loads."""
     if target.driver is None:
         return report_from_log(log.texts())
     with trt.starting(log):
         runtime: Runtime = trt.module.Runtime(trt.logger)
-    runtime.engine_host_code_allowed = True  # of a plan that was made here and now; version compatible ones have some
+    runtime.engine_host_code_allowed = True  # version-compatible engines contain code; this one was just built here
     engine: ICudaEngine | None = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise EngineError(f"{trt.flavor} {trt.version} built a plan that it cannot load. Its log ends:\n{log.tail()}")
+        raise EngineError(
+            f"{trt.flavor} {trt.version} built an engine that it cannot deserialize. Its log ends:\n{log.tail()}"
+        )
     inspector = engine.create_engine_inspector()
     description = inspector.get_engine_information(trt.module.LayerInformationFormat.ONELINE)
     return report_from_inspector(description, activation_bytes=engine.device_memory_size_v2)

@@ -1,4 +1,4 @@
-"""What is in an engine: its layers, in which precision they read, and the memory that it takes."""
+"""Report of an engine: its layers, the data types that they read, and its memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-#: A line of TensorRT's description of an engine, as its inspector and the builder's log give it.
+#: A line of TensorRT's description of an engine, in the inspector's output and the builder's log.
 _LAYER: Final = re.compile(r"Name: (?P<name>.*?), LayerType: (?P<type>\w+), Inputs: \[(?P<inputs>.*)", re.DOTALL)
 _DATATYPE: Final = re.compile(r"[Dd]ata[Tt]ype: (\w+)")
 _ONNX_NODE: Final = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
@@ -18,13 +18,13 @@ _HEADER: Final = "Layers:\n"
 
 @dataclass(frozen=True)
 class EngineLayer:
-    """One step of an engine: a kernel, or several nodes of the graph fused into one.
+    """One layer of an engine: a kernel, which may fuse several nodes of the graph.
 
     Attributes:
-        kind: TensorRT's word for it.
-        reads: the data types of its inputs, in order; empty for steps that only synchronize.
-        writes: those of its outputs.
-        nodes: the ONNX nodes that it computes.
+        kind: TensorRT's layer type.
+        reads: data types of its inputs, in order; empty for layers that only synchronize.
+        writes: data types of its outputs.
+        nodes: ONNX nodes that it computes.
     """
 
     name: str
@@ -36,18 +36,18 @@ class EngineLayer:
 
 @dataclass(frozen=True)
 class EngineReport:
-    """What TensorRT says of an engine.
+    """Layers and memory of an engine, according to TensorRT.
 
     Attributes:
-        layers: in the order in which they run; empty where TensorRT does not tell.
-        memory_bytes: of `activation`, `weights` and whatever else it names.
+        layers: in execution order; empty if TensorRT does not report them.
+        memory_bytes: bytes by kind: `activation`, `weights` and others.
     """
 
     layers: tuple[EngineLayer, ...]
     memory_bytes: dict[str, int]
 
     def summary(self) -> dict[str, Any]:
-        """How many layers read which data type first, and the memory; JSON values."""
+        """Number of layers by the data type of their first input, and the memory, as JSON values."""
         reading = Counter(layer.reads[0] for layer in self.layers if layer.reads)
         return {
             "layers": sum(reading.values()),
@@ -57,7 +57,7 @@ class EngineReport:
 
 
 def report_from_log(texts: Sequence[str]) -> EngineReport:
-    """From the messages of a build with detailed profiling, verbose ones included."""
+    """Parse the messages of a build with detailed profiling verbosity."""
     described = [text for text in texts if text.startswith(_HEADER)]
     memory = {}
     for match in filter(None, map(_MEMORY.match, texts)):
@@ -66,7 +66,7 @@ def report_from_log(texts: Sequence[str]) -> EngineReport:
 
 
 def report_from_inspector(description: str, *, activation_bytes: int) -> EngineReport:
-    """From the one-line-a-layer description of an engine that was loaded."""
+    """Parse the inspector's one-line-per-layer description of a deserialized engine."""
     return EngineReport(_layers(description.splitlines()), {"activation": activation_bytes})
 
 

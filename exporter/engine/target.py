@@ -1,4 +1,4 @@
-"""What an engine is built for, decided and judged before anything is built: the flavour, the GPUs, the shapes."""
+"""Targets of a build, chosen and validated before it starts: TensorRT flavour, GPUs, shapes and options."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _LEVELS: Final = range(6)
 
 @dataclass(frozen=True)
 class BuilderOptions:
-    """What the builder may do, and what its plan must run on.
+    """Options of TensorRT's builder.
 
     Attributes:
-        workspace_bytes: the most scratch memory that a layer may use; the GPU's memory when None.
-        optimization_level: 0 builds fastest, 5 looks longest for fast kernels; TensorRT's default, 3, when None.
-        timing_cache: a file with measured kernels, which is read if it is there and written after the build.
-        hardware_compatibility: which other GPUs are to run the plan; costs speed.
-        version_compatible: later TensorRT with the same major version is to run it; costs speed and a larger plan.
+        workspace_bytes: maximum scratch memory of a layer; None for all of the GPU's memory.
+        optimization_level: 0 (fastest build) to 5 (fastest engine); None for TensorRT's default, 3.
+        timing_cache: file with kernel timings; read if it exists, and written after the build.
+        hardware_compatibility: other GPUs that can run the engine; costs speed.
+        version_compatible: let later TensorRT of the same major version run the engine; costs speed and size.
     """
 
     workspace_bytes: int | None = None
@@ -41,11 +41,11 @@ class BuilderOptions:
 
 @dataclass(frozen=True)
 class Target:
-    """One plan to be built.
+    """GPU that one engine is built for.
 
     Attributes:
-        compute_capability: (major, minor) of the GPU that it is for.
-        driver: newest CUDA of the driver here, where the plan is for the GPU here.
+        compute_capability: (major, minor) of the GPU.
+        driver: newest CUDA version of the local driver if the engine is for the local GPU, else None.
     """
 
     compute_capability: tuple[int, int]
@@ -53,26 +53,26 @@ class Target:
 
     @property
     def sm(self) -> str:
-        """As NVIDIA's compilers name it: `89`."""
+        """Compute capability as NVIDIA's compilers write it, e.g. `89`."""
         return "".join(map(str, self.compute_capability))
 
 
 def choose_targets(backend: BackendChoice, sm: Sequence[str]) -> tuple[TensorRT, tuple[Target, ...]]:
-    """The TensorRT to build with, and what to build for: the compute capabilities `sm`, or the GPU here.
+    """Choose the TensorRT to build with, and the targets: the compute capabilities `sm`, or the local GPU.
 
     Raises:
-        EngineError: an unknown backend or compute capability, one that this TensorRT does not build for, or a driver
-            that is too old for it.
-        DeviceError: no `sm`, and no driver or GPU either.
-        MissingDependencyError: the TensorRT is not installed.
+        EngineError: the backend or a compute capability is unknown or not supported by this TensorRT, or the driver is
+            too old for it.
+        DeviceError: `sm` is empty, and there is no driver or GPU.
+        MissingDependencyError: TensorRT is not installed.
     """
     if backend not in ("auto", *FLAVORS):
         raise EngineError(f"unknown backend {backend!r}; expected auto, {', '.join(FLAVORS)}")
     if sm:
         if backend == "tensorrt":
             raise EngineError(
-                f"tensorrt builds for the GPU at hand only, so it cannot be told to build for SM {', '.join(sm)}; "
-                "tensorrt-rtx can (--backend tensorrt-rtx), or build on a machine with that GPU"
+                f"tensorrt builds only for the local GPU, not for SM {', '.join(sm)}. Use tensorrt-rtx "
+                "(--backend tensorrt-rtx), or build on a machine with that GPU"
             )
         trt = load_tensorrt("tensorrt-rtx")
         return trt, tuple(Target(_capability(trt, name), driver=None) for name in dict.fromkeys(sm))
@@ -93,10 +93,10 @@ def choose_targets(backend: BackendChoice, sm: Sequence[str]) -> tuple[TensorRT,
 
 
 def check_options(options: BuilderOptions, flavor: Flavor) -> None:
-    """Refuse what the flavour cannot do, which it would otherwise ignore or fail at.
+    """Validate the builder options for a TensorRT flavour.
 
     Raises:
-        EngineError: an option out of range, or one that does not work in the flavour.
+        EngineError: an option is out of range, or the flavour does not support it.
     """
     if options.workspace_bytes is not None and options.workspace_bytes <= 0:
         raise EngineError(f"the workspace must be more than 0 bytes; got {options.workspace_bytes}")
@@ -109,39 +109,39 @@ def check_options(options: BuilderOptions, flavor: Flavor) -> None:
     for option, (is_set, reason) in _unsupported_by_rtx(options).items():
         if is_set:
             raise EngineError(
-                f"{option} does not work with {flavor}: {reason}. Leave it out, or use --backend tensorrt"
+                f"{option} is not supported by {flavor}: {reason}. Leave it out, or use --backend tensorrt"
             )
 
 
 def _unsupported_by_rtx(options: BuilderOptions) -> Mapping[str, tuple[bool, str]]:
-    """Option → (whether it was asked for, why TensorRT-RTX has no such thing)."""
+    """Option → (True if it is set, reason why TensorRT-RTX does not support it)."""
     return {
         "a timing cache": (
             options.timing_cache is not None,
-            "it chooses kernels without timing them, and keeps what it compiles in a cache at run time",
+            "it chooses kernels without timing them, and caches compiled kernels at run time",
         ),
         "an optimization level": (
             options.optimization_level is not None,
-            "kernels are chosen where the plan runs, and plans of every level are the same",
+            "kernels are chosen at run time, so engines of every level are the same",
         ),
         "hardware compatibility": (
             options.hardware_compatibility != "none",
-            "build one plan for each GPU instead: --sm 86 --sm 89",
+            "build one engine per GPU instead: --sm 86 --sm 89",
         ),
-        "version compatibility": (options.version_compatible, "it comes without the lean runtime that this needs"),
+        "version compatibility": (options.version_compatible, "it does not include the lean runtime that this needs"),
     }
 
 
 def engine_profile(policy: SizePolicy, size: Size | DynamicSize | None, batch: int) -> EngineProfile:
-    """The shapes to build for: the bundle's sizes or some of them, and batches of 1 to `batch`, fastest at `batch`.
+    """Shapes to build for: the bundle's sizes or a subset, and batches of 1 to `batch`, fastest at `batch`.
 
     Args:
-        policy: the sizes that the bundle's graph takes.
-        size: one size, or a range of which only `min`, `opt` and `max` count; the bundle's own when None.
-        batch: the most pictures of one inference.
+        policy: sizes of the bundle's graph.
+        size: one size, or a range (its `multiple` is ignored); None for the bundle's own.
+        batch: maximum batch size.
 
     Raises:
-        EngineError: a size that the graph does not take, with the nearest that it does.
+        EngineError: the graph does not take a size; the message names the nearest one.
     """
     if batch < 1:
         raise EngineError(f"the batch must be 1 or more; got {batch}")
@@ -176,7 +176,7 @@ def _text(size: Sequence[int]) -> str:
 
 
 def _installed() -> Flavor:
-    """The flavour for the GPU here: TensorRT, which knows all GPUs, before TensorRT-RTX."""
+    """Installed flavour for the local GPU: TensorRT, which supports all GPUs, before TensorRT-RTX."""
     flavors = installed_flavors()
     if not flavors:
         raise MissingDependencyError("tensorrt", extra=FLAVORS["tensorrt"].extra, purpose="building an engine")
@@ -184,7 +184,7 @@ def _installed() -> Flavor:
 
 
 def _capability(trt: TensorRT, sm: str) -> tuple[int, int]:
-    """`89` → (8, 9), if this TensorRT-RTX builds for it."""
+    """Parse `89` to (8, 9); raises EngineError unless this TensorRT-RTX builds for it."""
     known = _known_capabilities(trt.module)
     if sm not in known:
         raise EngineError(f"{trt.flavor} {trt.version} does not build for SM {sm!r}; it builds for {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""Magnitudes of values, and whether FP16 can carry them."""
+"""Magnitudes of values, and a test whether they fit FP16."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ...arrays import FloatArray
 
 #: Largest finite float16.
 HALF_MAX: Final = 65504.0
-#: Smallest normal float16; below it digits are lost one by one, and many kernels flush to zero.
+#: Smallest normal float16; below it precision is lost gradually, and many kernels flush to zero.
 HALF_TINY: Final = 2.0**-14
-#: A tensor whose largest magnitude is at least this loses no more by flushing what is below `HALF_TINY` than by
-#: rounding its largest value, whose relative error is 2⁻¹¹.
+#: If the maximum of a tensor is at least this, flushing values below `HALF_TINY` costs no more than rounding the
+#: maximum, whose relative error is 2⁻¹¹.
 _HARMLESS_MAX: Final = HALF_TINY * 2**11
-#: Share of non-zero values below `HALF_TINY` from which a tensor of small values counts as lost.
+#: Maximum share of non-zero values below `HALF_TINY` in a tensor of small values.
 _MAX_TINY_SHARE: Final = 0.1
 
 
 @dataclass
 class Magnitudes:
-    """Running statistics of |x| over any number of tensors; a few numbers, whatever was seen.
+    """Running statistics of |x| over any number of tensors, in constant memory.
 
     Attributes:
-        max_abs: largest magnitude; NaN or infinite if any value was.
-        min_nonzero: smallest magnitude that is not 0; infinite while there is none.
+        max_abs: maximum; NaN or infinite if any value is.
+        min_nonzero: minimum of the non-zero magnitudes; infinite if there is none.
         nonzero: number of values that are not 0.
-        tiny: number of those below `HALF_TINY`.
+        tiny: number of non-zero values below `HALF_TINY`.
         elements: number of values in the largest tensor.
     """
 
@@ -39,7 +39,7 @@ class Magnitudes:
     elements: int = 0
 
     def add(self, array: FloatArray) -> None:
-        """Account for one tensor."""
+        """Add a tensor of any shape."""
         magnitudes = np.abs(array).ravel()
         self.elements = max(self.elements, magnitudes.size)
         if not magnitudes.size:
@@ -49,9 +49,9 @@ class Magnitudes:
         small = small[small > 0]
         self.tiny += small.size
         self.nonzero += int(np.count_nonzero(magnitudes))
-        least = small if small.size else magnitudes[magnitudes > 0]
-        if least.size:
-            self.min_nonzero = min(self.min_nonzero, float(least.min()))
+        smallest = small if small.size else magnitudes[magnitudes > 0]
+        if smallest.size:
+            self.min_nonzero = min(self.min_nonzero, float(smallest.min()))
 
     @property
     def tiny_share(self) -> float:
@@ -59,12 +59,12 @@ class Magnitudes:
         return self.tiny / self.nonzero if self.nonzero else 0.0
 
     def misfit(self, *, limit: float = HALF_MAX, ignore_tiny: bool = False) -> str | None:
-        """Why these values do not fit FP16, or None; `limit` is the largest magnitude to accept."""
+        """Reason why the values do not fit FP16, or None; `limit` is the maximum magnitude to accept."""
         if not self.max_abs <= limit:
-            return f"reaches {self.max_abs:.4g}; FP16 ends at {HALF_MAX:.0f}"
+            return f"reaches {self.max_abs:.4g}; the FP16 maximum is {HALF_MAX:.0f}"
         if not ignore_tiny and self.max_abs < _HARMLESS_MAX and self.tiny_share > _MAX_TINY_SHARE:
             return (
-                f"has {self.tiny_share:.0%} of its non-zero values below 2^-14, where FP16 loses digits (from "
+                f"has {self.tiny_share:.0%} of its non-zero values below 2^-14, where FP16 loses precision (from "
                 f"{self.min_nonzero:.2g} to {self.max_abs:.2g})"
             )
         return None

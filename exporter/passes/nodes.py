@@ -1,4 +1,4 @@
-"""Names of a graph's nodes, those that a pass keeps, and nodes put behind a value: shared by the passes."""
+"""Helpers of graph passes: node names, nodes kept in FP32, insertion of nodes after a value."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import onnx_ir as ir
 
 @dataclass(frozen=True)
 class KeptNode:
-    """A node that computes in FP32.
+    """Node that stays in FP32.
 
     Attributes:
         name: the node's name.
         op: its operator.
-        reason: why, in words.
+        reason: reason in words.
     """
 
     name: str
@@ -24,12 +24,12 @@ class KeptNode:
 
 
 def node_name(node: ir.Node) -> str:
-    """What reports call a node: its name, or that of its first output where it has none."""
+    """Name of a node in reports: its own, or that of its first output."""
     return node.name or node.outputs[0].name or "?"
 
 
 def insert_behind(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
-    """Insert nodes right behind what makes a value; an input of the graph is made before everything."""
+    """Insert nodes right after the producer of a value, or at the start of the graph for a graph input."""
     producer = value.producer()
     if producer is not None:
         graph.insert_after(producer, nodes)

@@ -63,12 +63,12 @@ def test_what_is_not_finite_is_named(graph: onnx.ModelProto, pictures: Pictures,
 
 
 def test_no_pictures(graph: onnx.ModelProto) -> None:
-    with pytest.raises(CalibrationError, match="no pictures came"):
+    with pytest.raises(CalibrationError, match="no calibration images"):
         collect_histograms(graph, ["c0"], [])
 
 
 def test_a_name_of_another_graph(graph: onnx.ModelProto, pictures: Pictures) -> None:
-    with pytest.raises(EngineError, match="no value called 'conv7' to observe"):
+    with pytest.raises(EngineError, match="no value 'conv7' to observe"):
         collect_histograms(graph, ["c0", "conv7"], pictures)
 
 

@@ -59,10 +59,10 @@ def test_the_same_is_reused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"model_sha256": OTHER}, rf"of another model \(model_sha256\): {MODEL}, expected {OTHER}\. Remove it"),
-        ({"data_sha256": OTHER}, rf"of another set of pictures .*: {DATA}, expected {OTHER}\. Remove it"),
-        ({"method": "mse"}, "of another method: entropy, expected mse"),
-        ({"model_sha256": OTHER, "method": "mse"}, "of another model .*; of another method"),
+        ({"model_sha256": OTHER}, rf"model_sha256 is {MODEL}, expected {OTHER}\. Delete it"),
+        ({"data_sha256": OTHER}, rf"data_sha256 .* is {DATA}, expected {OTHER}\. Delete it"),
+        ({"method": "mse"}, "method is entropy, expected mse"),
+        ({"model_sha256": OTHER, "method": "mse"}, "model_sha256 is .*; method is entropy, expected mse"),
     ],
 )
 def test_another_is_refused(path: Path, changed: dict[str, Any], said: str) -> None:
@@ -83,7 +83,7 @@ def setting(*keys: str, value: object) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (setting("version", value=2), "not a calibration of version 1; its version is 2"),
+        (setting("version", value=2), "expected calibration version 1, got 2"),
         (lambda fields: fields.pop("images"), "missing or unknown: images"),
         (setting("extra", value=1), "missing or unknown: extra"),
         (setting("model_sha256", value="A" * 64), "'model_sha256' must be 64 lower-case hex digits; got 'AAA"),
@@ -104,16 +104,16 @@ def test_what_is_malformed_is_named(path: Path, change: Callable[[dict[str, Any]
     fields = json.loads(path.read_text())
     change(fields)
     path.write_text(json.dumps(fields))
-    with pytest.raises(CalibrationError, match=rf"calibration.json is no usable calibration: .*{said}"):
+    with pytest.raises(CalibrationError, match=rf"invalid calibration file .*calibration.json: .*{said}"):
         load_calibration(path, model_sha256=MODEL, data_sha256=DATA, method="entropy")
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "it is not JSON"),
-        (b'{"version": 1,', "it is not JSON"),
-        (b"[1]", "its version is None"),
+        (b"", "not JSON"),
+        (b'{"version": 1,', "not JSON"),
+        (b"[1]", "expected calibration version 1, got None"),
         (b"\xff\xfe", "cannot read the calibration .*: .*utf-8"),
     ],
 )

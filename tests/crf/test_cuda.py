@@ -236,7 +236,7 @@ def test_float64_strided_and_read_only_input_is_converted(device, make_scene):
         ((3, 4, 5), (4, 6, 3), "differs in size"),
         ((3, 4, 5), (4, 5), "wrong shape"),
         ((3, 4, 5), (1, 4, 5, 3), "wrong shape"),
-        ((2, 3, 4, 5), (3, 4, 5, 3), "not a batch of as many"),
+        ((2, 3, 4, 5), (3, 4, 5, 3), "differs in batch size"),
         ((4, 5), (4, 5, 3), "wrong shape"),
         ((3, 0, 5), (0, 5, 3), "wrong shape"),
         ((257, 4, 5), (4, 5, 3), "too many classes"),
@@ -297,7 +297,7 @@ def test_an_image_beyond_indices_or_memory_is_refused_with_an_estimate():
     crf = CudaDenseCRF(device=device)
     with pytest.raises(CRFError, match=r"needs about [\d.]+ GiB.*million pixels"):
         crf(untouched((1, 30000, 30000), np.float32), untouched((30000, 30000, 3), np.uint8))
-    with pytest.raises(DeviceError, match=r"needs about [\d.]+ GiB of GPU memory, and 1.00 GiB are free"):
+    with pytest.raises(DeviceError, match=r"needs about [\d.]+ GiB of GPU memory, but 1.00 GiB are free"):
         crf(untouched((21, 2000, 2000), np.float32), untouched((2000, 2000, 3), np.uint8))
     assert device.allocations == 0
 
@@ -328,7 +328,7 @@ def test_options_that_cannot_be_used_are_refused(options, message):
 
 
 def test_a_compatibility_for_another_number_of_classes_is_refused(make_scene):
-    with pytest.raises(CRFError, match="for 4 classes and the probabilities have 3"):
+    with pytest.raises(CRFError, match="for 4 classes, but the probabilities have 3"):
         CudaDenseCRF(compatibility=-np.ones(4), device=EmulatedDevice())(*make_scene(3, 4, 5))
 
 

@@ -231,14 +231,14 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("make", "said"),
         [
-            (lambda: Answering("dict"), "answers a dict"),
-            (lambda: Answering("tuple"), "answers a tuple"),
+            (lambda: Answering("dict"), "returns a dict"),
+            (lambda: Answering("tuple"), "returns a tuple"),
             (lambda: Answering("three axes"), r"expected one float32 tensor \[N, C, h, w\]"),
-            (lambda: Answering("float16"), r"answers torch\.float16"),
+            (lambda: Answering("float16"), r"returns torch\.float16"),
             (BranchingOnPixels, "torch cannot export BranchingOnPixels"),
             (Unsteady, "does not compute what torch"),
             (Counting, "does not compute what torch .* behave differently between calls"),
-            (lambda: TinyDeepLab(4), r"answers \[1, 4, 9, 12\]; expected \[N, 5, h, w\]"),
+            (lambda: TinyDeepLab(4), r"returns \[1, 4, 9, 12\]; expected \[N, 5, h, w\]"),
         ],
     )
     def test_models(self, make: Callable[[], nn.Module], said: str, classes: tuple[str, ...], folder: Path) -> None:

@@ -41,7 +41,7 @@ class TestOutputStride:
 
     @pytest.mark.parametrize("coarse", [(6, 8), (64, 3), (70, 60)])
     def test_axes_in_another_order(self, coarse: tuple[int, int]) -> None:
-        with pytest.raises(ExportError, match=r"no output stride.*axes in another order"):
+        with pytest.raises(ExportError, match=r"no consistent output stride.*axes in another order"):
             output_stride((64, 48), coarse)
 
 

@@ -48,7 +48,9 @@ def test_classes_are_numbered_and_strides_default(weights: Weights, tmp_path: Pa
 
 def test_an_architecture_must_be_known(weights: Weights, tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "deeplab.pth")
-    with pytest.raises(ExportError, match="does not say its architecture; pass architecture=NAME, or --arch NAME"):
+    with pytest.raises(
+        ExportError, match="has no architecture in its metadata; pass architecture=NAME, or --arch NAME"
+    ):
         load_trained(tmp_path / "deeplab.pth")
 
 

@@ -80,14 +80,16 @@ def test_another_include_or_flag_is_compiled(packaged, monkeypatch, tmp_path):
     assert load_kernels(packaged, HOPPER, CUDA_13, name_of) == ".cubin"
     assert check_kernels(packaged, HOPPER, CUDA_13).startswith("compiled when first used, by nvcc")
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    with pytest.raises(DeviceError, match=r"probe.fatbin was compiled from another probe.cu.*needs nvcc.*a wheel of"):
+    with pytest.raises(
+        DeviceError, match=r"probe.fatbin was compiled from another version of probe.cu.*nvcc.*a wheel of"
+    ):
         load_kernels(packaged, HOPPER, CUDA_13, name_of)
 
 
 @pytest.mark.usefixtures("no_nvcc")
 def test_without_either_the_error_says_both_ways_out(tmp_path):
     source = KernelSource(Path(shutil.copy(PROBE, tmp_path)))
-    expected = r"probe.cu was not compiled with the package.*needs nvcc.*CUDA toolkit.*wheel of atrous.*on the CPU"
+    expected = r"probe.cu was not compiled with the package.*nvcc.*CUDA toolkit.*wheel of atrous.*on the CPU"
     with pytest.raises(DeviceError, match=expected):
         load_kernels(source, HOPPER, CUDA_13, name_of)
     with pytest.raises(DeviceError, match=expected):
@@ -102,7 +104,10 @@ def test_what_the_driver_refuses_is_compiled(packaged, monkeypatch, tmp_path):
 
     assert load_kernels(packaged, HOPPER, CUDA_13, load) == ".cubin"
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    with pytest.raises(DeviceError, match=r"no kernel image.*by CUDA .*a newer one may take it\); and .*needs nvcc"):
+    with pytest.raises(
+        DeviceError,
+        match=r"no kernel image.*by CUDA .*a newer driver may accept it\); and compiling kernels needs nvcc",
+    ):
         load_kernels(packaged, HOPPER, CUDA_13, load)
 
 
@@ -117,9 +122,9 @@ def test_which_gpus_and_drivers_it_is_for():
     for capability in ((8, 0), (8, 9), (9, 0), (10, 3), (12, 1)):
         fatbin.check(capability, (12, 0))
         fatbin.check(capability, (13, 0))
-    with pytest.raises(DeviceError, match=r"is for compute capabilities 8.0, 8.6, 9.0, and the GPU has 7.5"):
+    with pytest.raises(DeviceError, match=r"is for compute capabilities 8.0, 8.6, 9.0, but the GPU has 7.5"):
         fatbin.check((7, 5), (13, 0))
-    with pytest.raises(DeviceError, match=r"needs a driver for CUDA 12, and the driver here is for CUDA 11.8: install"):
+    with pytest.raises(DeviceError, match=r"needs a driver for CUDA 12, but this driver is for CUDA 11.8. Install"):
         fatbin.check((9, 0), (11, 8))
 
 

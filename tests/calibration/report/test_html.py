@@ -23,7 +23,7 @@ from PIL import Image
 from quantization_reports import CLASSES, make_report, without_masks
 
 from atrous.calibration.report.html import render_html
-from atrous.calibration.report.model import LayerResult, QuantizationReport, Sample, SkippedPicture
+from atrous.calibration.report.model import LayerResult, QuantizationReport, Sample, SkippedImage
 from atrous.calibration.report.text import headline, percent
 from atrous.manifest import ClassInfo
 
@@ -153,7 +153,7 @@ def _evil_report() -> QuantizationReport:
         created_by=_EVIL,
         method=_EVIL,
         classes=tuple(ClassInfo(entry.id, _EVIL, entry.color) for entry in CLASSES),
-        skipped=(SkippedPicture(_EVIL, _EVIL),),
+        skipped=(SkippedImage(_EVIL, _EVIL),),
         layers=(LayerResult(_EVIL, _EVIL, 20.0, 0.1, 0.1, _EVIL),),
         tensors=tuple(dataclasses.replace(tensor, name=_EVIL) for tensor in report.tensors),
         samples=tuple(dataclasses.replace(sample, title=_EVIL) for sample in report.samples),

@@ -27,9 +27,9 @@ def test_the_summary_says_what_was_lost_and_why() -> None:
     text = render_text(report)
     for expected in (
         "points of mean IoU",
-        "The budget of 0.5 points holds with 2 layers returned to FP16.",
+        "The budget of 0.5 points holds with 2 layers kept in FP16.",
         "36 of 40 layers are INT8; the graph takes 4.2 MB (FP32: 15.0 MB).",
-        "Thresholds: entropy, from observing 128 pictures (seed 0). All in 42 s.",
+        "Thresholds: entropy, from observing 128 images (seed 0). Total: 42 s.",
         "  node_conv_0: the first convolution",
         "  broken.jpg: it is truncated",
     ):
@@ -42,13 +42,13 @@ def test_the_headline_with_masks_counts_mean_iou() -> None:
     assert report.accuracy.fp32 is not None
     assert report.accuracy.int8 is not None
     before, after = percent(report.accuracy.fp32.miou), percent(report.accuracy.int8.miou)
-    assert headline(report).endswith(f"points of mean IoU: {before} → {after}, over 2 pictures.")
+    assert headline(report).endswith(f"points of mean IoU: {before} → {after}, over 2 images.")
 
 
 def test_the_headline_without_masks_counts_agreement() -> None:
-    accuracy = Accuracy(pictures=1, agreement=0.9975)
+    accuracy = Accuracy(images=1, agreement=0.9975)
     report = dataclasses.replace(without_masks(make_report()), accuracy=accuracy)
-    assert headline(report) == "INT8 loses 0.25 points of agreement with FP32, over 1 picture."
+    assert headline(report) == "INT8 loses 0.25 points of agreement with FP32, over 1 image."
 
 
 def test_a_gain_is_called_one() -> None:
@@ -61,11 +61,11 @@ def test_a_gain_is_called_one() -> None:
     ("max_drop", "steps", "expected"),
     [
         (None, (), None),
-        (0.5, (BudgetStep((), 0.2),), "The budget of 0.5 points holds at once."),
+        (0.5, (BudgetStep((), 0.2),), "The budget of 0.5 points holds with all layers in INT8."),
         (
             0.1,
             (BudgetStep((), 0.2), BudgetStep(("a", "b"), 0.05), BudgetStep(("a",), 0.08)),
-            "The budget of 0.1 points holds with 1 layer returned to FP16.",
+            "The budget of 0.1 points holds with 1 layer kept in FP16.",
         ),
     ],
 )
@@ -83,7 +83,7 @@ def test_sections_without_content_are_left_out() -> None:
 
 
 def test_thresholds_of_an_earlier_calibration() -> None:
-    assert "from an earlier calibration on 128 pictures" in render_text(make_report(reused=True))
+    assert "from an earlier calibration on 128 images" in render_text(make_report(reused=True))
 
 
 def test_most_sensitive_orders_by_loss() -> None:

@@ -62,7 +62,7 @@ def test_a_batch_is_forgotten_before_the_next_is_made(graph: onnx.ModelProto) ->
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_is_named(graph: onnx.ModelProto, value: float) -> None:
     good, bad = np.ones((1, 3, 32, 32), np.float32), np.full((1, 3, 32, 48), value, np.float32)
-    with pytest.raises(CalibrationError, match=r"'image' is NaN or infinite in FP32 already, on picture 2 \[1, 3, 32"):
+    with pytest.raises(CalibrationError, match=r"'image' is already NaN or infinite in FP32, on image 2 \[1, 3, 32"):
         observe_ranges(graph, [good, bad])
 
 
@@ -90,7 +90,7 @@ class TestNodesOutOfRange:
             parse("a = Neg(x) [two] b = Neg(a) [three] c = Neg(b) y = Neg(c)"),
             {"x": of(1), "a": of(1), "b": of(9000), "c": of(1), "y": of(1)},
         )
-        assert found == dict.fromkeys(["two", "three"], "'b' reaches 9000; FP16 ends at 65504")
+        assert found == dict.fromkeys(["two", "three"], "'b' reaches 9000; the FP16 maximum is 65504")
 
     def test_values_too_small(self) -> None:
         found = nodes_out_of_range(parse("y = Relu(x)"), {"x": of(1e-6), "y": of(1)})
@@ -101,4 +101,4 @@ class TestNodesOutOfRange:
         graph = parse(f"y = {op}(x)")
         assert nodes_out_of_range(graph, {"x": of(20, 3 * 3000), "y": of(20, 3)}) == {}
         found = nodes_out_of_range(graph, {"x": of(20, 3 * 4000), "y": of(20, 3)})
-        assert found["y"].startswith("it sums 4000 values of up to 20, which can pass 65504")
+        assert found["y"].startswith("it sums 4000 values of up to 20, which can exceed the FP16 maximum of 65504")

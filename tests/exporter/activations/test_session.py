@@ -47,7 +47,7 @@ def test_an_input_that_does_not_fit_harms_nothing(graph: onnx.ModelProto) -> Non
 
 def test_a_graph_that_is_none(graph: onnx.ModelProto) -> None:
     graph.graph.node[0].op_type = "Unheard"
-    with pytest.raises(EngineError, match="refuses the graph with its activations as outputs"):
+    with pytest.raises(EngineError, match="rejects the graph with its activations as outputs"):
         ActivationSession(graph, ["c4"])
 
 

@@ -199,7 +199,7 @@ class TestNothingChanges:
             build_engine(bundle, precision="fp32", sm=[sm])
 
     def test_on_a_gpu_for_the_other_flavour(self, bundle: Bundle) -> None:
-        with pytest.raises(EngineError, match="tensorrt builds for the GPU at hand only"):
+        with pytest.raises(EngineError, match="tensorrt builds only for the local GPU"):
             build_engine(bundle, precision="fp32", backend="tensorrt", sm=["89"])
 
     @pytest.mark.parametrize("backend", ["auto", "tensorrt", "tensorrt-rtx"])
@@ -271,10 +271,10 @@ class TestNothingChanges:
         [
             (BuilderOptions(workspace_bytes=0), "more than 0 bytes"),
             (BuilderOptions(optimization_level=6), "must be 0 … 5; got 6"),
-            (BuilderOptions(optimization_level=0), "an optimization level does not work with tensorrt-rtx"),
-            (BuilderOptions(timing_cache="cache"), "a timing cache does not work with tensorrt-rtx"),
-            (BuilderOptions(version_compatible=True), "version compatibility does not work with tensorrt-rtx"),
-            (BuilderOptions(hardware_compatibility="ampere+"), "one plan for each GPU instead: --sm 86 --sm 89"),
+            (BuilderOptions(optimization_level=0), "an optimization level is not supported by tensorrt-rtx"),
+            (BuilderOptions(timing_cache="cache"), "a timing cache is not supported by tensorrt-rtx"),
+            (BuilderOptions(version_compatible=True), "version compatibility is not supported by tensorrt-rtx"),
+            (BuilderOptions(hardware_compatibility="ampere+"), "one engine per GPU instead: --sm 86 --sm 89"),
         ],
     )
     def test_on_options_that_do_not_work(self, bundle: Bundle, options: BuilderOptions, said: str) -> None:
@@ -330,7 +330,7 @@ def test_every_refused_node_is_named(folder: Path) -> None:
     with pytest.raises(EngineError) as caught:
         build_engine(bundle, precision="int8", sm=["89"])
     first, *lines = str(caught.value).splitlines()
-    assert first == f"tensorrt-rtx {VERSION} refuses model.int8.onnx:"
+    assert first == f"tensorrt-rtx {VERSION} rejects model.int8.onnx:"
     assert [line.partition("): ")[0] for line in lines] == [
         f"  node {2 * index} 'quantize_{index}' (DynamicQuantizeLinear" for index in range(2)
     ]
