@@ -43,7 +43,7 @@ def collect_histograms(
                 histograms[tensor].add(values)
             except CalibrationError as exc:
                 raise CalibrationError(
-                    f"activation {tensor!r} is unusable on {image} {list(batch.shape)}: {exc}. "
+                    f"activation {tensor!r} is invalid on {image} {list(batch.shape)}: {exc}. "
                     "Check the weights and the preprocessing of the model."
                 ) from exc
         if progress:

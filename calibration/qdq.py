@@ -168,7 +168,7 @@ def shared_amax(plan: QuantizationPlan, amax: Mapping[str, float]) -> dict[str, 
 
 
 def scale_of(amax: NDArray[np.float32] | float) -> NDArray[np.float32]:
-    """INT8 scale: amax / 127, at least `MIN_SCALE`, rounded to the significant bits of FP16."""
+    """INT8 scales of any shape: amax / 127, at least `MIN_SCALE`, rounded to the significant bits of FP16."""
     mantissa, exponent = np.frexp(np.maximum(np.asarray(amax, np.float64) / INT8_MAX, MIN_SCALE))
     scale: NDArray[np.float64] = np.ldexp(np.rint(np.ldexp(mantissa, _SCALE_BITS)), exponent - _SCALE_BITS)
     return scale.astype(np.float32)

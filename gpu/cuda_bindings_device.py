@@ -48,7 +48,7 @@ class CudaBindingsDevice(CudaDevice):
         return not process_is_ending.is_set()
 
     def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
-        """Allocate page-locked host memory."""
+        """Allocate page-locked host memory, [nbytes] uint8."""
         with self.active(f"page-locking {nbytes / 2**20:.1f} MiB of memory"):
             address = self._context.call("cuMemHostAlloc", nbytes, 0)
             return np.asarray(_HostMemory(_Owned(self._context, "cuMemFreeHost", address), nbytes))

@@ -275,7 +275,7 @@ class DenseCRF2D(DenseCRF):
 
         Args:
             sxy: standard deviation in pixels, or one each for x and y.
-            compat: as in `addPairwiseEnergy`.
+            compat: [labels] or [labels, labels], as in `addPairwiseEnergy`.
             kernel: as in `addPairwiseEnergy`.
             normalization: as in `addPairwiseEnergy`.
 
@@ -303,7 +303,7 @@ class DenseCRF2D(DenseCRF):
             sxy: standard deviation in pixels, or one each for x and y.
             srgb: standard deviation in units of 0…255, or one each channel.
             rgbim: image [h, w, 3] uint8.
-            compat: as in `addPairwiseEnergy`.
+            compat: [labels] or [labels, labels], as in `addPairwiseEnergy`.
             kernel: as in `addPairwiseEnergy`.
             normalization: as in `addPairwiseEnergy`.
 

@@ -57,7 +57,7 @@ def test_progress_is_told(graph: onnx.ModelProto, pictures: Pictures) -> None:
 def test_what_is_not_finite_is_named(graph: onnx.ModelProto, pictures: Pictures, value: float) -> None:
     pictures[2][1][0, 1, 5, 7] = value
     with pytest.raises(
-        CalibrationError, match=r"activation 'c0' is unusable on 2\.png \[1, 3, 32, 40\]: \d+ of \d+ val"
+        CalibrationError, match=r"activation 'c0' is invalid on 2\.png \[1, 3, 32, 40\]: \d+ of \d+ val"
     ):
         collect_histograms(graph, ["c0", "r1"], pictures)
 

@@ -412,7 +412,7 @@ class TestRefusals:
         inputs = dataclasses.replace(bundle.manifest.input, scale=1e4)
         with extend_bundle(bundle) as staged:
             staged.write_manifest(dataclasses.replace(bundle.manifest, input=inputs))
-        with pytest.raises(CalibrationError, match=r"activation 'r0' is unusable on .*0\.png .*NaN or infinite"):
+        with pytest.raises(CalibrationError, match=r"activation 'r0' is invalid on .*0\.png .*NaN or infinite"):
             quantize(Bundle.open(bundle.path), images=images)
 
     def test_labels_that_have_nothing_to_do_with_fp32(self, tmp_path: Path, rng: np.random.Generator) -> None:
