@@ -44,7 +44,7 @@ class Histogram:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """[4096] int64, a copy: bin `i` holds `i * bin_width <= |x| < (i + 1) * bin_width`; zeros are in bin 0."""
+        """Copy of the counts [4096] int64; bin `i` holds magnitudes from `i * bin_width`, and zeros are in bin 0."""
         return self._native.counts
 
     @property
@@ -54,17 +54,17 @@ class Histogram:
 
     @property
     def max_abs(self) -> float:
-        """The largest magnitude, exactly; 0 when nothing was counted."""
+        """Exact maximum of |x|; 0 if nothing was counted."""
         return self._native.max_abs
 
     @property
     def min(self) -> float:
-        """The smallest value, exactly; infinity when nothing was counted."""
+        """Exact minimum; infinity if nothing was counted."""
         return self._native.min
 
     @property
     def max(self) -> float:
-        """The largest value, exactly; minus infinity when nothing was counted."""
+        """Exact maximum; minus infinity if nothing was counted."""
         return self._native.max
 
     @property

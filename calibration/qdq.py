@@ -61,7 +61,7 @@ def halve_rest(
     could not fuse it with another `Add` in between.
 
     Args:
-        graph: with Q/DQ, as `quantize_graph` returns it; not modified.
+        graph: graph with Q/DQ, as `quantize_graph` returns it; not modified.
         keep: node name → reason to keep it FP32, as `nodes_out_of_range` finds in the graph without Q/DQ. Q/DQ pairs
             next to such a node stay FP32 too, because a cast in between would overflow as the node would.
 

@@ -70,7 +70,7 @@ def quantize(
     of an earlier call are replaced. If anything fails, or on Ctrl-C, the bundle is unchanged.
 
     Args:
-        bundle: has an FP32 graph.
+        bundle: a bundle with an FP32 graph.
         images: a folder or a sequence of images like those in production; a hundred different ones are plenty. They
             need no masks.
         masks: a folder with a mask `NAME.png` for each image `NAME.*`. The drop is then in points of mean IoU; without
@@ -258,7 +258,7 @@ def _choose(
     ranking: Sequence[str],
     max_drop: float | None,
 ) -> tuple[_Candidate, tuple[BudgetStep, ...]]:
-    """The candidate that holds the budget, or the whole plan if there is none, and the attempts."""
+    """Choose the candidate that holds the budget, or the whole plan without one; also returns the attempts."""
 
     def attempt(returned: Sequence[str]) -> _Candidate:
         tried = plan.without(dict.fromkeys(returned, f"removed to hold the budget of {max_drop} points"))

@@ -132,7 +132,7 @@ class _Bench:
         self._align_corners = output.align_corners
 
     def variant(self, plan: QuantizationPlan | None) -> onnx.ModelProto:
-        """The graph with a plan applied, or unchanged for None."""
+        """Apply a plan to the graph; None leaves it unchanged."""
         model = self._model.clone()
         if plan:
             InsertQdq(plan, self._amax)(model)

@@ -65,7 +65,7 @@ class ModelDescription:
         return size_policy(self.size, stride=1, offset=0)
 
     def draft_manifest(self, path: Path, coarse: tuple[int, ...]) -> Manifest:
-        """A manifest without artifacts, given the logits [N, C, h, w] of one run at `provisional_size().opt`.
+        """Draft a manifest without artifacts from the logits [N, C, h, w] of one run at `provisional_size().opt`.
 
         Raises:
             ExportError: the number of classes differs, or the logits have no consistent stride.

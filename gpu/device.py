@@ -22,11 +22,11 @@ class DeviceProperties:
     """Properties of a GPU that launch sequences depend on.
 
     Attributes:
-        name: as the driver reports it.
+        name: name reported by the driver.
         compute_capability: (major, minor).
         multiprocessors: number of multiprocessors; at least as many blocks run at once.
         total_bytes: size of the device's memory.
-        cuda: (major, minor) of the newest CUDA that its driver runs.
+        cuda: (major, minor) of the newest CUDA version that its driver supports.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The CUDA driver: its functions by name, and what it says of itself and of its GPUs, without a Python library."""
+"""CUDA driver API through ctypes: driver version, GPUs, and the functions that PyCUDA does not wrap."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Gpu:
     """One GPU, in the driver's order.
 
     Attributes:
-        name: as the driver reports it.
+        name: name reported by the driver.
         compute_capability: (major, minor).
-        total_bytes: of memory.
+        total_bytes: size of its memory.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """A driver that works.
+    """Working CUDA driver and its GPUs.
 
     Attributes:
-        cuda: (major, minor) of the newest CUDA that it runs.
-        gpus: at least one.
+        cuda: (major, minor) of the newest CUDA version that it supports.
+        gpus: its GPUs, at least one.
     """
 
     cuda: tuple[int, int]
@@ -48,10 +48,10 @@ class Driver:
 
 
 class CallError(DeviceError):
-    """A function of the driver returned another status than success.
+    """A driver function failed.
 
     Attributes:
-        status: the CUresult.
+        status: its CUresult.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -70,15 +70,15 @@ class DriverApi:
         self._library = ctypes.CDLL(_LIBRARY)
 
     def call(self, name: str, *args: object) -> None:
-        """Calls one function.
+        """Call one function.
 
         Raises:
-            CallError: it returns another status than success.
+            CallError: the call did not succeed.
         """
         self.check(name, getattr(self._library, name)(*args))
 
     def check(self, name: str, status: int) -> None:
-        """Raises CallError for the status that a function returned, unless it is success."""
+        """Raise CallError unless `status` is success."""
         if status != 0:
             text = ctypes.c_char_p()
             self._library.cuGetErrorString(status, ctypes.byref(text))
@@ -86,7 +86,7 @@ class DriverApi:
             raise CallError(f"{name} failed with status {status}: {reason}", status)
 
     def number(self, name: str) -> int:
-        """Calls a function that writes one int, and returns it."""
+        """Call a function that writes one int, and return it."""
         number = ctypes.c_int()
         self.call(name, ctypes.byref(number))
         return number.value
@@ -113,14 +113,14 @@ class DriverApi:
         return free.value
 
     def capture(self, queue: Callable[[], None], stream: int) -> ctypes.c_void_p:
-        """Records `queue` and makes the graph executable."""
+        """Record what `queue` puts into a stream, and return the executable graph."""
         handle = ctypes.c_void_p(stream)
         graph = ctypes.c_void_p()
         executable = ctypes.c_void_p()
         self.call("cuStreamBeginCapture_v2", handle, ctypes.c_int(_CAPTURE_THREAD_LOCAL))
         try:
             queue()
-        finally:  # always, so that the stream can be used again
+        finally:  # also after an error, to make the stream usable again
             self.call("cuStreamEndCapture", handle, ctypes.byref(graph))
         try:
             self.call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
@@ -135,7 +135,7 @@ class DriverApi:
 
 
 def find_driver() -> Driver:
-    """The CUDA driver of this machine and its GPUs.
+    """Find the CUDA driver of this machine and its GPUs.
 
     Libraries that need a driver crash or return nonsense without one (TensorRT-RTX returns a dangling pointer), so ask
     this before loading them.

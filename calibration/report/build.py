@@ -30,10 +30,10 @@ class Measurements:
     """Measurements of one quantization.
 
     Attributes:
-        histograms: by tensor, at least those of the plan.
+        histograms: histogram of each tensor of the plan.
         reused: `calibration` was reused, so `histograms` cover only the images of the sensitivity analysis.
         plan: plan of the final graph.
-        sensitivity: by layer, of those in INT8 before the budget was applied.
+        sensitivity: sensitivity of each layer that was in INT8 before the budget was applied.
         comparison: final graph against FP32 on all images.
         rest: precision of the nodes that are not INT8.
     """

@@ -195,10 +195,10 @@ def _aspp(aspp: ASPP, prefix: str) -> list[_Pair]:
 
 
 def _separable(here: str, convolutions: str, norm: str) -> list[_Pair]:
-    """A `SeparableConv` without inner normalization; its two convolutions share a Sequential there."""
+    """Pairs of a `SeparableConv` without inner normalization, whose convolutions share a foreign Sequential."""
     return [(f"{here}.0", f"{convolutions}.0"), *_conv_bn(f"{here}.1", f"{convolutions}.1", norm)]
 
 
 def _conv_bn(here: str, convolution: str, norm: str) -> list[_Pair]:
-    """A `ConvBNAct`."""
+    """Pairs of a `ConvBNAct`."""
     return [(f"{here}.0", convolution), (f"{here}.1", norm)]

@@ -52,7 +52,7 @@ class DeepLabV3Plus(nn.Module):
     """[N, 3, H, W] → logits [N, classes, H/4, W/4].
 
     Args:
-        rates: of the pyramid's atrous branches; see `aspp_rates`.
+        rates: rates of the pyramid's atrous branches; see `aspp_rates`.
         style: `MOBILE_DECODER` or `SMP_DECODER`.
     """
 
