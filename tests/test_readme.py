@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
     shutil.copy(str(resources.files("sklearn.datasets") / "images" / "china.jpg"), folder / "photo.jpg")
     # `make demo` sets up an environment and runs this line; the environment is the one that runs the tests.
     recipe = make_dry_run("demo", environment)
-    script = recipe.strip().splitlines()[-1].replace(".venv/bin/python", sys.executable)
+    script = recipe.strip().splitlines()[-1].replace(".venv/bin/python", shlex.quote(sys.executable))
     subprocess.run(shlex.split(script), cwd=folder, env=environment, check=True, capture_output=True)
     return folder
 

@@ -2,19 +2,47 @@
 // barycentric weights in it. Vectorised over pixels.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+
+#include "buffer.hpp"
 
 namespace atrous {
 
-constexpr int kMaxFeatures = 32;
 constexpr int kEmbedTile = 128;  ///< pixels a call; a multiple of the widest vector
 
 /// Working memory of one tile. Rows are features or lattice axes, columns are pixels.
-struct EmbedTile {
-    float features[kMaxFeatures][kEmbedTile];                 ///< in, divided by their standard deviations
-    std::int32_t origin[kMaxFeatures + 1][kEmbedTile];        ///< out: nearest remainder-0 point
-    std::int32_t axis_of_rank[kMaxFeatures + 1][kEmbedTile];  ///< out: which axis has rank r in the simplex
-    float weights[kMaxFeatures + 1][kEmbedTile];              ///< out: barycentric weight of remainder j
+class EmbedTile {
+  public:
+    template <typename T>
+    using Rows = T (*)[kEmbedTile];
+
+    explicit EmbedTile(int count)
+        : floats_(std::size_t(2 * count + 1) * kEmbedTile),
+          ints_(std::size_t(2 * count + 2) * kEmbedTile),
+          scratch_(std::size_t(kScratchRows) * (count + 1) * kScratchLanes) {
+        features = reinterpret_cast<Rows<float>>(floats_.data());
+        weights = features + count;
+        origin = reinterpret_cast<Rows<std::int32_t>>(ints_.data());
+        axis_of_rank = origin + count + 1;
+        scratch = scratch_.data();
+    }
+    EmbedTile(const EmbedTile&) = delete;
+    EmbedTile& operator=(const EmbedTile&) = delete;
+
+    Rows<float> features;             ///< [features], in, divided by their standard deviations
+    Rows<float> weights;              ///< [features + 1], out: barycentric weight of remainder j
+    Rows<std::int32_t> origin;        ///< [features + 1], out: nearest remainder-0 point
+    Rows<std::int32_t> axis_of_rank;  ///< [features + 1], out: which axis has rank r in the simplex
+    float* scratch;                   ///< of the kernels, where the number of features is not known to the compiler
+
+    static constexpr int kScratchRows = 4;   ///< of each axis: the position, its nearest point, its rank; its scale
+    static constexpr int kScratchLanes = 8;  ///< pixels at a time
+
+  private:
+    Buffer<float> floats_;
+    Buffer<std::int32_t> ints_;
+    Buffer<float> scratch_;
 };
 
 struct EmbedKernels {

@@ -76,18 +76,16 @@ ATROUS_INLINE void weigh(EmbedTile& tile, int runtime_features, int column, cons
     store(tile.weights[0] + column, previous + (1.0f - first));
 }
 
+/// Eight pixels at a time: `elevated`, `origin` and `rank` are [d + 1] each, of one time.
 template <int fixed>
-static bool embed_features(EmbedTile& tile, int runtime_features, int count, float limit) {
+ATROUS_INLINE bool embed_columns(EmbedTile& tile, int runtime_features, int count, float limit, float* scale,
+                                 Float8* elevated, Float8* origin, Int8* rank) {
     const int d = fixed > 0 ? fixed : runtime_features;
-    constexpr int rows = (fixed > 0 ? fixed : kMaxFeatures) + 1;
-    float scale[rows];  // s_i = √(2/3)·(d+1) / √((i+1)(i+2)), rounded as pydensecrf does
+    // s_i = √(2/3)·(d+1) / √((i+1)(i+2)), rounded as pydensecrf does
     const float spread = static_cast<float>(std::sqrt(2.0 / 3.0) * (d + 1));
     for (int i = 0; i < d; ++i) scale[i] = static_cast<float>(1.0 / std::sqrt((i + 1.0) * (i + 2.0)) * spread);
     Int8 bad{};
     for (int column = 0; column < count; column += 8) {
-        Float8 elevated[rows];
-        Float8 origin[rows];
-        Int8 rank[rows];
         elevate<fixed>(tile, scale, d, column, elevated);
         for (int i = 0; i <= d; ++i) {
             // Written so that NaN counts as out of range.
@@ -106,10 +104,29 @@ static bool embed_features(EmbedTile& tile, int runtime_features, int count, flo
     return true;
 }
 
+/// A number of features that the compiler knows: everything between is in registers or on the stack.
+template <int d>
+static bool embed_features(EmbedTile& tile, int count, float limit) {
+    float scale[d];
+    Float8 elevated[d + 1];
+    Float8 origin[d + 1];
+    Int8 rank[d + 1];
+    return embed_columns<d>(tile, d, count, limit, scale, elevated, origin, rank);
+}
+
+static bool embed_any_number(EmbedTile& tile, int d, int count, float limit) {
+    static_assert(EmbedTile::kScratchLanes * sizeof(float) == sizeof(Float8));
+    auto* const elevated = reinterpret_cast<Float8*>(tile.scratch);
+    auto* const origin = elevated + d + 1;
+    auto* const rank = reinterpret_cast<Int8*>(origin + d + 1);
+    auto* const scale = reinterpret_cast<float*>(rank + d + 1);
+    return embed_columns<0>(tile, d, count, limit, scale, elevated, origin, rank);
+}
+
 static bool embed(EmbedTile& tile, int features, int count, float limit) {
-    if (features == 5) return embed_features<5>(tile, features, count, limit);
-    if (features == 2) return embed_features<2>(tile, features, count, limit);
-    return embed_features<0>(tile, features, count, limit);
+    if (features == 5) return embed_features<5>(tile, count, limit);
+    if (features == 2) return embed_features<2>(tile, count, limit);
+    return embed_any_number(tile, features, count, limit);
 }
 
 static constexpr EmbedKernels kEmbedKernels{embed};

@@ -41,12 +41,24 @@ float take_mass(SplatEntry* begin, SplatEntry* end) {
     }
 }
 
+/// With the fewest machine words a key that hold 16 bits of each coordinate. False when coordinates need more bits.
+template <int words, int... more>
+bool build_with_smallest_key(Lattice& lattice, const FeatureSource& source, int threads) {
+    constexpr int bits = 16;
+    if (source.features() <= KeyLayout<words>::max_features(bits)) {
+        return LatticeBuilder<words>().build(lattice, source, bits, threads);
+    }
+    if constexpr (sizeof...(more) > 0) return build_with_smallest_key<more...>(lattice, source, threads);
+    return false;
+}
+
 }  // namespace
 
 void Lattice::build(const FeatureSource& source, int threads) {
     const int features = source.features();
-    if (features < 1 || features > kMaxFeatures) {
-        throw CrfError("a lattice takes 1 to " + std::to_string(kMaxFeatures) + " features a pixel, got " +
+    constexpr int max_features = KeyLayout<512>::max_features(16);
+    if (features < 1 || features > max_features) {
+        throw CrfError("a lattice takes 1 to " + std::to_string(max_features) + " features per pixel, got " +
                        std::to_string(features));
     }
     if (source.pixels() < 1) throw CrfError("a lattice needs at least one pixel");
@@ -56,10 +68,8 @@ void Lattice::build(const FeatureSource& source, int threads) {
     }
     // The builder's memory, as much as the lattice's own, is free again before inference takes its buffers.
     // Twelve bits a coordinate are enough for most photos and keep the table small; the wide layout is for the rest.
-    if (features <= 4 && LatticeBuilder<1>().build(*this, source, 16, threads)) return;
     if (features == 5 && LatticeBuilder<1>().build(*this, source, 12, threads)) return;
-    if (features > 4 && features <= 8 && LatticeBuilder<2>().build(*this, source, 16, threads)) return;
-    if (features > 8 && LatticeBuilder<8>().build(*this, source, 16, threads)) return;
+    if (build_with_smallest_key<1, 2, 8, 16, 64, 512>(*this, source, threads)) return;
     pixels_ = 0;  // so that a filter built half cannot be used by mistake
     throw CrfError(
         "lattice coordinates are not finite or exceed 16 bits: a standard deviation is too small for the range of its "

@@ -20,6 +20,9 @@ constexpr std::int64_t kCellRange = 16;
 /// The fewest pixels that are worth a worker.
 constexpr std::int64_t kSharePixels = 4096;
 
+/// The most memory that the keys of one tile may take.
+constexpr std::size_t kTileKeyBytes = std::size_t{4} << 20;
+
 /// pydensecrf embeds pixels four at a time and fills the last four up with zero features. The filler carries no value,
 /// but its vertices exist, and the blur flows through them: near the origin (black pixels in the top left corner)
 /// results differ by up to 2e-3 when they are left out.
@@ -78,12 +81,14 @@ bool LatticeBuilder<words>::collect(Lattice& lattice, const FeatureSource& sourc
     const int corners = features + 1;
     Key no_point;
     std::fill(no_point.word, no_point.word + words, ~std::uint64_t{0});
+    const auto fitting = static_cast<int>(kTileKeyBytes / (sizeof(Key) * static_cast<std::size_t>(corners)));
+    const int pixels_per_tile = std::clamp(fitting, 1, kEmbedTile);
     // The corners of a tile, after those of the pixel before it.
-    std::vector<Key> keys((kEmbedTile + 1) * corners, no_point);
-    EmbedTile tile;
+    std::vector<Key> keys((pixels_per_tile + 1) * corners, no_point);
+    EmbedTile tile(features);
     share.table.reserve(share.end - share.begin);
-    for (std::int64_t begin = share.begin; begin < share.end; begin += kEmbedTile) {
-        const int count = static_cast<int>(std::min<std::int64_t>(kEmbedTile, share.end - begin));
+    for (std::int64_t begin = share.begin; begin < share.end; begin += pixels_per_tile) {
+        const int count = static_cast<int>(std::min<std::int64_t>(pixels_per_tile, share.end - begin));
         source.fill(begin, count, tile);
         for (int f = 0; f < features; ++f) {  // whole vectors are computed: let the unused lanes be harmless
             std::fill(tile.features[f] + count, tile.features[f] + kEmbedTile, tile.features[f][0]);
@@ -103,7 +108,7 @@ bool LatticeBuilder<words>::collect(Lattice& lattice, const FeatureSource& sourc
 template <int words>
 void LatticeBuilder<words>::collect_ghost(Lattice& lattice, const KeyLayout<words>& layout, Share& share) const {
     const int corners = lattice.corners_;
-    EmbedTile tile;
+    EmbedTile tile(corners - 1);
     for (int f = 0; f + 1 < corners; ++f) std::fill(tile.features[f], tile.features[f] + kEmbedTile, 0.0f);
     embed_kernels().embed(tile, corners - 1, 1, layout.limit());
     std::vector<Key> keys(2 * corners, Key{});
@@ -303,5 +308,8 @@ void LatticeBuilder<words>::find_neighbours_of(std::int64_t cell, Lattice& latti
 template class LatticeBuilder<1>;
 template class LatticeBuilder<2>;
 template class LatticeBuilder<8>;
+template class LatticeBuilder<16>;
+template class LatticeBuilder<64>;
+template class LatticeBuilder<512>;
 
 }  // namespace atrous

@@ -66,5 +66,8 @@ class LatticeBuilder {
 extern template class LatticeBuilder<1>;
 extern template class LatticeBuilder<2>;
 extern template class LatticeBuilder<8>;
+extern template class LatticeBuilder<16>;
+extern template class LatticeBuilder<64>;
+extern template class LatticeBuilder<512>;
 
 }  // namespace atrous

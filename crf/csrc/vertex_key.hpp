@@ -43,15 +43,11 @@ class KeyLayout {
 
     int features() const { return features_; }
 
+    /// The features whose coordinates fit.
+    static constexpr int max_features(int bits) { return words * (64 / bits); }
+
     /// Coordinates that any lattice point, and each of its neighbours, may have: the room left by two moves.
     float limit() const { return static_cast<float>((1 << (bits_ - 1)) - 1 - 3 * (features_ + 1)); }
-
-    /// 1 in the field of coordinate `axis`; nothing for the redundant one.
-    Key unit(int axis) const {
-        Key key{};
-        if (axis < features_) key.word[axis / per_word_] = std::uint64_t{1} << (axis % per_word_ * bits_);
-        return key;
-    }
 
     /// The packed point whose coordinate i is coordinates[i · stride].
     Key pack(const std::int32_t* coordinates, int stride) const {
@@ -81,8 +77,7 @@ class KeyLayout {
         Key key{};
         for (int i = 0; i < features_; ++i) {
             const auto times = i == axis ? -static_cast<std::int64_t>(features_) : 1;
-            const Key one = unit(i);
-            for (int w = 0; w < words; ++w) key.word[w] += one.word[w] * static_cast<std::uint64_t>(times);
+            key.word[i / per_word_] += static_cast<std::uint64_t>(times) << (i % per_word_ * bits_);
         }
         return key;
     }

@@ -1,7 +1,7 @@
 """The classes and constants of `pydensecrf.densecrf`, on the native core.
 
 Float64, non-contiguous and read-only arrays are converted, where pydensecrf rejects them. NaN, wrong sizes and reused
-unaries raise, where pydensecrf computes nonsense or crashes.
+unaries raise, where pydensecrf computes nonsense or crashes. docs/migrating-from-pydensecrf.md lists every difference.
 """
 # ruff: noqa: N802, N803 - the names are pydensecrf's
 
@@ -10,15 +10,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from enum import IntEnum
+from numbers import Number
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ... import _native
 from ...errors import CRFError, ShapeError
-
-Matrix = NDArray[np.float32]
+from . import eigen
+from .arguments import Matrix, finite_matrix, float_array, integer, sigmas, unary_energies, wrong_size
 
 
 class KernelType(IntEnum):
@@ -80,7 +81,7 @@ class ConstUnary(Unary):
     """
 
     def __init__(self, u: ArrayLike) -> None:
-        super().__init__(_matrix(u, "unary energies"))
+        super().__init__(unary_energies(u))
 
 
 class LogisticUnary(Unary):
@@ -92,7 +93,7 @@ class LogisticUnary(Unary):
     """
 
     def __init__(self, L: ArrayLike, f: ArrayLike) -> None:
-        weights, features = _matrix(L, "logistic weights"), _matrix(f, "logistic features")
+        weights, features = finite_matrix(L, "logistic weights"), finite_matrix(f, "logistic features")
         if weights.shape[1] != features.shape[0]:
             raise ShapeError(
                 f"logistic weights {weights.shape} and features {features.shape} do not multiply: expected "
@@ -109,18 +110,18 @@ class DenseCRF:
     An instance is thread-safe, but serializes calls.
 
     Args:
-        nvar: variables (pixels).
+        nvar: variables (pixels). This, and every other count here, may be a float, whose fraction is dropped.
         nlabels: labels of each.
+        unused: further arguments are ignored, as pydensecrf ignores them.
 
     Raises:
         CRFError: there are no variables or no labels.
     """
 
-    def __init__(self, nvar: int, nlabels: int) -> None:
-        if nvar < 1 or nlabels < 1:
-            raise CRFError(f"a CRF needs at least one variable and one label, got {nvar} and {nlabels}")
-        self._nvar = int(nvar)
-        self._nlabels = int(nlabels)
+    def __init__(self, nvar: float, nlabels: float, *unused: object, **unused_by_name: object) -> None:  # noqa: ARG002
+        self._nvar, self._nlabels = integer(nvar, "nvar"), integer(nlabels, "nlabels")
+        if self._nvar < 1 or self._nlabels < 1:
+            raise CRFError(f"a CRF needs at least one variable and one label, got {self._nvar} and {self._nlabels}")
         self._field = _native.SteppedMeanField(self._nvar, self._nlabels)
         self._has_unary = False
         self._lock = threading.Lock()
@@ -146,14 +147,14 @@ class DenseCRF:
     def addPairwiseEnergy(
         self,
         features: ArrayLike,
-        compat: ArrayLike,
-        kernel: int = DIAG_KERNEL,
-        normalization: int = NORMALIZE_SYMMETRIC,
+        compat: ArrayLike | Number,
+        kernel: float = DIAG_KERNEL,
+        normalization: float = NORMALIZE_SYMMETRIC,
     ) -> None:
         """Add a Gaussian kernel over `features` [dimensions, variables], in units of standard deviations.
 
         Args:
-            features: one column a variable.
+            features: one column per variable; up to 2048 rows.
             compat: a number (Potts weight), a vector (diagonal, used as given) or a matrix (symmetrised); negative
                 entries of the last two attract.
             kernel: a KernelType; makes no difference to inference.
@@ -163,24 +164,29 @@ class DenseCRF:
             ShapeError: sizes or values do not fit.
             CRFError: features are too large for lattice coordinates.
         """
-        columns = _matrix(features, "features")
+        columns = finite_matrix(features, "features")
         if columns.shape[1] != self._nvar:
-            raise _wrong_size("features", f"[dimensions, {self._nvar}]", columns)
+            raise wrong_size("features", f"[dimensions, {self._nvar}]", columns)
         new_filter = _native.Filter()
         new_filter.build_from_features(columns, _normalization(kernel, normalization))
         self._add(new_filter, compat)
 
-    def inference(self, niter: int) -> Matrix:
-        """Marginals [labels, variables] after `niter` mean-field iterations."""
-        if niter < 0:
+    def inference(self, niter: float) -> eigen.MatrixXf:
+        """Marginals [labels, variables] after `niter` mean-field iterations.
+
+        Raises:
+            CRFError: `niter` is negative.
+        """
+        iterations = integer(niter, "niter")
+        if iterations < 0:
             raise CRFError(f"the number of iterations must be 0 or more, got {niter}")
         with self._lock:
             self._field.start()
-            self._field.run(niter)
-            return self._field.marginals()
+            self._field.run(iterations)
+            return self._field.marginals().view(eigen.MatrixXf)
 
-    def startInference(self) -> tuple[Matrix, Matrix, Matrix]:
-        """Marginals to iterate on with `stepInference`, and two arrays that it ignores.
+    def startInference(self) -> tuple[eigen.MatrixXf, eigen.MatrixXf, eigen.MatrixXf]:
+        """Marginals to iterate on with `stepInference`, and two empty matrices that it ignores.
 
         As in pydensecrf, the marginals are zeros when no unary was set.
         """
@@ -190,15 +196,15 @@ class DenseCRF:
                 marginals = self._field.marginals()
             else:
                 marginals = np.zeros((self._nlabels, self._nvar), np.float32)
-        return marginals, np.zeros_like(marginals), np.zeros_like(marginals)
+        return marginals.view(eigen.MatrixXf), eigen.MatrixXf(), eigen.MatrixXf()
 
-    def stepInference(self, Q: Matrix, tmp1: Matrix, tmp2: Matrix) -> None:  # noqa: ARG002 - pydensecrf's signature
+    def stepInference(self, Q: object, tmp1: object, tmp2: object) -> None:  # noqa: ARG002 - pydensecrf's signature
         """One mean-field iteration on `Q` [labels, variables], in place.
 
         Raises:
             ShapeError: `Q` belongs to a CRF of another size, is not writeable float32, or is not finite.
         """
-        if np.asarray(Q) is not Q or Q.dtype != np.float32 or not Q.flags.writeable:
+        if not isinstance(Q, np.ndarray) or Q.dtype != np.float32 or not Q.flags.writeable:
             raise ShapeError("Q must be the writeable float32 array that startInference() returned")
         with self._lock:
             self._load(Q)
@@ -217,27 +223,27 @@ class DenseCRF:
 
     def _set_energy(self, energy: Matrix) -> None:
         if energy.shape != (self._nlabels, self._nvar):
-            raise _wrong_size("unary energies", f"[{self._nlabels}, {self._nvar}]", energy)
+            raise wrong_size("unary energies", f"[{self._nlabels}, {self._nvar}]", energy)
         with self._lock:
             self._field.set_unary(energy)
             self._has_unary = True
 
     def _load(self, Q: ArrayLike) -> None:
-        marginals = _matrix(Q, "Q")
+        marginals = finite_matrix(Q, "Q")
         if marginals.shape != (self._nlabels, self._nvar):
-            raise _wrong_size("Q", f"[{self._nlabels}, {self._nvar}], of this CRF", marginals)
+            raise wrong_size("Q", f"[{self._nlabels}, {self._nvar}], of this CRF", marginals)
         self._field.set_marginals(marginals)
 
-    def _add(self, new_filter: _native.Filter, compat: ArrayLike) -> None:
+    def _add(self, new_filter: _native.Filter, compat: ArrayLike | Number) -> None:
         compatibility = self._compatibility(compat)
         with self._lock:
             self._field.add_term(new_filter, compatibility)
 
-    def _compatibility(self, compat: ArrayLike) -> Matrix:
-        values = np.asarray(compat, dtype=np.float32)
+    def _compatibility(self, compat: ArrayLike | Number) -> Matrix:
+        values = float_array(compat, "the compatibility")
         labels = self._nlabels
         if values.shape not in ((), (labels,), (labels, labels)):
-            raise _wrong_size("compatibility", f"a number, [{labels}] or [{labels}, {labels}]", values)
+            raise wrong_size("compatibility", f"a number, [{labels}] or [{labels}, {labels}]", values)
         if not np.isfinite(values).all():
             raise ShapeError("the compatibility must be finite", expected="finite values")
         if values.ndim == 0:
@@ -252,24 +258,31 @@ class DenseCRF2D(DenseCRF):
         w: width in pixels.
         h: height in pixels.
         nlabels: labels of each pixel.
+        unused: further arguments are ignored, as pydensecrf ignores them.
 
     Raises:
         CRFError: a size is not positive.
     """
 
-    def __init__(self, w: int, h: int, nlabels: int) -> None:
-        if w < 1 or h < 1:
+    def __init__(
+        self,
+        w: float,
+        h: float,
+        nlabels: float,
+        *unused: object,  # noqa: ARG002 - pydensecrf's signature
+        **unused_by_name: object,  # noqa: ARG002
+    ) -> None:
+        self._width, self._height = integer(w, "w"), integer(h, "h")
+        if self._width < 1 or self._height < 1:
             raise CRFError(f"an image needs at least one pixel, got width {w} and height {h}")
-        super().__init__(w * h, nlabels)
-        self._width = int(w)
-        self._height = int(h)
+        super().__init__(self._width * self._height, nlabels)
 
     def addPairwiseGaussian(
         self,
         sxy: float | Sequence[float],
-        compat: ArrayLike,
-        kernel: int = DIAG_KERNEL,
-        normalization: int = NORMALIZE_SYMMETRIC,
+        compat: ArrayLike | Number,
+        kernel: float = DIAG_KERNEL,
+        normalization: float = NORMALIZE_SYMMETRIC,
     ) -> None:
         """Add the smoothness kernel, over (x, y).
 
@@ -283,7 +296,7 @@ class DenseCRF2D(DenseCRF):
             ShapeError: sizes do not fit.
             CRFError: a standard deviation is not positive, or too small for the image.
         """
-        sigma_x, sigma_y = _sigmas(sxy, "sxy", 2)
+        sigma_x, sigma_y = sigmas(sxy, "sxy", 2)
         new_filter = _native.Filter()
         new_filter.build_gaussian(self._height, self._width, (sigma_x, sigma_y), _normalization(kernel, normalization))
         self._add(new_filter, compat)
@@ -293,9 +306,9 @@ class DenseCRF2D(DenseCRF):
         sxy: float | Sequence[float],
         srgb: float | Sequence[float],
         rgbim: ArrayLike,
-        compat: ArrayLike,
-        kernel: int = DIAG_KERNEL,
-        normalization: int = NORMALIZE_SYMMETRIC,
+        compat: ArrayLike | Number,
+        kernel: float = DIAG_KERNEL,
+        normalization: float = NORMALIZE_SYMMETRIC,
     ) -> None:
         """Add the appearance kernel, over (x, y, r, g, b).
 
@@ -321,8 +334,8 @@ class DenseCRF2D(DenseCRF):
                 expected=f"uint8 [{self._height}, {self._width}, 3]",
                 actual=f"{image.dtype} {list(image.shape)}",
             )
-        sigma_x, sigma_y = _sigmas(sxy, "sxy", 2)
-        sigma_r, sigma_g, sigma_b = _sigmas(srgb, "srgb", 3)
+        sigma_x, sigma_y = sigmas(sxy, "sxy", 2)
+        sigma_r, sigma_g, sigma_b = sigmas(srgb, "srgb", 3)
         new_filter = _native.Filter()
         new_filter.build_bilateral(
             np.ascontiguousarray(image),
@@ -333,38 +346,9 @@ class DenseCRF2D(DenseCRF):
         self._add(new_filter, compat)
 
 
-def _matrix(values: ArrayLike, name: str) -> Matrix:
-    """`values` as a finite C-contiguous float32 matrix."""
-    matrix = np.ascontiguousarray(values, dtype=np.float32)
-    if np.ndim(values) != 2:
-        raise _wrong_size(name, "a matrix", np.asarray(values))
-    if not _native.all_finite(matrix):
-        row, column = (int(i) for i in np.argwhere(~np.isfinite(matrix))[0])
-        raise ShapeError(
-            f"{name} must be finite, got {matrix[row, column]} at [{row}, {column}]",
-            expected="finite values",
-            actual=f"{matrix[row, column]} at [{row}, {column}]",
-        )
-    return matrix
-
-
-def _wrong_size(name: str, expected: str, got: NDArray[np.generic]) -> ShapeError:
-    actual = str(list(got.shape))
-    return ShapeError(f"{name} has the wrong size: expected {expected}, got {actual}", expected=expected, actual=actual)
-
-
-def _normalization(kernel: int, normalization: int) -> Literal["none", "before", "after", "symmetric"]:
+def _normalization(kernel: float, normalization: float) -> Literal["none", "before", "after", "symmetric"]:
     try:
-        KernelType(kernel)
-        return _NATIVE_NORMALIZATION[NormalizationType(normalization)]
+        KernelType(integer(kernel, "kernel"))
+        return _NATIVE_NORMALIZATION[NormalizationType(integer(normalization, "normalization"))]
     except ValueError as exc:
         raise CRFError(f"kernel and normalization must be members of KernelType and NormalizationType: {exc}") from exc
-
-
-def _sigmas(value: float | Sequence[float], name: str, count: int) -> tuple[float, ...]:
-    sigmas = (float(value),) * count if isinstance(value, (int, float, np.number)) else tuple(map(float, value))
-    if len(sigmas) != count:
-        raise CRFError(f"{name} must be a number or {count} of them, got {len(sigmas)}")
-    if not all(0 < sigma < float("inf") for sigma in sigmas):
-        raise CRFError(f"{name} is a standard deviation and must be positive and finite, got {value}")
-    return sigmas

@@ -1,8 +1,11 @@
 """The helpers of `pydensecrf.utils`."""
+# ruff: noqa: N803 - the names are pydensecrf's
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from logging import warning
+from numbers import Number
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +31,8 @@ def unary_from_labels(labels: ArrayLike, n_labels: int, gt_prob: float, zero_uns
         CRFError: `gt_prob` is not a probability, there are fewer than two classes, or a label is out of range.
     """
     flat = np.asarray(labels).ravel()
+    if not np.issubdtype(flat.dtype, np.integer) and flat.dtype != bool:
+        raise CRFError(f"labels must be integers, got {flat.dtype}; convert them with .astype(int) if they are whole")
     if not 0 < gt_prob < 1:
         raise CRFError(f"gt_prob must lie between 0 and 1, exclusive, got {gt_prob}")
     if n_labels < 2:
@@ -41,6 +46,12 @@ def unary_from_labels(labels: ArrayLike, n_labels: int, gt_prob: float, zero_uns
     energy[classes[known], np.flatnonzero(known)] = -np.log(gt_prob)
     energy[:, ~known] = -np.log(1.0 / n_labels)
     return energy
+
+
+def compute_unary(labels: ArrayLike, M: int, GT_PROB: float = 0.5) -> Matrix:
+    """Deprecated name of `unary_from_labels`; logs a warning."""
+    warning("pydensecrf.compute_unary is deprecated, use unary_from_labels instead.")  # noqa: LOG015 - where pydensecrf logs
+    return unary_from_labels(labels, M, GT_PROB)
 
 
 def unary_from_softmax(sm: ArrayLike, scale: float | None = None, clip: float | None = 1e-5) -> Matrix:
@@ -65,7 +76,17 @@ def unary_from_softmax(sm: ArrayLike, scale: float | None = None, clip: float | 
         probabilities = scale * probabilities + (1 - scale) / classes
     if clip is not None:
         probabilities = np.clip(probabilities, clip, 1.0)
-    return np.asarray(-np.log(probabilities), dtype=np.float32).reshape(classes, -1)
+    with np.errstate(divide="ignore"):  # −log 0 is what was asked for
+        return np.asarray(-np.log(probabilities), dtype=np.float32).reshape(classes, -1)
+
+
+def softmax_to_unary(sm: ArrayLike, GT_PROB: float = 1) -> Matrix:
+    """Deprecated name of `unary_from_softmax` without a minimum probability; logs a warning.
+
+    A probability of 0 gives an infinite energy, which excludes the class.
+    """
+    warning("pydensecrf.softmax_to_unary is deprecated, use unary_from_softmax instead.")  # noqa: LOG015
+    return unary_from_softmax(sm, None if GT_PROB == 1 else GT_PROB, clip=None)
 
 
 def create_pairwise_gaussian(sdims: Sequence[float], shape: Sequence[int]) -> Matrix:
@@ -76,9 +97,11 @@ def create_pairwise_gaussian(sdims: Sequence[float], shape: Sequence[int]) -> Ma
         (x, y), and so slightly other results.
 
     Raises:
-        ShapeError: `sdims` does not have one entry an axis.
+        ShapeError: `sdims` does not have one entry per axis.
     """
-    return _positions(sdims, shape).reshape(len(sdims), -1)
+    if len(sdims) != len(shape):
+        raise ShapeError(f"sdims must have one entry per axis: expected {len(shape)}, got {len(sdims)}")
+    return _divided(np.indices(tuple(shape)).astype(np.float32), sdims, "sdims").reshape(len(sdims), -1)
 
 
 def create_pairwise_bilateral(
@@ -87,8 +110,10 @@ def create_pairwise_bilateral(
     """Position and channel features for `addPairwiseEnergy`.
 
     Args:
-        sdims: standard deviation along each axis of the image but the channels.
-        schan: standard deviation of the channels, or one each.
+        sdims: standard deviation along each axis of the image but the channels. Axes beyond the last one given are not
+            divided, as in pydensecrf.
+        schan: standard deviation of all channels, or one each: as a sequence of one, that of the first only, and
+            channels beyond the last one given are not divided, as in pydensecrf.
         img: the image, of any dimension.
         chdim: the axis of the channels; -1 when there is none.
 
@@ -96,21 +121,20 @@ def create_pairwise_bilateral(
         [axes + channels, pixels] float32, in the order (row, column, …, channels).
 
     Raises:
-        ShapeError: `sdims` does not have one entry an axis, or `schan` not one a channel.
+        ShapeError: there are more entries in `sdims` than axes, or in `schan` than channels.
     """
     image = np.asarray(img)
     channels = (image[None] if chdim == -1 else np.moveaxis(image, chdim, 0)).astype(np.float32)
-    sigmas = np.asarray(schan, np.float32).reshape(-1)
-    if sigmas.size not in (1, channels.shape[0]):
-        raise ShapeError(f"schan must be a number or one a channel: expected {channels.shape[0]}, got {sigmas.size}")
-    scaled = channels / sigmas.reshape(-1, *[1] * (channels.ndim - 1))
-    features = np.concatenate([_positions(sdims, channels.shape[1:]), scaled])
+    positions = _divided(np.indices(channels.shape[1:]).astype(np.float32), sdims, "sdims")
+    sigmas = (schan,) * len(channels) if isinstance(schan, (Number, float)) else schan
+    features = np.concatenate([positions, _divided(channels, sigmas, "schan")])
     return features.reshape(features.shape[0], -1)
 
 
-def _positions(sdims: Sequence[float], shape: Sequence[int]) -> Matrix:
-    """Indices [axes, *shape] over standard deviations."""
-    if len(sdims) != len(shape):
-        raise ShapeError(f"sdims must have one entry an axis: expected {len(shape)}, got {len(sdims)}")
-    indices = np.indices(tuple(shape)).astype(np.float32)
-    return indices / np.asarray(sdims, np.float32).reshape(-1, *[1] * len(shape))
+def _divided(rows: Matrix, sigmas: Sequence[float], name: str) -> Matrix:
+    """The first rows, each over its standard deviation, and the others as they are."""
+    if len(sigmas) > len(rows):
+        raise ShapeError(f"{name} has more entries than there are axes: expected {len(rows)}, got {len(sigmas)}")
+    for axis, sigma in enumerate(sigmas):
+        rows[axis] /= sigma
+    return rows

@@ -1,6 +1,12 @@
 #include "fixtures.hpp"
 #include "testing.hpp"
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
+#define __SANITIZE_ADDRESS__ 1  // as GCC says it
+#endif
+#endif
+
 #if defined(__SANITIZE_ADDRESS__)
 #include <dlfcn.h>
 

@@ -32,7 +32,7 @@ def test_the_driver_is_declared_as_in_cuda_h(tmp_path):
 def test_it_is_for_the_gpus_of_the_python_package(tmp_path):
     script = tmp_path / "print.cmake"
     script.write_text(
-        f"include({SOURCE}/cmake/architectures.cmake)\n"
+        f'include("{SOURCE}/cmake/architectures.cmake")\n'
         'message(STATUS "${ATROUS_CUDA_ARCHITECTURES} ${ATROUS_DEFAULT_PORTABLE}")\n'
     )
     expected = " ".join(";".join(f"{major}{minor}" for major, minor in each) for each in (ARCHITECTURES, PORTABLE))
