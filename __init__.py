@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bundle import Bundle
     from .calibration.quantize import quantize
-    from .exporter.description import DynamicSize, Preprocessing
-    from .exporter.engine import build_engine
-    from .exporter.engine_target import BuilderOptions
+    from .exporter.engine.build import build_engine
+    from .exporter.engine.target import BuilderOptions
     from .exporter.export import export
+    from .exporter.fp16 import add_fp16
+    from .exporter.model_description import Preprocessing
     from .exporter.pack import pack
-    from .exporter.precision import add_fp16
+    from .exporter.sizes import DynamicSize
     from .runtime.result import Result
     from .runtime.segmenter import Segmenter, load
 
@@ -43,14 +44,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BuilderOptions": ".exporter.engine_target",
+    "BuilderOptions": ".exporter.engine.target",
     "Bundle": ".bundle",
-    "DynamicSize": ".exporter.description",
-    "Preprocessing": ".exporter.description",
+    "DynamicSize": ".exporter.sizes",
+    "Preprocessing": ".exporter.model_description",
     "Result": ".runtime.result",
     "Segmenter": ".runtime.segmenter",
-    "add_fp16": ".exporter.precision",
-    "build_engine": ".exporter.engine",
+    "add_fp16": ".exporter.fp16",
+    "build_engine": ".exporter.engine.build",
     "export": ".exporter.export",
     "load": ".runtime.segmenter",
     "pack": ".exporter.pack",

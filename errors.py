@@ -1,20 +1,20 @@
-"""Every exception that atrous raises on purpose.
+"""Exceptions of atrous.
 
 AtrousError
 ├── ShapeError (also ValueError)      an array or image has the wrong shape, dtype or values
-├── ImageError (also ValueError)      an image file cannot be read as a picture
-├── CheckpointError                   a checkpoint is not weights, or its keys do not fit the model
-├── ExportError                       a model cannot be exported, or its export does not compute the same
-├── CalibrationError                  quantization data or activations are unusable
-├── EvaluationError                   pictures and masks do not fit together, or an evaluation cannot be resumed
+├── ImageError (also ValueError)      an image is unreadable
+├── CheckpointError                   a checkpoint is not plain weights, or does not match the model
+├── ExportError                       a model cannot be exported, or its export differs from it
+├── CalibrationError                  calibration data or activations are invalid
+├── EvaluationError                   images and masks do not match, or an evaluation cannot be resumed
 ├── EngineError                       an engine cannot be built, loaded or run
-├── BundleError                       a bundle is missing, damaged, of another version, or unsafe
-├── CRFError                          CRF parameters or state are unusable
+├── BundleError                       a bundle is missing, damaged, of an unknown version, or unsafe
+├── CRFError                          CRF parameters or state are invalid
 ├── DeviceError                       a GPU is missing, or an operation on it failed
-└── MissingDependencyError            an optional package is needed; the message names the extra
+└── MissingDependencyError            an optional package is missing; the message names the extra
 
-A message says what happened, what was expected, what was found and what to do; the values that a program would
-want are attributes as well.
+A message states the problem, what was expected, what was found and what to do; values that a program needs are also
+attributes.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from contextlib import contextmanager
 
 
 class AtrousError(Exception):
-    """Base class: catch this to catch everything that atrous raises on purpose."""
+    """Base class of all exceptions of atrous."""
 
 
 class ShapeError(AtrousError, ValueError):
     """An array has the wrong shape, dtype or values.
 
     Attributes:
-        expected: what the call takes, in words; empty when not applicable.
-        actual: what it got, in words; empty when not applicable.
+        expected: description of a valid value; empty if not applicable.
+        actual: description of the given value; empty if not applicable.
     """
 
     def __init__(self, message: str, *, expected: str = "", actual: str = "") -> None:
@@ -42,10 +42,10 @@ class ShapeError(AtrousError, ValueError):
 
 
 class ImageError(AtrousError, ValueError):
-    """An image file cannot be read as a picture.
+    """An image is unreadable.
 
     Attributes:
-        path: the file, or None when the image came from memory.
+        path: the file, or None if the image is in memory.
     """
 
     def __init__(self, message: str, *, path: object = None) -> None:
@@ -54,12 +54,12 @@ class ImageError(AtrousError, ValueError):
 
 
 class CheckpointError(AtrousError):
-    """A checkpoint is not plain weights, or its keys do not fit the model.
+    """A checkpoint is not plain weights, or does not match the model.
 
     Attributes:
-        missing: keys that the model needs and the checkpoint lacks.
-        unexpected: keys that the checkpoint has and the model does not know.
-        misshapen: key → (shape that the model needs, shape in the checkpoint).
+        missing: keys of the model that the checkpoint lacks.
+        unexpected: keys of the checkpoint that the model lacks.
+        misshapen: key → (shape in the model, shape in the checkpoint).
     """
 
     def __init__(
@@ -77,18 +77,18 @@ class CheckpointError(AtrousError):
 
 
 class ExportError(AtrousError):
-    """A model cannot be exported, or what was exported does not compute the same."""
+    """A model cannot be exported, or its export differs from it."""
 
 
 class CalibrationError(AtrousError):
-    """Calibration data or the activations seen on it are unusable."""
+    """Calibration data, or activations on it, are invalid."""
 
 
 class EvaluationError(AtrousError):
-    """Pictures and masks do not fit together, or an evaluation cannot be resumed.
+    """Images and masks do not match, or an evaluation cannot be resumed.
 
     Attributes:
-        path: the file that the message is about, or None.
+        path: the file in question, or None.
     """
 
     def __init__(self, message: str, *, path: object = None) -> None:
@@ -104,7 +104,7 @@ class BundleError(AtrousError):
     """A bundle is missing, damaged, of an unknown version, or unsafe to open.
 
     Attributes:
-        path: the bundle, or the file in it, that the message is about.
+        path: the bundle, or the file in it, in question.
     """
 
     def __init__(self, message: str, *, path: object = None) -> None:
@@ -113,26 +113,26 @@ class BundleError(AtrousError):
 
 
 class CRFError(AtrousError, ValueError):
-    """CRF parameters or state are unusable."""
+    """CRF parameters or state are invalid."""
 
 
 class DeviceError(AtrousError):
     """A GPU is missing, or an operation on it failed."""
 
 
-#: What an extra installs that has to be known before pip fails, and the way around it.
+#: Notes on extras for the message: what pip needs for them, and alternatives.
 _EXTRAS = {
-    "gpu": "pip compiles PyCUDA, which takes a C++ compiler, Python's headers and the CUDA toolkit; "
-    "pip install 'atrous[gpu-wheels]' does the same and takes none of them",
-    "tensorrt-rtx": "which builds engines; running them takes 'atrous[gpu-wheels]' or 'atrous[gpu]' besides",
+    "gpu": "pip compiles PyCUDA, which needs a C++ compiler, Python's headers and the CUDA toolkit; "
+    "pip install 'atrous[gpu-wheels]' is equivalent and needs none of them",
+    "tensorrt-rtx": "which builds engines; running them also needs 'atrous[gpu-wheels]' or 'atrous[gpu]'",
 }
 
 
 class MissingDependencyError(AtrousError, ImportError):
-    """An optional package is needed and not installed.
+    """An optional package is not installed.
 
     Attributes:
-        package: the distribution that is missing.
+        package: the missing distribution.
         extra: the extra of atrous that installs it.
     """
 
@@ -147,10 +147,10 @@ class MissingDependencyError(AtrousError, ImportError):
 
 @contextmanager
 def importing(extra: str, *, purpose: str) -> Iterator[None]:
-    """Around imports that need an optional package: a missing one is reported with the extra that installs it.
+    """Convert a missing optional package in this block to an error that names the extra to install.
 
     Raises:
-        MissingDependencyError: a package that is not atrous itself is not installed.
+        MissingDependencyError: a package other than atrous itself is not installed.
     """
     try:
         yield

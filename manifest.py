@@ -1,7 +1,7 @@
-"""The manifest of a bundle: what a runtime must know to turn an image into labels.
+"""Manifest of a bundle: everything that a runtime needs to compute labels from an image.
 
-Plain frozen dataclasses that mirror `docs/bundle.schema.json` field by field. The JSON Schema judges the text of a
-manifest; this module turns judged text into values and values into text.
+Frozen dataclasses mirror `manifest.schema.json` field by field. The JSON Schema validates the text of a manifest; this
+module converts between validated text and values.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from typing import Any, Final, Literal
 from .errors import BundleError
 
 SCHEMA_VERSION: Final = "1.0"
-#: Labels are uint8 everywhere, so that a frame of labels is one byte a pixel.
-MAX_CLASSES: Final = 256
 
 #: (height, width) in pixels.
 Size = tuple[int, int]
@@ -44,7 +42,7 @@ class SizePolicy:
     """Input sizes (height, width) that the graph takes; `min == opt == max` is a fixed size.
 
     Attributes:
-        multiple: sizes are k · multiple + offset, which the network maps onto whole cells.
+        multiple: sizes are k · multiple + offset, which the network maps to whole cells.
         offset: 1 for networks that put logits on pixels 0, s, 2s … (321 = 8·40 + 1), otherwise 0.
     """
 
@@ -61,20 +59,20 @@ class SizePolicy:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether there is only one size."""
+        """True if there is only one size."""
         return self.min == self.max
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How an RGB image becomes the network's input: `(pixel * scale - mean) / std`, channels in `color_order`.
+    """Preprocessing of an RGB image: `(pixel * scale - mean) / std`, channels in `color_order`.
 
     Attributes:
-        mean: per channel, in the order of `color_order`, after scaling.
-        std: likewise.
-        scale: multiplies 0–255 pixels first; 1/255 for the usual ImageNet constants.
-        size: the sizes that the graph takes.
-        resize: `none` pads at the bottom and right with `pad_value` and tiles what is larger than the maximum;
+        mean: mean per channel after scaling, in the order of `color_order`.
+        std: standard deviation per channel after scaling, in the order of `color_order`.
+        scale: factor of the 0–255 pixels; 1/255 for the usual ImageNet constants.
+        size: input sizes of the graph.
+        resize: `none` pads at the bottom and right with `pad_value`, and tiles images above the maximum size;
             `stretch` resizes the image to `size.opt`.
         pad_value: RGB, 0–255.
     """
@@ -88,7 +86,7 @@ class InputSpec:
     pad_value: tuple[int, int, int] = (124, 116, 104)
 
     def within(self, profile: EngineProfile) -> InputSpec:
-        """The same for an engine that takes fewer sizes; raises `BundleError` where it takes none of these."""
+        """Restrict the sizes to those of an engine's profile; raises `BundleError` if none is left."""
         low, high = (tuple(shape[2:]) for shape in (profile.min, profile.max))
         size = self.size
         smallest = (max(size.min[0], low[0]), max(size.min[1], low[1]))
@@ -100,7 +98,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """What the graph gives: coarse logits [N, classes, h, w] at `stride`, upsampled with `align_corners`."""
+    """Output of the graph: coarse logits [N, classes, h, w] at `stride`, upsampled with `align_corners`."""
 
     stride: int
     align_corners: bool = False
@@ -109,7 +107,7 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class EngineProfile:
-    """The input shapes [N, 3, H, W] that an engine takes: each axis from `min` to `max`, fastest at `opt`."""
+    """Input shapes [N, 3, H, W] of an engine: each axis from `min` to `max`, fastest at `opt`."""
 
     min: Shape
     opt: Shape
@@ -120,7 +118,7 @@ class EngineProfile:
             raise BundleError(f"an engine's shapes must be min ≤ opt ≤ max; got {self.min}, {self.opt}, {self.max}")
 
     def takes(self, shape: Sequence[int]) -> bool:
-        """Whether an input of this shape is within."""
+        """True if the profile contains this input shape [N, 3, H, W]."""
         return len(shape) == len(self.min) and all(
             low <= length <= high for low, length, high in zip(self.min, shape, self.max, strict=True)
         )
@@ -128,16 +126,16 @@ class EngineProfile:
 
 @dataclass(frozen=True)
 class EngineIdentity:
-    """What an engine was built for; it is deserialized only where all of this matches.
+    """Environment that an engine was built for; it is deserialized only if all of it matches.
 
     Attributes:
-        version: of the TensorRT that built it, in full.
-        compute_capability: of the GPU that it was built for, e.g. `8.9`.
-        cuda: what that TensorRT was built for, e.g. `13`.
-        driver: newest CUDA of the driver that it was built with, e.g. `13.0`; None when built without a GPU.
-        hardware_compatibility: other GPUs that run it: none, those of the same compute capability (engines may use
-            what only this model has otherwise), or all from Ampere on.
-        version_compatible: later versions of TensorRT with the same major number run it, with the code in it.
+        version: full version of the TensorRT that built it.
+        compute_capability: compute capability of the target GPU, e.g. `8.9`.
+        cuda: CUDA version that TensorRT was built for, e.g. `13`.
+        driver: newest CUDA version of the driver that it was built with, e.g. `13.0`; None if built without a GPU.
+        hardware_compatibility: other GPUs that can run it: none, those of the same compute capability (otherwise an
+            engine may use features of one GPU model), or all from Ampere on.
+        version_compatible: later TensorRT of the same major version can run it; the engine contains code.
     """
 
     flavor: Literal["tensorrt", "tensorrt-rtx"]
@@ -159,7 +157,7 @@ class Artifact:
             that ends in probabilities or labels, for use without this runtime.
         file: POSIX path relative to the bundle.
         sha256: lower-case hex digest of the file.
-        provenance: how it was made: exporter, opset, versions, options.
+        provenance: exporter, opset, versions and options with which it was made.
     """
 
     kind: Literal["onnx", "engine", "standalone"]
@@ -173,14 +171,14 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Verification:
-    """One comparison that was run: `artifact` against a reference on the same inputs.
+    """Result of one comparison of `artifact` with a reference on the same inputs.
 
     Attributes:
-        against: what the reference was, e.g. `torch 2.13.0`.
+        against: the reference, e.g. `torch 2.13.0`.
         max_abs: largest absolute difference of the outputs.
         argmax_agreement: share of positions with the same class, 0–1.
-        inputs: shapes [N, C, H, W] that were compared.
-        miou_delta: mean IoU of the artifact minus the reference's, where masks were given.
+        inputs: shapes [N, C, H, W] of the inputs.
+        miou_delta: mean IoU of the artifact minus the reference's; None without masks.
     """
 
     artifact: str
@@ -194,11 +192,11 @@ class Verification:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything in `manifest.json`.
+    """Content of `manifest.json`.
 
     Attributes:
-        crf: parameters for the dense CRF, as `atrous.crf.CRFParams.to_dict` gives them.
-        license: terms of the weights, when the author stated them.
+        crf: parameters of the dense CRF, as `atrous.crf.CRFParams.to_dict` returns them.
+        license: license of the weights, or None.
     """
 
     name: str
@@ -216,32 +214,31 @@ class Manifest:
     def __post_init__(self) -> None:
         ids = [entry.id for entry in self.classes]
         if ids != list(range(len(ids))):
-            raise BundleError(f"class ids are the channels of the logits, so they must be 0…{len(ids) - 1}; got {ids}")
+            raise BundleError(f"class ids must be 0…{len(ids) - 1}, the channels of the logits; got {ids}")
 
     def to_json(self) -> str:
-        """The text of `manifest.json`; optional fields that are None are left out."""
+        """Text of `manifest.json`, without optional fields that are None."""
         return json.dumps(_without_none(dataclasses.asdict(self)), indent=2, ensure_ascii=False) + "\n"
 
     def with_artifact(self, artifact: Artifact, *verification: Verification) -> Manifest:
-        """The manifest with an artifact and its comparisons added; they replace those of the same file.
+        """Copy with an artifact and its comparisons added, replacing those of the same file.
 
-        Engines that were built from a graph that is replaced by another one are left out, with their comparisons:
-        they compute what the bundle no longer holds.
+        Engines built from a replaced graph are removed with their comparisons, because their graph is gone.
         """
         gone = {entry.file for entry in self.artifacts if entry.file == artifact.file}
         replaced = {entry.sha256 for entry in self.artifacts if entry.file in gone} - {artifact.sha256}
         gone |= {e.file for e in self.artifacts if e.kind == "engine" and e.provenance.get("from") in replaced}
         others = (entry for entry in self.artifacts if entry.file not in gone)
-        # A comparison may say how the file was run: "model.fp16.onnx in openvino (CPU)".
+        # A comparison may name the backend too: "model.fp16.onnx in openvino (CPU)".
         checks = (entry for entry in self.verification if not entry.artifact.startswith((*gone, artifact.file)))
         return dataclasses.replace(self, artifacts=(*others, artifact), verification=(*checks, *verification))
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Parse and judge the text of a `manifest.json`.
+        """Parse and validate the text of a `manifest.json`.
 
         Raises:
-            BundleError: not JSON, another major version, or not what the schema says (with the place).
+            BundleError: not JSON, another major version, or a violation of the schema (with its location).
         """
         try:
             data = json.loads(text, parse_float=_parse_number, parse_constant=_parse_number)
@@ -258,7 +255,7 @@ class Manifest:
 def load_schema() -> dict[str, Any]:
     """The JSON Schema of `manifest.json`."""
     schema: dict[str, Any] = json.loads(
-        resources.files(__package__).joinpath("docs/bundle.schema.json").read_text(encoding="utf-8")
+        resources.files(__package__).joinpath("manifest.schema.json").read_text(encoding="utf-8")
     )
     return schema
 
@@ -272,7 +269,7 @@ def _parse_number(text: str) -> float:
 
 
 def _check_version(data: Any) -> None:  # noqa: ANN401 - JSON
-    # Before the schema: a future manifest should be called that, not a list of unknown fields.
+    # Before the schema, so that a future manifest is reported as such and not as unknown fields.
     version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(version, str):
         raise BundleError(

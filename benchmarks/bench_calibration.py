@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from atrous.bundle import Bundle
-from atrous.calibration.collect import collect_histograms
+from atrous.calibration.activation_histograms import collect_histograms
 from atrous.calibration.images import CalibrationImages
 from atrous.calibration.thresholds import choose_amax
-from atrous.exporter.activation_session import input_name
+from atrous.exporter.activations.session import input_name
 
 _KIB_PER_MIB = 1 << 10
 _WARMUP = 1

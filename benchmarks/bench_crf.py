@@ -37,7 +37,7 @@ from sklearn.datasets import load_sample_image
 
 from atrous import _native
 from atrous.crf import CRFParams, DenseCRF
-from atrous.crf.params import Precision
+from atrous.crf.params import Storage
 from atrous.runtime.postprocess import upsample_probabilities
 
 _ITERATIONS = 10
@@ -63,10 +63,10 @@ def ours(
     params: CRFParams,
     iterations: int,
     threads: int,
-    precision: Precision = "fp32",
+    storage: Storage = "fp32",
 ) -> Probabilities:
     """Marginals [C, H, W] by a new `DenseCRF`."""
-    return DenseCRF(params, iterations=iterations, threads=threads, precision=precision)(probabilities, image)
+    return DenseCRF(params, iterations=iterations, threads=threads, storage=storage)(probabilities, image)
 
 
 def peak_mb(run: Callable[..., Probabilities], *arguments: object) -> float:
@@ -99,32 +99,32 @@ def vertices(image: Picture, params: CRFParams) -> int:
 def measure(
     probabilities: Probabilities, image: Picture, params: CRFParams, *, threads: tuple[int, ...], repeats: int
 ) -> dict[str, Any]:
-    """Checks agreement, then times pydensecrf and ours with each number of threads and precision."""
+    """Checks agreement, then times pydensecrf and ours with each number of threads and storage."""
     expected = peer(probabilities, image, params, _ITERATIONS)
-    agreement = {precision: _check(expected, probabilities, image, params, precision) for precision in GATES}
+    agreement = {storage: _check(expected, probabilities, image, params, storage) for storage in GATES}
     calls: dict[str, Callable[[], object]] = {
         "peer": partial(peer, probabilities, image, params, _ITERATIONS),
         "peer fewer": partial(peer, probabilities, image, params, _FEWER_ITERATIONS),
         "after peer": partial(ours, probabilities, image, params, _FEWER_ITERATIONS, 0),  # see above; not reported
     }
-    contenders: dict[str, tuple[int, Precision]] = {
-        f"atrous, threads {count}" + (", unorm16" if precision == "unorm16" else ""): (count, precision)
-        for count, precision in itertools.product(threads, GATES)
+    contenders: dict[str, tuple[int, Storage]] = {
+        f"atrous, threads {count}" + (", unorm16" if storage == "unorm16" else ""): (count, storage)
+        for count, storage in itertools.product(threads, GATES)
     }
-    for name, (count, precision) in contenders.items():
-        kept = DenseCRF(params, iterations=_ITERATIONS, threads=count, precision=precision)
+    for name, (count, storage) in contenders.items():
+        kept = DenseCRF(params, iterations=_ITERATIONS, threads=count, storage=storage)
         kept(probabilities, image)
-        calls[f"first {name}"] = partial(ours, probabilities, image, params, _ITERATIONS, count, precision)
-        calls[f"fewer {name}"] = partial(ours, probabilities, image, params, _FEWER_ITERATIONS, count, precision)
+        calls[f"first {name}"] = partial(ours, probabilities, image, params, _ITERATIONS, count, storage)
+        calls[f"fewer {name}"] = partial(ours, probabilities, image, params, _FEWER_ITERATIONS, count, storage)
         calls[f"next {name}"] = partial(kept, probabilities, image)
     times = time_in_turns(calls, warmup=0, repeats=repeats)  # the comparison warmed up
     rows = {"pydensecrf": _split(times["peer"], times["peer fewer"])}
-    for name, (_, precision) in contenders.items():
+    for name, (_, storage) in contenders.items():
         row = _split(times[f"first {name}"], times[f"fewer {name}"])
         row["next"] = times[f"next {name}"]
         row["speedup_first"] = round(times["peer"]["median_ms"] / times[f"first {name}"]["median_ms"], 2)
         row["speedup_next"] = round(times["peer"]["median_ms"] / times[f"next {name}"]["median_ms"], 2)
-        rows[name] = row | (agreement[precision] if precision != "fp32" else {})
+        rows[name] = row | (agreement[storage] if storage != "fp32" else {})
     rows["pydensecrf"]["peak_mb"] = peak_mb(peer, probabilities, image, params, 1)
     for name, options in contenders.items():
         rows[name]["peak_mb"] = peak_mb(ours, probabilities, image, params, 1, *options)
@@ -132,15 +132,15 @@ def measure(
 
 
 def _check(
-    expected: Probabilities, probabilities: Probabilities, image: Picture, params: CRFParams, precision: Precision
+    expected: Probabilities, probabilities: Probabilities, image: Picture, params: CRFParams, storage: Storage
 ) -> dict[str, Any]:
     """The largest difference from pydensecrf's marginals and the labels that differ, or the end."""
-    got = ours(probabilities, image, params, _ITERATIONS, 0, precision)
+    got = ours(probabilities, image, params, _ITERATIONS, 0, storage)
     difference = float(np.abs(got - expected).max())
     flips = int((got.argmax(axis=0) != expected.argmax(axis=0)).sum())
-    most, share = GATES[precision]
+    most, share = GATES[storage]
     if difference > most or flips > share * got[0].size:
-        raise SystemExit(f"{precision}: marginals differ by {difference:.1e} and {flips} labels flip; nothing timed.")
+        raise SystemExit(f"{storage}: marginals differ by {difference:.1e} and {flips} labels flip; nothing timed.")
     return {"max_difference": difference, "flips": flips}
 
 

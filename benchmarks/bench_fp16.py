@@ -25,8 +25,8 @@ from rich.table import Table
 
 import atrous
 from atrous.bundle import extend_bundle
+from atrous.exporter.fp16 import FP16_FILE, add_fp16
 from atrous.exporter.passes import RoundToHalf, run_passes
-from atrous.exporter.precision import FP16_FILE, add_fp16
 from atrous.runtime.metrics import Tally, count
 
 _VOID = 11

@@ -35,7 +35,7 @@ from atrous.bundle import extend_bundle
 from atrous.calibration.accuracy import Reference
 from atrous.calibration.images import CalibrationImages
 from atrous.errors import AtrousError
-from atrous.exporter.activation_session import input_name
+from atrous.exporter.activations.session import input_name
 
 _VOID: Final = 11
 _ROOT: Final = Path(__file__).parents[1]

@@ -62,7 +62,7 @@ def prepare_atrous(job: Job) -> Callable[[], None]:
     """Histograms, thresholds and Q/DQ, without verification and sensitivity, which the others do not have."""
     import onnx
 
-    from atrous.calibration.collect import collect_histograms
+    from atrous.calibration.activation_histograms import collect_histograms
     from atrous.calibration.plan import plan_quantization
     from atrous.calibration.qdq import quantize_graph
     from atrous.calibration.thresholds import choose_amax

@@ -11,7 +11,7 @@ from torch import nn
 
 import atrous
 from atrous.bundle import extend_bundle
-from atrous.calibration.collect import collect_histograms
+from atrous.calibration.activation_histograms import collect_histograms
 from atrous.calibration.plan import plan_quantization
 from atrous.calibration.qdq import halve_rest, quantize_graph
 from atrous.exporter.models import find_architecture

@@ -1,1 +1,1 @@
-"""Quantization: what the activations of a graph show, where INT8 goes, and what it costs."""
+"""INT8 quantization: calibration of activation ranges, Q/DQ placement, accuracy and the report."""

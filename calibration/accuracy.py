@@ -11,23 +11,19 @@ from typing import ClassVar
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
+from ..arrays import FloatArray, Labels
 from ..bundle import Bundle
 from ..errors import CalibrationError, ImageError
 from ..manifest import Artifact
-from ..runtime.backends.base import FloatArray, check_logits
+from ..runtime.backends.base import check_logits
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
 from ..runtime.evaluation import Pair, load_truth, pair_by_stem, void_ids
 from ..runtime.image import ImageSource, load_image
 from ..runtime.metrics import Counts, Tally
 from ..runtime.segmenter import Segmenter
-from .results import Accuracy, Sample, SkippedPicture
-from .side_by_side import run_side_by_side
-
-Labels = NDArray[np.uint8]
-#: Called with the number of pictures done.
-Progress = Callable[[int], None]
+from .parallel_map import parallel_map
+from .report.model import Accuracy, Sample, SkippedImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,19 +93,19 @@ class Reference:
         *,
         masks: Path | None = None,
         ignore: Collection[int] = (),
-        progress: Progress = lambda _: None,
+        progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._bundle = bundle
         self._void = void_ids(bundle.manifest, ignore)
         self._pictures: list[_Labelled] = []
-        self.skipped: list[SkippedPicture] = []
+        self.skipped: list[SkippedImage] = []
         segmenter = Segmenter(bundle, OnnxRuntimeBackend(bundle, precision="fp32", threads=1), threads=1)
         tally = self._tally()
         sources = pictures if masks is None else _pair(pictures, masks)
-        results = run_side_by_side(lambda source: self._try(segmenter, source), sources)
+        results = parallel_map(lambda source: self._try(segmenter, source), sources)
         for number, (source, result) in enumerate(zip(sources, results, strict=True), start=1):
             if isinstance(result, ImageError):
-                self.skipped.append(SkippedPicture(_title(source, number), str(result)))
+                self.skipped.append(SkippedImage(_title(source, number), str(result)))
             else:
                 if result.counts:
                     tally.add(result.counts)
@@ -127,7 +123,7 @@ class Reference:
         """The pictures that could be read."""
         return tuple(_picture(known.source) for known in self._pictures)
 
-    def compare(self, graph: onnx.ModelProto, *, progress: Progress = lambda _: None) -> Comparison:
+    def compare(self, graph: onnx.ModelProto, *, progress: Callable[[int], None] = lambda _: None) -> Comparison:
         """Label every picture with another graph; raises `EngineError` where ONNX Runtime fails in it."""
         tally = self._tally()
         agreements: list[float] = []
@@ -153,7 +149,7 @@ class Reference:
 
     def _label(self, graph: onnx.ModelProto, pictures: Sequence[_Labelled]) -> Iterator[tuple[_Labelled, _Segmented]]:
         segmenter = Segmenter(self._bundle, _GraphBackend(graph), threads=1)
-        results = run_side_by_side(lambda known: self._segment(segmenter, known.source), pictures)
+        results = parallel_map(lambda known: self._segment(segmenter, known.source), pictures)
         return zip(pictures, results, strict=True)
 
     def _try(self, segmenter: Segmenter, source: ImageSource | Pair) -> _Segmented | ImageError:

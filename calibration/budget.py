@@ -1,4 +1,4 @@
-"""How few layers must leave INT8 so that a budget holds."""
+"""Search for the fewest layers to take out of INT8 so that an accuracy budget holds."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from ..errors import CalibrationError
-from .results import BudgetStep
+from .report.model import BudgetStep
 
 
 class Measured(Protocol):
-    """Anything of which is known what it costs."""
+    """Anything with a measured accuracy drop."""
 
     @property
     def drop(self) -> float:
@@ -26,21 +26,21 @@ def hold_budget(
 ) -> tuple[_Measured, tuple[BudgetStep, ...]]:
     """Take the most sensitive layers out of INT8 until at most `max_drop` points are lost.
 
-    Tries none, then 1, 2, 4 … from the front of the ranking; the first that holds is narrowed down by bisection. So
-    the number of measurements grows with the logarithm of the number of layers. It is the fewest layers if each one
-    taken out makes the graph better, which the ranking makes likely and nothing guarantees.
+    Tries 0, 1, 2, 4 … layers from the front of the ranking, then bisects below the first count that holds, so the
+    number of measurements grows with the logarithm of the number of layers. The result is minimal if every removed
+    layer improves the graph, which the ranking makes likely but does not guarantee.
 
     Args:
         ranking: names of the layers, the most sensitive first.
-        attempt: makes and measures what has these layers out of INT8; the best of what it makes is kept, the rest not.
-        max_drop: points.
+        attempt: makes and measures a graph without these layers in INT8; only the best result is kept in memory.
+        max_drop: budget in percentage points.
 
     Returns:
-        What holds the budget with the fewest layers out, and every try in order.
+        The result with the fewest layers removed that holds the budget, and every attempt in order.
 
     Raises:
-        CalibrationError: `max_drop` is no number of points, or the drop exceeds it with all layers but the least
-            sensitive one taken out. The message lists the tries.
+        CalibrationError: `max_drop` is negative or not finite, or the drop exceeds it even with the least sensitive
+            layer alone in INT8. The message lists the attempts.
     """
     check_max_drop(max_drop)
     steps: list[BudgetStep] = []
@@ -50,18 +50,18 @@ def hold_budget(
         steps.append(BudgetStep(tuple(ranking[:count]), made.drop))
         return made if made.drop <= max_drop else None
 
-    most = len(ranking) - 1  # with none left there would be no INT8 graph
+    max_removed = len(ranking) - 1  # at least one layer must stay in INT8
     powers = (2**power for power in range(len(ranking).bit_length()))
     failed = -1
-    for tried in (0, *(power for power in powers if power < most), *([most] if most else [])):
+    for tried in (0, *(power for power in powers if power < max_removed), *([max_removed] if max_removed else [])):
         best = held(tried)
         if best is not None:
             break
         failed = tried
     else:
         raise CalibrationError(
-            f"no INT8 graph loses at most {max_drop:g} points. Tried: {_describe(steps)}. Allow a larger drop, "
-            "calibrate with more or other pictures or another method, or use FP16."
+            f"no INT8 graph holds the budget of {max_drop:g} points. Tried: {_describe(steps)}. Allow a larger drop, "
+            "calibrate with more or different images or another method, or use FP16."
         )
     while tried - failed > 1:
         middle = (failed + tried) // 2
@@ -76,7 +76,7 @@ def hold_budget(
 def check_max_drop(max_drop: float) -> None:
     """Raises `CalibrationError` unless `max_drop` is a number of points, 0 or more."""
     if not (math.isfinite(max_drop) and max_drop >= 0):
-        raise CalibrationError(f"the budget must be 0 or more points; got {max_drop}")
+        raise CalibrationError(f"max_drop must be a finite number of points, 0 or more; got {max_drop}")
 
 
 def _describe(steps: Sequence[BudgetStep]) -> str:

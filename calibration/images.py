@@ -1,4 +1,4 @@
-"""The pictures that activations are observed on."""
+"""Calibration images: chosen, read one at a time, and preprocessed as the runtime does."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from ..arrays import FloatArray
 from ..bundle import hash_file
 from ..errors import CalibrationError, ImageError
-from ..exporter.verify import FloatArray, photo_inputs
+from ..exporter.verify import photo_inputs
 from ..manifest import InputSpec
 from ..runtime.image import ImageSource, list_pictures, load_image
-from .results import SkippedPicture
+from .report.model import SkippedImage
 
-#: One picture may be unreadable, or this share of many.
+#: Up to one image, or this share of the set if that is more, may be unreadable.
 MAX_UNREADABLE_SHARE: Final = 0.1
 
 _logger = logging.getLogger(__name__)
 
 
 class CalibrationImages:
-    """A calibration set: iterating reads one picture after the other and prepares it as the runtime would.
+    """A calibration set; iterating reads and preprocesses one image at a time, as the runtime does.
 
-    What exceeds the graph's maximum size is cropped to it. Pictures that cannot be read are skipped, up to one or
-    10 % of the set, whichever is more; a second pass does not try them again.
+    Images larger than the graph's maximum size are cropped to it. Unreadable images are skipped, up to one or 10 % of
+    the set, whichever is more; a second pass does not try them again.
 
     Args:
-        images: a folder, of which the pictures are taken in the order of their names and not from deeper, or pictures.
-        inputs: what the graph takes.
-        max_images: take no more than these, picked by chance and left in their order; None for all.
-        seed: of that choice.
+        images: a folder, whose images are taken in the order of their names (no subfolders), or a sequence of images.
+        inputs: input of the graph.
+        max_images: random sample of at most this many images, in their order; None for all.
+        seed: random seed of the sample.
 
     Attributes:
-        sources: the chosen pictures, in the order of iteration; paths where a folder was given.
+        sources: the chosen images, in the order of iteration; paths if a folder was given.
 
     Raises:
-        CalibrationError: `images` is not a folder, or there is no picture in it; `max_images` is less than 1.
+        CalibrationError: `images` is not a folder or holds no image, or `max_images` is less than 1.
     """
 
     def __init__(
@@ -54,27 +55,29 @@ class CalibrationImages:
         seed: int = 0,
     ) -> None:
         if max_images is not None and max_images < 1:
-            raise CalibrationError(f"a calibration needs at least one picture; got max_images = {max_images}")
+            raise CalibrationError(f"max_images must be 1 or more; got {max_images}")
         found = _list(Path(images)) if isinstance(images, str | os.PathLike) else tuple(images)
         if not found:
-            raise CalibrationError("a calibration needs pictures; got none. A few dozen as seen in use are enough.")
+            raise CalibrationError(
+                "no calibration images given. A few dozen images like those in production are enough."
+            )
         if max_images is not None and max_images < len(found):
             chosen = sorted(random.Random(seed).sample(range(len(found)), max_images))  # noqa: S311 - no secret
             found = tuple(found[index] for index in chosen)
         self.sources: tuple[ImageSource, ...] = found
         self._inputs = inputs
-        self._skipped: dict[int, SkippedPicture] = {}
+        self._skipped: dict[int, SkippedImage] = {}
 
     def __len__(self) -> int:
-        """How many pictures were chosen, also those that turn out to be unreadable."""
+        """Number of chosen images, unreadable ones included."""
         return len(self.sources)
 
     def __iter__(self) -> Iterator[tuple[str, FloatArray]]:
-        """Name and prepared picture [1, 3, H, W] of each that can be read.
+        """Name and preprocessed image [1, 3, H, W] float32 of each readable image.
 
         Raises:
-            CalibrationError: too many pictures cannot be read, or none can.
-            ShapeError: an array that was given as a picture is none.
+            CalibrationError: too many images are unreadable, or all of them.
+            ShapeError: an input array is not an image.
         """
         for index, source in enumerate(self.sources):
             if index in self._skipped:
@@ -87,55 +90,55 @@ class CalibrationImages:
                 yield self.name_of(index), batch
 
     @property
-    def skipped(self) -> tuple[SkippedPicture, ...]:
-        """The pictures that could not be read, as far as iteration has come."""
+    def skipped(self) -> tuple[SkippedImage, ...]:
+        """Unreadable images met by the iteration so far."""
         return tuple(self._skipped[index] for index in sorted(self._skipped))
 
     @property
     def readable(self) -> tuple[ImageSource, ...]:
-        """`sources` without those that were skipped so far."""
+        """`sources` without the images skipped so far."""
         return tuple(source for index, source in enumerate(self.sources) if index not in self._skipped)
 
     @cached_property
     def data_sha256(self) -> str:
-        """Hex SHA-256 of what the graph gets to see: the contents of the pictures in order, and their preparation."""
+        """Hex SHA-256 of the images in order and of their preprocessing."""
         digest = hashlib.sha256(json.dumps(dataclasses.asdict(self._inputs), sort_keys=True).encode())
         for source in self.sources:
             digest.update(_digest(source))
         return digest.hexdigest()
 
     def name_of(self, index: int) -> str:
-        """What messages call a picture: its path, or its place among those chosen."""
+        """Name of an image for messages: its path, or its number in the set."""
         source = self.sources[index]
-        return os.fspath(source) if isinstance(source, str | os.PathLike) else f"picture {index + 1}"
+        return os.fspath(source) if isinstance(source, str | os.PathLike) else f"image {index + 1}"
 
     def _skip(self, index: int, reason: ImageError) -> None:
-        self._skipped[index] = SkippedPicture(self.name_of(index), str(reason))
+        self._skipped[index] = SkippedImage(self.name_of(index), str(reason))
         limit = max(1, int(len(self) * MAX_UNREADABLE_SHARE))
         if len(self._skipped) > limit or len(self._skipped) == len(self):
             reasons = "; ".join(each.reason for each in self.skipped[:3])
             more = "; …" if len(self._skipped) > 3 else ""
             raise CalibrationError(
-                f"{len(self._skipped)} of {len(self)} pictures cannot be read, {limit} may be skipped: {reasons}{more}"
-                ". Replace or remove those files."
+                f"{len(self._skipped)} of {len(self)} images are unreadable; at most {limit} may be skipped: {reasons}"
+                f"{more}. Replace or remove those files."
             ) from reason
         _logger.warning("skipped %s: %s", self.name_of(index), reason)
 
 
 def _list(folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
-        raise CalibrationError(f"{folder} is not a folder; expected one with pictures as seen in use")
+        raise CalibrationError(f"{folder} is not a folder; expected a folder of calibration images")
     try:
         found = tuple(list_pictures(folder))
     except ImageError as exc:
         raise CalibrationError(str(exc)) from exc
     if not found:
-        raise CalibrationError(f"no pictures in the folder {folder}; expected a few dozen as seen in use")
+        raise CalibrationError(f"no images in {folder}; expected a few dozen like those in production")
     return found
 
 
 def _digest(source: ImageSource) -> bytes:
-    """SHA-256 of a file's content or of a picture's pixels; of nothing where it cannot be read."""
+    """SHA-256 of a file's content or of an image's pixels; of no bytes if the image is unreadable."""
     try:
         if isinstance(source, str | os.PathLike):
             return bytes.fromhex(hash_file(Path(source)))

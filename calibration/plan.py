@@ -1,15 +1,15 @@
-"""Which layers of a graph become INT8, and which of its tensors that takes.
+"""Plan of a quantization: the layers of a graph that become INT8, and the tensors to quantize for them.
 
-The rules are those that TensorRT fuses best, and that a CPU engine can use as well:
+The rules follow what TensorRT fuses best and CPU engines can use as well:
 
 - A layer (`Conv`, `ConvTranspose`, `Gemm`, `MatMul` with constant weights) reads its input and its weights quantized.
-  Its result is not quantized: the activation behind it would be cut off from it. What the next layer reads is.
-- Of a residual `Add` the identity branch is read quantized, and only where the other branch ends in an INT8 layer,
-  which then adds it on the way out.
-- What a `Concat` joins for an INT8 layer has one scale, and so has what operators move that compute nothing
-  (`MaxPool`, `Reshape`, …): an engine quantizes in front of them, once, and joins and moves bytes.
-- Nothing is quantized for `Resize`, pooling by mean, or any other arithmetic.
-- Layers that read the picture itself, and classifiers, stay in higher precision.
+  Its output is not quantized, which would separate it from its activation function; the next layer's input is.
+- The identity branch of a residual `Add` is quantized if the other branch ends in an INT8 layer, which can then do
+  the addition in its epilogue.
+- The inputs of a `Concat` in front of an INT8 layer share one scale, and so do inputs and outputs of operators that
+  only move values (`MaxPool`, `Reshape`, …): an engine quantizes once, in front of them, and then moves bytes.
+- Nothing is quantized for `Resize`, average pooling, or any other arithmetic.
+- Layers that read the network's input, and classifiers, stay in higher precision.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from ..errors import CalibrationError
 from ..exporter.passes import KeptNode
-from ..exporter.passes.half import HALF_TINY, node_name
+from ..exporter.passes.magnitudes import HALF_TINY
+from ..exporter.passes.nodes import node_name
 
-#: Largest code of symmetric INT8: −127 … 127.
+#: Maximum of symmetric INT8, −127 … 127.
 INT8_MAX: Final = 127
-#: Scales are normal numbers of FP16, in which engines may hold them.
+#: Minimum scale: a normal number in FP16, because engines may store scales in FP16.
 MIN_SCALE: Final = HALF_TINY
 
 #: Operators that can be INT8; each reads its input first and its weights second.
 _LAYER_OPS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-#: They move the values of their first input, or pick some, and make none of their own; so the scale passes through.
+#: Operators that move or select values of their first input and compute none, so that its scale passes through.
 _MOVING_OPS: Final = frozenset(
     {
         "DepthToSpace", "Dropout", "Expand", "Flatten", "Identity", "MaxPool", "Reshape", "Slice", "SpaceToDepth",
@@ -51,16 +52,16 @@ _QUANTIZED_OPS: Final = frozenset(
 
 @dataclass(frozen=True)
 class Layer:
-    """What is quantized, kept or measured as one.
+    """One layer that is quantized, kept or measured as a unit.
 
     Attributes:
         name: the node's name.
         op: its operator.
-        source: the activation tensor that it reads, to be quantized.
+        source: name of the activation tensor that it reads, to be quantized.
         weight: name of its weights.
-        axis: axis of the weights that counts output channels.
-        carriers: tensors that carry the values of `source` on the way there, in front of a `Concat`, a `MaxPool`, a
-            `Reshape`. Those that are quantized for another reader have the same scale.
+        axis: output channel axis of the weights.
+        carriers: tensors from which `source` is joined or moved, by `Concat`, `MaxPool`, `Reshape` …. If another layer
+            reads one of them quantized, it shares the scale.
     """
 
     name: str
@@ -73,12 +74,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Residual:
-    """An `Add` that an INT8 layer can do on its way out.
+    """An `Add` that an INT8 layer can do in its epilogue.
 
     Attributes:
         name: the node's name.
         layer: the layer that ends one branch.
-        identity: the tensor of the other branch, which is read quantized.
+        identity: tensor of the other branch, to be quantized.
     """
 
     name: str
@@ -87,12 +88,12 @@ class Residual:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What becomes INT8.
+class QuantizationPlan:
+    """Layers and tensors of one graph that become INT8.
 
     Attributes:
         layers: the INT8 layers, in the order of the graph.
-        residuals: the additions whose identity branch is quantized.
+        residuals: additions whose identity branch is quantized.
         kept: layers that stay in higher precision, each with the reason.
     """
 
@@ -108,7 +109,7 @@ class Plan:
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        """Those of `tensors` that must share one scale; only groups of two or more."""
+        """Groups of two or more of `tensors` that must share one scale."""
         group_of: dict[str, set[str]] = {}
         for layer in self.layers:
             names = {layer.source, *layer.carriers}
@@ -118,13 +119,13 @@ class Plan:
         members = (tuple(name for name in self.tensors if name in group) for group in groups.values())
         return tuple(group for group in members if len(group) > 1)
 
-    def only(self, layers: Collection[str]) -> Plan:
-        """The same with these of its layers alone."""
+    def only(self, layers: Collection[str]) -> QuantizationPlan:
+        """Copy of the plan with only these layers in INT8."""
         others = (layer.name for layer in self.layers if layer.name not in layers)
         return self.without(dict.fromkeys(others, "it is left out"))
 
-    def without(self, layers: Mapping[str, str]) -> Plan:
-        """The same without some of its layers, name → reason; what only they needed goes with them."""
+    def without(self, layers: Mapping[str, str]) -> QuantizationPlan:
+        """Copy of the plan without these layers (name → reason), and without tensors that only they needed."""
         left = tuple(layer for layer in self.layers if layer.name not in layers)
         names = {layer.name for layer in left}
         return replace(
@@ -138,19 +139,21 @@ class Plan:
         )
 
 
-def plan_quantization(graph: onnx.ModelProto, *, keep: Mapping[str, str] | None = None, ends: bool = False) -> Plan:
-    """Decide what of an FP32 graph becomes INT8.
+def plan_quantization(
+    graph: onnx.ModelProto, *, keep: Mapping[str, str] | None = None, ends: bool = False
+) -> QuantizationPlan:
+    """Plan which layers of an FP32 graph become INT8.
 
     Args:
-        graph: stays as it is. Subgraphs and model-local functions are not entered.
+        graph: the graph, which is not modified. Subgraphs and model-local functions are skipped.
         keep: name of a layer → the reason to keep it in higher precision.
-        ends: also quantize the layers that read the picture, and the classifiers.
+        ends: also quantize the layers that read the network's input, and the classifiers.
 
     Raises:
         CalibrationError: the graph is quantized already, two layers have one name, or a weight is NaN or infinite.
     """
     model = ir.from_proto(graph)
-    RemoveInitializersFromInputsPass()(model)  # weights are no pictures
+    RemoveInitializersFromInputsPass()(model)  # so that only images remain as inputs
     _require_plain(model)
     reasons = {} if ends else _ends(model.graph)
     reasons.update(keep or {})
@@ -167,16 +170,16 @@ def plan_quantization(graph: onnx.ModelProto, *, keep: Mapping[str, str] | None 
             layers.append(_layer(node))
     residuals = tuple(_residuals(model.graph, {layer.name for layer in layers}))
     _require_unique([*layers, *residuals, *kept])
-    return Plan(tuple(layers), residuals, tuple(kept))
+    return QuantizationPlan(tuple(layers), residuals, tuple(kept))
 
 
 def _is_layer(node: ir.Node) -> bool:
-    """Whether a node is of an operator that can become INT8."""
+    """True if the node's operator can become INT8."""
     return node.domain in ("", "ai.onnx") and node.op_type in _LAYER_OPS
 
 
 def _moved_input(node: ir.Node) -> ir.Value | None:
-    """The input whose values a node only moves, or None where it computes."""
+    """Input whose values the node only moves, or None if it computes values."""
     if node.op_type in _MOVING_OPS or (node.op_type == "Pad" and _pads_with_zeros(node)):
         return node.inputs[0]
     return None
@@ -186,8 +189,8 @@ def _require_plain(model: ir.Model) -> None:
     found = next((node for node in model.graph if node.op_type in _QUANTIZED_OPS), None)
     if found is not None:
         raise CalibrationError(
-            f"the graph is quantized already: it has a {found.op_type}, {node_name(found)!r}. Quantize its FP32 "
-            "form, or use it as it is: `atrous pack` takes it, and its own scales are kept."
+            f"the graph is already quantized: it has a {found.op_type} node, {node_name(found)!r}. Quantize the FP32 "
+            "graph instead, or pack this one with `atrous pack`, which keeps its scales."
         )
 
 
@@ -195,14 +198,12 @@ def _require_unique(nodes: Sequence[Layer | Residual | KeptNode]) -> None:
     seen: set[str] = set()
     for node in nodes:
         if node.name in seen:
-            raise CalibrationError(
-                f"two nodes are called {node.name!r}, so they cannot be told apart. Give every node a name of its own."
-            )
+            raise CalibrationError(f"duplicate node name {node.name!r}. Give every node a unique name.")
         seen.add(node.name)
 
 
 def _unfit(node: ir.Node) -> str | None:
-    """Why a layer cannot become INT8 whatever its activations are, or None."""
+    """Reason why a layer cannot become INT8, whatever its activations, or None."""
     source, weight = node.inputs[:2]
     tensor = None if weight is None else ir.convenience.get_const_tensor(weight)
     if source is None or weight is None or tensor is None:
@@ -210,7 +211,7 @@ def _unfit(node: ir.Node) -> str | None:
     if tensor.dtype != ir.DataType.FLOAT:
         return f"its weights are {tensor.dtype.name}, not FLOAT"
     if len(tensor.shape) < 2:
-        return "its weights are a vector, without output channels"
+        return "its weights are a vector without an output channel axis"
     if ir.convenience.get_const_tensor(source) is not None:
         return "its input is constant"
     if node.attributes.get_int("transA", 0):
@@ -220,7 +221,7 @@ def _unfit(node: ir.Node) -> str | None:
     if not np.isfinite(largest):
         raise CalibrationError(f"weight {weight.name!r} of {node_name(node)!r} is NaN or infinite. Check the model.")
     if largest < INT8_MAX * MIN_SCALE:
-        return f"its weights reach only {largest:.2g}; their scales would not be normal numbers in FP16"
+        return f"its largest weight is {largest:.2g}; the scales would be subnormal in FP16"
     return None
 
 
@@ -233,7 +234,7 @@ def _layer(node: ir.Node) -> Layer:
 
 
 def _carriers(value: ir.Value) -> Iterator[ir.Value]:
-    """What is joined or moved to become `value`, all the way up."""
+    """Values that are joined or moved into `value`, recursively."""
     node = value.producer()
     if node is None or node.domain != "":
         return
@@ -255,7 +256,7 @@ def _channel_axis(node: ir.Node) -> int:
 
 
 def _pads_with_zeros(node: ir.Node) -> bool:
-    """INT8 has an exact 0; another constant would need a place on the scale."""
+    """True unless a `Pad` inserts a non-zero constant, which might not be representable at the scale."""
     if node.attributes.get_string("mode", "constant") != "constant":
         return True
     value = node.inputs[2] if len(node.inputs) > 2 else None
@@ -266,27 +267,27 @@ def _pads_with_zeros(node: ir.Node) -> bool:
 
 
 def _ends(graph: ir.Graph) -> dict[str, str]:
-    """Layers that no other layer stands before, or behind: name → reason."""
+    """First and last layers of the graph: name → reason to keep them."""
     reasons: dict[str, str] = {}
-    raw = set(graph.inputs)  # values that no layer has computed on
+    raw = set(graph.inputs)  # values before the first layer
     for node in graph:
         if any(value in raw for value in node.inputs):
             if _is_layer(node):
-                reasons[node_name(node)] = "it reads the network's input, before any other layer"
+                reasons[node_name(node)] = "it reads the network's input"
             elif node.op_type not in ("Shape", "Size"):
                 raw.update(node.outputs)
     final = set(graph.outputs)
     for node in reversed(graph):
         if any(value in final for value in node.outputs):
             if _is_layer(node):
-                reasons[node_name(node)] = "it is a classifier: its result reaches the output through no other layer"
+                reasons[node_name(node)] = "it is a classifier: no other layer follows it"
             else:
                 final.update(value for value in node.inputs if value is not None)
     return reasons
 
 
 def _residuals(graph: ir.Graph, layers: Collection[str]) -> Iterator[Residual]:
-    depth: dict[ir.Value, int] = dict.fromkeys(graph.inputs, 0)  # layers on the longest way from the input
+    depth: dict[ir.Value, int] = dict.fromkeys(graph.inputs, 0)  # layers on the longest path from the input
     for node in graph:
         deepest = max((depth.get(value, -1) for value in node.inputs if value is not None), default=-1)
         if node.op_type == "Add" and node.domain == "" and (found := _residual(node, layers, depth)):
@@ -296,7 +297,7 @@ def _residuals(graph: ir.Graph, layers: Collection[str]) -> Iterator[Residual]:
 
 
 def _residual(node: ir.Node, layers: Collection[str], depth: Mapping[ir.Value, int]) -> Residual | None:
-    """The addition as a residual one: the deeper of the branches that end in an INT8 layer takes it on."""
+    """Residual addition at `node`, or None; the deeper branch that ends in an INT8 layer does the addition."""
     branches = [value for value in node.inputs if value is not None and value in depth]
     if len(branches) != 2 or branches[0] is branches[1]:
         return None
@@ -311,7 +312,7 @@ def _residual(node: ir.Node, layers: Collection[str], depth: Mapping[ir.Value, i
 
 
 def _ends_in(value: ir.Value, layers: Collection[str]) -> bool:
-    """Whether an INT8 layer makes this value for one reader only."""
+    """True if an INT8 layer produces this value for a single consumer."""
     producer = value.producer()
     return producer is not None and node_name(producer) in layers and _is_layer(producer) and len(value.uses()) == 1
 

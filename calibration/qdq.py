@@ -1,11 +1,11 @@
-"""Write a plan into the graph: explicit Q/DQ, symmetric INT8 with zero point 0.
+"""Insert a quantization plan into a graph as explicit Q/DQ: symmetric INT8 with zero point 0.
 
     x ─ QuantizeLinear ─ DequantizeLinear ─┐
                     W int8 ─ DequantizeLinear ─ Conv ─ Relu ─ …
 
-Every quantized tensor has one pair, whoever reads it; every weight one INT8 constant, with one scale per output
-channel. Biases stay as they are. Engines fuse the pairs into the layers: in a strongly typed network they are what
-makes a layer INT8.
+Every quantized tensor has one Q/DQ pair, shared by its consumers; every weight is one INT8 constant with a scale per
+output channel. Biases are not quantized. Engines fuse the pairs into the layers: in a strongly typed network, the pairs
+make a layer INT8.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitial
 
 from ..errors import CalibrationError, ExportError
 from ..exporter.passes import ConvertToHalf, KeptNode, run_passes
-from ..exporter.passes.half import insert_behind, node_name
-from .plan import INT8_MAX, MIN_SCALE, Layer, Plan
+from ..exporter.passes.nodes import insert_behind, node_name
+from .plan import INT8_MAX, MIN_SCALE, Layer, QuantizationPlan
 from .split_bias import SplitBias
 
 #: The first opset with per-channel scales.
 _MIN_OPSET: Final = 13
-#: The first opset whose scales can be FP16.
+#: The first opset that allows FP16 scales.
 HALF_OPSET: Final = 19
-#: Digits of a scale in binary: those of FP16, so that it is the same number in both types.
+#: Significant bits of a scale: as many as FP16 has, so that it is the same number in both types.
 _SCALE_BITS: Final = 11
 _ZERO_POINT: Final = "int8_zero_point"
 
 
-def quantize_graph(graph: onnx.ModelProto, plan: Plan, amax: Mapping[str, float]) -> onnx.ModelProto:
-    """The graph with Q/DQ as planned; it passes the full check of ONNX.
+def quantize_graph(graph: onnx.ModelProto, plan: QuantizationPlan, amax: Mapping[str, float]) -> onnx.ModelProto:
+    """Insert the Q/DQ pairs of a plan into a graph; the result passes the full check of ONNX.
 
     Args:
-        graph: the FP32 graph that `plan` was made for; stays as it is.
-        plan: what becomes INT8. Layers for which `usable_plan` finds the ranges useless stay as they are.
-        amax: for every tensor of the plan the magnitude that becomes 127. Tensors of a group share the largest.
+        graph: the FP32 graph that `plan` was made for; not modified.
+        plan: the layers to quantize, except those that `usable_plan` removes.
+        amax: tensor → magnitude that maps to 127, for every tensor of the plan. Tensors of a group share the maximum.
 
     Raises:
         CalibrationError: an amax is missing, negative, NaN or infinite.
-        ExportError: the plan is of another graph, or the graph is of an opset below 13.
+        ExportError: the plan belongs to another graph, or the opset is below 13.
     """
     usable = usable_plan(plan, amax)
     return run_passes(graph, [InsertQdq(usable, amax)])
@@ -55,27 +55,27 @@ def quantize_graph(graph: onnx.ModelProto, plan: Plan, amax: Mapping[str, float]
 def halve_rest(
     graph: onnx.ModelProto, keep: Mapping[str, str] | None = None
 ) -> tuple[onnx.ModelProto, tuple[KeptNode, ...]]:
-    """The graph with everything that is not INT8 in FP16, scales included; inputs and outputs stay as they are.
+    """Convert everything that is not INT8 to FP16, scales included; inputs and outputs keep their types.
 
-    Biases of INT8 layers become an `Add` of their own (`SplitBias`), except where the layer ends in a residual `Add`,
-    which it could not do on its way out with another in between.
+    Biases of INT8 layers become a separate `Add` (`SplitBias`), unless a residual `Add` follows the layer: the engine
+    could not fuse it with another `Add` in between.
 
     Args:
-        graph: with Q/DQ, as `quantize_graph` makes it; stays as it is.
-        keep: name of a node → the reason to keep it FP32, from `nodes_out_of_range` of the graph without Q/DQ. The
-            pairs beside such a node stay FP32 as well: a cast in between would overflow where the node did.
+        graph: graph with Q/DQ, as `quantize_graph` returns it; not modified.
+        keep: node name → reason to keep it FP32, as `nodes_out_of_range` finds in the graph without Q/DQ. Q/DQ pairs
+            next to such a node stay FP32 too, because a cast in between would overflow as the node would.
 
     Returns:
         The graph, and the nodes in it that stay FP32, Q/DQ included, with the reasons.
 
     Raises:
-        ExportError: the graph is of an opset below 19, whose scales cannot be FP16.
+        ExportError: the opset is below 19, which does not allow FP16 scales.
     """
     opset = opset_of(graph)
     if opset < HALF_OPSET:
         raise ExportError(
-            f"FP16 scales need ONNX opset >= {HALF_OPSET}, the model has {opset}. Export it again, newer, or leave "
-            "what is not INT8 in FP32."
+            f"FP16 scales need ONNX opset >= {HALF_OPSET}, the model has {opset}. Export it with a newer opset, or "
+            "leave the rest in FP32."
         )
     graph = run_passes(graph, [SplitBias(_layers_with_half_scales(graph) - set(keep or ()))])
     convert = ConvertToHalf(keep)
@@ -88,12 +88,12 @@ def halve_rest(
 
 
 def opset_of(graph: onnx.ModelProto) -> int:
-    """Version of ONNX's own operators."""
+    """Opset version of the default ONNX domain."""
     return next((int(each.version) for each in graph.opset_import if each.domain in ("", "ai.onnx")), 1)
 
 
 def _layers_with_half_scales(graph: onnx.ModelProto) -> set[str]:
-    """INT8 layers, which read two dequantized inputs, but for those whose result a residual `Add` reads as it is."""
+    """Names of INT8 layers (two dequantized inputs), without those whose output a residual `Add` reads directly."""
     constants = {tensor.name for tensor in graph.graph.initializer}
     dequantized = {node.output[0] for node in graph.graph.node if node.op_type == "DequantizeLinear"}
     added = {
@@ -110,9 +110,9 @@ def _layers_with_half_scales(graph: onnx.ModelProto) -> set[str]:
 
 
 def _with_pairs(graph: onnx.ModelProto, keep: Mapping[str, str]) -> dict[str, str]:
-    """`keep`, and the Q/DQ beside its nodes for the same reasons."""
+    """`keep` extended by the Q/DQ nodes next to its nodes, for the same reasons."""
     found = dict(keep)
-    reasons: dict[str, str] = {}  # by name of the values that these nodes read and make
+    reasons: dict[str, str] = {}  # value name → reason, for inputs and outputs of the kept nodes
     for node in graph.graph.node:
         if (name := node.name or node.output[0]) in keep:
             reasons.update(dict.fromkeys((*node.input, *node.output), keep[name]))
@@ -124,10 +124,10 @@ def _with_pairs(graph: onnx.ModelProto, keep: Mapping[str, str]) -> dict[str, st
     return found
 
 
-def usable_plan(plan: Plan, amax: Mapping[str, float]) -> Plan:
-    """The plan without layers whose inputs were always 0, or too small for a scale; they are kept, with the reason.
+def usable_plan(plan: QuantizationPlan, amax: Mapping[str, float]) -> QuantizationPlan:
+    """Remove layers whose input was always 0 or is too small for a scale; they are kept, with the reason.
 
-    Such an identity branch is read as it is.
+    An identity branch of such a range is not quantized.
 
     Raises:
         CalibrationError: an amax is missing, negative, NaN or infinite.
@@ -137,15 +137,15 @@ def usable_plan(plan: Plan, amax: Mapping[str, float]) -> Plan:
     for layer in plan.layers:
         largest = shared[layer.source]
         if largest == 0:
-            reasons[layer.name] = "its input was always 0, which gives no scale"
+            reasons[layer.name] = "its input was always 0, so it has no scale"
         elif largest < INT8_MAX * MIN_SCALE:
-            reasons[layer.name] = f"its input reaches only {largest:.2g}; its scale would not be a normal FP16 number"
+            reasons[layer.name] = f"its largest input is {largest:.2g}; the scale would be subnormal in FP16"
     usable = plan.without(reasons)
     residuals = tuple(each for each in usable.residuals if shared[each.identity] >= INT8_MAX * MIN_SCALE)
     return dataclasses.replace(usable, residuals=residuals)
 
 
-def shared_amax(plan: Plan, amax: Mapping[str, float]) -> dict[str, float]:
+def shared_amax(plan: QuantizationPlan, amax: Mapping[str, float]) -> dict[str, float]:
     """Tensor → amax, for every tensor of the plan: its own, or the largest of its group.
 
     Raises:
@@ -154,12 +154,12 @@ def shared_amax(plan: Plan, amax: Mapping[str, float]) -> dict[str, float]:
     for name in plan.tensors:
         if name not in amax:
             raise CalibrationError(
-                f"no range is known for the activation {name!r}. Calibrate again, with this plan and this graph."
+                f"no range for the activation {name!r}. Calibrate again with this plan and this graph."
             )
         if not (math.isfinite(amax[name]) and amax[name] >= 0):
             raise CalibrationError(
-                f"the range of the activation {name!r} is {amax[name]}; expected a finite number that is not "
-                "negative. Check the calibration pictures and the weights."
+                f"invalid range {amax[name]} of the activation {name!r}; expected a finite number, 0 or more. "
+                "Check the calibration images and the weights."
             )
     shared = {name: float(amax[name]) for name in plan.tensors}
     for group in plan.groups:
@@ -168,33 +168,33 @@ def shared_amax(plan: Plan, amax: Mapping[str, float]) -> dict[str, float]:
 
 
 def scale_of(amax: NDArray[np.float32] | float) -> NDArray[np.float32]:
-    """Step between two INT8 codes: amax / 127, no smaller than `MIN_SCALE`, in as many digits as FP16 has."""
+    """INT8 scales of any shape: amax / 127, at least `MIN_SCALE`, rounded to the significant bits of FP16."""
     mantissa, exponent = np.frexp(np.maximum(np.asarray(amax, np.float64) / INT8_MAX, MIN_SCALE))
     scale: NDArray[np.float64] = np.ldexp(np.rint(np.ldexp(mantissa, _SCALE_BITS)), exponent - _SCALE_BITS)
     return scale.astype(np.float32)
 
 
 class InsertQdq(ir.passes.InPlacePass):
-    """Puts the `QuantizeLinear`/`DequantizeLinear` pairs of a plan into its graph.
+    """Inserts the `QuantizeLinear`/`DequantizeLinear` pairs of a plan.
 
-    Values and nodes keep their names, and readers that are not planned read what they read before.
+    Values and nodes keep their names; consumers outside the plan keep their inputs.
 
     Args:
-        plan: from `plan_quantization` of this graph; its ranges are usable.
-        amax: tensor → the magnitude that becomes 127, for every tensor of the plan.
+        plan: made by `plan_quantization` for this graph, with usable ranges.
+        amax: tensor → magnitude that maps to 127, for every tensor of the plan.
     """
 
-    def __init__(self, plan: Plan, amax: Mapping[str, float]) -> None:
+    def __init__(self, plan: QuantizationPlan, amax: Mapping[str, float]) -> None:
         self._plan = plan
         self._amax = shared_amax(plan, amax)
 
     def requires(self, model: ir.Model) -> None:
-        """Raises `onnx_ir.passes.PreconditionError` below opset 13, and where the plan is of another graph."""
+        """Raises `onnx_ir.passes.PreconditionError` below opset 13, or if the plan belongs to another graph."""
         version = model.opset_imports.get("")
         if version is None or version < _MIN_OPSET:
             raise ir.passes.PreconditionError(
-                f"INT8 with a scale per channel needs ONNX opset >= {_MIN_OPSET}, the model has {version}. Export it "
-                "again, newer."
+                f"per-channel INT8 scales need ONNX opset >= {_MIN_OPSET}, the model has {version}. Export it with "
+                "a newer opset."
             )
         nodes = {node_name(node) for node in model.graph}
         values = {value.name for value in _values(model.graph)}
@@ -202,7 +202,7 @@ class InsertQdq(ir.passes.InPlacePass):
         missing = sorted((named - nodes) | (set(self._plan.tensors) - values))
         if missing:
             raise ir.passes.PreconditionError(
-                f"the plan names {missing[0]!r}, which this graph does not have. Plan and calibrate for this graph."
+                f"the plan names {missing[0]!r}, which this graph lacks. Plan and calibrate this graph."
             )
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -225,7 +225,7 @@ class InsertQdq(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(layers))
 
     def ensures(self, model: ir.Model) -> None:
-        """Raises `onnx_ir.passes.PostconditionError` if a planned layer does not read both its inputs dequantized."""
+        """Raises `onnx_ir.passes.PostconditionError` unless every planned layer reads two dequantized inputs."""
         layers = {layer.name for layer in self._plan.layers}
         for node in model.graph:
             if node_name(node) in layers:
@@ -240,7 +240,7 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
 
 
 def _insert_pair(graph: ir.Graph, value: ir.Value, scale: NDArray[np.float32], uses: Any) -> None:  # noqa: ANN401
-    """Quantize and dequantize `value` right behind what makes it, for these of its uses."""
+    """Insert a Q/DQ pair right after the producer of `value`, and redirect `uses` to it."""
     constants = [_constant(graph, f"{value.name}/scale", scale), _zero_point(graph)]
     codes = ir.Value(name=f"{value.name}/int8", shape=value.shape, type=ir.TensorType(ir.DataType.INT8))
     result = ir.Value(name=f"{value.name}/dequantized", shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT))
@@ -254,11 +254,11 @@ def _insert_pair(graph: ir.Graph, value: ir.Value, scale: NDArray[np.float32], u
 
 
 def _quantize_weight(graph: ir.Graph, node: ir.Node, layer: Layer, done: dict[tuple[str, int], ir.Value]) -> None:
-    """Let the layer read its weights from an INT8 constant, which layers that share the weights share."""
+    """Replace the layer's weights by a dequantized INT8 constant; layers that share weights share it."""
     weight = node.inputs[1]
     tensor = None if weight is None else weight.const_value
     if weight is None or tensor is None:
-        raise CalibrationError(f"{layer.name!r} has no constant weights. Plan for this graph.")
+        raise CalibrationError(f"{layer.name!r} has no constant weights. Plan this graph.")
     key = (layer.weight, layer.axis)
     if key not in done:
         array = tensor.numpy()

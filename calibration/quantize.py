@@ -1,4 +1,4 @@
-"""A verified FP32 graph → an INT8 graph beside it in the same bundle, with a report of what that costs."""
+"""INT8 quantization of a bundle's FP32 graph, with a report of the accuracy lost."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from typing import Final
 
 import onnx
 
+from ..arrays import FloatArray
 from ..bundle import Bundle, extend_bundle
 from ..errors import BundleError, CalibrationError, EngineError
-from ..exporter.keeping import kept_by_pattern
+from ..exporter.name_patterns import kept_by_pattern
 from ..exporter.passes import KeptNode, run_passes
-from ..exporter.verify import TOLERANCES, FloatArray, compare, probe_inputs
+from ..exporter.verify import TOLERANCES, compare, probe_inputs
 from ..manifest import Artifact, Verification
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
 from ..runtime.image import ImageSource
 from .accuracy import Comparison, Reference
+from .activation_histograms import collect_histograms
 from .budget import check_max_drop, hold_budget
-from .cache import Calibration
-from .collect import collect_histograms
-from .findings import Findings, make_report
+from .calibrate import choose_ranges, known_ranges
+from .calibration import Calibration
 from .histogram import Histogram
 from .images import CalibrationImages
-from .plan import Plan, plan_quantization
+from .int8_graph import GraphQuantizer, fp16_misfits
+from .plan import QuantizationPlan, plan_quantization
 from .qdq import usable_plan
-from .ranges import choose_ranges, known_ranges
-from .recipe import Recipe, fp16_misfits
-from .report import render_text
-from .report_html import render_html
-from .results import BudgetStep, QuantizationReport
+from .report.build import Measurements, make_report
+from .report.html import render_html
+from .report.model import BudgetStep, QuantizationReport
+from .report.text import render_text
 from .sensitivity import Sensitivity, measure_sensitivity, rank_layers, sensitivity_batches
 from .thresholds import Method
 
@@ -43,8 +44,8 @@ HTML_FILE: Final = "reports/int8.html"
 TEXT_FILE: Final = "reports/int8.txt"
 DEFAULT_METHOD: Final[Method] = "mse"
 DEFAULT_MAX_IMAGES: Final = 128
-#: Called with what is being done, how much of that is done, and how much there is.
-Progress = Callable[[str, int, int], None]
+#: Called with the name of the current step, the number of items done, and their total.
+QuantizationProgress = Callable[[str, int, int], None]
 
 
 def quantize(
@@ -59,42 +60,41 @@ def quantize(
     keep: Sequence[str] = (),
     calibration: str | os.PathLike[str] | None = None,
     seed: int = 0,
-    progress: Progress = lambda *_: None,
+    progress: QuantizationProgress = lambda *_: None,
 ) -> tuple[Bundle, QuantizationReport]:
-    """Add `model.int8.onnx`, made from the FP32 graph and compared with it; FP32 input and output.
+    """Add `model.int8.onnx`, quantized from the FP32 graph and compared with it; inputs and outputs stay FP32.
 
-    The activations on the pictures are observed one picture at a time, and ranges chosen from what was seen. Then every
-    layer is measured by itself, and all pictures are labelled by both graphs (`docs/quantization.md`). The ranges go
-    into `calibration.json`, from which they are taken when the same model is quantized with the same pictures and
-    method again; what was found out goes into `reports/`. What an earlier call made is replaced. Whatever goes wrong,
-    also Ctrl-C, the bundle stays as it was.
+    Activations are observed one image at a time, and a range is chosen for each. Then the sensitivity of every layer is
+    measured, and both graphs label all images (`docs/quantization.md`). The ranges are saved as `calibration.json` and
+    reused when the same model is quantized again with the same images and method; the report goes to `reports/`. Files
+    of an earlier call are replaced. If anything fails, or on Ctrl-C, the bundle is unchanged.
 
     Args:
-        bundle: has an FP32 graph.
-        images: a folder of pictures, or pictures, as the network will see them in use; a hundred that differ are
-            plenty. They need no masks.
-        masks: a folder with a mask `NAME.png` for each picture `NAME.*`. What is lost is then counted in points of mean
-            IoU; without masks, in points of agreement: pixels that get the label that they get in FP32.
-        ignore: ids of masks that are void, besides the bundle's own.
-        method: how a range is chosen: `minmax`, `percentile`, `entropy` or `mse`.
-        max_images: use no more pictures than these, chosen by chance.
-        max_drop: points that may be lost; the most sensitive layers leave INT8 until that holds.
-        keep: patterns (`node_Conv_*`) of layers that must not be INT8.
-        calibration: take the ranges from this file, which must be of this model, these pictures and this method.
-        seed: of the choice of pictures.
-        progress: see `Progress`.
+        bundle: a bundle with an FP32 graph.
+        images: a folder or a sequence of images like those in production; a hundred different ones are plenty. They
+            need no masks.
+        masks: a folder with a mask `NAME.png` for each image `NAME.*`. The drop is then in points of mean IoU; without
+            masks, in points of agreement: the share of pixels with the same label as in FP32.
+        ignore: void ids in the masks, in addition to the bundle's `ignore_index`.
+        method: chooses the ranges: `minmax`, `percentile`, `entropy` or `mse`.
+        max_images: maximum number of images; a larger set is sampled at random.
+        max_drop: budget in points; the most sensitive layers leave INT8 until it holds.
+        keep: name patterns (`node_Conv_*`) of layers to keep out of INT8.
+        calibration: file to read the ranges from; it must belong to this model, these images and this method.
+        seed: random seed for choosing the images.
+        progress: see `QuantizationProgress`.
 
     Returns:
-        The bundle, opened again, and what was done and measured.
+        The reopened bundle, and the report.
 
     Raises:
-        CalibrationError: the pictures, the activations on them, a pattern or the calibration are unusable; the graph is
-            quantized already, or there is nothing in it to quantize; `max_drop` cannot be held, or without it more than
-            a tenth of the pixels get another label.
-        EvaluationError: a mask is missing or does not fit its picture.
-        EngineError: there is no FP32 graph, or ONNX Runtime fails.
+        CalibrationError: the images, their activations, a pattern or the calibration are invalid; the graph is already
+            quantized, or has nothing to quantize; `max_drop` cannot be held; or, without `max_drop`, more than a tenth
+            of the pixels change their label.
+        EvaluationError: a mask is missing or does not fit its image.
+        EngineError: the bundle has no FP32 graph, or ONNX Runtime fails.
         BundleError: a file was changed, or the bundle cannot be written.
-        ShapeError: an array that was given as a picture is none.
+        ShapeError: an input array is not an image.
     """
     if max_drop is not None:
         check_max_drop(max_drop)
@@ -113,72 +113,72 @@ def _run(
     plan = _require_layers(usable_plan(job.plan, ranges.amax))
     reference = Reference(
         job.bundle,
-        job.pictures.readable,
+        job.images.readable,
         masks=None if masks is None else Path(masks),
         ignore=ignore,
-        progress=job.told("labelling in FP32", len(job.pictures.readable)),
+        progress=job.counter("labelling in FP32", len(job.images.readable)),
     )
     manifest = job.bundle.manifest
     batches = sensitivity_batches(reference.sources, manifest.input)
-    told = job.told("measuring layers", len(plan.layers))
-    sensitivity = measure_sensitivity(job.graph, plan, ranges.amax, batches, manifest.output, progress=told)
-    recipe = Recipe(job.graph, ranges.amax, fp16_misfits(job.graph, reference.sources, manifest.input))
-    chosen, steps = _choose(job, plan, recipe, reference, rank_layers(sensitivity), max_drop)
+    count = job.counter("measuring layers", len(plan.layers))
+    sensitivity = measure_sensitivity(job.graph, plan, ranges.amax, batches, manifest.output, progress=count)
+    quantizer = GraphQuantizer(job.graph, ranges.amax, fp16_misfits(job.graph, reference.sources, manifest.input))
+    chosen, steps = _choose(job, plan, quantizer, reference, rank_layers(sensitivity), max_drop)
     verification = _verify(job, chosen, batches, max_drop, sensitivity)
-    findings = Findings(
+    measurements = Measurements(
         calibration=ranges,
         histograms=histograms or _observe_batches(job, chosen.plan, batches),
         reused=histograms is None,
         plan=chosen.plan,
         sensitivity=sensitivity,
-        sensitivity_pictures=len(batches),
+        sensitivity_images=len(batches),
         steps=steps,
         max_drop=max_drop,
         comparison=chosen.comparison,
         samples=reference.samples(chosen.graph, chosen.comparison),
-        skipped=(*job.pictures.skipped, *reference.skipped),
+        skipped=(*job.images.skipped, *reference.skipped),
         seed=job.seed,
-        rest=recipe.rest,
+        rest=quantizer.rest,
     )
-    report = make_report(job.bundle, job.source, chosen.graph, findings, seconds=time.perf_counter() - job.started)
+    report = make_report(job.bundle, job.source, chosen.graph, measurements, seconds=time.perf_counter() - job.started)
     _write(job, chosen, ranges, verification, report)
     return Bundle.open(job.bundle.path), report
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """What is quantized, and with what.
+    """Inputs of one quantization.
 
     Attributes:
-        source: the FP32 graph's artifact.
-        graph: that graph, with its types inferred.
-        whole: the plan for every layer that can be INT8, for which ranges are chosen.
-        plan: the same without the layers that the user keeps.
-        seed: chose the pictures.
-        started: by `time.perf_counter`, in seconds.
+        source: artifact of the FP32 graph.
+        graph: the FP32 graph with inferred types.
+        whole: plan of every layer that can be INT8; ranges are chosen for all of them.
+        plan: `whole` without the layers that the user keeps.
+        seed: random seed with which the images were chosen.
+        started: start time by `time.perf_counter`, in seconds.
     """
 
     bundle: Bundle
     source: Artifact
     graph: onnx.ModelProto
-    whole: Plan
-    plan: Plan
-    pictures: CalibrationImages
+    whole: QuantizationPlan
+    plan: QuantizationPlan
+    images: CalibrationImages
     method: Method
     seed: int
-    progress: Progress
+    progress: QuantizationProgress
     started: float
 
-    def told(self, what: str, total: int) -> Callable[[int], None]:
-        """Reports the progress of one step."""
+    def counter(self, what: str, total: int) -> Callable[[int], None]:
+        """Callback that reports the progress of one step."""
         return lambda done: self.progress(what, done, total)
 
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A plan, the graph that it makes, and what that costs on all pictures."""
+    """A plan, its graph, and the accuracy of the graph on all images."""
 
-    plan: Plan
+    plan: QuantizationPlan
     graph: onnx.ModelProto
     fp32_nodes: Sequence[KeptNode]
     comparison: Comparison
@@ -196,39 +196,39 @@ def _open(
     max_images: int,
     keep: Sequence[str],
     seed: int,
-    progress: Progress,
+    progress: QuantizationProgress,
 ) -> _Job:
-    """Judge everything that can be judged before the first inference."""
+    """Validate everything that can be validated before the first inference."""
     started = time.perf_counter()
     bundle.check()
     source = bundle.find(kind="onnx", precision="fp32")
     if source is None:
-        raise EngineError(f"{bundle.path} has no FP32 graph to make INT8 from; export or pack one")
-    pictures = CalibrationImages(images, bundle.manifest.input, max_images=max_images, seed=seed)
+        raise EngineError(f"{bundle.path} has no FP32 graph to quantize; export or pack one")
+    chosen = CalibrationImages(images, bundle.manifest.input, max_images=max_images, seed=seed)
     graph = run_passes(onnx.load_from_string(bundle.read(source)), [])
     whole = plan_quantization(graph)
     names = [*(layer.name for layer in whole.layers), *(node.name for node in whole.kept)]
     wanted = kept_by_pattern(names, keep, kind="layer", error=CalibrationError)
     plan = _require_layers(whole.without(wanted))
-    return _Job(bundle, source, graph, whole, plan, pictures, method, seed, progress, started)
+    return _Job(bundle, source, graph, whole, plan, chosen, method, seed, progress, started)
 
 
-def _require_layers(plan: Plan) -> Plan:
+def _require_layers(plan: QuantizationPlan) -> QuantizationPlan:
     if plan.layers:
         return plan
     reasons = "; ".join(f"{each.name}: {each.reason}" for each in plan.kept[:3])
     raise CalibrationError(
-        f"there is no layer to quantize: {reasons or 'the graph has no convolution or matrix product'}"
+        f"no layer can be quantized: {reasons or 'the graph has no convolution or matrix product'}"
         f"{'; …' if len(plan.kept) > 3 else ''}"
     )
 
 
 def _calibrate(job: _Job, file: Path | None) -> tuple[Calibration, Mapping[str, Histogram] | None]:
-    """The ranges, and what was seen; None where nothing was observed because the ranges were known."""
+    """Ranges and histograms; the histograms are None if the ranges were reused."""
     known = known_ranges(
         file or job.bundle.path / CALIBRATION_FILE,
         job.whole.tensors,
-        job.pictures,
+        job.images,
         model_sha256=job.source.sha256,
         method=job.method,
         required=file is not None,
@@ -238,33 +238,33 @@ def _calibrate(job: _Job, file: Path | None) -> tuple[Calibration, Mapping[str, 
     return choose_ranges(
         job.graph,
         job.whole.tensors,
-        job.pictures,
+        job.images,
         model_sha256=job.source.sha256,
         method=job.method,
-        progress=job.told("observing activations", len(job.pictures)),
+        progress=job.counter("observing activations", len(job.images)),
     )
 
 
-def _observe_batches(job: _Job, plan: Plan, batches: Sequence[FloatArray]) -> Mapping[str, Histogram]:
-    named = ((f"picture {number}", batch) for number, batch in enumerate(batches, start=1))
+def _observe_batches(job: _Job, plan: QuantizationPlan, batches: Sequence[FloatArray]) -> Mapping[str, Histogram]:
+    named = ((f"image {number}", batch) for number, batch in enumerate(batches, start=1))
     return collect_histograms(job.graph, plan.tensors, named)
 
 
 def _choose(
     job: _Job,
-    plan: Plan,
-    recipe: Recipe,
+    plan: QuantizationPlan,
+    quantizer: GraphQuantizer,
     reference: Reference,
     ranking: Sequence[str],
     max_drop: float | None,
 ) -> tuple[_Candidate, tuple[BudgetStep, ...]]:
-    """What holds the budget, or the whole plan where there is none, and the tries that it took."""
+    """Choose the candidate that holds the budget, or the whole plan without one; also returns the attempts."""
 
     def attempt(returned: Sequence[str]) -> _Candidate:
-        tried = plan.without(dict.fromkeys(returned, f"INT8 here does not fit the budget of {max_drop} points"))
-        graph, fp32_nodes = recipe.make(tried)
-        told = job.told(f"labelling with {len(plan.layers) - len(returned)} layers in INT8", len(reference.sources))
-        return _Candidate(tried, graph, fp32_nodes, reference.compare(graph, progress=told))
+        tried = plan.without(dict.fromkeys(returned, f"removed to hold the budget of {max_drop} points"))
+        graph, fp32_nodes = quantizer.make(tried)
+        count = job.counter(f"labelling with {len(plan.layers) - len(returned)} layers in INT8", len(reference.sources))
+        return _Candidate(tried, graph, fp32_nodes, reference.compare(graph, progress=count))
 
     return (attempt(()), ()) if max_drop is None else hold_budget(ranking, attempt, max_drop)
 
@@ -276,9 +276,9 @@ def _verify(
     max_drop: float | None,
     sensitivity: Mapping[str, Sensitivity],
 ) -> Verification:
-    """Compare logits on a few pictures and at the sizes of a dynamic graph; labels were compared on all pictures."""
+    """Compare logits on a few images and at the sizes of a dynamic graph; labels have been compared on all images."""
     accuracy = candidate.comparison.accuracy
-    least = TOLERANCES["int8"].min_agreement
+    min_agreement = TOLERANCES["int8"].min_agreement
     check = compare(
         OnnxSession(candidate.graph.SerializeToString(), name=INT8_FILE).run,
         OnnxRuntimeBackend(job.bundle, precision="fp32").infer,
@@ -287,12 +287,12 @@ def _verify(
         against=f"{job.source.file} in onnxruntime (CPU)",
     )
     if check.max_abs == float("inf"):
-        raise CalibrationError(f"the INT8 graph answers NaN or infinities on an input {list(check.inputs[-1])}")
-    if max_drop is None and accuracy.agreement < least:
+        raise CalibrationError(f"the INT8 graph returns NaN or infinity for an input {list(check.inputs[-1])}")
+    if max_drop is None and accuracy.agreement < min_agreement:
         raise CalibrationError(
-            f"only {accuracy.agreement:.2%} of the pixels get the label that they get in FP32; expected at least "
-            f"{least:.0%}. Nothing was written. Most sensitive: {', '.join(rank_layers(sensitivity)[:3])}. Keep those "
-            "(--keep), state a budget (--max-drop), or try another method or other pictures."
+            f"only {accuracy.agreement:.2%} of the pixels have the same label as in FP32; expected at least "
+            f"{min_agreement:.0%}. Nothing was written. Most sensitive: {', '.join(rank_layers(sensitivity)[:3])}. "
+            "Keep these out of INT8 (--keep), set a budget (--max-drop), or try another method or other images."
         )
     scored = accuracy.fp32 is not None and accuracy.int8 is not None
     return dataclasses.replace(
@@ -331,11 +331,11 @@ def _write(
             path = staged.path / name
             try:
                 path.parent.mkdir(exist_ok=True)
-                path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)  # the copy keeps the file's mode, and a read-only one could not be written
                 path.write_bytes(data)
             except OSError as exc:
                 raise BundleError(
-                    f"cannot write {name} beside {job.bundle.path}: {exc.strerror}. The bundle is as it was.", path=path
+                    f"cannot write {name} for {job.bundle.path}: {exc.strerror}. The bundle is unchanged.", path=path
                 ) from exc
         artifact = staged.artifact(INT8_FILE, kind="onnx", precision="int8", provenance=provenance)
         staged.write_manifest(job.bundle.manifest.with_artifact(artifact, verification))

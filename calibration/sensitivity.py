@@ -1,8 +1,8 @@
-"""What each layer costs: as the only one in INT8, and as the only one that is not.
+"""Sensitivity of each layer: the accuracy drop with only that layer in INT8, and the gain with only that one kept.
 
-N layers make 2 N graphs. So they are compared on a few pictures of moderate size (`sensitivity_batches`), rewritten
-from one parsed graph without the checks that the finished graph gets, and run side by side with a thread each: on two
-busy cores that took half the time of one after the other with two threads.
+N layers make 2 N graphs. They are therefore compared on a few images of moderate size (`sensitivity_batches`), derived
+from one parsed graph without the checks of the final graph, and run in parallel with one thread each: on two busy cores
+this took half the time of running them in sequence with two threads.
 """
 
 from __future__ import annotations
@@ -17,34 +17,33 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..exporter.activation_session import ActivationSession
-from ..exporter.passes.half import node_name
-from ..exporter.verify import FloatArray, photo_inputs
+from ..arrays import FloatArray, Labels
+from ..exporter.activations.session import ActivationSession
+from ..exporter.passes.nodes import node_name
+from ..exporter.verify import photo_inputs
 from ..manifest import InputSpec, OutputSpec
 from ..runtime.backends.onnxruntime import OnnxSession
 from ..runtime.image import ImageSource, load_image
 from ..runtime.postprocess import upsample_labels
-from .plan import Plan
+from .parallel_map import parallel_map
+from .plan import QuantizationPlan
 from .qdq import InsertQdq
-from .side_by_side import run_side_by_side
 
-#: Pictures are cut to this where the graph takes it. Four such cuts of the demo's training pictures rank its layers by
-#: `alone_drop` as four whole pictures do: Spearman's ρ is 0.97, in a third of the time.
+#: Images are cropped to this size if the graph allows it. Four crops of the demo's training images rank its layers by
+#: `alone_drop` almost as four whole images do (Spearman's ρ is 0.97), in a third of the time.
 CROP_PX: Final = 256
-_MAX_PICTURES: Final = 4
+_MAX_IMAGES: Final = 4
 _MAX_PIXELS: Final = 1 << 20
-
-Labels = list[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What one layer costs, in points of agreement with the FP32 labels.
+    """Sensitivity of one layer, in points of agreement with the FP32 labels.
 
     Attributes:
-        sqnr_db: power of its output in FP32 over that of the output's error in the INT8 graph, in dB.
-        alone_drop: points lost when it alone is INT8.
-        kept_gain: points won when it alone is taken out of the INT8 graph.
+        sqnr_db: power of its output in FP32 over the power of the output's error in the INT8 graph, in dB.
+        alone_drop: points lost with only this layer in INT8.
+        kept_gain: points gained by removing only this layer from INT8.
     """
 
     sqnr_db: float
@@ -53,43 +52,43 @@ class Sensitivity:
 
 
 def sensitivity_batches(images: Sequence[ImageSource], inputs: InputSpec) -> list[FloatArray]:
-    """Prepare up to four of some pictures, spread evenly over them.
+    """Choose up to four images, evenly spread over `images`, and preprocess them.
 
     Returns:
-        Pictures [1, 3, H, W]: the middle 256×256 of each; whole ones where the graph takes no such size, and then only
-        as many as have a million pixels, but at least one.
+        Batches [1, 3, H, W] float32: the central 256×256 pixels of each image, or whole images if the graph does not
+        take that size; then only as many as have a million pixels together, but at least one.
     """
     cut = inputs.resize == "none" and not inputs.size.is_fixed
     size = [
         min(high, max(low, CROP_PX)) if cut else high
         for low, high in zip(inputs.size.min, inputs.size.max, strict=True)
     ]
-    most = min(_MAX_PICTURES, max(1, _MAX_PIXELS // math.prod(size)), len(images))
-    chosen = [load_image(images[index * len(images) // most]) for index in range(most)]
+    count = min(_MAX_IMAGES, max(1, _MAX_PIXELS // math.prod(size)), len(images))
+    chosen = [load_image(images[index * len(images) // count]) for index in range(count)]
     return photo_inputs([_middle(image, *size) for image in chosen] if cut else chosen, inputs)
 
 
 def measure_sensitivity(
     graph: onnx.ModelProto,
-    plan: Plan,
+    plan: QuantizationPlan,
     amax: Mapping[str, float],
     batches: Sequence[FloatArray],
     output: OutputSpec,
     *,
     progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Sensitivity]:
-    """Measure every layer of a plan on its own.
+    """Measure the sensitivity of every layer of a plan.
 
     Args:
         graph: the FP32 graph.
-        plan: its ranges are usable, see `usable_plan`.
-        amax: tensor → the magnitude that becomes 127.
-        batches: prepared pictures [1, 3, H, W].
-        output: how logits become labels.
+        plan: a plan with usable ranges, see `usable_plan`.
+        amax: tensor → magnitude that maps to 127.
+        batches: preprocessed images [1, 3, H, W] float32.
+        output: describes the logits.
         progress: called with the number of layers done.
 
     Returns:
-        Layer → what it costs, in the order of the plan.
+        Layer → sensitivity, in the order of the plan.
 
     Raises:
         EngineError: ONNX Runtime fails.
@@ -106,23 +105,23 @@ def measure_sensitivity(
 
     names = [layer.name for layer in plan.layers]
     found = {}
-    for number, (name, sensitivity) in enumerate(zip(names, run_side_by_side(measure, names), strict=True), start=1):
+    for number, (name, sensitivity) in enumerate(zip(names, parallel_map(measure, names), strict=True), start=1):
         found[name] = sensitivity
         progress(number)
     return found
 
 
 def rank_layers(found: Mapping[str, Sensitivity]) -> list[str]:
-    """Names of the layers, the one that loses most alone first.
+    """Names of the layers, by descending `alone_drop`.
 
-    What is won by taking a layer out of the INT8 graph is a difference of nearly equal numbers: it changes its order
-    with the pictures (ρ = 0.4 where that of `alone_drop` is 0.97), so it only decides between equals.
+    `kept_gain` is a difference of nearly equal numbers, and its order changes with the images (ρ = 0.4, against 0.97
+    for `alone_drop`), so it only breaks ties.
     """
     return sorted(found, key=lambda name: (-found[name].alone_drop, -found[name].kept_gain))
 
 
 class _Bench:
-    """Variants of one graph, on the same pictures."""
+    """Runs variants of one graph on the same images."""
 
     def __init__(
         self, graph: onnx.ModelProto, amax: Mapping[str, float], batches: Sequence[FloatArray], output: OutputSpec
@@ -132,15 +131,15 @@ class _Bench:
         self._amax = amax
         self._align_corners = output.align_corners
 
-    def variant(self, plan: Plan | None) -> onnx.ModelProto:
-        """The graph with a plan applied to it, or as it is."""
+    def variant(self, plan: QuantizationPlan | None) -> onnx.ModelProto:
+        """Apply a plan to the graph; None leaves it unchanged."""
         model = self._model.clone()
         if plan:
             InsertQdq(plan, self._amax)(model)
         return ir.to_proto(model)
 
-    def label(self, plan: Plan | None) -> Labels:
-        """Labels [H, W] of each picture."""
+    def label(self, plan: QuantizationPlan | None) -> list[Labels]:
+        """Labels [H, W] of each image."""
         session = OnnxSession(self.variant(plan).SerializeToString(), name="a graph under comparison", threads=1)
         return [
             upsample_labels(session.run(batch)[0], batch.shape[2:], align_corners=self._align_corners, threads=1)
@@ -148,14 +147,14 @@ class _Bench:
         ]
 
     def output_of(self, layers: Sequence[str]) -> dict[str, str]:
-        """Layer → the name of its output."""
+        """Layer → name of its output."""
         wanted = set(layers)
         found = ((node_name(node), node.outputs[0].name or "") for node in self._model.graph)
         return {name: output for name, output in found if name in wanted}
 
 
-def _output_sqnr_db(bench: _Bench, plan: Plan) -> dict[str, float]:
-    """Layer → SQNR of its output with the whole plan applied, so with what it inherits from the layers before it."""
+def _output_sqnr_db(bench: _Bench, plan: QuantizationPlan) -> dict[str, float]:
+    """Layer → SQNR in dB of its output with the whole plan applied, errors of the layers before it included."""
     outputs = bench.output_of([layer.name for layer in plan.layers])
     exact, quantized = (ActivationSession(bench.variant(each), list(outputs.values())) for each in (None, plan))
     powers = np.zeros((2, len(outputs)))
@@ -165,24 +164,26 @@ def _output_sqnr_db(bench: _Bench, plan: Plan) -> dict[str, float]:
 
 
 def _powers(exact: Mapping[str, FloatArray], quantized: Mapping[str, FloatArray]) -> Iterator[tuple[float, float]]:
-    """Sums of the squares of each value and of its error."""
+    """Sums of squares of each value and of its error."""
     for name, expected in exact.items():
         error = expected - quantized[name]
         yield float(np.vdot(expected, expected)), float(np.vdot(error, error))
 
 
 def _decibels(signal: float, noise: float) -> float:
-    """Infinite where there is no noise."""
+    """Ratio in dB; infinite without noise."""
     with np.errstate(divide="ignore"):
         return float(10 * np.log10(np.float64(signal) / noise)) if noise else float("inf")
 
 
-def _agreement(expected: Labels, actual: Labels) -> float:
+def _agreement(expected: Sequence[Labels], actual: Sequence[Labels]) -> float:
     """Share of pixels with the same label, 0–1."""
     same = sum(int(np.count_nonzero(one == other)) for one, other in zip(expected, actual, strict=True))
     return same / sum(labels.size for labels in expected)
 
 
-def _middle(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    top, left = (max(0, (have - most) // 2) for have, most in zip(picture.shape[:2], (height, width), strict=True))
-    return picture[top : top + height, left : left + width]
+def _middle(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    top, left = (
+        max(0, (length - wanted) // 2) for length, wanted in zip(image.shape[:2], (height, width), strict=True)
+    )
+    return image[top : top + height, left : left + width]

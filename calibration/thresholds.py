@@ -1,7 +1,7 @@
-"""From the histogram of an activation to the magnitude that becomes 127.
+"""Choice of the threshold `amax` of an activation from its histogram.
 
-A threshold `amax` gives the symmetric INT8 scale `amax / 127`: larger magnitudes are clipped, all others are rounded to
-one of 127 levels. `minmax` clips nothing; the other methods give up rare large values for a finer step.
+`amax` gives the symmetric INT8 scale `amax / 127`: larger magnitudes are clipped, all others are rounded to one of 127
+levels. `minmax` clips nothing; the other methods clip rare large values in exchange for a finer step.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from .histogram import Histogram
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 
-#: Largest magnitude of a symmetric INT8 value.
+#: Maximum of a symmetric INT8 value.
 LEVELS: Final = 127
 #: Share of the values, in percent, that `percentile` does not clip.
 PERCENTILE: Final = 99.99
-#: Magnitudes that the candidate of `entropy` tells apart, as in TensorRT's calibration.
+#: Levels of the quantized distribution of `entropy`, as in TensorRT's calibration.
 _ENTROPY_LEVELS: Final = 128
 
 _Floats = NDArray[np.float64]
 
 
 def choose_amax(histogram: Histogram, method: Method) -> float:
-    """The threshold that `method` chooses, in the unit of the values; at most `histogram.max_abs`.
+    """Choose the threshold by `method`, in the unit of the values; at most `histogram.max_abs`.
 
     - `minmax`: the largest magnitude.
-    - `percentile`: the magnitude that 99.99 % of the values do not pass.
-    - `entropy`: the least Kullback–Leibler divergence between the clipped distribution and its 128-level version, as in
+    - `percentile`: the 99.99th percentile of the magnitudes.
+    - `entropy`: the minimum Kullback–Leibler divergence between the clipped distribution and its 128-level version, by
       S. Migacz, "8-bit Inference with TensorRT", GTC 2017.
-    - `mse`: the least expected squared error of clipping and rounding.
+    - `mse`: the minimum expected squared error of clipping and rounding.
 
-    Zeros do not count in any of them: every scale represents them exactly, and behind a ReLU they are most of what is
-    there. Where all values are 0, it is 0, which leaves thresholds that are shared with other tensors to those.
+    All methods ignore zeros: every scale represents them exactly, and after a ReLU they are the majority. If all values
+    are 0, the threshold is 0, so that other tensors of the same group determine a shared threshold.
 
     Raises:
-        CalibrationError: the histogram is empty, or there is no such method.
+        CalibrationError: the histogram is empty, or `method` is unknown.
     """
     choose = _METHODS.get(method)
     if choose is None:
-        raise CalibrationError(f"no calibration method is called {method!r}; expected one of {', '.join(_METHODS)}")
+        raise CalibrationError(f"unknown calibration method {method!r}; expected one of {', '.join(_METHODS)}")
     if histogram.elements == 0:
-        raise CalibrationError("no values were observed, so there is nothing to choose a threshold from")
-    # Where none that was counted differs from 0, nothing is known but the largest.
+        raise CalibrationError("cannot choose a threshold: the histogram is empty")
+    # Only a sample is counted: if all of it is 0, the maximum is the only known magnitude.
     return choose(histogram) if histogram.elements > histogram.zeros else histogram.max_abs
 
 
 def expected_squared_error(histogram: Histogram, amax: float) -> float:
-    """Mean squared error of INT8 at threshold `amax` > 0, with values spread evenly inside each bin, and 0 as 0."""
+    """Mean squared error of INT8 at threshold `amax` > 0, assuming a uniform distribution within each bin."""
     if not 0 < amax < float("inf"):
         raise CalibrationError(f"a threshold must be positive and finite; got {amax}")
     width = histogram.bin_width
@@ -60,7 +60,7 @@ def expected_squared_error(histogram: Histogram, amax: float) -> float:
 
 
 def sqnr_db(histogram: Histogram, amax: float) -> float:
-    """Power of the values over that of their errors at threshold `amax`, in dB; infinite where all are 0."""
+    """Signal-to-quantization-noise ratio at threshold `amax`, in dB; infinite if all values are 0."""
     if histogram.elements == histogram.zeros:
         return float("inf")
     error = expected_squared_error(histogram, amax)
@@ -85,7 +85,7 @@ def _entropy(histogram: Histogram) -> float:
     counts = _nonzero_counts(histogram)
     kept = _candidates(histogram)
     divergence = _divergences(counts, kept)
-    best = len(kept) - 1 - int(np.argmin(divergence[::-1]))  # of equals, the one that clips least
+    best = len(kept) - 1 - int(np.argmin(divergence[::-1]))  # of ties, the largest threshold
     return min(int(kept[best]) * histogram.bin_width, histogram.max_abs)
 
 
@@ -105,14 +105,14 @@ _METHODS: Final[Mapping[str, Callable[[Histogram], float]]] = {
 
 
 def _nonzero_counts(histogram: Histogram) -> NDArray[np.int64]:
-    """Counts up to the last bin in use, without the values that are exactly 0."""
+    """Counts up to the last used bin, without exact zeros."""
     counts = histogram.counts
     counts[0] -= histogram.zeros
     return counts[: int(histogram.max_abs / histogram.bin_width) + 1]
 
 
 def _candidates(histogram: Histogram) -> NDArray[np.int64]:
-    """Thresholds to try, in bins, ascending: from 128 to all in use, each at most 1/128 (or one bin) above the last."""
+    """Candidate thresholds in bins, from 128 to all used bins; each at most 1/128 (or a bin) above the previous one."""
     used = int(histogram.max_abs / histogram.bin_width) + 1
     if used <= _ENTROPY_LEVELS:
         return np.array([used])
@@ -121,13 +121,12 @@ def _candidates(histogram: Histogram) -> NDArray[np.int64]:
 
 
 def _divergences(counts: NDArray[np.int64], kept: NDArray[np.int64]) -> _Floats:
-    """KL(P ‖ Q) in nats for each number of bins kept.
+    """KL(P ‖ Q) in nats for each number of kept bins.
 
-    P is the kept bins, with everything clipped added to the last of them that is not empty: added to the very last, as
-    published, it would make every threshold in a gap before an outlier infinitely bad. Q divides the bins into 128 runs
-    and spreads the count of each run evenly over its bins that are not empty. With S and n the sum and the number of
-    those in a run, Σ p ln(p/q) = Σ p ln p − Σ S ln(S/n) needs only prefix sums, not a pass over the bins for each
-    candidate.
+    P is the kept bins, with all clipped values added to the last non-empty one: added to the very last bin, as
+    published, they would make every threshold in a gap before an outlier infinitely bad. Q divides the bins into 128
+    runs and spreads the count of each run evenly over its non-empty bins. With S the sum and n the number of non-empty
+    bins of a run, Σ p ln(p/q) = Σ p ln p − Σ S ln(S/n) needs only prefix sums, not a pass over the bins per candidate.
     """
     values = counts.astype(np.float64)
     runs = np.arange(_ENTROPY_LEVELS + 1)
@@ -141,17 +140,17 @@ def _divergences(counts: NDArray[np.int64], kept: NDArray[np.int64]) -> _Floats:
     last_level = level[np.arange(len(kept)), last * _ENTROPY_LEVELS // kept]
     own = _prefix(_xlogx(values))[kept] - _xlogx(values[last]) + _xlogx(values[last] + clipped)
     cross = (sums * np.log(level)).sum(axis=1) + clipped * np.log(last_level)
-    # P and Q differ in their totals, by what is clipped.
+    # P and Q are normalized by different totals: P includes the clipped values.
     share = np.divide(inside, values.sum())
     divergence = (own - cross) / values.sum() + np.log(share, out=np.full_like(share, np.inf), where=share > 0)
     return np.asarray(divergence)
 
 
 class _Moments:
-    """Integrals of 1, x and x² over the distribution of the values that are not 0, in units of bins.
+    """Integrals of 1, x and x² over the distribution of the non-zero values, in units of bins.
 
-    Values lie evenly inside each bin, the last of which ends at the largest magnitude, as the first of a power of two
-    would otherwise hold values beyond it.
+    The distribution is uniform within each bin. The last bin ends at the largest magnitude; it would otherwise extend
+    beyond it.
     """
 
     def __init__(self, histogram: Histogram) -> None:
@@ -174,7 +173,7 @@ class _Moments:
         return float(self._prefixes[2][-1])
 
     def squared_error(self, thresholds: _Floats) -> _Floats:
-        """Sum of squared errors of INT8 for each threshold, clipping and rounding together."""
+        """Sum of squared errors (clipping and rounding) of INT8 for each threshold."""
         step = thresholds[:, None] / LEVELS
         level = np.arange(LEVELS + 1) * step
         borders = np.concatenate([level[:, :1], level[:, 1:] - step / 2], axis=1)
@@ -182,7 +181,7 @@ class _Moments:
         borders = np.minimum(np.concatenate([borders, end], axis=1), end)
         count, first, second = (np.diff(each) for each in self._cumulate(borders))
         total = (second - 2 * level * first + level**2 * count).sum(axis=1)
-        return np.asarray(np.maximum(total, 0))  # its terms cancel almost wholly where the error is almost none
+        return np.asarray(np.maximum(total, 0))  # cancellation can make a tiny error negative
 
     def _cumulate(self, x: _Floats) -> list[_Floats]:
         """Count, sum and sum of squares of the values below each `x`."""
@@ -196,7 +195,7 @@ class _Moments:
 
 
 def _prefix(values: _Floats) -> _Floats:
-    """[n] → [n + 1]: sums of the values before each."""
+    """[n] → [n + 1]: exclusive prefix sums."""
     return np.concatenate([[0.0], np.cumsum(values)])
 
 

@@ -31,7 +31,7 @@ def add_fp16(
     Example: atrous add-fp16 street.atrous --images photos
     """
     with importing("export", purpose="atrous add-fp16"):
-        from ..exporter.precision import FP16_FILE, add_fp16
+        from ..exporter.fp16 import FP16_FILE, add_fp16
     from ..runtime.image import list_pictures
 
     pictures = list_pictures(images) if images is not None else []

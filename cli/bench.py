@@ -98,7 +98,7 @@ def _contenders(
     if checkpoint is None:
         return found, [*left_out, LeftOut("PyTorch", _WITHOUT_CHECKPOINT)]
     with importing("export", purpose="--checkpoint"):
-        from ..exporter.torch_contenders import torch_contenders
+        from ..exporter.torch_benchmark import torch_contenders
     return [*found, *torch_contenders(bundle, checkpoint, architecture=arch, crf=crf, threads=threads)], left_out
 
 

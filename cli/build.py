@@ -78,8 +78,8 @@ def build(
 
     Example: atrous build street.atrous --precision fp16 --sm 89 --sm 120
     """
-    from ..exporter.engine import build_engine
-    from ..exporter.engine_target import BuilderOptions
+    from ..exporter.engine.build import build_engine
+    from ..exporter.engine.target import BuilderOptions
 
     options = BuilderOptions(
         workspace_bytes=None if workspace is None else workspace * _MEBIBYTE,

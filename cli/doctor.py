@@ -99,7 +99,7 @@ def _examine_gpu() -> dict[str, Any]:
     """What computing on a GPU takes; a text says what there is, or what is missing."""
     from ..gpu import find_driver
     from ..gpu.compile import find_nvcc, nvcc_version
-    from ..gpu.images import find_fatbin
+    from ..gpu.kernel_binaries import find_fatbin
     from ..runtime.backends.on_gpu import KERNELS, kernels_origin
     from ..runtime.backends.onnxruntime import import_onnxruntime
     from ..runtime.backends.onnxruntime_gpu import overwritten

@@ -7,12 +7,12 @@ import enum
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import importing
-from ..manifest import Verification
+from ..manifest import Size, Verification
 from .console import errors, print_line, status
 from .options import (
     ClassesOption,
@@ -24,6 +24,9 @@ from .options import (
     StretchOption,
     chosen_size,
 )
+
+if TYPE_CHECKING:
+    from ..exporter.sizes import DynamicSize
 
 
 class Head(str, enum.Enum):
@@ -79,10 +82,11 @@ def export(
     if sizes is None:
         raise typer.BadParameter("pass --size HxW (fastest) or --dynamic MIN:OPT:MAX")
     with importing("export", purpose="atrous export"):
-        from ..exporter.description import DynamicSize, Preprocessing, read_classes
+        from ..exporter.classes import read_classes
         from ..exporter.export import export as export_model
+        from ..exporter.model_description import Preprocessing
         from ..exporter.models import MultiScale
-        from ..exporter.trained import load_trained
+        from ..exporter.trained_model import load_trained
     with status(f"reading {checkpoint}"):
         trained = load_trained(
             checkpoint,
@@ -93,15 +97,13 @@ def export(
         )
     _print_dropped(trained.dropped)
     rules = trained.architecture
-    if isinstance(sizes, DynamicSize):
-        sizes = dataclasses.replace(sizes, multiple=rules.size_multiple(trained.output_stride))
     model = MultiScale(trained.model, align_corners=rules.align_corners) if multi_scale else trained.model
     with status("exporting and verifying against PyTorch"):
         bundle = export_model(
             model,
             out,
             classes=trained.classes,
-            size=sizes,
+            size=_padded_to(rules.size_multiple(trained.output_stride), sizes),
             preprocessing=Preprocessing(rules.normalization, resize="stretch" if stretch else "none"),
             align_corners=rules.align_corners,
             atrous=atrous.value,
@@ -111,6 +113,13 @@ def export(
         )
     _print_verification(bundle.manifest.verification)
     print_line(f"wrote {bundle.path}")
+
+
+def _padded_to(multiple: int, size: Size | DynamicSize) -> Size | DynamicSize:
+    """A range of sizes with this multiple; a fixed size as it is."""
+    from ..exporter.sizes import DynamicSize
+
+    return dataclasses.replace(size, multiple=multiple) if isinstance(size, DynamicSize) else size
 
 
 def _print_dropped(dropped: Mapping[str, str]) -> None:

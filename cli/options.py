@@ -11,7 +11,7 @@ import typer
 from ..manifest import Size
 
 if TYPE_CHECKING:
-    from ..exporter.description import DynamicSize
+    from ..exporter.sizes import DynamicSize
 
 _SIZE = re.compile(r"(\d+)x(\d+)")
 
@@ -38,7 +38,7 @@ ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all 
 
 def chosen_size(size: str | None, dynamic: str | None) -> Size | DynamicSize | None:
     """The values of --size and --dynamic, of which at most one may be given."""
-    from ..exporter.description import DynamicSize
+    from ..exporter.sizes import DynamicSize
 
     if size and dynamic:
         raise typer.BadParameter("--size HxW and --dynamic MIN:OPT:MAX exclude each other; pass one")

@@ -39,7 +39,8 @@ def pack(
 
     Example: atrous pack model.onnx street.atrous --classes names.txt
     """
-    from ..exporter.description import Preprocessing, read_classes
+    from ..exporter.classes import read_classes
+    from ..exporter.model_description import Preprocessing
     from ..exporter.normalization import NORMALIZATIONS
 
     with importing("export", purpose="atrous pack"):

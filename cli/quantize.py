@@ -17,7 +17,7 @@ from .options import BundleArgument
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from ..calibration.results import QuantizationReport
+    from ..calibration.report.model import QuantizationReport
 
 
 class Method(str, enum.Enum):
@@ -62,7 +62,7 @@ def quantize(
     """
     with importing("export", purpose="atrous quantize"):
         from ..calibration.quantize import HTML_FILE, quantize
-        from ..calibration.report import render_text
+        from ..calibration.report.text import render_text
     with progress_bar() as progress:
         extended, report = quantize(
             Bundle.open(bundle),

@@ -1,4 +1,4 @@
-"""Refinement of class probabilities by a fully connected CRF, on the GPU."""
+"""Fully connected CRF on the GPU, which refines class probabilities."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ..gpu import Buffer, Device, open_device
 from .cuda_field import CudaField, Failure, FieldSpec, Normalization, Status
 from .cuda_inputs import AnyArray, Input, checked_compatibility, checked_image, checked_probabilities
 from .cuda_queue import Queue
-from .params import CRFParams, Precision
+from .params import CRFParams, Storage
 
 _NORMALIZATIONS = ("symmetric", "before", "after", "none")
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceArray:
-    """A result in GPU memory, for whatever reads `__cuda_array_interface__`. The next call overwrites it.
+    """Result in GPU memory, readable through `__cuda_array_interface__`. The next call overwrites it.
 
     Attributes:
-        shape: of the array, C-contiguous.
+        shape: shape of the C-contiguous array.
         typestr: NumPy's code of the dtype.
-        buffer: the memory.
+        buffer: its memory.
     """
 
     shape: tuple[int, ...]
@@ -35,7 +35,7 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """Version 3; the result is complete, so there is no stream to wait for."""
+        """Version 3 of the interface; the result is complete, so there is no stream to wait for."""
         data = (self.buffer.address, False)
         return {"shape": self.shape, "typestr": self.typestr, "data": data, "version": 3, "stream": None}
 
@@ -43,21 +43,22 @@ class DeviceArray:
 class CudaDenseCRF:
     """Mean-field inference in a dense CRF with a bilateral and a Gaussian kernel (Krähenbühl & Koltun 2011).
 
-    Computes what `DenseCRF` computes. Memory, the Gaussian lattice and a CUDA graph of the whole inference are kept
-    between calls of one shape. Calls take turns, and come from the thread that made `device`.
+    Equivalent to `DenseCRF`. Memory, the Gaussian lattice and a CUDA graph of the inference are reused by calls of the
+    same shape. Calls are serialized, and must come from the thread that created `device`.
 
     Args:
         params: weights and standard deviations of the kernels.
         iterations: mean-field updates; 0 gives softmax(−unary).
-        precision: of the values on the lattice and of Q between updates: single precision, or 16-bit fractions of 1
-            (docs/crf.md), which are half as much to move. Arithmetic, unaries and norms are always in single precision.
-        normalization: where the response of a kernel to ones, s, divides: by √s on both sides, or by s on one.
+        storage: values on the lattice, and Q between updates, in single precision or as 16-bit fractions of 1
+            (docs/crf.md), which halve the memory traffic. Arithmetic, unaries and norms are always in single precision.
+        normalization: side on which values are divided by the kernel's response to ones, s: `before` or `after` the
+            filter by s, `symmetric` on both sides by √s, or `none`.
         compatibility: [C] on the diagonal or [C, C], multiplied by the weight of each kernel; negative values attract.
             A matrix counts as ½(m + mᵀ). Potts, −1 on the diagonal, by default.
-        device: the GPU; that of `gpu.open_device()` by default.
+        device: the GPU; `gpu.open_device()` by default.
 
     Raises:
-        CRFError: an option is not usable.
+        CRFError: an option is invalid.
         MissingDependencyError: neither PyCUDA nor cuda-bindings is installed.
         DeviceError: there is no GPU.
     """
@@ -67,7 +68,7 @@ class CudaDenseCRF:
         params: CRFParams | None = None,
         *,
         iterations: int = 10,
-        precision: Precision = "fp32",
+        storage: Storage = "fp32",
         normalization: Normalization = "symmetric",
         compatibility: ArrayLike | None = None,
         device: Device | None = None,
@@ -75,14 +76,14 @@ class CudaDenseCRF:
         if iterations < 0:
             raise CRFError(f"iterations must be 0 or more, got {iterations}")
         for name, value, choices in (
-            ("precision", precision, get_args(Precision)),
+            ("storage", storage, get_args(Storage)),
             ("normalization", normalization, _NORMALIZATIONS),
         ):
             if value not in choices:
                 raise CRFError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         self.params = params if params is not None else CRFParams.deeplab_v2_resnet()
         self.iterations = iterations
-        self.precision: Precision = precision
+        self.storage: Storage = storage
         self.normalization: Normalization = normalization
         self._compatibility = None if compatibility is None else checked_compatibility(compatibility)
         self._device: Device = device if device is not None else open_device()
@@ -92,7 +93,7 @@ class CudaDenseCRF:
         self._last: Status | None = None
 
     def __call__(self, probabilities: AnyArray, image: AnyArray) -> NDArray[np.float32]:
-        """Refined class probabilities, on the host.
+        """Refine class probabilities; the result is on the host.
 
         Args:
             probabilities: [C, H, W] or [B, C, H, W] floating point in [0, 1]; clipped to [1e-5, 1] before the
@@ -100,10 +101,10 @@ class CudaDenseCRF:
             image: [H, W, 3] or [B, H, W, 3] uint8 RGB. On the GPU, C-contiguous.
 
         Returns:
-            Marginals of the probabilities' shape, float32; they sum to 1 over the classes.
+            Marginals in the shape of `probabilities`, float32; they sum to 1 over the classes.
 
         Raises:
-            ShapeError: shapes, dtypes or values do not fit.
+            ShapeError: shapes, dtypes or values are invalid.
             CRFError: a sigma is too small for the image, or there are too many pixels.
             DeviceError: there is not enough GPU memory, or the GPU failed.
         """
@@ -113,9 +114,9 @@ class CudaDenseCRF:
             return self._download(shape, np.float32, "planes")
 
     def labels(self, probabilities: AnyArray, image: AnyArray) -> NDArray[np.uint8]:
-        """The most probable class of each pixel after refinement, on the host; of equals, the lowest.
+        """Most probable class of each pixel after refinement, on the host; ties go to the lowest class.
 
-        Arguments and errors are those of a call; the result is [H, W] or [B, H, W] uint8.
+        Arguments and errors are those of `__call__`; the result is [H, W] or [B, H, W] uint8.
         """
         with self._lock:
             shape = self._infer(probabilities, image)
@@ -123,7 +124,7 @@ class CudaDenseCRF:
             return self._download(_without_classes(shape), np.uint8, "labels")
 
     def marginals_on_device(self, probabilities: AnyArray, image: AnyArray) -> DeviceArray:
-        """Like a call, with the result in GPU memory until the next call."""
+        """Like `__call__`, with the result [C, H, W] or [B, C, H, W] in GPU memory until the next call."""
         with self._lock:
             shape = self._infer(probabilities, image)
             self.field.queue_marginals()
@@ -131,7 +132,7 @@ class CudaDenseCRF:
             return DeviceArray(shape, "<f4", self.field.buffers["planes"])
 
     def labels_on_device(self, probabilities: AnyArray, image: AnyArray) -> DeviceArray:
-        """Like `labels`, with the result in GPU memory until the next call."""
+        """Like `labels`, with the result [H, W] or [B, H, W] in GPU memory until the next call."""
         with self._lock:
             shape = self._infer(probabilities, image)
             self.field.queue_labels()
@@ -140,45 +141,46 @@ class CudaDenseCRF:
 
     @property
     def vertices(self) -> dict[str, int]:
-        """Vertices of each lattice in the last call, over all images: time and memory grow with them."""
+        """Number of vertices of each lattice in the last call, over all images; time and memory grow with it."""
         if self._last is None:
             return {}
         return {"gaussian": self._last.gaussian_vertices, "bilateral": self._last.bilateral_vertices}
 
     @property
     def field(self) -> CudaField:
-        """The memory and the launch sequence of the last call's shape.
+        """Memory and launch sequences for the shape of the last call.
 
         Raises:
-            DeviceError: there was no call, or its memory could not be had.
+            DeviceError: no call has run yet, or its allocation failed.
         """
         if self._field is None:
-            raise DeviceError("no inference has run")
+            raise DeviceError("no inference has run yet")
         return self._field
 
     def open_field(self, queue: Queue, images: int, classes: int, height: int, width: int) -> CudaField:
-        """Memory and launch sequence of one shape, for a pipeline that queues it among kernels of its own.
+        """Allocate memory and launch sequences of one shape, for a pipeline that queues them among its own kernels.
 
-        Nothing is copied and nobody waits: the pipeline writes probabilities to `buffers["planes"]`, calls
-        `queue_frame`, then `queue_labels` or `queue_marginals`, and `queue_report`. Its `Status` goes through
-        `check_status`; with `Failure.TABLE_FULL` a field of `field.spec.grown()` is needed.
+        Nothing is copied, and nothing waits: the pipeline writes probabilities to `buffers["planes"]`, calls
+        `queue_frame`, then `queue_labels` or `queue_marginals`, and `queue_report`. It passes the `Status` to
+        `check_status`; on `Failure.TABLE_FULL` it needs a field of `field.spec.grown()`.
 
         Args:
-            queue: of a stream of this CRF's device.
+            queue: queue on a stream of this CRF's device.
 
         Raises:
-            CRFError: a sigma is too small for the image, there are too many pixels, or another number of classes.
+            CRFError: a sigma is too small for the image, there are too many pixels, or the compatibility has another
+                number of classes.
             DeviceError: there is not enough GPU memory.
         """
         return self.regrow_field(queue, self._spec(images, classes, height, width))
 
     def regrow_field(self, queue: Queue, spec: FieldSpec) -> CudaField:
-        """The field of a spec; raises what `open_field` raises."""
+        """Allocate a field of the given spec; raises as `open_field` does."""
         potts = np.full(spec.classes, -1, np.float32)
         return CudaField(queue, spec, potts if self._compatibility is None else self._compatibility)
 
     def check_status(self, status: Status, shape: tuple[int, ...]) -> None:
-        """Raises what a call raises, if a frame on probabilities of `shape` reports a failure."""
+        """Raise as `__call__` does if a frame on probabilities of `shape` reports a failure."""
         failures = status.failures
         if failures & Failure.NOT_FINITE:
             *image, class_index, row, column = (int(i) for i in np.unravel_index(status.first_bad, shape))
@@ -197,7 +199,7 @@ class CudaDenseCRF:
             )
         self._spec(*((1, *shape) if len(shape) == 3 else shape)).native.check_sigmas(failures, is_build=False)
         if failures:
-            raise DeviceError(f"the lattice's table overflowed although it has room for every vertex: {failures!r}")
+            raise DeviceError(f"internal error: the lattice's hash table overflowed at its maximum size: {failures!r}")
 
     def _infer(self, probabilities: AnyArray, image: AnyArray) -> tuple[int, ...]:
         maps = checked_probabilities(probabilities)
@@ -216,7 +218,7 @@ class CudaDenseCRF:
             return maps.shape
 
     def _prepare(self, shape: tuple[int, ...]) -> None:
-        """Makes the field for probabilities of this shape, unless the last one was for it."""
+        """Allocate the field for probabilities of this shape, unless the current one matches."""
         images, (classes, height, width) = (shape[0] if len(shape) == 4 else 1), shape[-3:]
         if self._field is not None:
             spec = self._field.spec
@@ -227,25 +229,25 @@ class CudaDenseCRF:
     def _spec(self, images: int, classes: int, height: int, width: int) -> FieldSpec:
         if self._compatibility is not None and len(self._compatibility) != classes:
             raise CRFError(
-                f"the compatibility is for {len(self._compatibility)} classes and the probabilities have {classes}"
+                f"the compatibility is for {len(self._compatibility)} classes, but the probabilities have {classes}"
             )
         return FieldSpec(
             images=images,
             classes=classes,
             height=height,
             width=width,
-            precision=self.precision,
+            storage=self.storage,
             iterations=self.iterations,
             normalization=self.normalization,
             params=self.params,
         )
 
     def _replace(self, spec: FieldSpec) -> None:
-        self._field = None  # frees the old memory before the new is taken
+        self._field = None  # frees the old memory before allocating the new
         self._field = self.regrow_field(self._queue, spec)
 
     def _send(self, array: Input, dtype: type[np.generic], buffer: Buffer) -> None:
-        if array.host is not None:  # converted here: not before the memory for it has been found
+        if array.host is not None:  # converted only now that its memory is allocated
             self._device.upload(buffer, np.ascontiguousarray(array.host, dtype=dtype), self._queue.stream)
             return
         if array.must_wait:

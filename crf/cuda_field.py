@@ -1,4 +1,4 @@
-"""Mean-field inference on the GPU: the memory of a launch plan for images of one shape, and its sequences."""
+"""Mean-field inference on the GPU for images of one shape: memory and sequences of its launch plan."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .._native import KERNEL_CONSTANTS
 from ..errors import DeviceError
 from ..gpu import Buffer, Graph, allocate, prepare
 from .cuda_queue import Queue
-from .params import CRFParams, Precision
+from .params import CRFParams, Storage
 
 Normalization: TypeAlias = Literal["none", "before", "after", "symmetric"]
 
+#: Size in bytes of a frame's report.
 REPORT_BYTES = KERNEL_CONSTANTS["report_bytes"]
-"""Size of what a frame reports."""
 
 
 class Failure(enum.IntFlag):
-    """Why a frame failed."""
+    """Reasons for which a frame failed."""
 
     KEY_RANGE = KERNEL_CONSTANTS["kKeyRange"]
     TABLE_FULL = KERNEL_CONSTANTS["kTableFull"]
@@ -33,13 +33,13 @@ class Failure(enum.IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a frame reports.
+    """Report of a frame.
 
     Attributes:
-        failures: none on success.
+        failures: empty on success.
         first_bad: index of the first probability that is not finite.
-        gaussian_vertices: of the Gaussian lattice, over all images.
-        bilateral_vertices: of the bilateral lattice, over all images.
+        gaussian_vertices: number of vertices of the Gaussian lattice, over all images.
+        bilateral_vertices: number of vertices of the bilateral lattice, over all images.
     """
 
     failures: Failure
@@ -49,32 +49,32 @@ class Status:
 
     @classmethod
     def of(cls, words: NDArray[np.uint32]) -> Status:
-        """From the words of a report."""
+        """Parse the words [4] uint32 of a report."""
         failures, first_bad, gaussian, bilateral = (int(word) for word in words)
         return cls(Failure(failures), first_bad, gaussian, bilateral)
 
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
-    """What the memory and the launches of a field depend on.
+    """Parameters on which the memory and the launches of a field depend.
 
     Attributes:
-        images: in a batch.
+        images: number of images in a batch.
         classes: 1 to 256.
-        height: in pixels.
-        width: in pixels.
-        precision: of rows, see `CudaDenseCRF`.
+        height: height in pixels.
+        width: width in pixels.
+        storage: storage of the rows; see `CudaDenseCRF`.
         iterations: mean-field updates.
-        normalization: of both kernels.
+        normalization: normalization of both kernels.
         params: weights and standard deviations.
-        vertices_per_pixel: room for bilateral vertices; photos have up to 2.4 a pixel, noise up to 6.
+        vertices_per_pixel: capacity for bilateral vertices; photos have up to 2.4 per pixel, noise up to 6.
     """
 
     images: int
     classes: int
     height: int
     width: int
-    precision: Precision
+    storage: Storage
     iterations: int
     normalization: Normalization
     params: CRFParams
@@ -82,10 +82,10 @@ class FieldSpec:
 
     @property
     def native(self) -> _native.FieldSpec:
-        """The same for whoever makes plans."""
+        """This spec in the native core, which makes the plans."""
         return _native.FieldSpec(
             (self.images, self.classes, self.height, self.width),
-            self.precision == "unorm16",
+            self.storage == "unorm16",
             self.iterations,
             self.normalization,
             astuple(self.params),
@@ -93,27 +93,27 @@ class FieldSpec:
         )
 
     def grown(self) -> FieldSpec | None:
-        """With twice the room for bilateral vertices; None if there is room for all that the pixels can have."""
+        """Copy with twice the capacity for bilateral vertices; None if it is already at the maximum."""
         return replace(self, vertices_per_pixel=2 * self.vertices_per_pixel) if self.native.can_grow else None
 
     def estimate_bytes(self) -> int:
-        """Memory of a field, with as many Gaussian vertices as pixels."""
+        """Estimated bytes of a field, assuming as many Gaussian vertices as pixels."""
         return self.native.estimate_bytes()
 
 
 class CudaField:
-    """Q ← softmax(−U − Σ_k μ_k(K̂_k Q)) for one `FieldSpec`; allocates when made and never again.
+    """Q ← softmax(−U − Σ_k μ_k(K̂_k Q)) for one `FieldSpec`; allocates only when created.
 
-    `buffers` has all memory by the names of the plan (crf/csrc/launch_plan.hpp), with pictures and labels of its own.
+    `buffers` holds all memory by its name in the plan (crf/csrc/launch_plan.hpp), plus images and labels.
 
     Args:
-        queue: where work goes.
-        spec: the shape and what to compute.
-        compatibility: [C], or [C, C] and symmetric, float32, by which a kernel's weight is multiplied.
+        queue: queue for the work.
+        spec: shape and parameters.
+        compatibility: [C], or symmetric [C, C], float32, multiplied by the weight of each kernel.
 
     Raises:
         CRFError: the Gaussian's sigma is too small for the image, or there are too many pixels.
-        DeviceError: there is not enough memory; the message says how much is needed.
+        DeviceError: there is not enough memory; the message states the amount needed.
     """
 
     def __init__(self, queue: Queue, spec: FieldSpec, compatibility: NDArray[np.float32]) -> None:
@@ -132,41 +132,41 @@ class CudaField:
         sizes = {planned.name: planned.nbytes for planned in plan.buffers}
         self.buffers |= {name: device.allocate(sizes[name]) for name in ("rgb", "labels")}
         self._sequences = {name: prepare(sequence) for name, sequence in plan.sequences.items()}
-        # Every kernel is loaded now, not while a graph is recorded. On zeros, as compute-sanitizer reports what is read
-        # and was not written.
+        # Run once to load every kernel, which must not happen while a graph is recorded; on zeros, because
+        # compute-sanitizer reports reads of uninitialized memory.
         for name in ("planes", "rgb"):
             device.fill(self.buffers[name], 0, queue.stream)
         self.queue_frame()
         self._graph: Graph | None = None
 
     def run(self) -> Status:
-        """Infers from `buffers["planes"]` and `buffers["rgb"]`."""
+        """Run one inference on `buffers["planes"]` and `buffers["rgb"]`."""
         self.replay()
         return self._read_status()
 
     def replay(self) -> None:
-        """Queues `run` without waiting for its status."""
+        """Queue `run` without waiting for its status."""
         if self._graph is None:
             self._graph = self.queue.device.capture(self.queue_frame, self.queue.stream)
         self._graph.replay(self.queue.stream)
 
     def queue_frame(self, rgb: Buffer | None = None) -> None:
-        """Queues one inference from `buffers["planes"]` and the pictures in `rgb`, or else `buffers["rgb"]`.
+        """Queue one inference on `buffers["planes"]` and the images in `rgb`, by default `buffers["rgb"]`.
 
-        Marginals are left for `queue_labels` and `queue_marginals`. May be recorded.
+        `queue_labels` and `queue_marginals` read the result. Can be recorded in a graph.
         """
         self._queue("frame", "rgb", rgb)
 
     def queue_labels(self, target: Buffer | None = None) -> None:
-        """The most probable class of each pixel, into `target`, or else `buffers["labels"]`."""
+        """Queue writing labels [images, height, width] uint8 to `target`, by default `buffers["labels"]`."""
         self._queue("labels", "labels", target)
 
     def queue_marginals(self, target: Buffer | None = None) -> None:
-        """Marginals [images, classes, height, width] into `target`, or else over the probabilities in "planes"."""
+        """Queue writing marginals [images, classes, height, width] float32 to `target`, by default over "planes"."""
         self._queue("marginals", "marginals", target or self.buffers["planes"])
 
     def queue_report(self, target: Buffer) -> None:
-        """A copy of the `REPORT_BYTES` that `Status.of` reads."""
+        """Queue a copy of the report (`REPORT_BYTES`), which `Status.of` parses."""
         self._queue("report", "report_copy", target)
 
     def _queue(self, sequence: str, given: str, buffer: Buffer | None) -> None:
@@ -178,8 +178,8 @@ class CudaField:
         free = device.free_bytes()
         if estimate > free:
             raise DeviceError(
-                f"{native.describe()} needs about {estimate / 2**30:.2f} GiB of GPU memory, and {free / 2**30:.2f} GiB "
-                f"are free on {device.properties.name}. Use precision='unorm16', fewer images at once, or tiles"
+                f"{native.describe()} needs about {estimate / 2**30:.2f} GiB of GPU memory, but {free / 2**30:.2f} GiB "
+                f"are free on {device.properties.name}. Use storage='unorm16', fewer images at once, or tiles"
             )
 
     def _read_status(self) -> Status:

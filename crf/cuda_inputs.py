@@ -1,4 +1,4 @@
-"""Checks on what `CudaDenseCRF` is given: arrays on the host and in GPU memory."""
+"""Validation of the inputs of `CudaDenseCRF`: arrays on the host and in GPU memory."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import MAX_CLASSES
 from ..errors import CRFError, ShapeError
-from .arrays import MAX_CLASSES
 
+#: Maximum number of images in a batch: the keys of lattice points reserve 6 bits for it.
 MAX_IMAGES = 64
-"""Of a batch: what the keys of lattice points leave room for."""
 
 
 @runtime_checkable
 class SupportsCudaArray(Protocol):
-    """An array in GPU memory, as PyTorch, CuPy and PyCUDA have them."""
+    """Array in GPU memory, e.g. of PyTorch, CuPy or PyCUDA."""
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -31,14 +31,14 @@ AnyArray: TypeAlias = ArrayLike | SupportsCudaArray
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An array on the host, or where one lies on the GPU.
+    """Array on the host, or the address of one on the GPU.
 
     Attributes:
-        shape: of the array.
-        dtype: of its elements.
-        host: the array, if it is there.
-        address: else the device pointer.
-        must_wait: whether somebody may still be writing it.
+        shape: shape of the array.
+        dtype: dtype of its elements.
+        host: the array if it is on the host, else None.
+        address: device pointer if it is on the GPU.
+        must_wait: True if pending work may still write to it.
     """
 
     shape: tuple[int, ...]
@@ -49,15 +49,16 @@ class Input:
 
     @property
     def nbytes(self) -> int:
-        """The size in bytes."""
+        """Size in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def checked_probabilities(values: AnyArray) -> Input:
-    """Probabilities [C, H, W] or [B, C, H, W]; on the GPU, float32.
+    """Validate probabilities [C, H, W] or [B, C, H, W]; float32 if they are on the GPU.
 
     Raises:
-        ShapeError: another shape or dtype, no elements, too many classes or images, or not contiguous on the GPU.
+        ShapeError: the shape or dtype is wrong, there are no elements, or too many classes or images, or the array is
+            on the GPU and not contiguous.
     """
     array = _found(values, "probabilities", np.float32)
     shape = array.shape
@@ -80,10 +81,10 @@ def checked_probabilities(values: AnyArray) -> Input:
 
 
 def checked_image(values: AnyArray, maps_shape: tuple[int, ...]) -> Input:
-    """The images [H, W, 3] or [B, H, W, 3] uint8 that belong to probabilities of `maps_shape`.
+    """Validate images [H, W, 3] or [B, H, W, 3] uint8 for probabilities of `maps_shape`.
 
     Raises:
-        ShapeError: another shape or dtype, or not contiguous on the GPU.
+        ShapeError: the shape or dtype is wrong, or the array is on the GPU and not contiguous.
     """
     height, width = maps_shape[-2:]
     wanted = (*maps_shape[:-3], height, width, 3)
@@ -96,7 +97,7 @@ def checked_image(values: AnyArray, maps_shape: tuple[int, ...]) -> Input:
     elif array.dtype != np.uint8:
         problem = "has the wrong dtype; the colour sigma is in units of 0…255"
     elif array.shape[:-3] != wanted[:-3]:
-        problem = "is not a batch of as many as the probabilities"
+        problem = "differs in batch size from the probabilities"
     elif array.shape[-3:-1] == (width, height) != (height, width):
         problem = "has width and height swapped with respect to the probabilities"
     elif array.shape != wanted:
@@ -107,21 +108,21 @@ def checked_image(values: AnyArray, maps_shape: tuple[int, ...]) -> Input:
 
 
 def checked_compatibility(values: ArrayLike) -> NDArray[np.float32]:
-    """A compatibility [C], or [C, C] made symmetric.
+    """Validate a compatibility [C] or [C, C], and make a matrix symmetric.
 
     Raises:
-        CRFError: another shape, or values that are not finite.
+        CRFError: the shape is wrong, or a value is not finite.
     """
     array = np.array(values, dtype=np.float32)
     if array.size == 0 or array.ndim not in (1, 2) or array.shape != (array.shape[0],) * array.ndim:
-        raise CRFError(f"a compatibility is a vector [C] or a square matrix [C, C], got {list(array.shape)}")
+        raise CRFError(f"compatibility must be a vector [C] or a square matrix [C, C], got {list(array.shape)}")
     if not np.isfinite(array).all():
-        raise CRFError("a compatibility must be finite")
+        raise CRFError("compatibility must be finite")
     return array if array.ndim == 1 else (array + array.T) / 2
 
 
 def _found(values: AnyArray, name: str, dtype: type[np.generic]) -> Input:
-    """Where the array is; on the GPU, where nothing is converted, it must be C-contiguous and of `dtype`."""
+    """Locate an array; on the GPU it is not converted, so it must be C-contiguous and of `dtype`."""
     if not isinstance(values, SupportsCudaArray):
         host = np.asarray(values)
         return Input(host.shape, host.dtype, host)
@@ -138,6 +139,6 @@ def _found(values: AnyArray, name: str, dtype: type[np.generic]) -> Input:
         or (strides is not None and tuple(strides) != contiguous)
     ):
         raise ShapeError(f"{name} on the GPU must be {expected}, got {actual}", expected=expected, actual=actual)
-    # Before version 3 the interface has no word on streams: somebody may still be writing.
+    # Before version 3 the interface does not mention streams, so pending work may still write to the array.
     must_wait = interface["version"] < 3 or interface.get("stream") is not None
     return Input(shape, np.dtype(dtype), None, int(interface["data"][0]), must_wait)

@@ -1,4 +1,4 @@
-"""The CRF's kernels, and a stream that sequences of them are put into."""
+"""The CRF's kernels, and a queue for sequences of them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ..gpu.toolchain import EXACT
 
 KERNELS = KernelSource(
     Path(__file__).parent / "kernels" / "dense_crf.cu",
-    # Which simplex a pixel lies in is decided by the last bit: products and sums round one by one, as on the CPU.
+    # The last bit decides in which simplex a pixel lies, so products and sums round separately, as on the CPU.
     flags=EXACT,
 )
 
 
 class Queue(Replayer):
-    """Puts the CRF's kernels into a stream.
+    """Queues the CRF's kernels in a stream.
 
     Args:
         device: the GPU.
-        stream: where work goes.
+        stream: the stream.
     """
 
     def __init__(self, device: Device, stream: Stream) -> None:

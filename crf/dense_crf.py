@@ -1,4 +1,4 @@
-"""Refinement of class probabilities by a fully connected CRF, on the CPU."""
+"""Fully connected CRF on the CPU, which refines class probabilities."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _native
+from ..arrays import class_maps, not_finite
 from ..errors import CRFError, ShapeError
-from .arrays import class_maps, not_finite
-from .params import CRFParams, Precision
+from .params import CRFParams, Storage
 
+#: −log of this is the maximum unary energy; the usual value (pydensecrf's `unary_from_softmax`).
 _PROBABILITY_FLOOR = 1e-5
-"""−log of this is the largest unary energy; the customary value (pydensecrf's `unary_from_softmax`)."""
 
 _BILATERAL_CORNERS = 6
 _GAUSSIAN_CORNERS = 3
+#: Lattice index (4) and weight (4) of a pixel's corner, sorted entry (8), and neighbour links of 1.5 vertices a pixel
+#: (12), with their shares of masses (6) for fractions.
 _BYTES_PER_CORNER = {"fp32": 28, "unorm16": 34}
-"""Lattice index (4) and weight (4) of a pixel's corner, sorted entry (8), and neighbour links of 1.5 vertices a pixel
-(12), with their shares of masses (6) for fractions."""
 
 _Field: TypeAlias = _native.MeanField | _native.FractionMeanField
 
@@ -29,21 +29,21 @@ _Field: TypeAlias = _native.MeanField | _native.FractionMeanField
 class DenseCRF:
     """Mean-field inference in a dense CRF with a bilateral and a Gaussian kernel (Krähenbühl & Koltun 2011).
 
-    Buffers and the Gaussian lattice are kept between calls of one size. An instance may be shared by threads, which
-    then take turns; separate instances run in parallel.
+    Buffers and the Gaussian lattice are reused by calls of the same size. An instance is thread-safe, but serializes
+    calls; separate instances run in parallel.
 
     Args:
         params: weights and standard deviations of the kernels.
         iterations: mean-field updates; 0 gives softmax(−unary).
-        threads: CPU threads; 0 uses all cores. Results have the same bits for any number.
-        precision: of the values on the lattice and of Q between updates: single precision, or 16-bit fractions of 1.
-            Those take a fifth less memory and, with AVX-512, a sixth to a fifth less time (two threads, 513×513, 21
-            classes); without AVX2 they take more. Up to 0.006 % of the labels differ, and a marginal by up to 6.2e-3
-            (two photos at two sizes, P1–P3 of docs/crf.md). Arithmetic, unaries, norms and the result are in single
+        threads: CPU threads; 0 uses all cores. Results are bit-identical for any number.
+        storage: values on the lattice, and Q between updates, in single precision or as 16-bit fractions of 1.
+            Fractions take a fifth less memory and, with AVX-512, a sixth to a fifth less time (two threads, 513×513, 21
+            classes), but more time without AVX2. Up to 0.006 % of the labels differ, and marginals by up to 6.2e-3 (two
+            photos at two sizes, P1–P3 of docs/crf.md). Arithmetic, unaries, norms and the result are in single
             precision.
 
     Raises:
-        CRFError: `iterations` or `threads` is negative, or `precision` is unknown.
+        CRFError: `iterations` or `threads` is negative, or `storage` is unknown.
     """
 
     def __init__(
@@ -52,24 +52,24 @@ class DenseCRF:
         *,
         iterations: int = 10,
         threads: int = 0,
-        precision: Precision = "fp32",
+        storage: Storage = "fp32",
     ) -> None:
         for name, value in (("iterations", iterations), ("threads", threads)):
             if value < 0:
                 raise CRFError(f"{name} must be 0 or more, got {value}")
-        if precision not in get_args(Precision):
-            raise CRFError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+        if storage not in get_args(Storage):
+            raise CRFError(f"storage must be one of {', '.join(get_args(Storage))}, got {storage!r}")
         self.params = params if params is not None else CRFParams.deeplab_v2_resnet()
         self.iterations = iterations
         self.threads = threads
-        self.precision: Precision = precision
+        self.storage: Storage = storage
         self._lock = threading.Lock()
         self._size: tuple[int, int, int] | None = None
         self._field: _Field | None = None
         self._bilateral = self._make_filter()
 
     def __call__(self, probabilities: ArrayLike, image: ArrayLike) -> NDArray[np.float32]:
-        """Refined class probabilities.
+        """Refine class probabilities.
 
         Args:
             probabilities: [C, H, W] floating point in [0, 1]; clipped to [1e-5, 1] before the logarithm.
@@ -79,26 +79,26 @@ class DenseCRF:
             Marginals [C, H, W] float32; they sum to 1 over the classes.
 
         Raises:
-            ShapeError: shapes, dtypes or values do not fit.
-            CRFError: the image needs more memory than there is, or a sigma is too small for its size.
+            ShapeError: shapes, dtypes or values are invalid.
+            CRFError: there is not enough memory for the image, or a sigma is too small for its size.
         """
         with self._lock:
             field, shape = self._infer(probabilities, image)
             return field.marginals().reshape(shape)
 
     def labels(self, probabilities: ArrayLike, image: ArrayLike) -> NDArray[np.uint8]:
-        """The most probable class of each pixel after refinement; of equals, the lowest.
+        """Most probable class of each pixel after refinement; ties go to the lowest class.
 
         Args:
-            probabilities: as for a call.
-            image: as for a call.
+            probabilities: [C, H, W] as in `__call__`.
+            image: [H, W, 3] as in `__call__`.
 
         Returns:
             Labels [H, W] uint8.
 
         Raises:
-            ShapeError: shapes, dtypes or values do not fit.
-            CRFError: the image needs more memory than there is, or a sigma is too small for its size.
+            ShapeError: shapes, dtypes or values are invalid.
+            CRFError: there is not enough memory for the image, or a sigma is too small for its size.
         """
         with self._lock:
             field, shape = self._infer(probabilities, image)
@@ -107,7 +107,7 @@ class DenseCRF:
     def labels_and_marginals(
         self, probabilities: ArrayLike, image: ArrayLike
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """What `labels` and a call return, of one inference; raises as they do."""
+        """Labels [H, W] uint8 and marginals [C, H, W] float32 of one inference; raises as `__call__` does."""
         with self._lock:
             field, shape = self._infer(probabilities, image)
             return field.labels().reshape(shape[1:]), field.marginals().reshape(shape)
@@ -115,7 +115,7 @@ class DenseCRF:
     def _infer(self, probabilities: ArrayLike, image: ArrayLike) -> tuple[_Field, tuple[int, int, int]]:
         unchecked = class_maps(probabilities, "probabilities")
         classes, height, width = shape = unchecked.shape
-        _check_memory(classes, height, width, self.precision)
+        _check_memory(classes, height, width, self.storage)
         pixels = _checked_image(image, height, width)
         maps = np.ascontiguousarray(unchecked, dtype=np.float32)
         if maps.min() < 0 or maps.max() > 1 + 1e-3:
@@ -136,14 +136,14 @@ class DenseCRF:
         return field, shape
 
     def _make_filter(self) -> _native.Filter:
-        return _native.Filter(takes_fractions=self.precision == "unorm16")
+        return _native.Filter(takes_fractions=self.storage == "unorm16")
 
     def _allocate(self, shape: tuple[int, int, int]) -> _Field:
-        """Makes the buffers for maps of `shape` [C, H, W] and the Gaussian lattice, which depends on nothing else."""
-        self._field = None  # free the old buffers before the new ones are made
+        """Allocate buffers for maps of `shape` [C, H, W] and build the Gaussian lattice, which depends on it only."""
+        self._field = None  # frees the old buffers before allocating new ones
         self._bilateral = self._make_filter()
         classes, height, width = shape
-        make_field = _native.FractionMeanField if self.precision == "unorm16" else _native.MeanField
+        make_field = _native.FractionMeanField if self.storage == "unorm16" else _native.MeanField
         field = make_field(height * width, classes, self.threads)
         if self.params.gaussian_weight != 0:
             gaussian = self._make_filter()
@@ -156,12 +156,12 @@ class DenseCRF:
 
 
 def _potts(classes: int, weight: float) -> NDArray[np.float32]:
-    """Potts compatibility: labels that agree are rewarded by `weight`."""
+    """Potts compatibility [C] float32: agreeing labels are rewarded by `weight`."""
     return np.full(classes, -weight, dtype=np.float32)
 
 
 def _checked_image(image: ArrayLike, height: int, width: int) -> NDArray[np.uint8]:
-    """The image as C-contiguous [height, width, 3] uint8, or a ShapeError."""
+    """Validate an image and return it as C-contiguous [height, width, 3] uint8; raises ShapeError."""
     array = np.asarray(image)
     expected = f"uint8 RGB [{height}, {width}, 3]"
     actual = f"{array.dtype} {list(array.shape)}"
@@ -179,13 +179,13 @@ def _checked_image(image: ArrayLike, height: int, width: int) -> NDArray[np.uint
     return np.ascontiguousarray(array)
 
 
-def _check_memory(classes: int, height: int, width: int, precision: Precision) -> None:
-    """Raises CRFError when inference on maps of this size would exceed what 32-bit indices or this machine hold."""
+def _check_memory(classes: int, height: int, width: int, storage: Storage) -> None:
+    """Raise CRFError if maps of this size would exceed 32-bit indices or this machine's memory."""
     padded = 1 if classes == 1 else -(-classes // 8) * 8
-    row_bytes = padded * (2 if precision == "unorm16" else 4)
+    row_bytes = padded * (2 if storage == "unorm16" else 4)
     corners = _BILATERAL_CORNERS + _GAUSSIAN_CORNERS
     # Unaries and output, then marginals and values of about as many vertices as pixels in each of the two lattices.
-    estimate = height * width * (8 * padded + 3 * row_bytes + _BYTES_PER_CORNER[precision] * corners)
+    estimate = height * width * (8 * padded + 3 * row_bytes + _BYTES_PER_CORNER[storage] * corners)
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     too_many = height * width * _BILATERAL_CORNERS >= 2**31
     if too_many or estimate > available:

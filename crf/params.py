@@ -1,4 +1,4 @@
-"""Parameters of the dense CRF's two Gaussian kernels, and the choice of its precision."""
+"""Parameters of the dense CRF's two Gaussian kernels, and how it stores its values."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 
 from ..errors import CRFError
 
-Precision: TypeAlias = Literal["fp32", "unorm16"]
-"""How values on the lattice, and Q between updates, are kept: single precision, or 16-bit fractions of 1."""
+#: Storage of the values on the lattice and of Q between updates: single precision, or 16-bit fractions of 1.
+Storage: TypeAlias = Literal["fp32", "unorm16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +23,10 @@ class CRFParams:
         w_b · exp(−|p_i − p_j|² / 2σ_xy² − |I_i − I_j|² / 2σ_rgb²) + w_g · exp(−|p_i − p_j|² / 2σ_γ²).
 
     Args:
-        bilateral_weight: w_b, of the appearance kernel; 0 leaves it out.
+        bilateral_weight: w_b of the appearance kernel; 0 disables it.
         bilateral_sigma_xy_px: σ_xy in pixels.
         bilateral_sigma_rgb: σ_rgb in units of 0…255.
-        gaussian_weight: w_g, of the smoothness kernel; 0 leaves it out.
+        gaussian_weight: w_g of the smoothness kernel; 0 disables it.
         gaussian_sigma_xy_px: σ_γ in pixels.
 
     Raises:
@@ -46,7 +46,7 @@ class CRFParams:
             if "sigma" in name and value <= 0:
                 raise CRFError(
                     f"CRF parameter {name} is a standard deviation and must be positive, got {value!r}; "
-                    "to leave a kernel out, set its weight to 0"
+                    "to disable a kernel, set its weight to 0"
                 )
             object.__setattr__(self, name, float(value))
 
@@ -93,19 +93,19 @@ class CRFParams:
         )
 
     def to_dict(self) -> dict[str, float]:
-        """The parameters by name, for a bundle's manifest."""
+        """Parameters by name, for a bundle's manifest."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, float]) -> CRFParams:
-        """The inverse of `to_dict`.
+        """Inverse of `to_dict`.
 
         Raises:
-            CRFError: a parameter is missing, unknown or not usable.
+            CRFError: a parameter is missing, unknown or invalid.
         """
         names = {field.name for field in fields(cls)}
         if missing := sorted(names - set(values)):
-            raise CRFError(f"CRF parameters lack {', '.join(missing)}; all of {', '.join(sorted(names))} are needed")
+            raise CRFError(f"missing CRF parameters: {', '.join(missing)}; required are {', '.join(sorted(names))}")
         if unknown := sorted(set(values) - names):
             raise CRFError(f"unknown CRF parameters: {', '.join(unknown)}; known are {', '.join(sorted(names))}")
         return cls(**values)

@@ -1,1 +1,1 @@
-"""Build time: from a trained PyTorch model, or an ONNX file, to a verified bundle."""
+"""Build time: a trained PyTorch model, or an ONNX file, becomes a verified bundle."""

@@ -1,4 +1,4 @@
-"""Read trained weights from files, without running code from them, and put them into a reference network."""
+"""Load checkpoints without running code from them, and copy their weights into a reference network."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..errors import CheckpointError
 from .models.adapters import CLASSIFIER_WEIGHTS, TRAINING_HEADS, detect_source, foreign_names
 from .models.registry import ARCHITECTURES, Source
 
-# Names under which training scripts file the state dict, the first that is there wins.
+# Keys under which training scripts store the state dict; the first match wins.
 _WRAPPERS: Final = ("state_dict", "model_state_dict", "model", "ema", "model_ema", "ema_state_dict")
-# Put in front of every key by DataParallel, torch.compile and Lightning.
+# Prefixes that DataParallel, torch.compile and Lightning add to every key.
 _PREFIXES: Final = ("module.", "_orig_mod.", "model.")
 _COUNTER: Final = "num_batches_tracked"
 _SHOWN: Final = 5
@@ -29,12 +29,12 @@ _RESAVE: Final = "Save the weights alone: torch.save(model.state_dict(), path), 
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """What a safetensors file says about its weights, in its `__metadata__`.
+    """Metadata of a safetensors file (`__metadata__`).
 
     Attributes:
-        architecture: a name in `ARCHITECTURES`; None when not stated.
-        classes: names of the classes, in the order of the logits; empty when not stated.
-        output_stride: of the backbone; None when not stated.
+        architecture: name in `ARCHITECTURES`, or None.
+        classes: class names in the order of the logits; may be empty.
+        output_stride: output stride of the backbone, or None.
     """
 
     architecture: str | None = None
@@ -44,12 +44,12 @@ class CheckpointMetadata:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every key of a state dict.
+    """Result of loading a state dict, key by key.
 
     Attributes:
-        source: whose names the keys were.
-        loaded: number of tensors that are now in the model.
-        dropped: key → why it was left out on purpose.
+        source: library whose key names the checkpoint uses.
+        loaded: number of tensors copied into the model.
+        dropped: key → reason why it was ignored.
     """
 
     source: Source
@@ -60,17 +60,17 @@ class LoadReport:
 def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict from a safetensors file or a PyTorch checkpoint of plain weights.
 
-    A state dict filed under a usual name (`state_dict`, `model`, ...) is taken out, and a prefix that DataParallel,
-    torch.compile or Lightning put on every key is removed. No code in the file is run (`weights_only=True`).
+    A state dict nested under a usual key (`state_dict`, `model`, …) is unwrapped, and a prefix that DataParallel,
+    torch.compile or Lightning added to every key is removed. No code in the file is run (`weights_only=True`).
 
     Args:
-        path: the file; its content, not its name, says which format it is.
+        path: the file; the format is detected by content, not by name.
 
     Returns:
         Key → tensor on the CPU; floating-point tensors are float32.
 
     Raises:
-        CheckpointError: there is no such file, or it does not hold plain weights.
+        CheckpointError: the file is missing, or does not hold plain weights.
     """
     path = Path(path)
     if _is_safetensors(path):
@@ -82,10 +82,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_metadata(path: str | Path) -> CheckpointMetadata:
-    """Read what a safetensors file says about its weights; other formats say nothing.
+    """Read the metadata of a safetensors file; empty for other formats.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged, or its output stride is not a number.
+        CheckpointError: the file is missing or damaged, or its output stride is not a number.
     """
     path = Path(path)
     if not _is_safetensors(path):
@@ -97,41 +97,43 @@ def read_metadata(path: str | Path) -> CheckpointMetadata:
         raise _damaged(path, exc) from exc
     stride = stated.get("output_stride")
     if stride is not None and not stride.isdecimal():
-        raise CheckpointError(f"{path} states output_stride {stride!r} in its metadata; expected a number such as 16")
+        raise CheckpointError(f"{path}: invalid output_stride {stride!r} in the metadata; expected a number such as 16")
     classes = tuple(name.strip() for name in stated.get("classes", "").split(",") if name.strip())
     return CheckpointMetadata(stated.get("architecture"), classes, None if stride is None else int(stride))
 
 
 def num_classes_of(state_dict: Mapping[str, Tensor]) -> int:
-    """Count the classes that a checkpoint was trained on: the output channels of its last convolution.
+    """Number of classes of a checkpoint: output channels of its last convolution.
 
     Raises:
-        CheckpointError: no known name of a last convolution is among the keys.
+        CheckpointError: no key is a known name of the last convolution.
     """
     for names in CLASSIFIER_WEIGHTS.values():
         for name in names:
             if name in state_dict:
                 return int(state_dict[name].shape[0])
     expected = ", ".join(name for names in CLASSIFIER_WEIGHTS.values() for name in names)
-    raise CheckpointError(f"the checkpoint has no classifier: expected one of {expected}; got {_some(state_dict)}")
+    raise CheckpointError(
+        f"the checkpoint has no known classifier: expected one of {expected}; got {_some(state_dict)}"
+    )
 
 
 def load_into(
     model: nn.Module, state_dict: Mapping[str, Tensor], *, source: Source | Literal["auto"] = "auto"
 ) -> LoadReport:
-    """Put a state dict into a model, translating foreign names, and account for every key.
+    """Copy a state dict into a model, translating foreign key names and accounting for every key.
 
     Args:
-        model: a reference network; any `nn.Module` for keys of its own.
+        model: a reference network, or any `nn.Module` whose own key names the state dict uses.
         state_dict: key → tensor, as `load_checkpoint` returns it.
-        source: whose names the keys are; `auto` decides by the classifier's.
+        source: library whose key names the state dict uses; `auto` detects it by the classifier's key.
 
     Returns:
-        What was loaded and what was dropped on purpose.
+        The number of tensors copied, and the ignored keys.
 
     Raises:
-        CheckpointError: the model does not compute what the source's does, or keys are missing, unexpected or
-            misshapen; they are named as in the state dict. The model is unchanged then.
+        CheckpointError: the model computes something else than the source's, or keys are missing, unexpected or
+            misshapen (named as in the state dict). The model is then unchanged.
     """
     origin = detect_source(state_dict) if source == "auto" else source
     names = foreign_names(model, origin, state_dict)
@@ -150,16 +152,16 @@ def load_into(
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Tell the formats apart by their first bytes, and refuse what is neither."""
+    """True for safetensors, False for PyTorch, by the first bytes of the file."""
     if path.is_dir():
-        raise CheckpointError(f"{path} is a directory; expected a file of weights (.safetensors, .pt, .pth) in it")
+        raise CheckpointError(f"{path} is a directory; expected a weights file (.safetensors, .pt, .pth)")
     try:
         with path.open("rb") as file:
             head = file.read(9)
     except OSError as exc:
         raise CheckpointError(f"cannot read the checkpoint {path}: {exc.strerror}") from exc
     if not head:
-        raise CheckpointError(f"{path} is empty (0 bytes); copy or download it again")
+        raise CheckpointError(f"{path} is empty; copy or download it again")
     if head.startswith((_ZIP_MAGIC, _PICKLE_MAGIC)):
         return False
     # Eight bytes of header length, then the JSON header.
@@ -180,13 +182,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> object:
     try:
-        # As an open file, or torch would let the file's suffix decide on the format.
+        # An open file, because torch chooses the format by the suffix of a path.
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         raise CheckpointError(
             f"{path} is a pickle of Python objects, not plain weights; loading it would run code from the file. "
-            f"{_RESAVE}, where the model's code is at hand"
+            f"{_RESAVE}, on a machine that has the model's code"
         ) from exc
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as exc:
         raise _damaged(path, exc) from exc
@@ -208,8 +210,8 @@ def _unwrap(stored: object, path: Path) -> dict[str, Tensor]:
         found = f"entries that are not tensors: {_some(foreign)}" if foreign else "no entries"
         known = ", ".join(_WRAPPERS)
         raise CheckpointError(
-            f"{path} holds no state dict: {found}. Expected names and tensors, at the top or under one of {known}. "
-            f"{_RESAVE}"
+            f"{path} holds no state dict: {found}. Expected names and tensors, at the top level or under one of "
+            f"{known}. {_RESAVE}"
         )
     return dict(stored)
 
@@ -228,7 +230,7 @@ def _drop(state_dict: Mapping[str, Tensor], source: Source) -> dict[str, str]:
         if prefix and key.startswith(prefix):
             dropped[key] = reason
         elif key.rpartition(".")[2] == _COUNTER:
-            dropped[key] = "step counter of batch normalization, used only in training"
+            dropped[key] = "batch normalization's step counter, used only in training"
     return dropped
 
 
@@ -253,14 +255,14 @@ def _check_keys(model: nn.Module, own_keys: Mapping[str, str], state_dict: Mappi
         ]
         message = (
             f"the checkpoint does not fit {type(model).__name__}: {'; '.join(filter(None, found))}. "
-            f"{len(state_dict) - len(unexpected)} of {len(own_keys)} expected keys are there: "
-            "check the architecture that it was trained as"
+            f"{len(state_dict) - len(unexpected)} of {len(own_keys)} expected keys are present. "
+            "Check the architecture of the checkpoint"
         )
     raise CheckpointError(message, missing=missing, unexpected=unexpected, misshapen=misshapen)
 
 
 def _classes_mismatch(misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> tuple[int, int] | None:
-    """(classes of the model, of the checkpoint) when all that differs is one number of output channels."""
+    """(classes of the model, of the checkpoint) if they differ only in the classifier's output channels, else None."""
     if any(needed[1:] != found[1:] for needed, found in misshapen.values()):
         return None
     counts = {(needed[0], found[0]) for needed, found in misshapen.values()}
@@ -273,7 +275,7 @@ def _shapes(misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) ->
 
 
 def _some(items: Iterable[object]) -> str:
-    """The first few, and how many more."""
+    """The first few items, and the number of the rest."""
     listed = [str(item) for item in items]
     more = len(listed) - _SHOWN
     return ", ".join(listed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
@@ -282,6 +284,6 @@ def _some(items: Iterable[object]) -> str:
 def _unfit(model: nn.Module, source: Source) -> str:
     fitting = ", ".join(name for name, entry in ARCHITECTURES.items() if source in entry.sources)
     return (
-        f"weights of {source} would not compute the same in this {type(model).__name__}: layers, or the order in "
-        f"which strides become atrous rates, differ. Build one of: {fitting}"
+        f"{source} weights do not fit this {type(model).__name__}: its layers differ, or the order in which strides "
+        f"become atrous rates. Build one of: {fitting}"
     )

@@ -1,4 +1,4 @@
-"""A trained PyTorch model → a verified bundle."""
+"""Export of a trained PyTorch model to a verified bundle."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ..arrays import FloatArray
 from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..crf import CRFParams
 from ..manifest import ClassInfo, Manifest, Size
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
-from .description import Description, DynamicSize, Preprocessing, describe_classes
+from .classes import describe_classes
+from .model_description import ModelDescription, Preprocessing
 from .onnx_export import Head, StandaloneHead, coarse_shape, export_graph
 from .passes import DeinterlaceAtrousConv, run_passes
-from .verify import FloatArray, Infer, compare, probe_inputs, require_passed
+from .sizes import DynamicSize
+from .verify import Infer, compare, probe_inputs, require_passed
 
 AtrousForm = Literal["dilated", "deinterlaced"]
 GRAPH_FILE: Final = "model.fp32.onnx"
@@ -43,24 +46,24 @@ def export(
     """Export a model to a bundle, verified against PyTorch before it appears at `path`.
 
     Args:
-        model: maps [N, 3, H, W] float32 to coarse logits [N, C, h, w]. It is not changed.
-        path: the bundle to write, `NAME.atrous`.
+        model: maps [N, 3, H, W] float32 to coarse logits [N, C, h, w]; not modified.
+        path: path of the bundle, `NAME.atrous`.
         classes: names (or `ClassInfo`) in the order of the logits.
         size: one (height, width), which is fastest, or a `DynamicSize`.
-        preprocessing: what the model was trained with; ImageNet's constants and padding when None.
-        align_corners: how the training upsampled the logits.
+        preprocessing: preprocessing of the training; None for ImageNet's constants and padding.
+        align_corners: rule by which the training upsampled the logits.
         atrous: `deinterlaced` rewrites atrous convolutions as dense ones over subsampled maps (arXiv 1606.00915 §3.1).
-        head: `probabilities` or `labels` adds a second graph that ends in them, for use without this runtime.
-        crf: parameters that `crf=True` will use; DeepLab v2's when None.
-        license: terms of the weights.
+        head: `probabilities` or `labels` adds a second graph with that output, for use without this runtime.
+        crf: CRF parameters for `crf=True`; None for DeepLab v2's.
+        license: license of the weights.
         overwrite: replace an existing bundle.
 
     Raises:
-        ExportError: the model does not fit, torch cannot convert it, or the graph does not compute the same.
-        BundleError: the path is taken or cannot be written.
+        ExportError: the model does not match the arguments, torch cannot convert it, or the graph's output differs.
+        BundleError: the path exists or cannot be written.
     """
     model = copy.deepcopy(model).cpu().float().eval()
-    description = Description(
+    description = ModelDescription(
         describe_classes(classes), size, preprocessing or Preprocessing(), align_corners, crf, license
     )
     manifest = description.draft_manifest(Path(path), coarse_shape(model, description.provisional_size().opt))
@@ -73,11 +76,11 @@ def export(
 
 
 def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, *, atrous: AtrousForm) -> Manifest:
-    """Write the graph of coarse logits, and judge it against the module at several sizes."""
+    """Write the graph of coarse logits, and verify it against the module at several sizes."""
     path = staged.path / GRAPH_FILE
     provenance = _write_graph(model, path, manifest, atrous=atrous, output_name="logits")
     artifact = staged.artifact(GRAPH_FILE, kind="onnx", precision="fp32", provenance=provenance)
-    # Opened as a bundle already: what is verified is what the runtime will load.
+    # Verified through the staged bundle, exactly as the runtime will load it.
     backend = OnnxRuntimeBackend(staged.write_manifest(manifest.with_artifact(artifact)))
     verification = compare(
         backend.infer,
@@ -98,7 +101,7 @@ def _add_standalone(
     *,
     atrous: AtrousForm,
 ) -> Manifest:
-    """Write and judge a second graph that ends in probabilities or labels at the input's resolution."""
+    """Write and verify a second graph whose output is probabilities or labels at the input's resolution."""
     file = f"model.fp32.{head}.onnx"
     wrapped = StandaloneHead(model, head, align_corners=manifest.output.align_corners)
     provenance = _write_graph(wrapped, staged.path / file, manifest, atrous=atrous, output_name=head)
@@ -127,7 +130,7 @@ def _write_graph(
 def _module_infer(model: nn.Module) -> Infer:
     def infer(images: FloatArray) -> NDArray[Any]:
         with torch.inference_mode():
-            # A copy, since a module may write to its input.
+            # A copy, because a module may modify its input.
             output: NDArray[Any] = model(torch.tensor(images)).numpy()
         return output
 

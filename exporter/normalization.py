@@ -1,4 +1,4 @@
-"""The arithmetic between pixels and a network's input, and the three constants that DeepLab weights come with."""
+"""Normalization of pixels to a network's input, and the three sets of constants of DeepLab weights."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final, Literal
 
 @dataclass(frozen=True)
 class Normalization:
-    """Input of a network from 0–255 pixels: `(pixel * scale - mean) / std`.
+    """Normalization of 0–255 pixels: `(pixel * scale - mean) / std`.
 
     Attributes:
-        color_order: of the network's input channels; `mean` and `std` are in this order.
+        color_order: order of the network's input channels, and of `mean` and `std`.
     """
 
     color_order: Literal["RGB", "BGR"]

@@ -1,4 +1,4 @@
-"""PyTorch module → ONNX graph: one file, strongly typed, with nothing in it but the network.
+"""Export of a PyTorch module to ONNX: one strongly typed file that contains only the network.
 
 Uses the exporter of `torch.export` (dynamo). Batch normalization is folded, atrous rates stay `dilations`, bilinear
 interpolation becomes `Resize` with the coordinate rule of the model.
@@ -29,7 +29,7 @@ INPUT_NAME: Final = "image"
 
 
 class StandaloneHead(nn.Module):
-    """A network that ends where it is used: bilinear upsampling to the input's size, then softmax or argmax.
+    """Network with its postprocessing: bilinear upsampling to the input's size, then softmax or argmax.
 
     [N, 3, H, W] → `probabilities` [N, C, H, W] float32 or `labels` [N, H, W] uint8.
     """
@@ -49,10 +49,10 @@ class StandaloneHead(nn.Module):
 
 
 def export_graph(model: nn.Module, path: Path, sizes: SizePolicy, *, output_name: str = "logits") -> dict[str, Any]:
-    """Write `model` to `path` as ONNX and return how it was made.
+    """Write `model` to `path` as ONNX and return its provenance.
 
     Args:
-        model: in eval mode; takes one tensor [N, 3, H, W].
+        model: module in eval mode with one input [N, 3, H, W].
         sizes: a fixed size gives a graph of [1, 3, H, W]; a range gives dynamic N, H and W.
 
     Raises:
@@ -61,7 +61,7 @@ def export_graph(model: nn.Module, path: Path, sizes: SizePolicy, *, output_name
     dynamic_shapes = None
     example = torch.zeros(1, 3, *sizes.opt)
     if not sizes.is_fixed:
-        # Batch 2 and sides apart: torch.export specializes on a 1, and takes equal sides for one symbol.
+        # Batch 2 and different sides: torch.export specializes on 1, and treats equal sides as one symbol.
         example = torch.zeros(2, 3, sizes.opt[0], sizes.opt[1] + (sizes.multiple if _is_square(sizes.opt) else 0))
         any_size = torch.export.Dim.DYNAMIC
         dynamic_shapes = ({0: any_size, 2: any_size, 3: any_size},)
@@ -79,20 +79,20 @@ def export_graph(model: nn.Module, path: Path, sizes: SizePolicy, *, output_name
                 verbose=False,
             )
             assert program is not None, "dynamo=True without a path returns the program"  # noqa: S101
-            # torch notes on every node where its line of source lies on this machine.
+            # torch stores on every node the path of its source line on this machine.
             ClearMetadataAndDocStringPass()(program.model)
             program.save(path, external_data=False)
         onnx.checker.check_model(str(path), full_check=True)
-    except Exception as exc:  # torch raises its own families of errors here; the message is what helps
+    except Exception as exc:  # torch's exceptions here share no base class
         raise ExportError(f"torch cannot export {type(model).__name__} to ONNX: {_first_lines(exc)}") from exc
     return {"exporter": f"torch {torch.__version__}", "opset": OPSET}
 
 
 def coarse_shape(model: nn.Module, size: Size) -> tuple[int, ...]:
-    """Run `model` once on a picture of `size` and return the shape [1, C, h, w] of its logits.
+    """Run `model` once on an image of `size` and return the shape [1, C, h, w] of its logits.
 
     Raises:
-        ExportError: the model fails on [1, 3, H, W], or does not answer one float32 tensor [1, C, h, w].
+        ExportError: the model fails on [1, 3, H, W], or does not return one float32 tensor [1, C, h, w].
     """
     name = type(model).__name__
     try:
@@ -104,11 +104,11 @@ def coarse_shape(model: nn.Module, size: Size) -> tuple[int, ...]:
     if not isinstance(logits, Tensor):
         keys = f" with {', '.join(map(str, logits))}" if isinstance(logits, dict) else ""
         raise ExportError(
-            f"{name} answers a {type(logits).__name__}{keys}; expected {expected}. "
+            f"{name} returns a {type(logits).__name__}{keys}; expected {expected}. "
             "Wrap it in a module that returns the logits only."
         )
     if logits.ndim != 4 or logits.shape[0] != 1 or logits.dtype != torch.float32:
-        raise ExportError(f"{name} answers {logits.dtype} {list(logits.shape)}; expected {expected}")
+        raise ExportError(f"{name} returns {logits.dtype} {list(logits.shape)}; expected {expected}")
     return tuple(logits.shape)
 
 
@@ -122,7 +122,7 @@ def _first_lines(exc: BaseException, count: int = 6) -> str:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence notices of the exporter about itself (deprecations inside torch, torchvision not installed)."""
+    """Silence the exporter's own notices (deprecations inside torch, torchvision not installed)."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

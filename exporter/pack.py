@@ -1,4 +1,4 @@
-"""An ONNX graph that was exported elsewhere → a bundle."""
+"""Packs an ONNX graph that was exported elsewhere into a bundle."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from ..crf import CRFParams
 from ..errors import ExportError
 from ..manifest import ClassInfo, Manifest, Precision, Size
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
-from .description import Description, DynamicSize, Preprocessing, describe_classes
+from .classes import describe_classes
+from .model_description import ModelDescription, Preprocessing
+from .sizes import DynamicSize
 from .verify import TOLERANCES, compare, probe_inputs, require_passed
 
-#: Ops that only quantized graphs have; their presence makes a graph INT8.
+#: Operators that mark a graph as INT8.
 _QUANTIZED_OPS: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
@@ -35,29 +37,29 @@ def pack(
     license: str | None = None,  # noqa: A002 - the manifest's word
     overwrite: bool = False,
 ) -> Bundle:
-    """Wrap an ONNX file, which goes into the bundle byte for byte; only external data is put inside.
+    """Pack an ONNX file into a bundle, byte for byte; external data is embedded.
 
-    It is verified by running it with ONNX Runtime's graph optimizations on against off, at every size.
+    The graph is verified by comparing ONNX Runtime with and without graph optimizations, at every size.
 
     Args:
-        graph: an ONNX file with one float32 input [N, 3, H, W] and one float32 output [N, C, h, w], logits.
-        path: the bundle to write, `NAME.atrous`.
+        graph: ONNX file with one float32 input [N, 3, H, W] and one float32 output, logits [N, C, h, w].
+        path: path of the bundle, `NAME.atrous`.
         classes: names (or `ClassInfo`) in the order of the logits.
-        size: needed where the graph's height and width are dynamic; taken from the graph where they are fixed.
-        preprocessing: what the model was trained with; ImageNet's constants and padding when None.
-        align_corners: how the training upsampled the logits.
-        crf: parameters that `crf=True` will use; DeepLab v2's when None.
-        license: terms of the weights.
+        size: required if the graph's height and width are dynamic; otherwise read from the graph.
+        preprocessing: preprocessing of the training; None for ImageNet's constants and padding.
+        align_corners: rule by which the training upsampled the logits.
+        crf: CRF parameters for `crf=True`; None for DeepLab v2's.
+        license: license of the weights.
         overwrite: replace an existing bundle.
 
     Raises:
-        ExportError: not an ONNX file, or not a graph of that form.
-        BundleError: the path is taken or cannot be written.
-        EngineError: ONNX Runtime refuses the graph.
+        ExportError: the file is not ONNX, or its inputs or outputs differ from these.
+        BundleError: the path exists or cannot be written.
+        EngineError: ONNX Runtime rejects the graph.
     """
     source = Path(graph)
     model = _read_graph(source)
-    description = Description(
+    description = ModelDescription(
         describe_classes(classes),
         _graph_size(model, source, size),
         preprocessing or Preprocessing(),
@@ -77,7 +79,7 @@ def pack(
 def _add_graph(
     staged: StagedBundle, model: onnx.ModelProto, manifest: Manifest, plain: OnnxSession, source: Path
 ) -> Manifest:
-    """Write the graph, and judge ONNX Runtime's optimized form of it by the plain one."""
+    """Write the graph, and verify ONNX Runtime's optimized form of it against the plain one."""
     precision = _precision(model)
     file = f"model.{precision}.onnx"
     if _is_all_of(source, model):
@@ -100,14 +102,14 @@ def _add_graph(
 
 
 def _read_graph(source: Path) -> onnx.ModelProto:
-    """Load and judge an ONNX file: valid, and one float32 [N, 3, H, W] in, one float32 out."""
+    """Load and validate an ONNX file: one float32 input [N, 3, H, W] and one float32 output."""
     try:
-        model = onnx.load(source)  # external data is read from beside the file, and stored inside from here on
+        model = onnx.load(source)  # reads external data, too
         onnx.checker.check_model(model)
     except FileNotFoundError as exc:
         raise ExportError(f"cannot read {source}: a file is missing ({exc})") from exc
     except Exception as exc:  # protobuf's and onnx's own families, OSError
-        raise ExportError(f"{source} is not a usable ONNX file: {exc}") from exc
+        raise ExportError(f"invalid ONNX file {source}: {exc}") from exc
     inputs = _inputs(model)
     if len(inputs) != 1 or len(model.graph.output) != 1:
         raise ExportError(
@@ -124,13 +126,13 @@ def _read_graph(source: Path) -> onnx.ModelProto:
     if _dims(image)[1] != 3:
         raise ExportError(
             f"{source}: input {image.name!r} is {_dims(image)}; expected [N, 3, H, W] (channels first). "
-            "A graph in another layout needs a Transpose in front."
+            "For another layout, insert a Transpose in front."
         )
     return model
 
 
 def _is_all_of(source: Path, model: onnx.ModelProto) -> bool:
-    """Whether the file holds the whole model: nothing was read from files beside it, and it is not one of text."""
+    """True if the file alone holds the whole model, in binary form: no external data, not text."""
     try:
         return bool(onnx.load_from_string(source.read_bytes()) == model)
     except Exception:  # protobuf's DecodeError has no base but Exception, and its module moves with releases
@@ -138,7 +140,7 @@ def _is_all_of(source: Path, model: onnx.ModelProto) -> bool:
 
 
 def _graph_size(model: onnx.ModelProto, source: Path, size: Size | DynamicSize | None) -> Size | DynamicSize:
-    """The size that the graph fixes, or the stated one where it does not."""
+    """Input size: fixed by the graph, or as given."""
     dims = _dims(_inputs(model)[0])
     batch, _, height, width = dims
     if isinstance(batch, int) and batch != 1:
@@ -149,13 +151,13 @@ def _graph_size(model: onnx.ModelProto, source: Path, size: Size | DynamicSize |
         return height, width
     if size is None:
         raise ExportError(
-            f"{source} takes any size ({dims}), so what to use it at must be stated: size=(height, width) or "
+            f"{source} takes any size ({dims}), so a size is required: size=(height, width) or "
             "size=DynamicSize(min, opt, max); --size HxW or --dynamic MIN:OPT:MAX"
         )
     if isinstance(size, DynamicSize) and any(isinstance(length, int) for length in (batch, height, width)):
         raise ExportError(
-            f"{source} takes {dims}; a range of sizes needs batch, height and width to be dynamic, all three. "
-            "State one size, or export the graph again with dynamic axes."
+            f"{source} takes {dims}; a range of sizes needs a dynamic batch, height and width. "
+            "Give one size, or export the graph again with dynamic axes."
         )
     return size
 
@@ -169,13 +171,13 @@ def _precision(model: onnx.ModelProto) -> Precision:
 
 
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """What a caller must give; old exporters list the weights among the inputs too."""
+    """Inputs without weights, which old exporters list among the inputs too."""
     initializers = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in initializers]
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
-    """Axis lengths; a name, or `?`, where one is dynamic (some exporters write −1 for that)."""
+    """Axis lengths; a name or `?` for a dynamic axis (some exporters write −1)."""
     return [
         dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param or "?"
         for dim in value.type.tensor_type.shape.dim

@@ -9,12 +9,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import FloatArray
 from ..errors import ExportError
 from ..manifest import InputSpec, Precision, Size, Verification
 from ..runtime.image import ImageSource, load_image
 from ..runtime.preprocess import fit_size, plan_geometry, prepare_image
 
-FloatArray = NDArray[np.float32]
 #: Prepared images [N, 3, H, W] float32 → scores [N, C, h, w] float32, or labels [N, h, w] uint8.
 Infer = Callable[[FloatArray], NDArray[Any]]
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..arrays import FloatArray
 from ..bundle import Bundle
 from ..errors import DeviceError, EngineError, EvaluationError, MissingDependencyError
 from ..manifest import Artifact, EngineProfile, InputSpec, Verification
@@ -17,7 +18,7 @@ from ..runtime.backends.tensorrt import TensorRtBackend
 from ..runtime.evaluation import evaluate, pair_by_stem
 from ..runtime.image import ImageSource
 from ..runtime.segmenter import Segmenter
-from .verify import TOLERANCES, FloatArray, compare, photo_inputs, probe_inputs
+from .verify import TOLERANCES, compare, photo_inputs, probe_inputs
 
 
 @dataclass(frozen=True)

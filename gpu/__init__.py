@@ -1,4 +1,4 @@
-"""Running kernels on a GPU: the `Device` protocol, two libraries behind it, the compiler, and what the driver says."""
+"""GPU access: the `Device` protocol, its two libraries, the kernel compiler, and the CUDA driver."""
 
 from __future__ import annotations
 

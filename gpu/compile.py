@@ -1,4 +1,4 @@
-"""CUDA source → machine code for one compute capability, by nvcc, cached."""
+"""Compiles CUDA sources for one compute capability with nvcc, cached."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from .toolchain import FLAGS, digest_of, find_nvcc
 
 __all__ = ["cache_folder", "compile_cubin", "find_nvcc", "nvcc_version"]
 
+#: Line information for profilers; does not change the instructions.
 _LINES = "-lineinfo"
-"""Changes no instruction, and profilers show the source."""
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept for this user."""
+    """Folder of this user's compiled kernels."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "atrous" / "kernels"
 
 
 def compile_cubin(source: KernelSource, compute_capability: tuple[int, int], folder: Path | None = None) -> Path:
-    """Machine code of `source`; compiled only if the source, its includes, the flags or the compiler changed.
+    """Compile `source`, unless a cubin of the same source, includes, flags and compiler is in the cache.
 
     Args:
         source: the translation unit.
-        compute_capability: (major, minor) of the GPU to run on.
-        folder: where to keep it; `cache_folder()` by default.
+        compute_capability: (major, minor) of the GPU.
+        folder: cache folder; `cache_folder()` by default.
 
     Returns:
-        A .cubin file; the compiler's log with registers and spills of each kernel is beside it, as .log.
+        Path of the .cubin file; the compiler's log (registers and spills of each kernel) is beside it, as .log.
 
     Raises:
         DeviceError: nvcc is missing or fails.
@@ -50,10 +50,10 @@ def compile_cubin(source: KernelSource, compute_capability: tuple[int, int], fol
 
 
 def nvcc_version() -> str:
-    """What nvcc says it is.
+    """Version text of nvcc.
 
     Raises:
-        DeviceError: it is missing or does not run.
+        DeviceError: nvcc is missing or does not run.
     """
     return _version_of(_needed_nvcc())
 
@@ -63,14 +63,14 @@ def _needed_nvcc() -> Path:
     if nvcc is None:
         raise DeviceError(
             "compiling kernels needs nvcc, which is neither in CUDA_HOME/bin nor on the path. Install the CUDA toolkit "
-            "(any release from 11.8 on that knows the GPU) or compute on the CPU"
+            "(11.8 or later, with support for the GPU), or run on the CPU"
         )
     return nvcc
 
 
 @cache
 def _version_of(nvcc: Path) -> str:
-    """Asks once for each compiler."""
+    """Version text of a compiler, queried once."""
     run = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True, check=False)  # noqa: S603
     if run.returncode != 0:
         raise DeviceError(f"{nvcc} --version failed with exit code {run.returncode}:\n{run.stdout}{run.stderr}")
@@ -78,7 +78,7 @@ def _version_of(nvcc: Path) -> str:
 
 
 def _run_nvcc(nvcc: Path, source: KernelSource, flags: tuple[str, ...], cubin: Path) -> None:
-    """Compiles to a temporary folder and renames, so that two processes may compile the same source at once."""
+    """Compile in a temporary folder and rename, so that several processes can compile the same source at once."""
     with tempfile.TemporaryDirectory(dir=cubin.parent) as scratch:
         out = Path(scratch) / cubin.name
         command = [str(nvcc), *flags, "-cubin", "-Xptxas", "-v", str(source.path), "-o", str(out)]

@@ -1,4 +1,4 @@
-"""A GPU through NVIDIA's cuda-bindings, which come as wheels and need no compiler."""
+"""GPU device based on NVIDIA's cuda-bindings, which are wheels and need no compiler."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from .cuda_device import (
     process_is_ending,
 )
 from .device import Buffer, Launch, Module, Stream
-from .driver_api import DriverApi
+from .driver import DriverApi
 
 
 class CudaBindingsDevice(CudaDevice):
-    """One NVIDIA GPU through cuda-bindings (12.9 and 13), for the thread that makes this object.
+    """One NVIDIA GPU through cuda-bindings (12.9 and 13), used by the thread that creates this object.
 
-    What dies in another thread than its device's is freed there: the driver lets any thread use a primary context.
+    An object that is destroyed in another thread is freed there: the driver lets any thread use a primary context.
 
     Args:
-        ordinal: which GPU, in the driver's order.
+        ordinal: index of the GPU in the driver's order.
 
     Raises:
         MissingDependencyError: cuda-bindings is not installed.
-        DeviceError: there is no driver, or no such GPU, or cuda-bindings does not load.
+        DeviceError: there is no driver or no such GPU, or cuda-bindings fails to load.
     """
 
     def _open(self, ordinal: int) -> tuple[type[Exception], ...]:
         self._context = _primary_context(ordinal)
-        return ()  # it returns statuses
+        return ()  # cuda-bindings return statuses and do not raise
 
     def may_free(self) -> bool:
-        """Whether things of the driver can be freed: in any thread, until the process ends."""
+        """True until the process ends; any thread can free driver objects."""
         return not process_is_ending.is_set()
 
     def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
-        """Page-locked memory of the host."""
+        """Allocate page-locked host memory, [nbytes] uint8."""
         with self.active(f"page-locking {nbytes / 2**20:.1f} MiB of memory"):
             address = self._context.call("cuMemHostAlloc", nbytes, 0)
             return np.asarray(_HostMemory(_Owned(self._context, "cuMemFreeHost", address), nbytes))
@@ -84,7 +84,7 @@ class CudaBindingsDevice(CudaDevice):
 
 
 class _PrimaryContext:
-    """A GPU's primary context, retained until the process ends; for any thread."""
+    """Primary context of a GPU, retained until the process ends; usable in any thread."""
 
     def __init__(self, ordinal: int) -> None:
         self._cuda = import_cuda_bindings()
@@ -95,32 +95,32 @@ class _PrimaryContext:
         atexit.register(self._leave)
 
     def call(self, name: str, *args: object) -> Any:  # noqa: ANN401 - cuda-bindings have no types
-        """Calls one function and gives what it returns besides the status.
+        """Call one function and return its result without the status.
 
         Raises:
-            CallError: the status is another than success.
-            DeviceError: this driver does not have the function.
+            CallError: the call did not succeed.
+            DeviceError: the driver lacks the function.
         """
         function: Callable[..., Any] = getattr(self._cuda, name)
         try:
             status, *results = function(*args)
         except RuntimeError as exc:
-            raise DeviceError(f"cuda-bindings cannot call {name} of this driver: {exc}. Install a newer one") from exc
+            raise DeviceError(f"the driver lacks {name}: {exc}. Install a newer driver") from exc
         self._driver.check(name, int(status))
         return results[0] if results else None
 
     def push(self) -> None:
-        """Makes it the calling thread's current context."""
+        """Make this the calling thread's current context."""
         self.call("cuCtxPushCurrent", self._handle)
 
     def pop(self) -> None:
-        """Makes current what was before."""
+        """Restore the previous current context."""
         self.call("cuCtxPopCurrent")
 
     def free(self, function: str, handle: Any) -> None:  # noqa: ANN401
-        """Frees something in it, in whichever thread."""
+        """Free an object of this context, in any thread."""
         if process_is_ending.is_set():
-            return  # it goes with the process
+            return  # freed with the process
         self.push()
         try:
             self.call(function, handle)
@@ -137,7 +137,7 @@ _opening = threading.Lock()
 
 
 def _primary_context(ordinal: int) -> _PrimaryContext:
-    """That of a GPU, the same for all threads."""
+    """Primary context of a GPU, shared by all threads."""
     with _opening:
         if ordinal not in _contexts:
             _contexts[ordinal] = _PrimaryContext(ordinal)
@@ -145,11 +145,11 @@ def _primary_context(ordinal: int) -> _PrimaryContext:
 
 
 def import_cuda_bindings() -> Any:  # noqa: ANN401 - cuda-bindings have no types
-    """`cuda.bindings.driver`, which loads the driver when it is first called and not before.
+    """Import `cuda.bindings.driver`, which loads the CUDA driver on the first call.
 
     Raises:
-        MissingDependencyError: it is not installed.
-        DeviceError: it is, and does not load.
+        MissingDependencyError: cuda-bindings is not installed.
+        DeviceError: cuda-bindings is installed but fails to load.
     """
     with importing("gpu-wheels", purpose="running on a GPU"):
         try:
@@ -158,14 +158,14 @@ def import_cuda_bindings() -> Any:  # noqa: ANN401 - cuda-bindings have no types
             raise
         except (ImportError, OSError, RuntimeError) as exc:
             raise DeviceError(
-                f"cuda-bindings is installed and does not load ({exc}): "
+                f"cuda-bindings is installed but fails to load ({exc}). Reinstall it: "
                 "pip install --force-reinstall --no-deps cuda-bindings"
             ) from exc
     return cuda.bindings.driver
 
 
 class _Owned:
-    """Something of the driver, freed with the last reference; int() of it is the handle or the address."""
+    """Owner of a driver object, which is freed with the last reference; int() is the handle or address."""
 
     def __init__(self, context: _PrimaryContext, free: str, handle: Any) -> None:  # noqa: ANN401
         self._context = context
@@ -180,7 +180,7 @@ class _Owned:
 
 
 class _HostMemory:
-    """Page-locked memory as NumPy takes it; arrays of it keep this object."""
+    """Page-locked memory for NumPy; arrays over it keep this object alive."""
 
     def __init__(self, memory: _Owned, nbytes: int) -> None:
         self._memory = memory
@@ -209,7 +209,7 @@ class _CudaBindingsModule:
 
 
 class _Extra(ctypes.Structure):
-    """Arguments that lie behind each other, as cuLaunchKernel takes them: keys, each before its value, and the end."""
+    """Packed kernel arguments as cuLaunchKernel takes them: key-value pairs and an end mark."""
 
     _fields_ = (
         ("buffer_key", ctypes.c_void_p),  # CU_LAUNCH_PARAM_BUFFER_POINTER, 1

@@ -1,4 +1,4 @@
-"""An NVIDIA GPU, whichever library makes the calls: threads, memory, events and graphs."""
+"""Base class of NVIDIA GPU devices, independent of the library: threads, memory, events and graphs."""
 
 from __future__ import annotations
 
@@ -15,47 +15,46 @@ from numpy.typing import NDArray
 
 from ..errors import DeviceError
 from .device import Argument, Buffer, DeviceProperties, Event, Graph, KernelSource, Launch, Module, Stream
-from .driver import find_driver
-from .driver_api import CallError, DriverApi
-from .images import load_kernels
+from .driver import CallError, DriverApi, find_driver
+from .kernel_binaries import load_kernels
 from .pool import Pool, PooledBuffer
 
+#: CU_EVENT_RECORD_EXTERNAL: the event is recorded whenever the graph runs.
 _RECORD_EXTERNAL = 1
-"""CU_EVENT_RECORD_EXTERNAL: the event is recorded whenever the graph runs."""
 
+#: The pool keeps at most this fraction (1/8) of the device's memory.
 _POOL_SHARE = 8
-"""Up to this part of the device's memory is kept for later buffers."""
 
+#: CU_STREAM_NON_BLOCKING: does not wait for the legacy default stream.
 STREAM_NON_BLOCKING = 1
-"""CU_STREAM_NON_BLOCKING: does not wait for the legacy default stream."""
 
+#: Set when the interpreter exits, before contexts are released; afterwards nothing can be freed.
 process_is_ending = threading.Event()
-"""Set when the interpreter exits, before contexts are released: from then on nothing can be freed."""
 
 
 class CudaDevice(ABC):
-    """One NVIDIA GPU, for the thread that makes this object.
+    """One NVIDIA GPU, used by the thread that creates this object.
 
-    The device's primary context is retained, the one that PyTorch and the CUDA runtime use, so pointers can be
-    exchanged with them. It is current only while a method runs: nothing of the caller's contexts changes. Each thread
-    makes its own device; they share the memory and the work of one GPU.
+    The device retains the GPU's primary context, which PyTorch and the CUDA runtime use too, so pointers can be
+    exchanged with them. The context is current only while a method runs, so the caller's contexts do not change. Each
+    thread creates its own device; all devices of a GPU share its memory.
 
-    What a library has of its own for (memory, streams, modules, copies) is in its subclass, whose methods run while
-    the context is current. Events and graphs are calls of the driver: PyCUDA hides the handles of its events, and
-    knows no graphs.
+    Subclasses implement what their library provides: memory, streams, modules and copies. Their methods run while the
+    context is current. Events and graphs call the driver directly, because PyCUDA hides the handles of its events and
+    does not support graphs.
 
     Args:
-        ordinal: which GPU, in the driver's order.
+        ordinal: index of the GPU in the driver's order.
 
     Raises:
-        DeviceError: there is no driver, or no such GPU, or the library does not work.
+        DeviceError: there is no driver or no such GPU, or the library fails.
         MissingDependencyError: the library is not installed.
     """
 
     def __init__(self, ordinal: int = 0) -> None:
-        found = find_driver()  # first: without a GPU, installing a library would not help
+        found = find_driver()  # first, because without a GPU installing a library does not help
         if not 0 <= ordinal < len(found.gpus):
-            raise DeviceError(f"there is no GPU {ordinal}: the CUDA driver sees {len(found.gpus)}, numbered from 0")
+            raise DeviceError(f"there is no GPU {ordinal}: the CUDA driver reports {len(found.gpus)}, numbered from 0")
         gpu = found.gpus[ordinal]
         self.driver = DriverApi()
         self.thread = threading.get_ident()
@@ -72,14 +71,14 @@ class CudaDevice(ABC):
 
     @contextmanager
     def active(self, doing: str) -> Iterator[None]:
-        """Makes the context current; errors of the driver come out as DeviceError.
+        """Make the context current in this block, and convert driver errors to DeviceError.
 
         Raises:
-            DeviceError: the driver failed, or another thread than the one that made the device calls.
+            DeviceError: the driver failed, or the calling thread did not create the device.
         """
         if threading.get_ident() != self.thread:
             raise DeviceError(
-                f"{doing} from another thread than made the {type(self).__name__}: make one in each thread"
+                f"{doing} from a thread that did not create this {type(self).__name__}. Create one in each thread"
             )
         try:
             with self._current():
@@ -88,22 +87,22 @@ class CudaDevice(ABC):
             raise DeviceError(f"{doing} failed on {self.properties.name}: {exc}") from exc
 
     def free(self, function: str, handle: ctypes.c_void_p) -> None:
-        """Frees something of the driver, unless only the end of the process can."""
+        """Free a driver object, if possible; otherwise it is freed with the process."""
         if self.may_free():
             with self._current():
                 self.driver.call(function, handle)
 
     @abstractmethod
     def may_free(self) -> bool:
-        """Whether the context can be made current here and now, to free things in it."""
+        """True if the context can be made current now, in this thread, to free its objects."""
 
     def free_bytes(self) -> int:
-        """Memory that can still be allocated, what the pool holds unused included."""
+        """Bytes that can still be allocated, including unused memory of the pool."""
         with self.active("asking for free memory"):
             return self.driver.free_bytes() + self._pool.nbytes
 
     def load(self, source: KernelSource) -> Module:
-        """Loads the package's compiled kernels, or compiles them for this GPU."""
+        """Load the package's compiled kernels, or compile them for this GPU."""
 
         def give_to_driver(image: Path) -> Module:
             with self.active(f"loading {image.name}"):
@@ -112,7 +111,7 @@ class CudaDevice(ABC):
         return load_kernels(source, self.properties.compute_capability, self.properties.cuda, give_to_driver)
 
     def allocate(self, nbytes: int) -> Buffer:
-        """Memory from this device's pool."""
+        """Allocate memory from this device's pool."""
         with self.active(f"allocating {nbytes / 2**20:.1f} MiB of GPU memory"):
             allocation = self._pool.take(nbytes)
             if allocation is None:
@@ -126,64 +125,64 @@ class CudaDevice(ABC):
             return PooledBuffer(self._pool, allocation, nbytes)
 
     def stream(self) -> Stream:
-        """A stream that does not wait for the legacy default stream."""
+        """Create a stream that does not wait for the legacy default stream."""
         with self.active("making a stream"):
             return CudaStream(self, *self._new_stream())
 
     def event(self) -> Event:
-        """A point in a stream, to be recorded."""
+        """Create an event, not recorded yet."""
         with self.active("making an event"):
             handle = ctypes.c_void_p()
             self.driver.call("cuEventCreate", ctypes.byref(handle), ctypes.c_uint(0))
             return _CudaEvent(self, handle)
 
     def record(self, stream: Stream) -> Event:
-        """Marks a point in a stream."""
+        """Create an event and record it in a stream."""
         event = self.event()
         event.record(stream)
         return event
 
     def fill(self, buffer: Buffer, word: int, stream: Stream) -> None:
-        """Queues a fill with 32-bit words."""
+        """Queue a fill with 32-bit words."""
         with self.active("filling memory"):
             self._fill(buffer, word, own_stream(stream))
 
     def upload(self, buffer: Buffer, array: NDArray[Any], stream: Stream) -> None:
-        """Queues a copy from the host; the driver has read pageable memory when this returns."""
+        """Queue a copy from a host array of any shape; pageable memory has been read when this returns."""
         self.upload_async(buffer, array, stream)
 
     def download(self, array: NDArray[Any], buffer: Buffer, stream: Stream) -> None:
-        """Copies to the host and waits for it."""
+        """Copy to a host array of any shape, and wait for the copy."""
         with self.active("copying from the GPU"):
             self._copy_out(array, buffer, own_stream(stream))
             self.driver.call("cuStreamSynchronize", ctypes.c_void_p(own_stream(stream).handle))
 
     @abstractmethod
     def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
-        """Page-locked memory of the host."""
+        """Allocate page-locked host memory, [nbytes] uint8."""
 
     def upload_async(self, buffer: Buffer, array: NDArray[Any], stream: Stream) -> None:
-        """Queues a copy from page-locked memory."""
+        """Queue a copy from a page-locked array of any shape."""
         with self.active("copying to the GPU"):
             self._copy_in(buffer, array, own_stream(stream))
 
     def download_async(self, array: NDArray[Any], buffer: Buffer, stream: Stream) -> None:
-        """Queues a copy to page-locked memory."""
+        """Queue a copy to a page-locked array of any shape."""
         with self.active("copying from the GPU"):
             self._copy_out(array, buffer, own_stream(stream))
 
     def copy_from_address(self, buffer: Buffer, address: int, nbytes: int, stream: Stream) -> None:
-        """Queues a copy from memory of this GPU that someone else owns."""
+        """Queue a copy from GPU memory that the caller owns."""
         with self.active("copying on the GPU"):
             self._copy(buffer, address, nbytes, own_stream(stream))
 
     def wait_for_others(self) -> None:
-        """Waits for all streams of the primary context."""
+        """Wait for all streams of the primary context."""
         with self.active("waiting for the GPU"):
             self.driver.call("cuCtxSynchronize")
 
     def capture(self, queue: Callable[[], None], stream: Stream) -> Graph:
-        """Records a CUDA graph."""
+        """Record a CUDA graph."""
         with self.active("recording a CUDA graph"):
             self.is_capturing = True
             try:
@@ -193,27 +192,27 @@ class CudaDevice(ABC):
 
     @abstractmethod
     def _open(self, ordinal: int) -> tuple[type[Exception], ...]:
-        """Imports the library and retains the primary context; gives the library's own errors."""
+        """Import the library and retain the primary context; returns the library's exception types."""
 
     @abstractmethod
     def _push(self) -> None:
-        """Makes the context current."""
+        """Make the context current."""
 
     @abstractmethod
     def _pop(self) -> None:
-        """Makes current what was before."""
+        """Restore the previous current context."""
 
     @abstractmethod
     def _load_image(self, image: bytes) -> Module:
-        """Gives a cubin or fatbin to the driver."""
+        """Load a cubin or fatbin into the driver."""
 
     @abstractmethod
     def _new_memory(self, nbytes: int) -> Any:  # noqa: ANN401 - whatever the library has for it
-        """Memory that frees itself; int() of it is the address."""
+        """Allocate memory that frees itself; int() of the result is the address."""
 
     @abstractmethod
     def _new_stream(self) -> tuple[Any, int]:
-        """A stream of the library, which frees itself, and the driver's handle of it."""
+        """Create a stream: the library's object, which frees itself, and the driver's handle."""
 
     @abstractmethod
     def _fill(self, buffer: Buffer, word: int, stream: CudaStream) -> None: ...
@@ -237,11 +236,11 @@ class CudaDevice(ABC):
 
 
 class CudaStream:
-    """A stream.
+    """Stream of a `CudaDevice`.
 
     Attributes:
-        native: the library's own object, kept alive.
-        handle: the driver's.
+        native: the library's stream object, kept alive.
+        handle: the driver's handle.
     """
 
     def __init__(self, device: CudaDevice, native: Any, handle: int) -> None:  # noqa: ANN401
@@ -250,14 +249,14 @@ class CudaStream:
         self.handle = handle
 
     def wait_for(self, event: Event) -> None:
-        """Queues waiting for a point in another stream."""
+        """Queue a wait for an event of another stream."""
         with self._device.active("waiting for an event"):
             self._device.driver.call(
                 "cuStreamWaitEvent", ctypes.c_void_p(self.handle), _own_event(event).handle, ctypes.c_uint(0)
             )
 
     def synchronize(self) -> None:
-        """Waits until everything queued so far is done."""
+        """Wait until everything queued so far is done."""
         with self._device.active("running on the GPU"):
             self._device.driver.call("cuStreamSynchronize", ctypes.c_void_p(self.handle))
 
@@ -270,7 +269,7 @@ class _CudaEvent:
     def record(self, stream: Stream) -> None:
         with self._device.active("recording an event"):
             target = ctypes.c_void_p(own_stream(stream).handle)
-            if self._device.is_capturing:  # else it would only order the graph's nodes, and show no time
+            if self._device.is_capturing:  # otherwise it would only order the graph's nodes and record no time
                 self._device.driver.call("cuEventRecordWithFlags", self.handle, target, ctypes.c_uint(_RECORD_EXTERNAL))
             else:
                 self._device.driver.call("cuEventRecord", self.handle, target)
@@ -304,25 +303,25 @@ class _CudaGraph:
 
 
 def own_stream(stream: Stream) -> CudaStream:
-    """The stream as one of a CUDA device; raises DeviceError for others."""
+    """Cast to a stream of a CUDA device; raises DeviceError for others."""
     if not isinstance(stream, CudaStream):
-        raise DeviceError(f"a stream of another device: expected one of CudaDevice.stream(), got {stream!r}")
+        raise DeviceError(f"the stream belongs to another device: expected one of CudaDevice.stream(), got {stream!r}")
     return stream
 
 
 def _own_event(event: Event) -> _CudaEvent:
     if not isinstance(event, _CudaEvent):
-        raise DeviceError(f"an event of another device: expected one of CudaDevice.event(), got {event!r}")
+        raise DeviceError(f"the event belongs to another device: expected one of CudaDevice.event(), got {event!r}")
     return event
 
 
 def packing_of(launch: Launch) -> str:
-    """How a launch's arguments lie behind each other, in type codes of the struct module."""
+    """Layout of a launch's arguments, as a format of the struct module."""
     return "".join(each.dtype.char if isinstance(each, np.generic) else "P" for each in launch.args)
 
 
 def packed_number(argument: Argument) -> int | float:
-    """The Python number to pack for an argument."""
+    """Number to pack for an argument: its value, or the address of a buffer."""
     if argument is None:
         return 0
     if isinstance(argument, np.generic):

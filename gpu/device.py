@@ -1,4 +1,4 @@
-"""What orchestration code needs of a GPU. `open_device` opens a real one; the tests plug in an emulated one."""
+"""Protocol of a GPU for orchestration code; `open_device` opens a real GPU, and tests use an emulated one."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 
 from .toolchain import files_of
 
+#: Kernel argument: a buffer or None for a pointer, or a NumPy scalar of the parameter's exact type for a value.
 Argument: TypeAlias = "Buffer | np.generic | None"
-"""What a kernel takes: a buffer or None for a pointer, a NumPy scalar of the parameter's exact type for a value."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceProperties:
-    """What a launch sequence is fitted to.
+    """Properties of a GPU that launch sequences depend on.
 
     Attributes:
-        name: as the driver reports it.
+        name: name reported by the driver.
         compute_capability: (major, minor).
-        multiprocessors: how many blocks run at once, at least.
-        total_bytes: memory of the device.
-        cuda: (major, minor) of the newest CUDA that its driver runs.
+        multiprocessors: number of multiprocessors; at least as many blocks run at once.
+        total_bytes: size of the device's memory.
+        cuda: (major, minor) of the newest CUDA version that its driver supports.
     """
 
     name: str
@@ -41,70 +41,70 @@ class KernelSource:
     """One CUDA translation unit.
 
     Attributes:
-        path: the .cu file; files that it includes lie beside it.
-        flags: compiler flags that change what is computed.
+        path: the .cu file; included files are beside it.
+        flags: compiler flags that affect results.
     """
 
     path: Path
     flags: tuple[str, ...] = ()
 
     def files(self) -> list[Path]:
-        """The unit and everything beside it that it may include, in a fixed order."""
+        """The source and all files that it may include, in a fixed order."""
         return files_of(self.path)
 
 
 class Buffer(Protocol):
-    """Memory on the device; freed when the last reference goes."""
+    """Device memory, freed with the last reference."""
 
     @property
     def address(self) -> int:
-        """The device pointer."""
+        """Device pointer."""
         ...
 
     @property
     def nbytes(self) -> int:
-        """The size in bytes."""
+        """Size in bytes."""
         ...
 
 
 class Stream(Protocol):
-    """A queue of work; what is queued on one stream runs in order."""
+    """Stream of work, which runs in the order in which it was queued."""
 
     @property
     def handle(self) -> int:
-        """The driver's own, for libraries that queue work by themselves."""
+        """The driver's handle, for libraries that queue work themselves."""
         ...
 
     def wait_for(self, event: Event) -> None:
-        """Queues waiting for a point in another stream; the host goes on."""
+        """Queue a wait for an event of another stream, without blocking the host."""
         ...
 
     def synchronize(self) -> None:
-        """Waits until everything queued so far is done.
+        """Wait until everything queued so far is done.
 
         Raises:
-            DeviceError: some of it failed.
+            DeviceError: queued work failed.
         """
         ...
 
 
 class Event(Protocol):
-    """A point in a stream."""
+    """Point in a stream."""
 
     def record(self, stream: Stream) -> None:
-        """Moves the point to the present end of a stream; in a graph, to where each replay gets there."""
+        """Record the event at the current end of a stream; in a graph, every replay records it again."""
         ...
 
     def synchronize(self) -> None:
-        """Waits until the point is reached.
+        """Wait until the event is reached.
 
         Raises:
-            DeviceError: some of the work before it failed.
+            DeviceError: work before the event failed.
         """
         ...
 
     def elapsed_ms(self, since: Event) -> float:
-        """Milliseconds between two events that have both been reached; waits for this one."""
+        """Milliseconds since an earlier event; waits for this one."""
         ...
 
 
@@ -112,19 +112,19 @@ class Module(Protocol):
     """Loaded kernels."""
 
     def launch(self, launch: Launch, stream: Stream) -> None:
-        """Queues one launch.
+        """Queue one launch.
 
         Raises:
-            DeviceError: the kernel does not exist, its arguments do not fit, or the driver refuses.
+            DeviceError: the kernel does not exist, its arguments do not match, or the driver fails.
         """
         ...
 
 
 class Graph(Protocol):
-    """A recorded sequence of work."""
+    """Recorded sequence of work."""
 
     def replay(self, stream: Stream) -> None:
-        """Queues all of it again, with the arguments of the recording."""
+        """Queue the recorded work again, with the same arguments."""
         ...
 
 
@@ -133,10 +133,10 @@ class Launch:
     """One kernel launch.
 
     Attributes:
-        kernel: its name.
+        kernel: name of the kernel.
         grid: number of blocks.
-        block: threads of a block along x and y.
-        args: in the kernel's order.
+        block: threads per block along x and y.
+        args: arguments in the kernel's order.
     """
 
     kernel: str
@@ -146,91 +146,91 @@ class Launch:
 
 
 class Device(Protocol):
-    """A GPU, or what stands in for one. For one thread at a time."""
+    """A real or emulated GPU, used by one thread at a time."""
 
     @property
     def properties(self) -> DeviceProperties:
-        """What it is."""
+        """Properties of the GPU."""
         ...
 
     def active(self, doing: str) -> AbstractContextManager[None]:
-        """Makes this GPU current for libraries that use it by themselves; `doing` is what messages say of it.
+        """Make this GPU current in a block, for libraries that use it themselves; error messages start with `doing`.
 
         Raises:
-            DeviceError: the driver fails, or this is another thread than the device's.
+            DeviceError: the driver fails, or the calling thread did not create the device.
         """
         ...
 
     def free_bytes(self) -> int:
-        """Memory that can still be allocated."""
+        """Bytes that can still be allocated."""
         ...
 
     def load(self, source: KernelSource) -> Module:
-        """Loads kernels that are compiled already, or compiles them.
+        """Load compiled kernels, or compile them.
 
         Raises:
-            DeviceError: neither is possible, or they do not compile; then the message ends with the compiler's log.
+            DeviceError: neither is possible, or compilation fails; the message then ends with the compiler's log.
         """
         ...
 
     def allocate(self, nbytes: int) -> Buffer:
-        """Memory with undefined content, aligned to 256 bytes.
+        """Allocate uninitialized memory, aligned to 256 bytes.
 
         Raises:
-            DeviceError: there is not enough.
+            DeviceError: there is not enough memory.
         """
         ...
 
     def stream(self) -> Stream:
-        """A new stream, independent of all others."""
+        """Create a stream that is independent of all others."""
         ...
 
     def event(self) -> Event:
-        """A point in a stream, to be recorded again and again."""
+        """Create an event, which can be recorded many times."""
         ...
 
     def record(self, stream: Stream) -> Event:
-        """A new event, recorded."""
+        """Create an event and record it."""
         ...
 
     def fill(self, buffer: Buffer, word: int, stream: Stream) -> None:
-        """Queues setting every 32-bit word of a buffer, whose size is a multiple of 4, to `word`."""
+        """Queue setting every 32-bit word of a buffer to `word`; the buffer's size is a multiple of 4."""
         ...
 
     def upload(self, buffer: Buffer, array: NDArray[Any], stream: Stream) -> None:
-        """Queues a copy from the host. The array is C-contiguous and may change once this returns."""
+        """Queue a copy from a C-contiguous host array of any shape, which may change after this returns."""
         ...
 
     def download(self, array: NDArray[Any], buffer: Buffer, stream: Stream) -> None:
-        """Copies to a C-contiguous host array; everything queued before is done when this returns."""
+        """Copy to a C-contiguous host array of any shape, and wait for everything queued before."""
         ...
 
     def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
-        """Page-locked memory of the host, which copies to and from the device pass without a detour.
+        """Allocate page-locked host memory [nbytes] uint8, for asynchronous copies.
 
         Raises:
-            DeviceError: there is not enough.
+            DeviceError: there is not enough memory.
         """
         ...
 
     def upload_async(self, buffer: Buffer, array: NDArray[Any], stream: Stream) -> None:
-        """Queues a copy from page-locked memory, which is read when the stream gets there."""
+        """Queue a copy from a page-locked array of any shape, which is read when the stream reaches the copy."""
         ...
 
     def download_async(self, array: NDArray[Any], buffer: Buffer, stream: Stream) -> None:
-        """Queues a copy to page-locked memory, which is written when the stream gets there."""
+        """Queue a copy to a page-locked array of any shape, which is written when the stream reaches the copy."""
         ...
 
     def copy_from_address(self, buffer: Buffer, address: int, nbytes: int, stream: Stream) -> None:
-        """Queues a copy from memory of this device that someone else owns."""
+        """Queue a copy from memory of this device that the caller owns."""
         ...
 
     def wait_for_others(self) -> None:
-        """Waits for the work of everyone else on this device, whose results are about to be read."""
+        """Wait for all other work on this device, before its results are read."""
         ...
 
     def capture(self, queue: Callable[[], None], stream: Stream) -> Graph:
-        """Records what `queue` puts into `stream`, without running it. `queue` allocates nothing and waits for nothing.
+        """Record what `queue` puts into `stream`, without running it; `queue` must neither allocate nor wait.
 
         Raises:
             DeviceError: the driver cannot record it.

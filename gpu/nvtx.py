@@ -1,4 +1,4 @@
-"""Named ranges of the host's time line, for Nsight Systems; nothing where NVIDIA's library is not installed."""
+"""NVTX ranges for Nsight Systems; no-ops if NVIDIA's library is not installed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-#: CUDA's toolkits up to 12 bring the first, the nvidia-nvtx package of CUDA 13 the second.
+#: The first is from CUDA toolkits up to 12, the second from the nvidia-nvtx package of CUDA 13.
 _LIBRARIES = ("libnvToolsExt.so.1", "libnvtx3interop.so.1", "nvToolsExt64_1.dll", "nvtx3interop.dll")
 
 
 @contextmanager
 def annotate(name: str) -> Iterator[None]:
-    """A range that lasts as long as the block; ranges of one thread nest."""
+    """Mark this block as a named range; ranges of one thread nest."""
     library = _find_library()
     if library is None:
         yield

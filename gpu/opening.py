@@ -1,4 +1,4 @@
-"""Which library makes the calls to a GPU: PyCUDA where it is installed, else cuda-bindings."""
+"""Opens a GPU through PyCUDA if it is installed, otherwise through cuda-bindings."""
 
 from __future__ import annotations
 
@@ -16,30 +16,28 @@ _log = logging.getLogger(__name__)
 
 
 def open_device(ordinal: int = 0) -> CudaDevice:
-    """A GPU, for the calling thread, through the library that `usable_device` finds.
+    """Open a GPU for the calling thread, through the library that `usable_device` chooses.
 
     Args:
-        ordinal: which GPU, in the driver's order.
+        ordinal: index of the GPU in the driver's order.
 
     Raises:
-        DeviceError: there is no driver, or no such GPU, or what is installed does not work.
+        DeviceError: there is no driver or no such GPU, or the installed library fails.
         MissingDependencyError: neither library is installed.
     """
-    find_driver()  # first: without a GPU, installing a library would not help
+    find_driver()  # first, because without a GPU installing a library does not help
     return usable_device()(ordinal)
 
 
 def usable_device() -> type[CudaDevice]:
-    """The class of devices that `open_device` makes: PyCUDA's where it is installed, else that of cuda-bindings.
+    """Choose the device class of `open_device`: PyCUDA's if installed, otherwise that of cuda-bindings.
 
-    To be asked where a driver is: without one, PyCUDA does not load.
-
-    Both do the same. A PyCUDA that is installed and does not load is passed over if cuda-bindings are there, and a
-    warning in the log says so, once.
+    Both behave the same. Call this only if there is a driver, without which PyCUDA does not load. If PyCUDA fails to
+    load and cuda-bindings is installed, PyCUDA is skipped; a warning is logged once.
 
     Raises:
         MissingDependencyError: neither library is installed.
-        DeviceError: what is installed does not load.
+        DeviceError: the installed library fails to load.
     """
     has_bindings = _has_cuda_bindings()
     if importlib.util.find_spec("pycuda") is not None:
@@ -48,7 +46,7 @@ def usable_device() -> type[CudaDevice]:
         except (DeviceError, MissingDependencyError) as exc:
             if not has_bindings:
                 raise
-            _warn_once(f"cuda-bindings are used in place of PyCUDA: {exc}")
+            _warn_once(f"using cuda-bindings instead of PyCUDA: {exc}")
         else:
             return PyCudaDevice
     if not has_bindings:
@@ -58,7 +56,7 @@ def usable_device() -> type[CudaDevice]:
 
 
 def _has_cuda_bindings() -> bool:
-    # Looked for level by level: find_spec fails where a parent is missing, and other packages share the name `cuda`.
+    # One level at a time: find_spec fails if a parent is missing, and other packages share the name `cuda`.
     return importlib.util.find_spec("cuda") is not None and importlib.util.find_spec("cuda.bindings") is not None
 
 

@@ -1,4 +1,4 @@
-"""Memory of the GPU that is kept for the next buffer of its size."""
+"""Pool of GPU memory."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ from typing import Any
 
 
 class Pool:
-    """Memory of freed buffers, for the next ones of exactly that size.
+    """Keeps the memory of freed buffers for later buffers of exactly the same size.
 
-    PyCUDA's own pool rounds sizes up, and ends the process when a buffer is freed while no context is current. Giving
-    memory back to this one makes no call to the driver, so that any thread may do it, the garbage collector included.
+    PyCUDA's own pool rounds sizes up, and ends the process if a buffer is freed while no context is current. Returning
+    memory to this pool makes no driver call, so any thread can do it, including the garbage collector.
 
     Args:
-        most_bytes: that it keeps unused.
+        max_bytes: maximum amount of unused memory.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._free: deque[tuple[int, Any]] = deque()  # the longest unused first
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._free: deque[tuple[int, Any]] = deque()  # least recently used first
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it holds unused."""
+        """Bytes of unused memory."""
         return sum(nbytes for nbytes, _ in tuple(self._free))
 
     def give(self, nbytes: int, allocation: Any) -> None:  # noqa: ANN401 - what frees itself with its last reference
-        """Takes an allocation back."""
+        """Return an allocation to the pool."""
         self._free.append((nbytes, allocation))
 
     def take(self, nbytes: int) -> Any:  # noqa: ANN401
-        """An allocation of this size or None. Frees what is too much, so the context must be current."""
-        self.shrink(self._most_bytes)
+        """Take an allocation of this size, or None; frees excess memory, so the context must be current."""
+        self.shrink(self._max_bytes)
         for entry in tuple(self._free):
             if entry[0] == nbytes:
                 self._free.remove(entry)
                 return entry[1]
         return None
 
-    def shrink(self, most_bytes: int) -> None:
-        """Frees the longest unused until no more than this is left."""
-        while self.nbytes > most_bytes:
+    def shrink(self, max_bytes: int) -> None:
+        """Free the least recently used allocations until at most `max_bytes` are left."""
+        while self.nbytes > max_bytes:
             self._free.popleft()
 
 
 class PooledBuffer:
-    """An allocation that goes back to its pool with the last reference.
+    """Allocation that returns to its pool with the last reference.
 
     Attributes:
-        address: the device pointer.
-        nbytes: the size.
+        address: device pointer.
+        nbytes: size in bytes.
     """
 
     def __init__(self, pool: Pool, allocation: Any, nbytes: int) -> None:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""A GPU through PyCUDA."""
+"""GPU device based on PyCUDA."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from .device import Buffer, Launch, Module, Stream
 
 
 class PyCudaDevice(CudaDevice):
-    """One NVIDIA GPU through PyCUDA, for the thread that makes this object.
+    """One NVIDIA GPU through PyCUDA, used by the thread that creates this object.
 
-    PyCUDA ties contexts to threads: what dies in another thread than its device's is freed with the process.
+    PyCUDA ties contexts to threads: an object that is destroyed in another thread is freed only with the process.
 
     Args:
-        ordinal: which GPU, in the driver's order.
+        ordinal: index of the GPU in the driver's order.
 
     Raises:
         MissingDependencyError: PyCUDA is not installed.
-        DeviceError: there is no driver, or no such GPU, or PyCUDA does not load.
+        DeviceError: there is no driver or no such GPU, or PyCUDA fails to load.
     """
 
     def _open(self, ordinal: int) -> tuple[type[Exception], ...]:
@@ -46,14 +46,14 @@ class PyCudaDevice(CudaDevice):
         return (self._cuda.Error,)
 
     def may_free(self) -> bool:
-        """Whether things of the driver can be freed here and now.
+        """True in the device's thread until the process ends.
 
-        In another thread, or when the process ends, the context cannot be made current: the driver frees with it.
+        Otherwise the context cannot be made current; the driver frees everything with the process.
         """
         return threading.get_ident() == self.thread and not process_is_ending.is_set()
 
     def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
-        """Page-locked memory of the host."""
+        """Allocate page-locked host memory, [nbytes] uint8."""
         with self.active(f"page-locking {nbytes / 2**20:.1f} MiB of memory"):
             memory: NDArray[np.uint8] = self._cuda.pagelocked_empty(nbytes, np.uint8)
             return memory
@@ -88,15 +88,15 @@ class PyCudaDevice(CudaDevice):
 
 
 _thread_contexts = threading.local()
-_all_contexts: list[Any] = []  # none is ever destroyed by PyCUDA
+_all_contexts: list[Any] = []  # keeps them alive, so that PyCUDA's destructor never runs
 
 
 def _primary_context(gpu: Any, ordinal: int) -> Any:  # noqa: ANN401
     """This thread's handle of a GPU's primary context, kept until the process ends.
 
-    PyCUDA's destructor of the handle detaches a primary context as if it were one that PyCUDA made, which fails and
-    can abort the process. An explicit detach() releases it properly, but only once everything in it is gone: at exit.
-    In a thread that has ended it does nothing.
+    PyCUDA's destructor detaches a primary context as if PyCUDA had created it, which fails and can abort the process.
+    An explicit detach() releases it correctly, but only after all of its objects are gone, that is, at exit. For a
+    thread that has ended, detach() does nothing.
     """
     contexts: dict[int, Any] = _thread_contexts.__dict__.setdefault("by_ordinal", {})
     if ordinal not in contexts:
@@ -112,23 +112,23 @@ def _leave(context: Any) -> None:  # noqa: ANN401
 
 
 def import_pycuda() -> Any:  # noqa: ANN401 - PyCUDA has no types
-    """`pycuda.driver`.
+    """Import `pycuda.driver`.
 
     Raises:
-        MissingDependencyError: it is not installed.
-        DeviceError: it is, and does not load: its compiled part was made for another driver, NumPy or compiler.
+        MissingDependencyError: PyCUDA is not installed.
+        DeviceError: PyCUDA is installed but fails to load: it was compiled for another driver, NumPy or compiler.
     """
     with importing("gpu", purpose="running on a GPU"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyCUDA warns of what it then raises
+        warnings.simplefilter("ignore")  # PyCUDA warns before it raises
         try:
             import pycuda.driver
         except ModuleNotFoundError:
             raise
         except (ImportError, OSError, RuntimeError) as exc:
             raise DeviceError(
-                f"PyCUDA is installed and does not load ({exc}). Build it again on this machine, for the CUDA and the "
-                "driver that are here (pip install --force-reinstall --no-deps --no-cache-dir pycuda), or take the "
-                "wheels instead: pip uninstall pycuda && pip install 'atrous[gpu-wheels]'"
+                f"PyCUDA is installed but fails to load ({exc}). Build it again for this machine's CUDA and driver "
+                "(pip install --force-reinstall --no-deps --no-cache-dir pycuda), or use wheels "
+                "instead: pip uninstall pycuda && pip install 'atrous[gpu-wheels]'"
             ) from exc
     return pycuda.driver
 

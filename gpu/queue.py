@@ -1,4 +1,4 @@
-"""Launch shapes, arguments and pieces of memory: what all launch sequences share."""
+"""Launch shapes, arguments and buffer regions, shared by all launch sequences."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 from .._native import KERNEL_CONSTANTS
 from .device import Argument, Buffer, Device, KernelSource, Launch, Stream
 
+#: Threads per block; mirrors kThreads in the kernels.
 THREADS = KERNEL_CONSTANTS["kThreads"]
-"""Threads of every block."""
 
+#: Kernel argument: a buffer, a 32-bit integer, a 32-bit float, or a null pointer.
 Value: TypeAlias = Buffer | int | float | None
-"""An argument of a kernel: memory, a 32-bit integer, a 32-bit float, or a null pointer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Part of a buffer, as a buffer.
+    """Region of a buffer, usable as a buffer.
 
     Attributes:
         whole: the buffer, kept alive.
-        offset: of the first byte.
-        nbytes: the size.
+        offset: offset of the first byte.
+        nbytes: size in bytes.
     """
 
     whole: Buffer
@@ -34,7 +34,7 @@ class Region:
 
     @property
     def address(self) -> int:
-        """The device pointer."""
+        """Device pointer."""
         return self.whole.address + self.offset
 
 
@@ -44,11 +44,11 @@ def ceil_div(a: int, b: int) -> int:
 
 
 class KernelQueue:
-    """Puts kernels of one source into a stream.
+    """Queues kernels of one source in a stream.
 
     Args:
         device: the GPU.
-        stream: where work goes.
+        stream: the stream.
         source: the kernels.
     """
 
@@ -56,18 +56,18 @@ class KernelQueue:
         self.device = device
         self.stream = stream
         self._module = device.load(source)
-        self._most_blocks = device.properties.multiprocessors * KERNEL_CONSTANTS["kBlocksPerMultiprocessor"]
+        self._max_blocks = device.properties.multiprocessors * KERNEL_CONSTANTS["kBlocksPerMultiprocessor"]
 
     def each(self, kernel: str, count: int, *args: Value) -> None:
-        """One thread for each of `count` items."""
-        self._launch(kernel, min(ceil_div(count, THREADS), self._most_blocks), (THREADS, 1), args)
+        """Launch one thread per item."""
+        self._launch(kernel, min(ceil_div(count, THREADS), self._max_blocks), (THREADS, 1), args)
 
     def tiles(self, kernel: str, blocks: int, *args: Value, block: tuple[int, int] = (THREADS, 1)) -> None:
-        """Exactly `blocks` blocks."""
+        """Launch exactly `blocks` blocks."""
         self._launch(kernel, blocks, block, args)
 
     def fill(self, buffer: Buffer, word: int) -> None:
-        """Sets every 32-bit word."""
+        """Queue setting every 32-bit word of a buffer."""
         self.device.fill(buffer, word, self.stream)
 
     def _launch(self, kernel: str, grid: int, block: tuple[int, int], args: Sequence[Value]) -> None:
@@ -75,7 +75,7 @@ class KernelQueue:
 
 
 def kernel_number(value: float) -> np.int32 | np.float32:
-    """A Python number in the type of a kernel's parameter: int32 for an int, float32 for a float."""
+    """Convert a Python number to the kernel parameter's type: int32 for int, float32 for float."""
     number: np.int32 | np.float32 = np.int32(value) if isinstance(value, int) else np.float32(value)
     return number
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import Float64Array
 from ..errors import ShapeError
 
 #: Widths of the trimap, in pixels to each side of an edge, as in fig. 8 of arXiv 1606.00915.
@@ -21,7 +22,6 @@ MAX_BAND_PX: Final = 40
 BOUNDARY_TOLERANCE: Final = 0.0075
 
 IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
@@ -56,11 +56,11 @@ class Scores:
     """
 
     confusion: IntArray
-    iou: FloatArray
+    iou: Float64Array
     miou: float
     pixel_accuracy: float
-    trimap_miou: FloatArray
-    boundary_f: FloatArray
+    trimap_miou: Float64Array
+    boundary_f: Float64Array
     mean_boundary_f: float
 
 
@@ -137,13 +137,13 @@ def squared_distances(targets: Mask, reach: int) -> NDArray[np.unsignedinteger[A
     return nearest
 
 
-def iou(confusion: IntArray) -> FloatArray:
+def iou(confusion: IntArray) -> Float64Array:
     """Intersection over union [..., C] of confusion counts [..., C, C]; NaN where a class does not occur."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     return _ratio(hits, confusion.sum(-1) + confusion.sum(-2) - hits)
 
 
-def boundary_f_scores(boundary: IntArray) -> FloatArray:
+def boundary_f_scores(boundary: IntArray) -> Float64Array:
     """F-score [C] of one picture's boundary counts [4, C]; 0 where one map lacks the class, NaN where both do."""
     labels_right, labels_all, truth_right, truth_all = boundary
     precision, recall = _ratio(labels_right, labels_all), _ratio(truth_right, truth_all)
@@ -222,13 +222,13 @@ def _extent(occupied: Mask) -> slice:
     return slice(int(indices[0]), int(indices[-1]) + 1)
 
 
-def _ratio(part: Any, whole: Any) -> FloatArray:  # noqa: ANN401 - integer and float arrays alike
+def _ratio(part: Any, whole: Any) -> Float64Array:  # noqa: ANN401 - integer and float arrays alike
     """`part / whole`, NaN where `whole` is 0."""
     with np.errstate(invalid="ignore"):
         return np.asarray(np.true_divide(part, whole))
 
 
-def _mean(values: FloatArray) -> FloatArray:
+def _mean(values: Float64Array) -> Float64Array:
     """The mean over the last axis of what is not NaN."""
     there = ~np.isnan(values)
     return _ratio(np.where(there, values, 0).sum(-1), there.sum(-1))

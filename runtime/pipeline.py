@@ -35,7 +35,7 @@ class Pipeline:
     Args:
         manifest: describes input, output and classes.
         backend: opens engines.
-        crf: whose parameters, iterations and precision to refine with, or None.
+        crf: whose parameters, iterations and storage to refine with, or None.
         workers: threads on the GPU; each takes memory for itself.
 
     Raises:
@@ -53,7 +53,7 @@ class Pipeline:
 
         def make_crf(device: Device) -> CudaDenseCRF:
             assert crf is not None  # noqa: S101 - only called where there is one
-            return CudaDenseCRF(crf.params, iterations=crf.iterations, precision=crf.precision, device=device)
+            return CudaDenseCRF(crf.params, iterations=crf.iterations, storage=crf.storage, device=device)
 
         self._requests: Requests = SimpleQueue()
         self._lock = threading.Lock()

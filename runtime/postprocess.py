@@ -6,11 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _native
-from ..crf.arrays import class_maps, not_finite
+from ..arrays import class_maps, not_finite
 from ..errors import ShapeError
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
+from ..manifest import Size
 
 
 def upsample_labels(

@@ -21,7 +21,7 @@ from tiny_graphs import color_layers, local_layers, make_bundle
 
 from atrous.bundle import Bundle
 from atrous.errors import DeviceError, MissingDependencyError
-from atrous.exporter.description import DynamicSize
+from atrous.exporter.sizes import DynamicSize
 from atrous.gpu import Device, KernelSource
 from atrous.gpu.compile import find_nvcc
 from atrous.gpu.toolchain import EXACT, build_fatbin

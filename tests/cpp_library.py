@@ -56,7 +56,7 @@ class Options(Struct):
         ("threads", ctypes.c_int32),
         *_members("backend precision", ctypes.c_char_p),
         *_members("crf crf_iterations device", ctypes.c_int32),
-        ("crf_precision", ctypes.c_char_p),
+        ("crf_storage", ctypes.c_char_p),
     ]
 
 

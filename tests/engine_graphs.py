@@ -9,9 +9,9 @@ import onnx
 
 from atrous.calibration.plan import plan_quantization
 from atrous.calibration.qdq import halve_rest, quantize_graph
-from atrous.exporter.engine_monitor import BuildWatch
-from atrous.exporter.engine_network import Plan, build_plan
-from atrous.exporter.engine_target import BuilderOptions, Target, engine_profile
+from atrous.exporter.engine.monitor import BuildWatch
+from atrous.exporter.engine.network import SerializedEngine, serialize_engine
+from atrous.exporter.engine.target import BuilderOptions, Target, engine_profile
 from atrous.exporter.passes import ConvertToHalf, run_passes
 from atrous.manifest import EngineProfile, Precision, SizePolicy
 from atrous.runtime.backends.tensorrt_library import load_tensorrt
@@ -40,7 +40,9 @@ def fixed_to(graph: onnx.ModelProto, shape: tuple[int, ...]) -> onnx.ModelProto:
     return fixed
 
 
-def build(graph: onnx.ModelProto, sizes: SizePolicy, *, batch: int = 1, sm: tuple[int, int] = (8, 9)) -> Plan:
+def build(
+    graph: onnx.ModelProto, sizes: SizePolicy, *, batch: int = 1, sm: tuple[int, int] = (8, 9)
+) -> SerializedEngine:
     """Build a plan of the graph without a GPU; for `opt` alone where the graph takes no other size."""
     needs.TENSORRT_RTX.load("tensorrt_rtx")
     profile = engine_profile(sizes, None, batch)
@@ -50,4 +52,6 @@ def build(graph: onnx.ModelProto, sizes: SizePolicy, *, batch: int = 1, sm: tupl
         profile = EngineProfile(shape, shape, shape)
     trt = load_tensorrt("tensorrt-rtx")
     data = graph.SerializeToString()
-    return build_plan(trt, data, Target(sm, driver=None), profile, BuilderOptions(), BuildWatch(None), "the graph")
+    return serialize_engine(
+        trt, data, Target(sm, driver=None), profile, BuilderOptions(), BuildWatch(None), "the graph"
+    )

@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from atrous.exporter.activation_ranges import observe_ranges
+from atrous.exporter.activations.ranges import observe_ranges
 from atrous.exporter.passes import run_passes
 
 FloatArray = NDArray[np.float32]

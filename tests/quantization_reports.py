@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from atrous.calibration.results import (
+from atrous.calibration.report.model import (
     Accuracy,
     BudgetStep,
     LayerResult,
     QuantizationReport,
     Sample,
-    SkippedPicture,
+    SkippedImage,
     TensorResult,
 )
 from atrous.manifest import ClassInfo
@@ -41,19 +41,19 @@ def make_report(**changes: Any) -> QuantizationReport:
         seed=0,
         images=128,
         reused=False,
-        skipped=(SkippedPicture("broken.jpg", "it is truncated"),),
+        skipped=(SkippedImage("broken.jpg", "it is truncated"),),
         model_sha256="5e" * 32,
         data_sha256="d1" * 32,
         rest="fp16",
         fp32_bytes=15_047_827,
         int8_bytes=4_200_000,
         accuracy=Accuracy(
-            pictures=len(samples),
+            images=len(samples),
             agreement=float(np.mean([sample.fp32_labels == sample.int8_labels for sample in samples])),
             fp32=_scores(truth, [sample.fp32_labels for sample in samples]),
             int8=_scores(truth, [sample.int8_labels for sample in samples]),
         ),
-        sensitivity_pictures=2,
+        sensitivity_images=2,
         tensors=tuple(_tensor(rng, f"features_{index}") for index in range(15)),
         layers=_layers(rng),
         max_drop=0.5,

@@ -8,7 +8,7 @@ from standins.onnx_device_backend import OnnxDeviceBackend
 
 from atrous.bundle import Bundle
 from atrous.crf import CRFParams, DenseCRF
-from atrous.exporter.description import DynamicSize
+from atrous.exporter.sizes import DynamicSize
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.segmenter import Segmenter
 

@@ -13,7 +13,7 @@ import pytest
 from tensorrt_api.bindings import VERSIONS, Api, UnreachableError, describe_module, describe_wheel, read_snapshot
 from tensorrt_api.walk import MODULE, Sources, Use, touches_tensorrt
 
-from atrous.exporter.engine_network import HARDWARE_LEVELS
+from atrous.exporter.engine.network import HARDWARE_LEVELS
 
 ROOT = Path(__file__).parents[1]
 SNAPSHOTS = {name: read_snapshot(name) for name in VERSIONS}

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from atrous.bundle import MANIFEST_FILE, Bundle
-from atrous.exporter.description import DynamicSize, Preprocessing
+from atrous.exporter.model_description import Preprocessing
 from atrous.exporter.normalization import Normalization
 from atrous.exporter.pack import pack
+from atrous.exporter.sizes import DynamicSize
 from atrous.manifest import ResizePolicy, Size, SizePolicy
 
 #: `logits == pixels`: what enters the graph is what leaves it.

@@ -16,8 +16,8 @@ from steps import HERE, Budget, is_rehearsal, rows_of, run, run_steps, together,
 #: Where tests marked `gpu` are; other files import what need not be on such a machine.
 TESTED = (
     "tests/crf",
-    *(["tests/exporter/test_engine.py"] if find_spec("torch") else []),
-    *(f"tests/gpu/test_{name}.py" for name in ("device", "images", "cuda_devices", "queue", "replay")),
+    *(["tests/exporter/engine/test_build.py"] if find_spec("torch") else []),
+    *(f"tests/gpu/test_{name}.py" for name in ("device", "kernel_binaries", "cuda_devices", "queue", "replay")),
     "tests/runtime/backends/test_onnxruntime_gpu.py",
     "tests/runtime/backends/test_tensorrt_gpu.py",
     *(f"tests/runtime/test_{name}.py" for name in ("frame", "pipeline", "pipeline_errors", "pipeline_threads")),

@@ -33,8 +33,8 @@ from pydensecrf_peer import peer
 
 WARMUP, REPEATS = sized((20, 50), rehearsal=(0, 1))
 ITERATIONS = 10
-PRECISIONS = ("fp32", "unorm16")
-#: Milliseconds that a frame may take by (width of the picture, precision), and those that would be better still.
+STORAGES = ("fp32", "unorm16")
+#: Milliseconds that a frame may take by (width of the picture, storage), and those that would be better still.
 TARGETS_MS = {
     (513, "fp32"): (7.0, 2.5),
     (513, "unorm16"): (4.0, 2.5),
@@ -93,7 +93,7 @@ def make(scene: Scene) -> tuple[Maps, Picture]:
     return e / e.sum(axis=0), np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def check(got: Maps, expected: Maps, precision: str) -> dict[str, Any]:
+def check(got: Maps, expected: Maps, storage: str) -> dict[str, Any]:
     """How far marginals are from the CPU core's.
 
     Raises:
@@ -101,10 +101,10 @@ def check(got: Maps, expected: Maps, precision: str) -> dict[str, Any]:
     """
     worst = float(np.abs(got - expected).max())
     flips = float((got.argmax(axis=0) != expected.argmax(axis=0)).mean())
-    most, most_flips = LIMITS[precision]
+    most, most_flips = LIMITS[storage]
     if not worst <= most or flips > most_flips:
         raise WrongResultError(f"wrong result, max|dQ| {worst:.2e}, {flips:.3%} of labels differ: not timed")
-    gate = GATES[precision]
+    gate = GATES[storage]
     return {"max_abs_difference": worst, "flips": flips, "within_gate": worst <= gate[0] and flips <= gate[1]}
 
 
@@ -142,13 +142,13 @@ def labelled(field: CudaField) -> Callable[[], None]:
     return work
 
 
-def gpu_row(device: Device, scene: Scene, precision: str, copy_rate: float, expected: Maps) -> dict[str, Any]:
+def gpu_row(device: Device, scene: Scene, storage: str, copy_rate: float, expected: Maps) -> dict[str, Any]:
     """One line of the table.
 
     Args:
         device: the GPU.
         scene: what the CRF is run on.
-        precision: of its storage.
+        storage: as `CudaDenseCRF` takes it.
         copy_rate: measured, in 10⁹ bytes a second.
         expected: the CPU core's marginals.
 
@@ -158,19 +158,19 @@ def gpu_row(device: Device, scene: Scene, precision: str, copy_rate: float, expe
     maps, picture = make(scene)
     params = SETS[scene.parameters]
     free = device.free_bytes()
-    crf = CudaDenseCRF(params, iterations=ITERATIONS, precision=precision, device=device)  # type: ignore[arg-type]
-    checked = check(crf(maps, picture), expected, precision)
+    crf = CudaDenseCRF(params, iterations=ITERATIONS, storage=storage, device=device)  # type: ignore[arg-type]
+    checked = check(crf(maps, picture), expected, storage)
     memory = free - device.free_bytes()
     field, vertices = crf.field, crf.vertices
     frames = both_ways(field, labelled(field))
     building = both_ways(field, construction(field))
-    one = CudaDenseCRF(params, iterations=1, precision=precision, device=device)  # type: ignore[arg-type]
+    one = CudaDenseCRF(params, iterations=1, storage=storage, device=device)  # type: ignore[arg-type]
     one.labels_on_device(maps, picture)
     once = both_ways(one.field, labelled(one.field))["graph"]["median_ms"]
     iteration_ms = (frames["graph"]["median_ms"] - once) / (ITERATIONS - 1)
     return {
         **vars(scene),
-        "precision": precision,
+        "storage": storage,
         **checked,
         "vertices": vertices,
         "frame": frames,
@@ -179,7 +179,7 @@ def gpu_row(device: Device, scene: Scene, precision: str, copy_rate: float, expe
         "launches": len(frame(field.spec, vertices)) + 1,
         "memory_bytes": memory,
         **_against_model(field, vertices, iteration_ms, copy_rate),
-        **_against_target(scene, precision, frames["graph"]["median_ms"]),
+        **_against_target(scene, storage, frames["graph"]["median_ms"]),
     }
 
 
@@ -197,8 +197,8 @@ def _against_model(field: CudaField, vertices: dict[str, int], iteration_ms: flo
     }
 
 
-def _against_target(scene: Scene, precision: str, frame_ms: float) -> dict[str, Any]:
-    targets = TARGETS_MS.get((scene.width, precision)) if scene.parameters == "P1" else None
+def _against_target(scene: Scene, storage: str, frame_ms: float) -> dict[str, Any]:
+    targets = TARGETS_MS.get((scene.width, storage)) if scene.parameters == "P1" else None
     if targets is None:
         return {}
     target, better = targets
@@ -235,14 +235,14 @@ def peer_rows(scene: Scene) -> Iterator[dict[str, Any]]:
 
 
 def gpu_rows(device: Device, scene: Scene, copy_rate: float) -> Iterator[dict[str, Any]]:
-    """The lines of all precisions."""
+    """The lines of all storages."""
     maps, picture = make(scene)
     expected = DenseCRF(SETS[scene.parameters], iterations=ITERATIONS)(maps, picture)
-    for precision in PRECISIONS:
+    for storage in STORAGES:
         try:
-            yield gpu_row(device, scene, precision, copy_rate, expected)
+            yield gpu_row(device, scene, storage, copy_rate, expected)
         except WrongResultError as exc:
-            yield {**vars(scene), "precision": precision, "outcome": str(exc)}
+            yield {**vars(scene), "storage": storage, "outcome": str(exc)}
 
 
 def rows(device: Device) -> Iterator[dict[str, Any]]:

@@ -36,18 +36,18 @@ def scene(size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.uint8]
     return network_like(CLASSES, size), photo("china.jpg", size)
 
 
-def differing_runs(device: Device, precision: str) -> int:
+def differing_runs(device: Device, storage: str) -> int:
     """How many of the later runs give other marginals or labels than the first."""
     probabilities, image = scene(SIZE)
     others = itertools.cycle([scene(size) for size in OTHER_SIZES])
-    between = CudaDenseCRF(precision=precision, device=device)
-    crf = CudaDenseCRF(precision=precision, device=device)
+    between = CudaDenseCRF(storage=storage, device=device)
+    crf = CudaDenseCRF(storage=storage, device=device)
     first, labels = crf(probabilities, image).tobytes(), crf.labels(probabilities, image).tobytes()
     differing = 0
     for run in range(1, RUNS):
         between.labels(*next(others))
         if run % 2:
-            crf = CudaDenseCRF(precision=precision, device=device)
+            crf = CudaDenseCRF(storage=storage, device=device)
         same = crf(probabilities, image).tobytes() == first
         differing += not (same and crf.labels(probabilities, image).tobytes() == labels)
     return differing
@@ -63,21 +63,21 @@ def keep_busy(make_device: Callable[[], Device], is_over: threading.Event) -> in
     raise AssertionError
 
 
-def check(make_device: Callable[[], Device], precision: str) -> dict[str, Any]:
+def check(make_device: Callable[[], Device], storage: str) -> dict[str, Any]:
     """One line of the report."""
     is_over = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         busy = pool.submit(keep_busy, make_device, is_over)
         try:
-            differing = differing_runs(make_device(), precision)
+            differing = differing_runs(make_device(), storage)
         finally:
             is_over.set()
-        return {"precision": precision, "runs": RUNS, "differing": differing, "runs_beside": busy.result()}
+        return {"storage": storage, "runs": RUNS, "differing": differing, "runs_beside": busy.result()}
 
 
 def main() -> int:
     """1 if a run differed."""
-    rows = [check(open_device, precision) for precision in ("fp32", "unorm16")]
+    rows = [check(open_device, storage) for storage in ("fp32", "unorm16")]
     for row in rows:
         print(json.dumps(row))
     return int(any(row["differing"] for row in rows))

@@ -27,7 +27,7 @@ from timing import back_to_back_ms, quartiles
 from atrous.bundle import Bundle
 from atrous.crf import CRFParams, DenseCRF
 from atrous.errors import AtrousError
-from atrous.exporter.engine import build_engine
+from atrous.exporter.engine.build import build_engine
 from atrous.manifest import Precision
 from atrous.runtime.backends import BACKENDS, DeviceBackend
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend

@@ -35,12 +35,12 @@ def compare(
     probabilities: NDArray[np.float32],
     image: NDArray[np.uint8],
     expected: NDArray[np.float32],
-    precision: str,
+    storage: str,
 ) -> dict[str, Any]:
     """How far the marginals on the device are from those expected, [C, H, W], and whether that is within the gate."""
-    crf = CudaDenseCRF(params, iterations=ITERATIONS, precision=precision, device=device)
+    crf = CudaDenseCRF(params, iterations=ITERATIONS, storage=storage, device=device)
     got = crf(probabilities, image)
-    worst, flips = GATES[precision]
+    worst, flips = GATES[storage]
     row = {
         "max_abs_difference": float(np.abs(got - expected).max()),
         "mean_abs_difference": float(np.abs(got - expected).mean()),
@@ -52,13 +52,13 @@ def compare(
 
 
 def rows(device: Device) -> Iterator[dict[str, Any]]:
-    """One for each photo, size, set of parameters and precision."""
+    """One for each photo, size, set of parameters and storage."""
     for size, name, (key, params) in itertools.product(SIZES, NAMES, SETS.items()):
         image, probabilities = photo(name, size), network_like(CLASSES, size)
         expected = DenseCRF(params, iterations=ITERATIONS)(probabilities, image)
-        for precision, gate in GATES.items():
-            case = {"photo": name, "size": size, "parameters": key, "precision": precision, "gate": gate}
-            yield {**case, **compare(device, params, probabilities, image, expected, precision)}
+        for storage, gate in GATES.items():
+            case = {"photo": name, "size": size, "parameters": key, "storage": storage, "gate": gate}
+            yield {**case, **compare(device, params, probabilities, image, expected, storage)}
 
 
 def main() -> int:

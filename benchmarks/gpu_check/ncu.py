@@ -1,7 +1,7 @@
 """Nsight Compute over one CRF frame: time, traffic and occupancy of each kernel beside what the model expects.
 
 The launches are queued one by one, with the clock and the caches as they are in use: no fixed clock, nothing flushed
-between kernels. Prints one JSON object a line. Called by itself with a precision it is what `ncu` runs.
+between kernels. Prints one JSON object a line. Called by itself with a storage it is what `ncu` runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from traffic import FILL, Traffic, frame
 from atrous.crf.cuda import CudaDenseCRF
 from atrous.gpu import Device, open_device
 from atrous.gpu.cuda_device import CudaDevice
-from crf import ITERATIONS, PRECISIONS, TARGETS, make
+from crf import ITERATIONS, STORAGES, TARGETS, make
 
 #: Name in the report → ncu's metric. Bytes and nanoseconds are asked for as such.
 METRICS = {
@@ -40,7 +40,7 @@ METRICS = {
     "registers": "launch__registers_per_thread",
     "waves": "launch__waves_per_multiprocessor",
 }
-#: For each precision; `bench.py` gives a little more than two of them.
+#: For each storage; `bench.py` gives a little more than two of them.
 LIMIT_S = sized(35, rehearsal=10)
 
 Launched = dict[str, Any]
@@ -118,10 +118,10 @@ def _line(pairs: Sequence[tuple[Launched, Traffic]]) -> dict[str, Any]:
     }
 
 
-def run_frame(device: Device, precision: str, watched: AbstractContextManager[Any]) -> list[Traffic]:
+def run_frame(device: Device, storage: str, watched: AbstractContextManager[Any]) -> list[Traffic]:
     """One frame while `watched`, after one that is not; what the model expects of it."""
     scene = TARGETS[0]
-    crf = CudaDenseCRF(SETS[scene.parameters], iterations=ITERATIONS, precision=precision, device=device)  # type: ignore[arg-type]
+    crf = CudaDenseCRF(SETS[scene.parameters], iterations=ITERATIONS, storage=storage, device=device)  # type: ignore[arg-type]
     crf.labels_on_device(*make(scene))
     field = crf.field
     with watched:
@@ -140,26 +140,26 @@ def profiler(device: CudaDevice) -> Iterator[None]:
         device.driver.call("cuProfilerStop")
 
 
-def profile(ncu: str, precision: str) -> Iterator[dict[str, Any]]:
-    """The lines of one precision."""
+def profile(ncu: str, storage: str) -> Iterator[dict[str, Any]]:
+    """The lines of one storage."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "ncu.csv"
         command = [ncu, "--csv", "--page", "raw", "--print-units", "base", "--log-file", str(log)]
         command += ["--profile-from-start", "off", "--clock-control", "none", "--cache-control", "none"]
         command += ["--target-processes", "all", "--metrics", ",".join(METRICS.values())]
-        status, output = _bounded([*command, sys.executable, __file__, precision])
+        status, output = _bounded([*command, sys.executable, __file__, storage])
         said = log.read_text(encoding="utf-8") if log.exists() else ""
     model = next((json.loads(line) for line in output.splitlines() if line.startswith("[")), None)
     launches = read_csv(said)
     if model is None or not launches:
         messages = " ".join(line for line in said.splitlines() if line.startswith("==")) or output[-500:]
-        yield {"precision": precision, "outcome": f"not run: ncu ended with {status}: {messages}"}
+        yield {"storage": storage, "outcome": f"not run: ncu ended with {status}: {messages}"}
         return
     try:
         for line in table(launches, [Traffic(**each) for each in model]):
-            yield {"precision": precision, **line}
+            yield {"storage": storage, **line}
     except ValueError as exc:
-        yield {"precision": precision, "outcome": f"not run: {exc}"}
+        yield {"storage": storage, "outcome": f"not run: {exc}"}
 
 
 def _bounded(command: Sequence[str]) -> tuple[str, str]:
@@ -176,7 +176,7 @@ def _bounded(command: Sequence[str]) -> tuple[str, str]:
 
 
 def main() -> None:
-    """What ncu runs if there is an argument; else all precisions."""
+    """What ncu runs if there is an argument; else all storages."""
     if len(sys.argv) > 1:
         device = open_device()
         watched = nullcontext() if is_rehearsal() else profiler(device)
@@ -186,8 +186,8 @@ def main() -> None:
     if ncu is None:
         print(json.dumps({"outcome": "not run: Nsight Compute (ncu) is not installed"}))
         return
-    for precision in PRECISIONS:
-        for line in profile(ncu, precision):
+    for storage in STORAGES:
+        for line in profile(ncu, storage):
             print(json.dumps(line), flush=True)
 
 

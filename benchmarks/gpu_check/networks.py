@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 if TYPE_CHECKING:
     from torch import nn
 
-    from atrous.exporter.trained import TrainedModel
+    from atrous.exporter.trained_model import TrainedModel
 
 FOLDER = Path(os.environ.get("GPU_CHECK_BUNDLES", ROOT / "build" / "gpu_bundles"))
 TRAINED = ROOT / "examples" / "train_camvid"
@@ -78,8 +78,8 @@ class Network:
 
 
 def _trained() -> TrainedModel:
-    from atrous.exporter.description import read_classes
-    from atrous.exporter.trained import load_trained
+    from atrous.exporter.classes import read_classes
+    from atrous.exporter.trained_model import load_trained
 
     return load_trained(TRAINED / "deeplab.safetensors", classes=read_classes(TRAINED / "classes.json"))
 

@@ -36,8 +36,8 @@ from tiny_graphs import local_layers, make_bundle
 from atrous.bundle import Bundle
 from atrous.crf import CRFParams, DenseCRF
 from atrous.errors import AtrousError
-from atrous.exporter.description import DynamicSize
-from atrous.exporter.engine import build_engine
+from atrous.exporter.engine.build import build_engine
+from atrous.exporter.sizes import DynamicSize
 from atrous.gpu import Device, open_device
 from atrous.manifest import Precision, Size
 from atrous.runtime.backends import BACKENDS, Backend, DeviceBackend

@@ -30,9 +30,9 @@ CASES = (
 )
 
 
-def model(classes: int, size: tuple[int, int], vertices: dict[str, int], precision: str) -> list[Traffic]:
+def model(classes: int, size: tuple[int, int], vertices: dict[str, int], storage: str) -> list[Traffic]:
     """All launches of a frame at P1."""
-    return frame(FieldSpec(1, classes, *size, precision, ITERATIONS, "symmetric", SETS["P1"]), vertices)
+    return frame(FieldSpec(1, classes, *size, storage, ITERATIONS, "symmetric", SETS["P1"]), vertices)
 
 
 def expected_ms(launches: Sequence[Traffic]) -> float:
@@ -47,17 +47,17 @@ def print_head(*columns: str) -> None:
 
 
 def print_totals() -> None:
-    """A line for each case and precision."""
+    """A line for each case and storage."""
     print_head(
         "case", "", "GB an iteration, least / asked", "least at 3.35 TB/s, ms", "at 3.0", "asked at 3.0", "expected"
     )
     for name, classes, size, vertices in CASES:
-        for precision in ("fp32", "unorm16"):
-            launches = model(classes, size, vertices, precision)
+        for storage in ("fp32", "unorm16"):
+            launches = model(classes, size, vertices, storage)
             each = "{:.2f} / {:.2f}".format(*(value / ITERATIONS / 1e9 for value in total(launches, "iteration")))
             least, asked = total(launches)
             times = (1e3 * least / DATA_SHEET, 1e3 * least / COPY, 1e3 * asked / COPY, expected_ms(launches))
-            print(f"| {name} | {precision} | {each} | {' | '.join(f'{ms:.2f}' for ms in times)} |")
+            print(f"| {name} | {storage} | {each} | {' | '.join(f'{ms:.2f}' for ms in times)} |")
 
 
 def print_kernels(name: str, launches: Sequence[Traffic]) -> None:
@@ -77,9 +77,9 @@ def print_kernels(name: str, launches: Sequence[Traffic]) -> None:
 def main() -> None:
     """The tables of `results/NOTES.md`."""
     print_totals()
-    for precision in ("fp32", "unorm16"):
+    for storage in ("fp32", "unorm16"):
         name, classes, size, vertices = CASES[0]
-        print_kernels(f"{name}, {precision}", model(classes, size, vertices, precision))
+        print_kernels(f"{name}, {storage}", model(classes, size, vertices, storage))
 
 
 if __name__ == "__main__":

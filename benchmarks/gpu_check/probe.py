@@ -1,4 +1,4 @@
-"""A few small launches of every kernel, for compute-sanitizer to watch: odd sizes, both precisions, batches."""
+"""Small launches of every kernel, for compute-sanitizer to watch: odd sizes, both storages, batches."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ def probe_crf(device: Device) -> None:
         probabilities = rng.dirichlet(np.ones(classes), size=(images, height, width)).transpose(0, 3, 1, 2)
         pictures = rng.integers(0, 256, size=(images, height, width, 3), dtype=np.uint8) // 8
         expected = np.stack([DenseCRF(iterations=2)(p, i) for p, i in zip(probabilities, pictures, strict=True)])
-        for precision, limit in (("fp32", 1e-4), ("unorm16", 1e-2)):
+        for storage, limit in (("fp32", 1e-4), ("unorm16", 1e-2)):
             for compatibility in (None, -np.eye(classes)):
-                crf = CudaDenseCRF(iterations=2, precision=precision, compatibility=compatibility, device=device)
+                crf = CudaDenseCRF(iterations=2, storage=storage, compatibility=compatibility, device=device)
                 worst = float(np.abs(crf(probabilities, pictures) - expected).max())
                 if worst > limit:
-                    message = f"{precision}, {classes} classes at {height}×{width}: differs from the CPU by {worst}"
+                    message = f"{storage}, {classes} classes at {height}×{width}: differs from the CPU by {worst}"
                     raise SystemExit(message)
                 crf.labels(probabilities, pictures)
 

@@ -23,7 +23,7 @@ from timing import quartiles
 from torch import nn
 
 from atrous.bundle import Bundle
-from atrous.exporter.torch_contenders import torch_run
+from atrous.exporter.torch_benchmark import torch_run
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 

@@ -87,7 +87,7 @@ def _crf_row(case: Mapping[str, Any]) -> list[str]:
 
 
 def _crf_fractions(results: Results) -> str:
-    head = ["", "a next picture, 1 thread", "2 threads", "peak memory"]
+    head = ["", "a next image, 1 thread", "2 threads", "peak memory"]
     cases = [case for case in results["crf"]["cases"] if case["params"] == "P1"]
     return table(head, "lrrr", [_fractions_row(case) for case in cases])
 

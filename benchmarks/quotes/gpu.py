@@ -54,7 +54,7 @@ def _benchmark(report: Mapping[str, Any]) -> str:
 
 
 def _contender(row: Mapping[str, Any]) -> str:
-    return row["peer"] if "peer" in row else f"GPU, {row['precision']}"
+    return row["peer"] if "peer" in row else f"GPU, {row['storage']}"
 
 
 def _frame(row: Mapping[str, Any]) -> str:

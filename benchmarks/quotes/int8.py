@@ -7,7 +7,7 @@ from typing import Any
 
 from .results import Quote, Results, number, percent, table
 
-_PICTURES = "8 / 32 / 128 pictures"
+_IMAGES = "8 / 32 / 128 images"
 _PARTS_OF_TITLES = {
     "onnxruntime": "ONNX Runtime",
     "modelopt": "ModelOpt",
@@ -45,7 +45,7 @@ def _peers(results: Results) -> str:
                 " / ".join("fails" if "failed" in run else str(run["peak_mib"]) for run in runs),
             ]
         )
-    head = ["", "mean IoU %", "points lost", "labels as FP32", f"s, {_PICTURES}", f"MiB, {_PICTURES}"]
+    head = ["", "mean IoU %", "points lost", "labels as FP32", f"s, {_IMAGES}", f"MiB, {_IMAGES}"]
     return table(head, "lrrrrr", rows)
 
 
@@ -69,8 +69,8 @@ def _observing(results: Results) -> str:
     report = results["calibration"]
     least, middle, most = (f"{report['memory'][count]['peak_mib']:.0f}" for count in ("8", "32", "128"))
     return (
-        f"{report['tensors']} tensors: a peak of {least} MiB with 8 pictures, {middle} with 32 and {most} with 128; "
-        f"{number(report['times']['observe']['median_ms'], 1)} ms a picture, reading and preparing it included, "
+        f"{report['tensors']} tensors: a peak of {least} MiB with 8 images, {middle} with 32 and {most} with 128; "
+        f"{number(report['times']['observe']['median_ms'], 1)} ms an image, reading and preparing it included, "
         f"{number(report['ratio'], 2)} × a plain inference"
     )
 

@@ -1,4 +1,4 @@
-// Python face of the histogram. Values and messages for people are checked by the Python layer.
+// Python bindings of the histogram. The Python layer validates values and words the errors.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 

@@ -10,14 +10,15 @@
 namespace atrous {
 namespace {
 
-/// Values of one piece of work: many more than bins, and few enough for 32-bit counts.
+/// Values per task: many more than bins, and few enough for 32-bit counts.
 constexpr std::int64_t kGrain = std::int64_t{1} << 17;
-/// Values that are read twice, to find their range and to count them: the second time from the nearest cache.
+/// Values per block, which is read twice: for its range, then for counting, from the first-level cache.
 constexpr std::int64_t kBlock = 2048;
-/// Of larger arrays only every so many-th group of eight values is counted: enough for any threshold, and counting
-/// takes three times as long as finding the range. Seven, because rows are often multiples of eight groups long.
+/// In arrays of more than kSampledFrom values, only every kSampledGroups-th group of eight is counted: enough for any
+/// threshold, and counting takes three times as long as finding the range. Seven, because the length of rows is often a
+/// multiple of eight groups.
 constexpr std::int64_t kSampledFrom = std::int64_t{1} << 18, kSampledGroups = 7;
-static_assert(kGrain % kBlock == 0, "which groups of a block are counted must not depend on the pieces");
+static_assert(kGrain % kBlock == 0, "the groups counted in a block must not depend on the tasks");
 
 void merge_extremes(Extremes& into, const Extremes& from) {
     into.min = std::min(into.min, from.min);
@@ -33,18 +34,18 @@ template <typename Count>
 void Bins<Count>::widen_for(float max_abs) {
     if (max_abs == 0.0f) return;
     int power;
-    std::frexp(max_abs, &power);  // max_abs < 2^power, and at least half of it
+    std::frexp(max_abs, &power);  // 2^(power − 1) <= max_abs < 2^power
     widen_to(power - kLogBins);
 }
 
 template <typename Count>
 void Bins<Count>::widen_to(int wanted) {
     if (wanted <= exponent) return;
-    const int shift = std::min(wanted - exponent, kLogBins);  // further shifts leave everything in bin 0 too
+    const int shift = std::min(wanted - exponent, kLogBins);  // a larger shift also leaves everything in bin 0
     for (int bin = 1; bin < kBins; ++bin) {
         const Count count = counts[bin];
         counts[bin] = 0;
-        counts[bin >> shift] += count;  // at or below `bin`, and so final or already emptied
+        counts[bin >> shift] += count;  // the target is at or below `bin`, so it has already been moved
     }
     exponent = wanted;
 }
@@ -54,7 +55,7 @@ template <typename Other>
 void Bins<Count>::merge(const Bins<Other>& other) {
     widen_to(other.exponent);
     const int shift = std::min(exponent - other.exponent, kLogBins);
-    if (shift == 0) {  // the usual case, in vectors
+    if (shift == 0) {  // the usual case, which vectorizes
         for (int bin = 0; bin < kBins; ++bin) counts[bin] += static_cast<Count>(other.counts[bin]);
     } else {
         for (int bin = 0; bin < kBins; ++bin) counts[bin >> shift] += static_cast<Count>(other.counts[bin]);
@@ -64,9 +65,9 @@ void Bins<Count>::merge(const Bins<Other>& other) {
 
 namespace {
 
-/// Counts one piece of work, up to the first block with a value that is not finite.
+/// Counts one task, up to the first block with a value that is not finite.
 struct Part {
-    Bins<std::uint32_t> even, odd;  // see HistogramKernels::tally; in the end, all is in `even`
+    Bins<std::uint32_t> even, odd;  // see HistogramKernels::tally; finally merged into `even`
 
     explicit Part(int exponent) { even.exponent = odd.exponent = exponent; }
 
@@ -86,7 +87,7 @@ struct Part {
     }
 
   private:
-    /// One table of both, zeros in their bin, and how many values were counted.
+    /// Merges both tables, moves zeros to bin 0, and counts the values.
     void sum_up() {
         for (int spare = kHistogramBins; spare < kHistogramBins + kSpareBins; ++spare) {
             even.extremes.zeros += even.counts[spare] + odd.counts[spare];

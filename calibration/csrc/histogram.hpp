@@ -1,4 +1,4 @@
-// Histograms of magnitudes that need to know nothing about the values to come.
+// Histograms of magnitudes whose range need not be known in advance.
 #pragma once
 
 #include <cstdint>
@@ -7,23 +7,23 @@
 
 namespace atrous {
 
-/// Counts of |x| in bins of a power of two, as wide as the largest magnitude seen needs them and no wider.
+/// Counts of |x| in bins whose width is the smallest power of two that covers the maximum.
 ///
-/// The width follows from that magnitude alone, and widening adds neighbours together: ⌊⌊x/w⌋/2⌋ = ⌊x/2w⌋. So the
-/// result is a function of the set of values, whatever their order and however they were divided among threads.
+/// The width depends only on the maximum, and widening merges neighbouring bins exactly: ⌊⌊x/w⌋/2⌋ = ⌊x/2w⌋. So the
+/// result depends on the set of values, not on their order or their division among threads.
 template <typename Count>
 struct Bins {
-    /// At least half of the bins are in use, unless all magnitudes are below kBins · 2^kMinExponent.
+    /// At least half of the bins are used, unless all magnitudes are below kBins · 2^kMinExponent.
     static constexpr int kBins = kHistogramBins;
     static constexpr int kLogBins = 12;
-    /// So low that activations never meet it, so high that its inverse is a float.
+    /// Below the range of activations, and high enough that its inverse is a float.
     static constexpr int kMinExponent = -100;
 
-    Count counts[kBins + kSpareBins] = {};  // the spare ones hold nothing: see HistogramKernels::tally
+    Count counts[kBins + kSpareBins] = {};  // the spare bins stay 0: see HistogramKernels::tally
     int exponent = kMinExponent;            // bin i holds i · 2^exponent ≤ |x| < (i + 1) · 2^exponent
     Extremes extremes;
 
-    /// Makes room for magnitudes up to `max_abs`, which is finite.
+    /// Widens the bins to cover magnitudes up to the finite `max_abs`.
     void widen_for(float max_abs);
     void widen_to(int wanted);
 
@@ -31,10 +31,10 @@ struct Bins {
     void merge(const Bins<Other>& other);
 };
 
-/// A histogram in 64 bits, which no calibration overflows. For one thread at a time.
+/// Histogram with 64-bit counts, which no calibration overflows. Not thread-safe.
 class Histogram {
   public:
-    /// Adds all values, on up to `threads` threads; false, with none added, when one is not finite.
+    /// Adds all values, on up to `threads` threads; returns false and adds none if one is not finite.
     bool add(const float* values, std::int64_t count, int threads);
     void merge(const Histogram& other);
 

@@ -1,4 +1,4 @@
-// The two loops over values that a histogram needs.
+// The vectorized loops of a histogram.
 #pragma once
 
 #include <cmath>
@@ -7,8 +7,8 @@
 
 namespace atrous {
 
-/// What is exact about the values seen; `elements` and `zeros` are of those that were counted. Comparisons and sums of
-/// integers only, so any order gives the same.
+/// Exact statistics of all values; `elements` and `zeros` cover the counted ones. Only comparisons and integer sums, so
+/// the result does not depend on the order.
 struct Extremes {
     float min = std::numeric_limits<float>::infinity();
     float max = -std::numeric_limits<float>::infinity();
@@ -19,15 +19,15 @@ struct Extremes {
     float max_abs() const { return min > max ? 0.0f : std::fabs(max > -min ? max : min); }
 };
 
-/// Bins of a histogram, and those behind them.
+/// Number of bins of a histogram, and of spare bins after them.
 constexpr std::int32_t kHistogramBins = 4096, kSpareBins = 8;
 
 struct HistogramKernels {
-    /// `min`, `max` and `finite` of values[0 … count); the first two mean nothing when a value is not finite.
+    /// `min`, `max` and `finite` of values[0 … count); `min` and `max` are undefined if a value is not finite.
     Extremes (*scan)(const float* values, std::int64_t count);
-    /// Counts the values of every `every`-th group of eight. Those that are not 0 go to bin ⌊|v| · scale⌋, which the
-    /// caller knows to exist, in one table or the other: with one, equal neighbours would wait for each other. Zeros,
-    /// of which a ReLU leaves many, go to the spare bins behind the others, a lane each, for the same reason.
+    /// Counts the values of every `every`-th group of eight. Non-zero values go to bin ⌊|v| · scale⌋, which must exist,
+    /// alternating between two tables: in one table, equal neighbours would wait for each other's store. Zeros, which
+    /// are frequent after a ReLU, go to one spare bin per lane, for the same reason.
     void (*tally)(const float* values, std::int64_t count, std::int64_t every, float scale, std::uint32_t* even,
                   std::uint32_t* odd);
 };

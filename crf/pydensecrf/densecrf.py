@@ -23,7 +23,7 @@ from .arguments import Matrix, finite_matrix, float_array, integer, sigmas, unar
 
 
 class KernelType(IntEnum):
-    """How pydensecrf learns kernel parameters; inference is the same for all."""
+    """Parametrization of kernels for learning in pydensecrf; inference is the same for all."""
 
     CONST_KERNEL = 0
     DIAG_KERNEL = 1
@@ -31,7 +31,7 @@ class KernelType(IntEnum):
 
 
 class NormalizationType(IntEnum):
-    """On which side of the filter values are divided by its response to ones."""
+    """Side of the filter on which values are divided by its response to ones."""
 
     NO_NORMALIZATION = 0
     NORMALIZE_BEFORE = 1
@@ -62,13 +62,13 @@ class Unary:
         self._energy: Matrix | None = energy
 
     def take(self) -> Matrix:
-        """Hand the energies [labels, variables] over; a CRF calls this.
+        """Hand the energies [labels, variables] over to a CRF, which calls this.
 
         Raises:
-            CRFError: another CRF has them already.
+            CRFError: another CRF already owns them.
         """
         if self._energy is None:
-            raise CRFError("this unary is in use by another CRF already; make a new one for each setUnary call")
+            raise CRFError("this unary already belongs to another CRF; create a new one for each setUnary call")
         energy, self._energy = self._energy, None
         return energy
 
@@ -107,7 +107,7 @@ class LogisticUnary(Unary):
 class DenseCRF:
     """A fully connected CRF over variables with arbitrary features (Krähenbühl & Koltun 2011).
 
-    An instance may be shared by threads, which then take turns.
+    An instance is thread-safe, but serializes calls.
 
     Args:
         nvar: variables (pixels). This, and every other count here, may be a float, whose fraction is dropped.
@@ -288,7 +288,7 @@ class DenseCRF2D(DenseCRF):
 
         Args:
             sxy: standard deviation in pixels, or one each for x and y.
-            compat: as in `addPairwiseEnergy`.
+            compat: [labels] or [labels, labels], as in `addPairwiseEnergy`.
             kernel: as in `addPairwiseEnergy`.
             normalization: as in `addPairwiseEnergy`.
 
@@ -316,7 +316,7 @@ class DenseCRF2D(DenseCRF):
             sxy: standard deviation in pixels, or one each for x and y.
             srgb: standard deviation in units of 0…255, or one each channel.
             rgbim: image [h, w, 3] uint8.
-            compat: as in `addPairwiseEnergy`.
+            compat: [labels] or [labels, labels], as in `addPairwiseEnergy`.
             kernel: as in `addPairwiseEnergy`.
             normalization: as in `addPairwiseEnergy`.
 

@@ -22,7 +22,7 @@ def unary_from_labels(labels: ArrayLike, n_labels: int, gt_prob: float, zero_uns
         labels: integers of any shape; with `zero_unsure` 0 means "unknown" and label k is class k − 1.
         n_labels: classes, not counting "unknown".
         gt_prob: between 0 and 1, exclusive.
-        zero_unsure: whether 0 means "unknown", which gets equal energies.
+        zero_unsure: treat 0 as "unknown", with equal energies.
 
     Returns:
         [n_labels, labels.size] float32.

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 import atrous
-from atrous.exporter.description import read_classes
-from atrous.exporter.trained import load_trained
+from atrous.exporter.classes import read_classes
+from atrous.exporter.trained_model import load_trained
 from atrous.exporter.verify_bundle import verify_bundle
 from atrous.runtime.result import save_picture
 

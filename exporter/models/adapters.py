@@ -1,6 +1,6 @@
-"""Where the weights of each reference network live in a foreign state dict.
+"""Key names of the reference networks in foreign state dicts.
 
-Nothing is guessed from shapes: a network is walked and every leaf module is paired with its foreign name. Names follow
+Nothing is guessed from shapes: every leaf module of a network is paired with its foreign name. Names follow
 torchvision (`models.segmentation`), segmentation-models-pytorch (`DeepLabV3`, `DeepLabV3Plus`) and
 kazuto1011/deeplab-pytorch (`DeepLabV2_ResNet101_MSC`).
 """
@@ -32,15 +32,15 @@ CLASSIFIER_WEIGHTS: Final[dict[Source, tuple[str, ...]]] = {
     "atrous": ("classifier.weight", "pyramid.branches.0.weight", "pyramid.branches.0.6.weight"),
 }
 
-#: Prefixes of what foreign training code keeps beside the network, and why it is left out.
+#: Prefixes of keys that only foreign training code uses, and the reason to ignore them.
 TRAINING_HEADS: Final[dict[Source, tuple[str, str]]] = {
     "torchvision": ("aux_classifier.", "auxiliary head, used only in training"),
-    "smp": ("classification_head.", "image classification head, no part of the segmentation"),
+    "smp": ("classification_head.", "image classification head, not used for segmentation"),
 }
 
 
 def detect_source(keys: Collection[str]) -> Source:
-    """Say whose names `keys` are; `atrous` when nobody else's classifier is among them."""
+    """Detect the library whose names `keys` are, by its classifier; `atrous` if there is no other."""
     for source, weights in CLASSIFIER_WEIGHTS.items():
         if any(weight in keys for weight in weights):
             return source
@@ -52,11 +52,11 @@ def foreign_names(model: nn.Module, source: Source, keys: Collection[str]) -> di
 
     Args:
         model: any module for `atrous`, a reference network otherwise.
-        source: whose names.
-        keys: of the state dict, to see which spelling of the source it uses.
+        source: library of the foreign names.
+        keys: keys of the state dict, which determine the variant of the names.
 
     Returns:
-        Module name here → foreign module name; None when weights of that source would not compute the same in `model`.
+        Module name here → foreign module name; None if `model` computes something else than the source's.
     """
     pairs: list[_Pair] | None
     if source == "atrous":
@@ -66,7 +66,7 @@ def foreign_names(model: nn.Module, source: Source, keys: Collection[str]) -> di
     elif source == "smp":
         pairs = _smp(model)
     else:
-        # Saved with the multi-scale wrapper, as published, or without.
+        # Published weights are saved with the multi-scale wrapper; others may not be.
         pairs = _kazuto1011(model, "base." if any(key.startswith("base.") for key in keys) else "")
     return None if pairs is None else dict(pairs)
 
@@ -195,10 +195,10 @@ def _aspp(aspp: ASPP, prefix: str) -> list[_Pair]:
 
 
 def _separable(here: str, convolutions: str, norm: str) -> list[_Pair]:
-    """A `SeparableConv` without inner normalization; its two convolutions share a Sequential there."""
+    """Pairs of a `SeparableConv` without inner normalization, whose convolutions share a foreign Sequential."""
     return [(f"{here}.0", f"{convolutions}.0"), *_conv_bn(f"{here}.1", f"{convolutions}.1", norm)]
 
 
 def _conv_bn(here: str, convolution: str, norm: str) -> list[_Pair]:
-    """A `ConvBNAct`."""
+    """Pairs of a `ConvBNAct`."""
     return [(f"{here}.0", convolution), (f"{here}.1", norm)]

@@ -1,4 +1,4 @@
-"""What every backbone offers, and how its strides become atrous rates."""
+"""Interface of all backbones, and conversion of their strides to atrous rates."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
-#: Which rate the first convolution of a stage takes once the stage's stride has become a rate.
-#: `graded`: the rate in force before it, since that convolution still sees a map sampled as it was trained (exact by
-#: arXiv 1606.00915 §3.1; torchvision's ResNet). `uniform`: the new rate, like the rest of the stage (DeepLabv2's Caffe
-#: nets, segmentation-models-pytorch, torchvision's MobileNetV3). Weights trained under one are wrong under the other.
+#: Rate of a stage's first convolution after the stage's stride became a rate. `graded`: the previous rate, because this
+#: convolution still reads a map that is sampled as in training (exact by arXiv 1606.00915 §3.1; torchvision's ResNet).
+#: `uniform`: the new rate, like the rest of the stage (DeepLabv2's Caffe nets, segmentation-models-pytorch, and
+#: torchvision's MobileNetV3). Weights trained with one rule are wrong with the other.
 RateRule = Literal["graded", "uniform"]
 
 
@@ -45,8 +45,8 @@ def plan_stages(
 
     Args:
         strides: stride of each stage in the classification network.
-        output_stride: the largest total stride that is kept.
-        stem_stride: total stride in front of the first stage.
+        output_stride: maximum total stride.
+        stem_stride: total stride before the first stage.
         rule: rate of the first convolution of a stage that no longer strides.
     """
     plans = []

@@ -62,7 +62,7 @@ class DeepLabV3(nn.Module):
     segmentation-models-pytorch both have it, and all public weights come from them.
 
     Args:
-        rates: of the pyramid's atrous branches; see `aspp_rates`.
+        rates: rates of the pyramid's atrous branches; see `aspp_rates`.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, *, rates: Sequence[int]) -> None:

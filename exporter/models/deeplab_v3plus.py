@@ -19,15 +19,15 @@ _LOW_LEVEL_CHANNELS: Final = 48
 
 @dataclass(frozen=True)
 class DecoderStyle:
-    """Where implementations of the decoder differ.
+    """Variant of the decoder; implementations differ in these points.
 
     Attributes:
-        channels: of the decoder's convolutions.
-        convolutions: number of them between the concatenation and the classifier.
+        channels: channels of the decoder's convolutions.
+        convolutions: number of convolutions between the concatenation and the classifier.
         inner_norm: normalize between the halves of separable convolutions.
-        refine_encoder: one more separable convolution between the pyramid and the upsampling.
-        align_corners: how the encoder's features are upsampled to stride 4.
-        activation: of everything behind the backbone.
+        refine_encoder: add a separable convolution between the pyramid and the upsampling.
+        align_corners: rule by which the encoder's features are upsampled to stride 4.
+        activation: activation after the backbone.
     """
 
     channels: int
@@ -52,7 +52,7 @@ class DeepLabV3Plus(nn.Module):
     """[N, 3, H, W] → logits [N, classes, H/4, W/4].
 
     Args:
-        rates: of the pyramid's atrous branches; see `aspp_rates`.
+        rates: rates of the pyramid's atrous branches; see `aspp_rates`.
         style: `MOBILE_DECODER` or `SMP_DECODER`.
     """
 

@@ -25,7 +25,7 @@ class MultiScale(nn.Module):
     Args:
         model: maps [N, 3, H, W] to coarse logits, at any size.
         scales: positive factors of the image size, 1.0 among them or not.
-        align_corners: how the logits are resized; the rule that the model's logits are upsampled with.
+        align_corners: rule by which the logits are resized; the same as for upsampling the model's logits.
 
     Raises:
         ExportError: there is no scale, or one is not positive.

@@ -1,4 +1,4 @@
-"""The reference architectures by name, and what an exporter must know about each."""
+"""Registry of the reference architectures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .efficientnet_lite import EfficientNetLite0
 from .mobilenet import MobileNetV2, MobileNetV3Large
 from .resnet import RESNET50_BLOCKS, RESNET101_BLOCKS, ResNet
 
-#: Where a trained state dict comes from; `atrous` is this package's own naming.
+#: Library whose key names a state dict uses; `atrous` is this package.
 Source = Literal["atrous", "torchvision", "smp", "kazuto1011"]
 
 # segmentation-models-pytorch uses these at either output stride.
@@ -29,16 +29,16 @@ _V3PLUS_LOGITS_STRIDE: Final = 4
 
 @dataclass(frozen=True)
 class Architecture:
-    """One reference network: how to build it and what its exporter and runtime must know.
+    """Reference network: its builder, and the properties that exporter and runtime need.
 
     Attributes:
         name: key in `ARCHITECTURES`.
         build: (number of classes, output stride of the backbone) → module.
-        output_strides: supported ones; the first is the default, the one that public weights were trained with.
+        output_strides: supported output strides; the first is the default, with which public weights were trained.
         align_corners: rule by which the logits are upsampled to the image, from the code that trained the weights.
-        normalization: what trained weights expect of the input.
-        sources: foreign state dicts that compute the same in this network.
-        decoder: whether the logits are at stride 4 rather than at the backbone's output stride.
+        normalization: input normalization of trained weights.
+        sources: libraries whose state dicts this network can load.
+        decoder: the logits are at stride 4 instead of the backbone's output stride.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Architecture:
 
     @property
     def default_output_stride(self) -> int:
-        """The output stride that public weights were trained with."""
+        """Output stride with which public weights were trained."""
         return self.output_strides[0]
 
     def logits_stride(self, output_stride: int) -> int:
@@ -165,7 +165,7 @@ def find_architecture(name: str) -> Architecture:
     """Look up a reference architecture.
 
     Raises:
-        ExportError: there is none of that name; the message suggests the closest and lists all.
+        ExportError: the name is unknown; the message suggests the closest and lists all.
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
@@ -179,14 +179,14 @@ def create_model(name: str, *, num_classes: int, output_stride: int | None = Non
 
     Args:
         name: a key of `ARCHITECTURES`.
-        num_classes: channels of the logits.
-        output_stride: of the backbone; None takes the architecture's default.
+        num_classes: number of classes, the channels of the logits.
+        output_stride: output stride of the backbone; None for the architecture's default.
 
     Returns:
         A module, in training mode, that maps [N, 3, H, W] float32 to logits [N, num_classes, h, w].
 
     Raises:
-        ExportError: the name is unknown, the output stride is not supported, or there is no class.
+        ExportError: the name is unknown, the output stride is not supported, or `num_classes` is less than 1.
     """
     architecture = find_architecture(name)
     if num_classes < 1:

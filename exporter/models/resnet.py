@@ -52,8 +52,8 @@ class ResNet(nn.Module):
         blocks: bottlenecks in each of the four stages: `RESNET50_BLOCKS` or `RESNET101_BLOCKS`.
         output_stride: 8 or 16.
         rule: rate of the first block of an atrous stage; see `RateRule`.
-        caffe_layout: as DeepLabv2's Caffe ResNet: the pool rounds its size up (H/4 + 1 for even sizes) and blocks
-            stride in their 1×1 reduction.
+        caffe_layout: layout of DeepLabv2's Caffe ResNet: the pool rounds its size up (H/4 + 1 for even sizes), and
+            blocks stride in their 1×1 reduction.
     """
 
     low_level_channels = 256

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .base import run_passes
 from .deinterlace import DeinterlaceAtrousConv, SkippedConv
-from .half import ConvertToHalf, KeptNode, RoundToHalf
+from .half import ConvertToHalf, RoundToHalf
+from .nodes import KeptNode
 
 __all__ = ["ConvertToHalf", "DeinterlaceAtrousConv", "KeptNode", "RoundToHalf", "SkippedConv", "run_passes"]

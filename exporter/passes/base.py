@@ -1,7 +1,7 @@
-"""Run graph passes on an ONNX model.
+"""Runs graph passes on an ONNX model.
 
-A pass is an `onnx_ir.passes.PassBase`: `requires` states what it needs, `call` rewrites, `ensures` states what holds
-afterwards. One pass a file; nothing here but the runner that they share.
+A pass is an `onnx_ir.passes.PassBase`: `requires` checks its preconditions, `call` rewrites the graph, `ensures`
+checks its postconditions. Each pass has its own file; this file holds only the runner.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from ...errors import ExportError
 def run_passes(
     model: onnx.ModelProto | str | os.PathLike[str], passes: Sequence[ir.passes.PassBase]
 ) -> onnx.ModelProto:
-    """Applies `passes` in order and checks the result.
+    """Apply `passes` in order and check the result.
 
-    Shape inference runs first, so that a pass sees a static size wherever the graph implies one.
+    Shape inference runs first, so that passes see every static size that the graph implies.
 
     Args:
-        model: a model, which stays as it is, or the path of one.
-        passes: what to apply; none returns the model with its shapes inferred.
+        model: a model, which is not modified, or the path of one.
+        passes: passes to apply; an empty sequence only infers shapes.
 
     Returns:
         The rewritten model; it passes `onnx.checker.check_model(full_check=True)`.
 
     Raises:
-        ExportError: the model cannot be read, does not fit a pass, or the result is not valid ONNX.
+        ExportError: the model cannot be read or violates a precondition, or the result is not valid ONNX.
     """
     proto = model if isinstance(model, onnx.ModelProto) else _read(Path(model))
     names = ", ".join(type(each).__name__ for each in passes) or "shape inference"
-    # A pass manager wraps what a pass raised; the reason that the user needs is then one level down.
+    # The pass manager wraps the exception of a pass, so the reason is its cause.
     pipeline = ir.passes.Sequential(ShapeInferencePass(strict_mode=False), *passes)
     try:
         rewritten = ir.to_proto(pipeline(ir.from_proto(proto)).model)

@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from .emitter import Emitter, Int64Array, Sizes, dims
 
-_MIN_OPSET: Final = 18  # the first in which every op emitted here has its present form
+_MIN_OPSET: Final = 18  # first opset with the current form of all emitted operators
 #: Attributes of `Conv` that the dense convolution keeps.
 _KEPT_ATTRIBUTES: Final = ("group", "kernel_shape")
 
@@ -31,11 +31,11 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SkippedConv:
-    """An atrous convolution that the pass left as it was.
+    """Atrous convolution that the pass did not rewrite.
 
     Attributes:
         name: the node's name.
-        reason: why, in words.
+        reason: reason in words.
     """
 
     name: str
@@ -47,12 +47,12 @@ class DeinterlaceAtrousConv(ir.passes.InPlacePass):
 
     Exact up to the order of summation. Kernels of any size, any group count, explicit or automatic padding and rates
     that differ per axis are covered; N, H and W may be dynamic. Static H and W give constant shapes. Weights and
-    biases are shared, not copied. Run it before quantization: Q/DQ nodes must sit right at the dense `Conv`.
-    Model-local functions are not entered.
+    biases are shared, not copied. Run it before quantization: Q/DQ nodes must be adjacent to the dense `Conv`.
+    Model-local functions are skipped.
 
     Attributes:
         rewritten: names of the convolutions that the last call rewrote.
-        skipped: those that it left dilated, and why.
+        skipped: convolutions that stay dilated, with the reasons.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class DeinterlaceAtrousConv(ir.passes.InPlacePass):
         version = model.opset_imports.get("")
         if version is None or version < _MIN_OPSET:
             raise ir.passes.PreconditionError(
-                f"deinterlacing needs ONNX opset >= {_MIN_OPSET}, the model has {version}. Export it again, newer."
+                f"deinterlacing needs ONNX opset >= {_MIN_OPSET}, the model has {version}. Export it again."
             )
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -87,7 +87,7 @@ class DeinterlaceAtrousConv(ir.passes.InPlacePass):
         """Raises `onnx_ir.passes.PostconditionError` if a dilated `Conv` is left that `skipped` does not explain."""
         left = sum(1 for _ in _atrous_convs(model))
         if left != len(self.skipped):
-            raise ir.passes.PostconditionError(f"{left} convolutions are dilated, {len(self.skipped)} were to stay so")
+            raise ir.passes.PostconditionError(f"{left} convolutions are dilated, expected {len(self.skipped)}")
 
 
 def _atrous_convs(model: ir.Model) -> Iterator[ir.Node]:
@@ -107,12 +107,12 @@ class _Axis:
 
     @property
     def lead(self) -> int:
-        """Zeros to put in front, so that what remains of `pad_begin` is the same for every phase."""
+        """Zeros to pad in front, so that the rest of `pad_begin` is the same for every phase."""
         return self.pad_begin % self.rate
 
     @property
     def dense_pads(self) -> tuple[int, int]:
-        """Padding of the dense convolution; the end is rounded up, and what it adds is cropped."""
+        """Padding of the dense convolution; the end is rounded up, and the excess is cropped."""
         return self.pad_begin // self.rate, -(-self.pad_end // self.rate)
 
     @property
@@ -128,7 +128,7 @@ class _Axis:
 
 @dataclass(frozen=True)
 class _Geometry:
-    """What is known about an atrous convolution before it runs; `batch` is None when N is dynamic."""
+    """Static geometry of an atrous convolution; `batch` is None if N is dynamic."""
 
     source: ir.Value
     axes: tuple[_Axis, _Axis]
@@ -169,15 +169,15 @@ def _axes(conv: ir.Node, kernel_shape: Sequence[int]) -> tuple[_Axis, _Axis]:
 
 
 def _geometry(conv: ir.Node) -> _Geometry | str:
-    """The geometry of `conv`, or why it cannot be deinterlaced."""
+    """Geometry of `conv`, or the reason why it cannot be deinterlaced."""
     source, weight, *_ = conv.inputs
     if len(conv.attributes.get_ints("dilations", ())) != 2:
         return "it is not 2-D"
     if max(conv.attributes.get_ints("strides", (1, 1))) > 1:
-        # Its outputs hop between phases; no DeepLab has one, as a rate takes the place of a stride.
+        # Its outputs would alternate between phases; no DeepLab has one, because a rate replaces the stride.
         return "its stride is greater than 1"
     if source is None or weight is None or weight.shape is None or not weight.shape.is_static():
-        return "the shape of its weight is not known"
+        return "the shape of its weight is unknown"
     out_channels, group_channels, *kernel_shape = weight.shape.numpy()
     if max(kernel_shape) == 1:
         return "a 1x1 kernel has no holes"
@@ -192,7 +192,7 @@ def _geometry(conv: ir.Node) -> _Geometry | str:
 
 
 def _deinterlace(conv: ir.Node, geometry: _Geometry) -> None:
-    """Puts deinterlace → dense convolution → interlace → crop in the place of `conv`."""
+    """Replace `conv` by deinterlace → dense convolution → interlace → crop."""
     source, atrous, graph = geometry.source, conv.outputs[0], conv.graph
     emit = Emitter(f"{atrous.name}", atrous.dtype or source.dtype)
 
@@ -230,7 +230,7 @@ def _split(emit: Emitter, size: Sizes, geometry: _Geometry) -> tuple[ir.Value, S
     if not isinstance(pads, np.ndarray) or pads.any():
         padded_shape = [geometry.batch, geometry.in_channels, *dims(filled)]
         source = emit.map("pad", "Pad", [source, emit.value("pads", pads)], padded_shape)
-    # In a Reshape, 0 keeps the size of the input and -1 is inferred, so N never has to be known.
+    # In a Reshape, 0 copies the input's size and -1 is inferred, so N may be unknown.
     listed = emit.concat("listed", np.array([0, geometry.in_channels], np.int64), phase_size, rates)
     blocks = emit.gather("blocks", listed, (0, 1, 2, 4, 3, 5))
     h, w = dims(phase_size)

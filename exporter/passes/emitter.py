@@ -1,4 +1,4 @@
-"""Emits the nodes that replace one node of a graph, whether sizes are known when exporting or only when running."""
+"""Emitter of the nodes that replace one node of a graph, for static and dynamic sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 Int64Array = npt.NDArray[np.int64]
-#: An int64 vector that is either known now, or computed by the graph when it runs.
+#: int64 vector: a static value, or a value computed by the graph at run time.
 Sizes = Int64Array | ir.Value
 Attribute = ir.Attr | int | Sequence[int]
 
@@ -18,16 +18,16 @@ _ARITHMETIC: Final = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Di
 
 
 def dims(size: Sizes) -> list[int | None]:
-    """A size [h, w] as dimensions: None where only the run knows."""
+    """Size [h, w] as dimensions; None for dynamic ones."""
     return [int(each) for each in size] if isinstance(size, np.ndarray) else [None, None]
 
 
 class Emitter:
-    """Collects the nodes that replace one node; integer arithmetic on known sizes folds into constants.
+    """Collects the nodes that replace one node; integer arithmetic on static sizes is folded.
 
     Args:
-        prefix: starts every name; unique in the graph, such as the name of the value that is replaced.
-        dtype: element type of the feature maps; None when the graph does not say.
+        prefix: prefix of every name, unique in the graph, e.g. the name of the replaced value.
+        dtype: element type of the feature maps, or None if unknown.
     """
 
     def __init__(self, prefix: str, dtype: ir.DataType | None) -> None:
@@ -37,7 +37,7 @@ class Emitter:
 
     @property
     def nodes(self) -> Sequence[ir.Node]:
-        """What was added, in order."""
+        """Emitted nodes, in order."""
         return self._tape.nodes
 
     @property
@@ -56,7 +56,7 @@ class Emitter:
         name: str | None = None,
         metadata: dict[str, str] | None = None,
     ) -> ir.Value:
-        """Adds a node that yields a feature map; None in `shape` is a size that only the run knows."""
+        """Add a node whose output is a feature map; None in `shape` is a dynamic size."""
         output = ir.Value(name=f"{self._prefix}/{label}", shape=ir.Shape(shape), type=self._type)
         return self._tape.op(
             op_type,
@@ -76,7 +76,7 @@ class Emitter:
         return self._vector("size", "Shape", [source], {"start": 2, "end": 4})
 
     def arithmetic(self, label: str, op_type: str, left: Sizes, right: Sizes) -> Sizes:
-        """Element by element; operands of `Div` must not be negative, as ONNX rounds towards zero."""
+        """Elementwise arithmetic; operands of `Div` must not be negative, because ONNX rounds towards zero."""
         if op_type == "Add" and isinstance(right, np.ndarray) and not right.any():
             return left
         if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
@@ -86,7 +86,7 @@ class Emitter:
         return self._vector(label, op_type, operands)
 
     def concat(self, label: str, *parts: Sizes) -> Sizes:
-        """One vector from several."""
+        """Concatenate vectors."""
         known = [part for part in parts if isinstance(part, np.ndarray)]
         if len(known) == len(parts):
             return np.concatenate(known)
@@ -94,14 +94,14 @@ class Emitter:
         return self._vector(label, "Concat", values, {"axis": 0})
 
     def gather(self, label: str, vector: Sizes, indices: Sequence[int]) -> Sizes:
-        """Elements of a vector, reordered."""
+        """Gather elements of a vector."""
         order = np.array(indices, np.int64)
         if isinstance(vector, np.ndarray):
             return vector[order]
         return self._vector(label, "Gather", [vector, self.value(f"{label}_order", order)])
 
     def value(self, label: str, sizes: Sizes) -> ir.Value:
-        """What a node can read: known sizes become an initializer."""
+        """Convert sizes to a graph value: static ones become an initializer."""
         if isinstance(sizes, ir.Value):
             return sizes
         return self._tape.initializer(ir.tensor(sizes, name=f"{self._prefix}/{label}"))

@@ -1,129 +1,55 @@
-"""FP16 as a property of the graph: what every node computes in is what its values are typed as.
+"""Graph passes that convert a graph to FP16: every node computes in the types of its values.
 
-A strongly typed engine runs what the ONNX says (TensorRT 11 has no other mode), so the whole graph is cast, not just
-its weights. Nodes that FP16 cannot carry stay in FP32 with `Cast` nodes around them.
+A strongly typed engine computes in the types of the ONNX graph (TensorRT 11 has no other mode), so the whole graph is
+converted, not only its weights. Nodes whose values do not fit FP16 stay FP32, with `Cast` nodes around them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-from numpy.typing import NDArray
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
-#: Largest finite float16.
-HALF_MAX: Final = 65504.0
-#: Smallest normal float16; below it digits are lost one by one, and many kernels flush to zero.
-HALF_TINY: Final = 2.0**-14
-#: A tensor whose largest magnitude is at least this loses no more by flushing what is below `HALF_TINY` than by
-#: rounding its largest value, whose relative error is 2⁻¹¹.
-_HARMLESS_MAX: Final = HALF_TINY * 2**11
-#: Share of non-zero values below `HALF_TINY` from which a tensor of small values counts as lost.
-_MAX_TINY_SHARE: Final = 0.1
+from .magnitudes import Magnitudes
+from .nodes import KeptNode, insert_behind, node_name
 
-#: Their results span more magnitudes than their inputs, or sum squares; none is where a DeepLab spends its time.
+#: Operators that widen the range of their inputs or sum squares; none is time-critical in a DeepLab.
 _WIDE_OPS: Final = frozenset(
     {
         "Exp", "InstanceNormalization", "LayerNormalization", "Log", "LogSoftmax", "Pow", "Reciprocal", "ReduceL2",
         "ReduceLogSumExp", "ReduceSumSquare", "Softmax",
     }
 )  # fmt: skip
-#: Operators that add their input of this index to sums of products: what is tiny in it is rounded away in any case.
+#: Index of the bias input, which is added to sums of products: tiny values in it are rounded away anyway.
 _BIAS_INDEX: Final = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
-#: They read the form of a tensor, not its values.
+#: Operators that read the shape of a tensor, not its values.
 _FORM_OPS: Final = frozenset({"Shape", "Size"})
-#: They take any type, so the question of their precision does not arise.
+#: Operators that take any type, so that they have no precision of their own.
 _NEUTRAL_OPS: Final = _FORM_OPS | {"Cast"}
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class KeptNode:
-    """A node that computes in FP32.
-
-    Attributes:
-        name: the node's name.
-        op: its operator.
-        reason: why, in words.
-    """
-
-    name: str
-    op: str
-    reason: str
-
-
-@dataclass
-class Magnitudes:
-    """Running statistics of |x| over any number of tensors; a few numbers, whatever was seen.
-
-    Attributes:
-        max_abs: largest magnitude; NaN or infinite if any value was.
-        min_nonzero: smallest magnitude that is not 0; infinite while there is none.
-        nonzero: number of values that are not 0.
-        tiny: number of those below `HALF_TINY`.
-        elements: number of values in the largest tensor.
-    """
-
-    max_abs: float = 0.0
-    min_nonzero: float = float("inf")
-    nonzero: int = 0
-    tiny: int = 0
-    elements: int = 0
-
-    def add(self, array: NDArray[np.float32]) -> None:
-        """Account for one tensor."""
-        magnitudes = np.abs(array).ravel()
-        self.elements = max(self.elements, magnitudes.size)
-        if not magnitudes.size:
-            return
-        self.max_abs = float(np.maximum(self.max_abs, magnitudes.max()))  # unlike max(), keeps a NaN
-        small = magnitudes[magnitudes < HALF_TINY]
-        small = small[small > 0]
-        self.tiny += small.size
-        self.nonzero += int(np.count_nonzero(magnitudes))
-        least = small if small.size else magnitudes[magnitudes > 0]
-        if least.size:
-            self.min_nonzero = min(self.min_nonzero, float(least.min()))
-
-    @property
-    def tiny_share(self) -> float:
-        """Share of the non-zero values that are below `HALF_TINY`, 0–1."""
-        return self.tiny / self.nonzero if self.nonzero else 0.0
-
-    def misfit(self, *, limit: float = HALF_MAX, ignore_tiny: bool = False) -> str | None:
-        """Why these values do not fit FP16, or None; `limit` is the largest magnitude to accept."""
-        if not self.max_abs <= limit:
-            return f"reaches {self.max_abs:.4g}; FP16 ends at {HALF_MAX:.0f}"
-        if not ignore_tiny and self.max_abs < _HARMLESS_MAX and self.tiny_share > _MAX_TINY_SHARE:
-            return (
-                f"has {self.tiny_share:.0%} of its non-zero values below 2^-14, where FP16 loses digits (from "
-                f"{self.min_nonzero:.2g} to {self.max_abs:.2g})"
-            )
-        return None
-
-
 class ConvertToHalf(ir.passes.InPlacePass):
-    """Types a graph FP16 between its FP32 inputs and outputs, except for nodes that must stay FP32.
+    """Converts a graph to FP16 between its FP32 inputs and outputs, except for nodes that must stay FP32.
 
-    A node stays FP32 because `keep` says so; its operator has no FP16 form in ONNX, makes floats of its own type
-    or widens the range of its values; it computes sizes and coordinates rather than features; it holds a subgraph or
-    is of another domain; or its constants overflow or underflow. Inputs that ONNX wants as float32 (`scales` of
-    `Resize`) stay so. Constants keep their names unless they are needed in both types. Activations are not looked at
-    here: what would overflow or underflow in them comes in through `keep`.
+    A node stays FP32 if it is in `keep`; if its operator has no FP16 form in ONNX, has an output with its own type, or
+    widens the range of its values; if it computes sizes or coordinates instead of features; if it has a subgraph or
+    belongs to another domain; or if its constants overflow or underflow. Inputs that ONNX requires as float32 (`scales`
+    of `Resize`) stay float32. Constants keep their names unless both types are needed. Activations are not examined
+    here: nodes whose activations overflow or underflow are passed in `keep`.
 
     Args:
-        keep: node name (`node_name`) → the reason to keep it in FP32.
+        keep: node name (`node_name`) → reason to keep it in FP32.
 
     Attributes:
-        kept: the nodes that the last call kept in FP32.
-        halved: names of the nodes that it made FP16.
+        kept: nodes that the last call kept in FP32.
+        halved: names of the nodes that it converted.
     """
 
     def __init__(self, keep: Mapping[str, str] | None = None) -> None:
@@ -132,13 +58,13 @@ class ConvertToHalf(ir.passes.InPlacePass):
         self.halved: tuple[str, ...] = ()
 
     def requires(self, model: ir.Model) -> None:
-        """Raises `onnx_ir.passes.PreconditionError` where a value has no known element type."""
+        """Raises `onnx_ir.passes.PreconditionError` if the element type of a value is unknown."""
         for node in model.graph:
             for value in node.outputs:
                 if value.name and value.dtype is None:
                     raise ir.passes.PreconditionError(
-                        f"the element type of {value.name!r}, an output of {node.op_type} {node_name(node)!r}, is "
-                        "not known, so it cannot be converted to FP16"
+                        f"cannot convert to FP16: the element type of {value.name!r}, an output of {node.op_type} "
+                        f"{node_name(node)!r}, is unknown"
                     )
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -164,7 +90,7 @@ class ConvertToHalf(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(half_inputs))
 
     def ensures(self, model: ir.Model) -> None:
-        """Raises `onnx_ir.passes.PostconditionError` if inputs, outputs or a node are not typed as they must be."""
+        """Raises `onnx_ir.passes.PostconditionError` if an input, output or node has the wrong type."""
         for value in (*model.graph.inputs, *model.graph.outputs):
             if value.dtype == ir.DataType.FLOAT16:
                 raise ir.passes.PostconditionError(f"{value.name!r} is FP16; the graph's inputs and outputs are not")
@@ -179,11 +105,10 @@ class ConvertToHalf(ir.passes.InPlacePass):
 
 
 class RoundToHalf(ir.passes.InPlacePass):
-    """Spells out what an FP16 graph computes: every FP16 node sums in FP32, and rounds its result to FP16.
+    """Makes the rounding of an FP16 graph explicit: every FP16 node accumulates in FP32 and rounds its result to FP16.
 
-    ONNX Runtime and OpenVINO on a CPU run FP16 nodes in FP32 and drop the roundings in between, so overflow and lost
-    digits do not show there. Casts that are written in the graph, though, are obeyed. A GPU that fuses nodes rounds
-    less often than this.
+    On a CPU, ONNX Runtime and OpenVINO run FP16 nodes in FP32 without rounding in between, which hides overflow and
+    loss of precision. They do execute explicit casts. A GPU that fuses nodes rounds less often than this.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -200,7 +125,7 @@ class RoundToHalf(ir.passes.InPlacePass):
                     node.replace_input_with(index, wide)
             for value in node.outputs:
                 if value.dtype == ir.DataType.FLOAT16:
-                    # No graph output: those are FP32 and come from a Cast.
+                    # Not a graph output, which is FP32 and produced by a Cast.
                     uses = tuple(value.uses())
                     value.type = ir.TensorType(ir.DataType.FLOAT)
                     cast, rounded = _cast(value, ir.DataType.FLOAT16, f"{value.name}/rounded")
@@ -210,31 +135,17 @@ class RoundToHalf(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(nodes))
 
 
-def node_name(node: ir.Node) -> str:
-    """What reports call a node: its name, or that of its first output where it has none."""
-    return node.name or node.outputs[0].name or "?"
-
-
-def insert_behind(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
-    """Insert nodes right behind what makes a value; an input of the graph is made before everything."""
-    producer = value.producer()
-    if producer is not None:
-        graph.insert_after(producer, nodes)
-    else:
-        graph.insert_before(graph[0], nodes)
-
-
 def _has(values: Any, dtype: ir.DataType) -> bool:  # noqa: ANN401 - tuples of optional values
     return any(value is not None and value.dtype == dtype for value in values)
 
 
 def _touches_float(node: ir.Node) -> bool:
-    """Whether the question of its precision arises for a node at all."""
+    """True if a node reads or writes float32 values and so has a precision."""
     return node.op_type not in _NEUTRAL_OPS and _has((*node.inputs, *node.outputs), ir.DataType.FLOAT)
 
 
 def _feature_values(graph: ir.Graph) -> set[ir.Value]:
-    """Values that depend on the pixels, and weights that are stored as INT8; not sizes and coordinates."""
+    """Values that depend on pixels, and dequantized weights; not sizes and coordinates."""
     found = set(graph.inputs)
     for node in graph:
         holds_graph = any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values())
@@ -245,15 +156,15 @@ def _feature_values(graph: ir.Graph) -> set[ir.Value]:
 
 
 def _half_inputs(node: ir.Node, opset: int, features: set[ir.Value]) -> frozenset[int] | str:
-    """Which inputs of a node become FP16 when it does, or why it must stay FP32."""
+    """Indices of the inputs that become FP16 with the node, or the reason why it must stay FP32."""
     if node.domain not in ("", "ai.onnx"):
-        return f"it is of the domain {node.domain}"
+        return f"it belongs to the domain {node.domain}"
     if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
-        return "it holds a subgraph"
+        return "it has a subgraph"
     if not any(value in features for value in node.outputs):
         return "it computes sizes or coordinates, not features"
     if node.op_type in _WIDE_OPS:
-        return "FP16 is too coarse for what this operator spans or sums"
+        return "FP16 is too coarse for the range or sums of this operator"
     schema = onnx.defs.get_schema(node.op_type, opset, "")
     inputs = {index: _type_of(schema.inputs, index) for index in _float_indices(node.inputs)}
     outputs = {_type_of(schema.outputs, index) for index in _float_indices(node.outputs)}
@@ -262,7 +173,7 @@ def _half_inputs(node: ir.Node, opset: int, features: set[ir.Value]) -> frozense
     }
     half = frozenset(index for index, variable in inputs.items() if variable in allow_half)
     if not outputs <= {inputs[index] for index in half}:
-        return "its output has a type of its own, or it has no FP16 form"
+        return "its operator has no FP16 form"
     for index in half:
         value = node.inputs[index]
         constant = None if value is None else ir.convenience.get_const_tensor(value)
@@ -276,13 +187,13 @@ def _float_indices(values: Any) -> Iterator[int]:  # noqa: ANN401 - tuples of op
 
 
 def _type_of(parameters: Any, index: int) -> str:  # noqa: ANN401 - onnx's formal parameters
-    """The type variable of an input or output; the last one may be variadic."""
+    """Type variable of an input or output; the last one may be variadic."""
     name: str = parameters[min(index, len(parameters) - 1)].type_str
     return name
 
 
 def _is_bias(node: ir.Node, index: int) -> bool:
-    """Whether an input is a bias: of a layer, or added right behind it."""
+    """True if an input is a bias, of a layer or added right after it."""
     if node.op_type == "Add":
         other = node.inputs[1 - index]
         producer = None if other is None else other.producer()
@@ -297,14 +208,14 @@ def _constant_misfit(constant: ir.TensorProtocol, *, ignore_tiny: bool) -> str |
 
 
 def _retype(graph: ir.Graph, half_inputs: Mapping[ir.Node, frozenset[int]]) -> None:
-    """Give every value the type that its producer makes, and a `Cast` (or a second constant) to users of the other."""
+    """Give every value the type of its producer, and a `Cast` (or a second constant) to users of the other type."""
     constants = [value for value in graph.initializers.values() if value.dtype == ir.DataType.FLOAT]
     produced = [value for node in half_inputs for value in node.outputs if value.dtype == ir.DataType.FLOAT]
     _detach_outputs(graph, produced)
     others = [value for node in graph if node not in half_inputs for value in node.outputs]
     full = [value for value in (*graph.inputs, *others) if value.dtype == ir.DataType.FLOAT]
     for value in produced:
-        value.type = ir.TensorType(ir.DataType.FLOAT16)  # a new one: types may be shared between values
+        value.type = ir.TensorType(ir.DataType.FLOAT16)  # a new object, because values may share types
         wants_full = [(user, index) for user, index in value.uses() if not _wants_half(user, index, half_inputs)]
         _serve(graph, value, ir.DataType.FLOAT, wants_full)
     for value in full:
@@ -319,7 +230,7 @@ def _wants_half(user: ir.Node, index: int, half_inputs: Mapping[ir.Node, frozens
 
 
 def _detach_outputs(graph: ir.Graph, produced: list[ir.Value]) -> None:
-    """Outputs of the graph stay FP32 under their names: what made them gets another name, and a `Cast`."""
+    """Keep graph outputs FP32 under their names: the FP16 value gets a new name, and a `Cast` follows."""
     for index, output in enumerate(graph.outputs):
         if output not in produced:
             continue
@@ -331,7 +242,7 @@ def _detach_outputs(graph: ir.Graph, produced: list[ir.Value]) -> None:
 
 
 def _serve(graph: ir.Graph, value: ir.Value, dtype: ir.DataType, uses: list[tuple[ir.Node, int]]) -> None:
-    """Let `uses` read `value` as `dtype`, through one shared `Cast`."""
+    """Redirect `uses` of `value` to a shared `Cast` to `dtype`."""
     uses = [(user, index) for user, index in uses if user.op_type not in _NEUTRAL_OPS]
     if not uses:
         return

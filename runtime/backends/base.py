@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...arrays import FloatArray
 from ...bundle import Bundle
 from ...errors import EngineError
 from ...gpu import Buffer, Device, Stream
 from ...manifest import Artifact, Precision
-
-FloatArray = NDArray[np.float32]
 
 #: What `auto` tries, in this order; a graph that was packed quantized has no FP32.
 _BY_PRECISION: Final[tuple[Precision, ...]] = ("fp32", "fp16", "int8")

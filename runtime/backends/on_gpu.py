@@ -12,13 +12,14 @@ from typing import ClassVar, Final
 
 import numpy as np
 
+from ...arrays import FloatArray
 from ...crf import cuda_queue
 from ...errors import EngineError
 from ...gpu import Buffer, Device, Stream
-from ...gpu.images import check_kernels
+from ...gpu.kernel_binaries import check_kernels
 from ...manifest import Artifact, Shape
 from .. import frame
-from .base import DeviceEngine, EngineLayout, FloatArray, check_logits
+from .base import DeviceEngine, EngineLayout, check_logits
 
 #: What a picture takes besides the network.
 KERNELS: Final = (frame.KERNELS, cuda_queue.KERNELS)

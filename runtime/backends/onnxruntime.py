@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from ...arrays import FloatArray
 from ...bundle import Bundle
 from ...errors import EngineError, MissingDependencyError
 from ...manifest import Artifact
-from .base import FloatArray, check_logits, find_onnx
+from .base import check_logits, find_onnx
 
 
 class OnnxSession:

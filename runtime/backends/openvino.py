@@ -6,10 +6,11 @@ import threading
 from collections import OrderedDict
 from typing import Any, ClassVar, Final
 
+from ...arrays import FloatArray
 from ...bundle import Bundle
 from ...errors import EngineError, MissingDependencyError
 from ...manifest import Artifact
-from .base import FloatArray, check_logits, find_onnx
+from .base import check_logits, find_onnx
 from .openvino_qdq import fuse_qdq
 
 #: Compiled shapes kept; a video has one, a folder of photos a few.

@@ -161,9 +161,9 @@ def test_what_a_gpu_benchmark_found(update_docs, results, monkeypatch):
     rows = [
         *bench.gpu_rows(EmulatedDevice(), textured, 3000.0),
         *bench.peer_rows(textured),
-        {**vars(plain), "precision": "fp32", "outcome": "wrong result, max|dQ| 0.5: not timed"},
+        {**vars(plain), "storage": "fp32", "outcome": "wrong result, max|dQ| 0.5: not timed"},
         {**vars(plain), "peer": "pydensecrf", "outcome": "not run: no module named pydensecrf"},
-        {**vars(plain), "parameters": "P2", "precision": "fp32", "frame": {"graph": {"median_ms": 1.0}}},
+        {**vars(plain), "parameters": "P2", "storage": "fp32", "frame": {"graph": {"median_ms": 1.0}}},
     ]
     write_gpu_report(results, "bench", {"crf": {"status": "passed, cut off", "rows": rows}})
     caption, _, head, _, *lines = update_docs.QUOTES["gpu"](update_docs.Results(results)).splitlines()

@@ -58,7 +58,7 @@ def test_the_same_graph_agrees(tiny_bundle: Bundle, graph: onnx.ModelProto, pict
     comparison = Reference(tiny_bundle, pictures).compare(graph)
     assert comparison.agreements == (1, 1, 1)
     accuracy = comparison.accuracy
-    assert (accuracy.pictures, accuracy.agreement, accuracy.drop, accuracy.metric) == (3, 1, 0, "agreement")
+    assert (accuracy.images, accuracy.agreement, accuracy.drop, accuracy.metric) == (3, 1, 0, "agreement")
 
 
 def test_scores_are_those_of_an_evaluation(
@@ -106,7 +106,7 @@ def test_an_unreadable_picture_is_left_out(tiny_bundle: Bundle, graph: onnx.Mode
     pictures[1].write_bytes(b"")
     reference = Reference(tiny_bundle, pictures)
     assert [(each.name, "is empty" in each.reason) for each in reference.skipped] == [("b.png", True)]
-    assert reference.compare(graph).accuracy.pictures == 2
+    assert reference.compare(graph).accuracy.images == 2
 
 
 class TestRefusals:

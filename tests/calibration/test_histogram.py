@@ -149,7 +149,7 @@ def test_views_that_are_not_contiguous(rng: np.random.Generator) -> None:
 
 
 def test_other_types_are_refused() -> None:
-    with pytest.raises(ShapeError, match="counts float32 values; got float64"):
+    with pytest.raises(ShapeError, match="takes float32 values; got float64"):
         Histogram().add(np.ones(3))  # type: ignore[arg-type]
 
 

@@ -60,8 +60,8 @@ def test_pictures_of_any_size_and_kind(folder: Path, rng: np.random.Generator) -
     pictures = CalibrationImages([folder / "00.png", small, Image.fromarray(large)], INPUTS)
     assert [(name, batch.shape) for name, batch in pictures] == [
         (str(folder / "00.png"), (1, 3, 24, 32)),
-        ("picture 2", (1, 3, 16, 16)),
-        ("picture 3", (1, 3, 48, 64)),
+        ("image 2", (1, 3, 16, 16)),
+        ("image 3", (1, 3, 48, 64)),
     ]
 
 
@@ -98,7 +98,7 @@ def test_a_few_unreadable_pictures_are_named_and_skipped(
 
 def test_too_many_unreadable_pictures(folder: Path) -> None:
     broken = break_pictures(folder, 3)
-    with pytest.raises(CalibrationError, match="3 of 20 pictures cannot be read, 2 may be skipped: ") as caught:
+    with pytest.raises(CalibrationError, match="3 of 20 images are unreadable; at most 2 may be skipped: ") as caught:
         list(CalibrationImages(folder, INPUTS))
     assert all(name in str(caught.value) for name in broken)
 
@@ -106,7 +106,7 @@ def test_too_many_unreadable_pictures(folder: Path) -> None:
 def test_one_of_few_may_be_unreadable_but_not_the_only_one(folder: Path) -> None:
     (broken,) = break_pictures(folder, 1)
     assert len(list(CalibrationImages([broken, folder / "00.png"], INPUTS))) == 1
-    with pytest.raises(CalibrationError, match="1 of 1 pictures cannot be read"):
+    with pytest.raises(CalibrationError, match="1 of 1 images are unreadable"):
         list(CalibrationImages([broken], INPUTS))
     assert len(list(CalibrationImages([folder / "gone.png", folder / "00.png"], INPUTS))) == 1
 
@@ -117,13 +117,13 @@ def test_an_array_of_another_type_is_a_mistake_of_the_caller() -> None:
 
 
 def test_nothing_to_observe(tmp_path: Path) -> None:
-    with pytest.raises(CalibrationError, match="no pictures in the folder"):
+    with pytest.raises(CalibrationError, match="no images in"):
         CalibrationImages(tmp_path, INPUTS)
     with pytest.raises(CalibrationError, match="gone is not a folder"):
         CalibrationImages(tmp_path / "gone", INPUTS)
-    with pytest.raises(CalibrationError, match="needs pictures; got none"):
+    with pytest.raises(CalibrationError, match="no calibration images given"):
         CalibrationImages([], INPUTS)
-    with pytest.raises(CalibrationError, match="at least one picture; got max_images = 0"):
+    with pytest.raises(CalibrationError, match="max_images must be 1 or more; got 0"):
         CalibrationImages([np.zeros((8, 8, 3), np.uint8)], INPUTS, max_images=0)
 
 

@@ -23,7 +23,7 @@ from int8_graphs import (
 )
 from onnx import helper
 
-from atrous.calibration.plan import INT8_MAX, MIN_SCALE, Plan, Residual, plan_quantization
+from atrous.calibration.plan import INT8_MAX, MIN_SCALE, QuantizationPlan, Residual, plan_quantization
 from atrous.errors import CalibrationError
 from atrous.exporter.passes import DeinterlaceAtrousConv, run_passes
 
@@ -32,11 +32,11 @@ QUANTIZED = """x = Cast <to = 1> (image)  s = Constant <value = float {0.5}> () 
     q = QuantizeLinear (x, s, z)  d = DequantizeLinear (q, s, z)  logits = Conv (d, w)"""
 
 
-def sources(plan: Plan) -> dict[str, str]:
+def sources(plan: QuantizationPlan) -> dict[str, str]:
     return {layer.name: layer.source for layer in plan.layers}
 
 
-def reasons(plan: Plan) -> dict[str, str]:
+def reasons(plan: QuantizationPlan) -> dict[str, str]:
     return {node.name: node.reason for node in plan.kept}
 
 
@@ -186,9 +186,9 @@ class TestGroups:
 
 class TestKept:
     def test_what_the_user_wants(self) -> None:
-        plan = plan_quantization(RESIDUAL, keep={"a": "asked for by 'a*'"})
+        plan = plan_quantization(RESIDUAL, keep={"a": "requested by 'a*'"})
         assert sources(plan) == {"b": "ra"}
-        assert reasons(plan)["a"] == "asked for by 'a*'"
+        assert reasons(plan)["a"] == "requested by 'a*'"
 
     def test_without_and_only(self) -> None:
         plan = plan_quantization(RESIDUAL)
@@ -205,7 +205,7 @@ class TestKept:
         graph = graph_of(f"{STEM}  a = Conv (r0, wa)  logits = Conv (a, head)", **WEIGHTS, wa=(8, 8, 1, 1))
         weight = constant(graph, "wa")
         replace_constant(graph, "wa", weight / np.abs(weight).max() * np.float32(INT8_MAX * MIN_SCALE * 0.9))
-        assert "not be normal numbers in FP16" in reasons(plan_quantization(graph))["a"]
+        assert "would be subnormal in FP16" in reasons(plan_quantization(graph))["a"]
 
     def test_a_transposed_input(self) -> None:
         graph = graph_of(
@@ -220,7 +220,9 @@ class TestKept:
 
 class TestRefusals:
     def test_a_graph_that_is_quantized_already(self) -> None:
-        with pytest.raises(CalibrationError, match=r"quantized already: it has a QuantizeLinear, 'q'.*atrous pack"):
+        with pytest.raises(
+            CalibrationError, match=r"already quantized: it has a QuantizeLinear node, 'q'.*atrous pack"
+        ):
             plan_quantization(graph_of(QUANTIZED, w=(4, 3, 1, 1)))
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -237,7 +239,7 @@ class TestRefusals:
         graph.CopyFrom(RESIDUAL)
         for node in graph.graph.node:
             node.name = node.op_type
-        with pytest.raises(CalibrationError, match="two nodes are called 'Conv'"):
+        with pytest.raises(CalibrationError, match="duplicate node name 'Conv'"):
             plan_quantization(graph)
 
 

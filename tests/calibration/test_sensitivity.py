@@ -10,10 +10,10 @@ from PIL import Image
 from tiny_graphs import PLAIN
 
 from atrous.bundle import Bundle
-from atrous.calibration.plan import Plan, plan_quantization
+from atrous.calibration.plan import QuantizationPlan, plan_quantization
 from atrous.calibration.qdq import quantize_graph
 from atrous.calibration.sensitivity import Sensitivity, measure_sensitivity, rank_layers, sensitivity_batches
-from atrous.exporter.activation_session import ActivationSession
+from atrous.exporter.activations.session import ActivationSession
 from atrous.exporter.passes import run_passes
 from atrous.manifest import InputSpec, OutputSpec, SizePolicy
 from atrous.runtime.backends.onnxruntime import OnnxSession
@@ -36,12 +36,12 @@ def batches() -> list[NDArray[np.float32]]:
 
 
 @pytest.fixture(scope="module")
-def plan(graph: onnx.ModelProto) -> Plan:
+def plan(graph: onnx.ModelProto) -> QuantizationPlan:
     return plan_quantization(graph)
 
 
 @pytest.fixture(scope="module")
-def amax(graph: onnx.ModelProto, plan: Plan, batches: list[NDArray[np.float32]]) -> dict[str, float]:
+def amax(graph: onnx.ModelProto, plan: QuantizationPlan, batches: list[NDArray[np.float32]]) -> dict[str, float]:
     """Tensor → its maximum, and 40 times that for what c2 reads."""
     session = ActivationSession(graph, plan.tensors)
     found = dict.fromkeys(plan.tensors, 0.0)
@@ -53,7 +53,7 @@ def amax(graph: onnx.ModelProto, plan: Plan, batches: list[NDArray[np.float32]])
 
 @pytest.fixture(scope="module")
 def found(
-    graph: onnx.ModelProto, plan: Plan, amax: dict[str, float], batches: list[NDArray[np.float32]]
+    graph: onnx.ModelProto, plan: QuantizationPlan, amax: dict[str, float], batches: list[NDArray[np.float32]]
 ) -> dict[str, Sensitivity]:
     return measure_sensitivity(graph, plan, amax, batches, OUTPUT)
 
@@ -70,7 +70,7 @@ def agreement(graph: onnx.ModelProto, other: onnx.ModelProto, batches: list[NDAr
 
 def test_every_layer_is_measured_as_with_finished_graphs(
     graph: onnx.ModelProto,
-    plan: Plan,
+    plan: QuantizationPlan,
     amax: dict[str, float],
     batches: list[NDArray[np.float32]],
     found: dict[str, Sensitivity],
@@ -94,7 +94,7 @@ def test_the_layer_with_a_wrong_range_stands_out(found: dict[str, Sensitivity]) 
 
 def test_sqnr_is_that_of_the_outputs(
     graph: onnx.ModelProto,
-    plan: Plan,
+    plan: QuantizationPlan,
     amax: dict[str, float],
     batches: list[NDArray[np.float32]],
     found: dict[str, Sensitivity],
@@ -111,7 +111,7 @@ def test_equals_are_ranked_by_what_is_won() -> None:
 
 
 def test_ctrl_c_ends_it(
-    graph: onnx.ModelProto, plan: Plan, amax: dict[str, float], batches: list[NDArray[np.float32]]
+    graph: onnx.ModelProto, plan: QuantizationPlan, amax: dict[str, float], batches: list[NDArray[np.float32]]
 ) -> None:
     def interrupt(done: int) -> None:
         assert done == 1

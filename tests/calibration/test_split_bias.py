@@ -18,7 +18,7 @@ from atrous.calibration.qdq import halve_rest, quantize_graph
 from atrous.calibration.split_bias import SplitBias
 from atrous.exporter.onnx_export import export_graph
 from atrous.exporter.passes import run_passes
-from atrous.exporter.trained import load_trained
+from atrous.exporter.trained_model import load_trained
 from atrous.manifest import SizePolicy
 from atrous.runtime.backends.onnxruntime import OnnxSession
 

@@ -31,7 +31,7 @@ def photos(tmp_path: Path, rng: np.random.Generator) -> Path:
 def test_adds(atrous: Command, bundle: Path, photos: Path) -> None:
     outcome = atrous("add-fp16", bundle, "--images", photos, "--keep", "*")
     assert outcome.code == 0, outcome.err
-    assert "stays FP32: asked for by '*'" in outcome.out
+    assert "stays FP32: requested by '*'" in outcome.out
     assert outcome.out.endswith(f"0 nodes in FP16, {outcome.out.count('stays FP32')} in FP32; wrote {bundle / FILE}\n")
 
 
@@ -49,7 +49,7 @@ def test_json(atrous: Command, bundle: Path, photos: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--keep", "nothing"), "no node is called 'nothing'"),
+        (("--keep", "nothing"), "no node matches 'nothing'"),
         (("--images", "absent"), "absent"),
     ],
 )

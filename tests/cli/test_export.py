@@ -90,7 +90,7 @@ def test_scales_are_fused_by_the_rule_of_the_architecture(atrous: Command, tmp_p
         (("--size", "32x32", "--arch", "deeplabv3_mobilenet_v2"), 1, "does not fit"),
         (("--size", "32x32", "--output-stride", "7"), 1, "output stride 16 or 8; got 7"),
         (("--size", "32x32", "--classes", "{two}"), 1, "the checkpoint has 3 classes, the model has 2"),
-        (("--size", "32x32", "--source", "smp"), 1, "weights of smp"),
+        (("--size", "32x32", "--source", "smp"), 1, "smp weights do not fit"),
     ],
 )
 def test_mistakes(

@@ -30,7 +30,7 @@ def names(found: list[Path], folder: Path) -> list[str]:
         (["*.png"], ["[1].png"]),  # files only, although a folder matches too
         (["**/*.png"], ["[1].png", "sub/d.png", "sub.png/e.png"]),
         (["[1].png"], ["[1].png"]),  # a file by that name comes before a pattern
-        (["c.txt"], ["c.txt"]),  # asked for by name: reading it will tell
+        (["c.txt"], ["c.txt"]),  # requested by name: reading it will tell
         (["*.mp4"], ["clip.mp4"]),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 import typer
 
 from atrous.cli.options import chosen_size, parse_range, parse_size
-from atrous.exporter.description import DynamicSize
+from atrous.exporter.sizes import DynamicSize
 
 
 def test_sizes() -> None:

@@ -60,7 +60,7 @@ def test_overwrites_on_purpose_only(atrous: Command, graph: Path, names: Path, t
         (("--classes", "{names}", "--size", "32"), 2, "is not a size"),
         (("--classes", "{names}", "--size", "8x8", "--dynamic", "8x8:8x8:9x9"), 2, "exclude each other"),
         (("--classes", "{names}", "--size", "8x8", "--normalization", "torch"), 2, "imagenet, caffe, lite"),
-        (("--classes", "{names}"), 1, "must be stated"),
+        (("--classes", "{names}"), 1, "a size is required"),
         (("--classes", "{names}", "--dynamic", "64x64:32x32:96x96"), 1, "min ≤ opt ≤ max"),
         (("--classes", "{names}.missing", "--size", "32x32"), 1, "cannot read classes"),
         (("--classes", "{names}.json", "--size", "32x32"), 1, "expected [N, 2, h, w]"),

@@ -13,8 +13,8 @@ from needs import BUILD_TOOLS
 
 import atrous
 from atrous.bundle import hash_file
-from atrous.exporter.description import read_classes
-from atrous.exporter.trained import load_trained
+from atrous.exporter.classes import read_classes
+from atrous.exporter.trained_model import load_trained
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

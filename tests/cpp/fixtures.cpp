@@ -132,13 +132,13 @@ void add_pixel_engine() {
                            }});
 }
 
-Opened::Opened(const std::filesystem::path& path, bool has_crf, const char* backend, const char* crf_precision) {
+Opened::Opened(const std::filesystem::path& path, bool has_crf, const char* backend, const char* crf_storage) {
     atrous_bundle* bundle = nullptr;
     CHECK_OK(atrous_bundle_open(path.c_str(), &bundle));
     atrous_options options = ATROUS_OPTIONS_INIT;
     options.backend = backend;
     options.crf = has_crf ? 1 : 0;
-    options.crf_precision = crf_precision;
+    options.crf_storage = crf_storage;
     options.threads = 2;
     const atrous_status status = atrous_segmenter_open(bundle, &options, &handle);
     atrous_bundle_close(bundle);

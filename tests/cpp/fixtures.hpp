@@ -41,7 +41,7 @@ void add_pixel_engine();
 class Opened {
   public:
     explicit Opened(const std::filesystem::path& path, bool has_crf = false, const char* backend = "pixels",
-                    const char* crf_precision = nullptr);
+                    const char* crf_storage = nullptr);
     ~Opened();
     Opened(const Opened&) = delete;
     Opened& operator=(const Opened&) = delete;

@@ -94,8 +94,8 @@ struct Outputs {
 };
 
 Outputs segment(const std::filesystem::path& path, const char* backend, bool has_crf, Picture& picture,
-                bool bgr = false, const char* crf_precision = nullptr) {
-    const Opened opened(path, has_crf, backend, crf_precision);
+                bool bgr = false, const char* crf_storage = nullptr) {
+    const Opened opened(path, has_crf, backend, crf_storage);
     Outputs outputs{{}, std::vector<float>(picture.labels.size() * 3)};
     atrous_frame frame = picture.frame();
     frame.format = bgr ? ATROUS_BGR8 : ATROUS_RGB8;

@@ -22,9 +22,9 @@ from atrous.bundle import Bundle, extend_bundle
 from atrous.calibration.plan import plan_quantization
 from atrous.calibration.qdq import halve_rest, quantize_graph
 from atrous.crf import DenseCRF
-from atrous.exporter.description import DynamicSize
 from atrous.exporter.normalization import Normalization
 from atrous.exporter.pack import pack
+from atrous.exporter.sizes import DynamicSize
 from atrous.runtime.preprocess import prepare_image
 
 #: Channels that differ in every constant, so that a swap shows.
@@ -66,8 +66,8 @@ def assert_same(
 
 
 def test_fractions_of_the_crf(library, demo_bundle, photo):
-    expected = atrous.load(demo_bundle, backend="openvino", crf=DenseCRF(precision="unorm16"))(photo)
-    with library.segmenter(demo_bundle, crf=1, crf_precision=b"unorm16") as segment:
+    expected = atrous.load(demo_bundle, backend="openvino", crf=DenseCRF(storage="unorm16"))(photo)
+    with library.segmenter(demo_bundle, crf=1, crf_storage=b"unorm16") as segment:
         actual = segment(photo, probabilities=True)
     assert (actual.labels == expected.labels).mean() >= CPP_AGREEMENT
     assert abs(actual.probabilities - expected.probabilities).max() <= CPP_PROBABILITY_ABS

@@ -156,7 +156,7 @@ TEST(segmenter_refuses_options_that_cannot_be) {
     refuses([](atrous_options& o) { o.device = -1; });
     refuses([](atrous_options& o) { o.crf = 2; });
     refuses([](atrous_options& o) { o.crf_iterations = -1; }, ATROUS_ERROR_CRF);
-    refuses([](atrous_options& o) { o.crf_precision = "fp16"; }, ATROUS_ERROR_CRF);
+    refuses([](atrous_options& o) { o.crf_storage = "fp16"; }, ATROUS_ERROR_CRF);
     refuses([](atrous_options& o) { o.struct_size = 0; });
     CHECK_EQUAL(atrous_segmenter_open(bundle, nullptr, nullptr), ATROUS_ERROR_ARGUMENT);
     CHECK_OK(atrous_bundle_close(bundle));
@@ -184,8 +184,8 @@ TEST(segmenter_opens_with_the_options_of_older_programs) {
     atrous_options options = ATROUS_OPTIONS_INIT;
     options.backend = "pixels";
     options.crf = 1;
-    options.struct_size = offsetof(atrous_options, crf_precision);
-    options.crf_precision = "beyond what such a program has";
+    options.struct_size = offsetof(atrous_options, crf_storage);
+    options.crf_storage = "beyond what such a program has";
     atrous_segmenter* segmenter = nullptr;
     CHECK_OK(atrous_segmenter_open(bundle, &options, &segmenter));
     CHECK_OK(atrous_segmenter_close(segmenter));

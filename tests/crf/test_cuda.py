@@ -26,14 +26,14 @@ P3 = CRFParams(
 SIZES = [(1, 1, 1), (2, 1, 13), (3, 7, 1), (5, 12, 16), (8, 9, 11), (21, 17, 19), (33, 6, 7), (130, 5, 5), (256, 4, 6)]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "unorm16"])
+@pytest.mark.parametrize("storage", ["fp32", "unorm16"])
 @pytest.mark.parametrize(("classes", "height", "width"), SIZES)
-def test_equals_the_cpu(device, make_scene, precision, classes, height, width):
+def test_equals_the_cpu(device, make_scene, storage, classes, height, width):
     probabilities, image = make_scene(classes, height, width)
-    got = CudaDenseCRF(precision=precision, device=device)(probabilities, image)
+    got = CudaDenseCRF(storage=storage, device=device)(probabilities, image)
     expected = DenseCRF()(probabilities, image)
     assert got.dtype == np.float32
-    assert np.abs(got - expected).max() <= (CUDA_CPU_ABS if precision == "fp32" else CUDA_UNORM16_ABS)
+    assert np.abs(got - expected).max() <= (CUDA_CPU_ABS if storage == "fp32" else CUDA_UNORM16_ABS)
     assert np.abs(got.sum(axis=0) - 1).max() <= CRF_SUM_ABS
 
 
@@ -45,7 +45,7 @@ def test_equals_the_cpu_with_every_parameter_set(device, make_scene, params, ite
     got = CudaDenseCRF(params, iterations=iterations, device=device)(probabilities, image)
     assert np.abs(got - expected).max() <= CUDA_CPU_ABS
     assert (got.argmax(axis=0) == expected.argmax(axis=0)).all()
-    narrow = CudaDenseCRF(params, iterations=iterations, precision="unorm16", device=device)(probabilities, image)
+    narrow = CudaDenseCRF(params, iterations=iterations, storage="unorm16", device=device)(probabilities, image)
     assert np.abs(narrow - expected).max() <= CUDA_UNORM16_ABS
     assert (narrow.argmax(axis=0) == expected.argmax(axis=0)).all()
 
@@ -61,8 +61,8 @@ def test_a_kernel_of_weight_0_is_left_out(device, make_scene, leave_out):
 
 @pytest.mark.parametrize("normalization", ["symmetric", "before", "after", "none"])
 @pytest.mark.parametrize("kind", ["potts", "vector", "matrix"])
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", CRF_LATTICE_ABS), ("unorm16", CUDA_UNORM16_ABS)])
-def test_every_normalization_and_compatibility(device, make_scene, rng, normalization, kind, precision, tolerance):
+@pytest.mark.parametrize(("storage", "tolerance"), [("fp32", CRF_LATTICE_ABS), ("unorm16", CUDA_UNORM16_ABS)])
+def test_every_normalization_and_compatibility(device, make_scene, rng, normalization, kind, storage, tolerance):
     classes, height, width = 4, 8, 9
     probabilities, image = make_scene(classes, height, width)
     compatibility = {
@@ -71,7 +71,7 @@ def test_every_normalization_and_compatibility(device, make_scene, rng, normaliz
         "matrix": rng.normal(scale=0.4, size=(classes, classes)) - np.eye(classes),
     }[kind]
     params = replace(P1, bilateral_weight=0.5, gaussian_weight=0.4)  # sums that nothing divides stay moderate
-    options = {"normalization": normalization, "compatibility": compatibility, "precision": precision}
+    options = {"normalization": normalization, "compatibility": compatibility, "storage": storage}
     crf = CudaDenseCRF(params, iterations=3, **options, device=device)
     pixels = height * width
     matrix = -np.eye(classes) if kind == "potts" else np.diag(compatibility) if kind == "vector" else compatibility
@@ -99,24 +99,24 @@ def test_labels_are_those_of_the_marginals(device, make_scene):
     assert (labels == DenseCRF().labels(probabilities, image)).all()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "unorm16"])
-def test_a_batch_is_its_images(device, make_scene, precision):
+@pytest.mark.parametrize("storage", ["fp32", "unorm16"])
+def test_a_batch_is_its_images(device, make_scene, storage):
     scenes = [make_scene(4, 11, 13) for _ in range(3)]
-    crf = CudaDenseCRF(precision=precision, device=device)
+    crf = CudaDenseCRF(storage=storage, device=device)
     got = crf(np.stack([p for p, _ in scenes]), np.stack([image for _, image in scenes]))
     assert got.shape == (3, 4, 11, 13)
     for one, scene in zip(got, scenes, strict=True):
         expected = DenseCRF()(*scene)
-        assert np.abs(one - expected).max() <= (CUDA_CPU_ABS if precision == "fp32" else CUDA_UNORM16_ABS)
+        assert np.abs(one - expected).max() <= (CUDA_CPU_ABS if storage == "fp32" else CUDA_UNORM16_ABS)
     labels = crf.labels(np.stack([p for p, _ in scenes]), np.stack([image for _, image in scenes]))
     assert (labels == got.argmax(axis=1)).all()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "unorm16"])
-def test_the_same_bits_in_every_order_of_threads_and_blocks(make_scene, precision):
+@pytest.mark.parametrize("storage", ["fp32", "unorm16"])
+def test_the_same_bits_in_every_order_of_threads_and_blocks(make_scene, storage):
     probabilities, image = make_scene(5, 31, 37)
     one, *others = (
-        CudaDenseCRF(precision=precision, device=EmulatedDevice(order=order))(probabilities, image)
+        CudaDenseCRF(storage=storage, device=EmulatedDevice(order=order))(probabilities, image)
         for order in (FORWARDS, BACKWARDS, SHUFFLED)
     )
     assert all((other == one).all() for other in others)
@@ -236,7 +236,7 @@ def test_float64_strided_and_read_only_input_is_converted(device, make_scene):
         ((3, 4, 5), (4, 6, 3), "differs in size"),
         ((3, 4, 5), (4, 5), "wrong shape"),
         ((3, 4, 5), (1, 4, 5, 3), "wrong shape"),
-        ((2, 3, 4, 5), (3, 4, 5, 3), "not a batch of as many"),
+        ((2, 3, 4, 5), (3, 4, 5, 3), "differs in batch size"),
         ((4, 5), (4, 5, 3), "wrong shape"),
         ((3, 0, 5), (0, 5, 3), "wrong shape"),
         ((257, 4, 5), (4, 5, 3), "too many classes"),
@@ -297,7 +297,7 @@ def test_an_image_beyond_indices_or_memory_is_refused_with_an_estimate():
     crf = CudaDenseCRF(device=device)
     with pytest.raises(CRFError, match=r"needs about [\d.]+ GiB.*million pixels"):
         crf(untouched((1, 30000, 30000), np.float32), untouched((30000, 30000, 3), np.uint8))
-    with pytest.raises(DeviceError, match=r"needs about [\d.]+ GiB of GPU memory, and 1.00 GiB are free"):
+    with pytest.raises(DeviceError, match=r"needs about [\d.]+ GiB of GPU memory, but 1.00 GiB are free"):
         crf(untouched((21, 2000, 2000), np.float32), untouched((2000, 2000, 3), np.uint8))
     assert device.allocations == 0
 
@@ -314,9 +314,9 @@ def test_the_estimate_covers_what_is_allocated(make_scene):
     ("options", "message"),
     [
         ({"iterations": -1}, "iterations"),
-        ({"precision": "int8"}, "precision"),
+        ({"storage": "int8"}, "storage"),
         ({"normalization": "both"}, "normalization"),
-        ({"precision": "fp16"}, "precision must be one of fp32, unorm16"),
+        ({"storage": "fp16"}, "storage must be one of fp32, unorm16"),
         ({"compatibility": np.ones((2, 3))}, "square"),
         ({"compatibility": np.ones(0)}, "vector"),
         ({"compatibility": [np.nan, 1.0]}, "finite"),
@@ -328,7 +328,7 @@ def test_options_that_cannot_be_used_are_refused(options, message):
 
 
 def test_a_compatibility_for_another_number_of_classes_is_refused(make_scene):
-    with pytest.raises(CRFError, match="for 4 classes and the probabilities have 3"):
+    with pytest.raises(CRFError, match="for 4 classes, but the probabilities have 3"):
         CudaDenseCRF(compatibility=-np.ones(4), device=EmulatedDevice())(*make_scene(3, 4, 5))
 
 
@@ -354,10 +354,10 @@ for shape in ((1, 1, 1, 1), (2, 5, 7, 9), (1, 33, 3, 13), (1, 130, 2, 2)):
     images, classes, height, width = shape
     probabilities = rng.dirichlet(np.ones(classes), size=(images, height, width)).transpose(0, 3, 1, 2)
     pictures = rng.integers(0, 256, size=(images, height, width, 3), dtype=np.uint8)
-    for precision in ("fp32", "unorm16"):
+    for storage in ("fp32", "unorm16"):
         for matrix in (None, -np.eye(classes)):
             crf = CudaDenseCRF(
-                iterations=2, precision=precision, compatibility=matrix, device=EmulatedDevice(sanitize=True)
+                iterations=2, storage=storage, compatibility=matrix, device=EmulatedDevice(sanitize=True)
             )
             crf.labels(probabilities, pictures)
             assert abs(crf(probabilities, pictures).sum(axis=1) - 1).max() < 1e-5

@@ -25,10 +25,10 @@ from tolerances import CRF_EXACT_AGREEMENT, CRF_EXACT_MEAN_ABS, CRF_LATTICE_ABS,
 
 from atrous import _native
 from atrous.crf import CRFParams, DenseCRF
-from atrous.crf.params import Precision
+from atrous.crf.params import Storage
 from atrous.errors import CRFError, ShapeError
 
-PRECISIONS = get_args(Precision)
+STORAGES = get_args(Storage)
 PARAMS = [CRFParams.deeplab_v2_resnet(), CRFParams.deeplab_v2_vgg()]
 
 
@@ -124,21 +124,21 @@ def test_marginals_are_probabilities_and_classes_may_be_renamed(seed, height, wi
     assert crf(probabilities[order], image) == pytest.approx(got[order], abs=CRF_LATTICE_ABS)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_result_has_the_same_bits_for_any_number_of_threads(make_scene, precision):
+@pytest.mark.parametrize("storage", STORAGES)
+def test_the_result_has_the_same_bits_for_any_number_of_threads(make_scene, storage):
     probabilities, image = make_scene(21, 61, 83)
-    one = DenseCRF(threads=1, precision=precision)(probabilities, image)
+    one = DenseCRF(threads=1, storage=storage)(probabilities, image)
     for threads in (2, 3, 5, 0):
-        assert (DenseCRF(threads=threads, precision=precision)(probabilities, image) == one).all()
+        assert (DenseCRF(threads=threads, storage=storage)(probabilities, image) == one).all()
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_lattices_of_many_shares_of_the_pixels_give_the_same_bits(make_scene, precision):
+@pytest.mark.parametrize("storage", STORAGES)
+def test_lattices_of_many_shares_of_the_pixels_give_the_same_bits(make_scene, storage):
     """Large enough that five threads build parts of the lattice; odd, so that pydensecrf's filler pixel exists."""
     probabilities, image = make_scene(3, 153, 141)
-    one = DenseCRF(threads=1, iterations=3, precision=precision)(probabilities, image)
+    one = DenseCRF(threads=1, iterations=3, storage=storage)(probabilities, image)
     for threads in (2, 3, 5):
-        assert (DenseCRF(threads=threads, iterations=3, precision=precision)(probabilities, image) == one).all()
+        assert (DenseCRF(threads=threads, iterations=3, storage=storage)(probabilities, image) == one).all()
     vertices = set()
     for threads in (1, 2, 5):
         lattice = _native.Filter()
@@ -186,18 +186,18 @@ def test_threads_that_share_an_instance_take_turns(make_scene):
         assert (got[i] == DenseCRF(threads=1)(*scene)).all()
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_lower_instruction_set_gives_the_same_bits(make_scene, tmp_path, precision):
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_lower_instruction_set_gives_the_same_bits(make_scene, tmp_path, storage):
     probabilities, image = make_scene(21, 33, 29)
     np.savez(tmp_path / "scene.npz", probabilities=probabilities, image=image)
     script = (
         "import sys, numpy as np, atrous._native as n\nfrom atrous.crf import DenseCRF\n"
-        "s = np.load(sys.argv[1])\ncrf = DenseCRF(precision=sys.argv[3])\n"
+        "s = np.load(sys.argv[1])\ncrf = DenseCRF(storage=sys.argv[3])\n"
         "np.save(sys.argv[2], crf(s['probabilities'], s['image']))\nprint(n.isa())"
     )
-    here = DenseCRF(precision=precision)(probabilities, image)
+    here = DenseCRF(storage=storage)(probabilities, image)
     for isa in ("baseline", "avx2"):
-        command = [sys.executable, "-c", script, str(tmp_path / "scene.npz"), str(tmp_path / "out.npy"), precision]
+        command = [sys.executable, "-c", script, str(tmp_path / "scene.npz"), str(tmp_path / "out.npy"), storage]
         run = subprocess.run(command, env={**os.environ, "ATROUS_ISA": isa}, capture_output=True, text=True)
         if "this CPU runs at most" in run.stderr:
             needs.OTHER_ISA.skip(f"no {isa}")
@@ -287,6 +287,6 @@ def test_negative_options_are_refused(option):
         DenseCRF(**{option: -1})
 
 
-def test_an_unknown_precision_is_refused():
-    with pytest.raises(CRFError, match="precision must be one of fp32, unorm16, got 'fp16'"):
-        DenseCRF(precision="fp16")
+def test_an_unknown_storage_is_refused():
+    with pytest.raises(CRFError, match="storage must be one of fp32, unorm16, got 'fp16'"):
+        DenseCRF(storage="fp16")

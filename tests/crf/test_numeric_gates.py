@@ -65,6 +65,6 @@ def test_nearly_the_same_labels_with_fractions(
     photo: np.ndarray, probabilities: np.ndarray, params: CRFParams, iterations: int
 ) -> None:
     expected = DenseCRF(params, iterations=iterations)(probabilities, photo)
-    got = DenseCRF(params, iterations=iterations, precision="unorm16")(probabilities, photo)
+    got = DenseCRF(params, iterations=iterations, storage="unorm16")(probabilities, photo)
     assert np.abs(got - expected).max() <= CRF_UNORM16_PHOTO_ABS
     assert (got.argmax(axis=0) != expected.argmax(axis=0)).mean() <= CRF_UNORM16_PHOTO_FLIPS

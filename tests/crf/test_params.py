@@ -38,7 +38,7 @@ def test_missing_and_unknown_names_are_listed():
     with pytest.raises(CRFError, match=r"unknown.*sxy"):
         CRFParams.from_dict(values | {"sxy": 3.0})
     del values["gaussian_weight"]
-    with pytest.raises(CRFError, match="lack gaussian_weight"):
+    with pytest.raises(CRFError, match="missing CRF parameters: gaussian_weight"):
         CRFParams.from_dict(values)
 
 

@@ -9,8 +9,8 @@ from tiny_networks import TinyDeepLab
 from torch import nn
 
 from atrous.bundle import Bundle
-from atrous.exporter.description import DynamicSize
 from atrous.exporter.export import export
+from atrous.exporter.sizes import DynamicSize
 
 CLASSES = ("sky", "road", "car", "tree", "person")
 

@@ -34,10 +34,10 @@ from torch import nn
 import atrous
 from atrous.bundle import Bundle
 from atrous.errors import BundleError, ExportError
-from atrous.exporter.description import DynamicSize
 from atrous.exporter.export import export
 from atrous.exporter.models import MultiScale
 from atrous.exporter.onnx_export import StandaloneHead
+from atrous.exporter.sizes import DynamicSize
 
 ODD_SHAPES = [(1, 3, 33, 47), (2, 3, 17, 65), (3, 3, 64, 16)]
 FIXED = (33, 46)
@@ -231,14 +231,14 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("make", "said"),
         [
-            (lambda: Answering("dict"), "answers a dict"),
-            (lambda: Answering("tuple"), "answers a tuple"),
+            (lambda: Answering("dict"), "returns a dict"),
+            (lambda: Answering("tuple"), "returns a tuple"),
             (lambda: Answering("three axes"), r"expected one float32 tensor \[N, C, h, w\]"),
-            (lambda: Answering("float16"), r"answers torch\.float16"),
+            (lambda: Answering("float16"), r"returns torch\.float16"),
             (BranchingOnPixels, "torch cannot export BranchingOnPixels"),
             (Unsteady, "does not compute what torch"),
             (Counting, "does not compute what torch .* behave differently between calls"),
-            (lambda: TinyDeepLab(4), r"answers \[1, 4, 9, 12\]; expected \[N, 5, h, w\]"),
+            (lambda: TinyDeepLab(4), r"returns \[1, 4, 9, 12\]; expected \[N, 5, h, w\]"),
         ],
     )
     def test_models(self, make: Callable[[], nn.Module], said: str, classes: tuple[str, ...], folder: Path) -> None:

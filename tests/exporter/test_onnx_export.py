@@ -99,12 +99,12 @@ class TestCoarseShape:
     @pytest.mark.parametrize(
         ("kind", "said"),
         [
-            ("dict", r"answers a dict with out, aux; .*Wrap it in a module"),
-            ("tuple", r"answers a tuple; expected one float32 tensor \[N, C, h, w\]"),
-            ("three axes", r"answers torch\.float32 \[1, 8, 12\]; expected"),
-            ("float16", r"answers torch\.float16 \[1, 5, 8, 12\]; expected"),
-            ("labels", r"answers torch\.int64 \[1, 1, 8, 12\]; expected"),
-            ("one batch", r"answers torch\.float32 \[2, 5, 8, 12\]; expected"),
+            ("dict", r"returns a dict with out, aux; .*Wrap it in a module"),
+            ("tuple", r"returns a tuple; expected one float32 tensor \[N, C, h, w\]"),
+            ("three axes", r"returns torch\.float32 \[1, 8, 12\]; expected"),
+            ("float16", r"returns torch\.float16 \[1, 5, 8, 12\]; expected"),
+            ("labels", r"returns torch\.int64 \[1, 1, 8, 12\]; expected"),
+            ("one batch", r"returns torch\.float32 \[2, 5, 8, 12\]; expected"),
         ],
     )
     def test_other_answers_are_refused(self, kind: str, said: str) -> None:

@@ -12,8 +12,8 @@ from tiny_graphs import Conv, local_layers, save_graph
 import atrous
 from atrous.bundle import Bundle
 from atrous.errors import BundleError, EngineError, ExportError
-from atrous.exporter.description import DynamicSize
 from atrous.exporter.pack import pack
+from atrous.exporter.sizes import DynamicSize
 from atrous.exporter.verify_bundle import verify_bundle
 from atrous.manifest import Size
 
@@ -130,7 +130,7 @@ class TestExternalData:
             next(entry for entry in tensor.external_data if entry.key == "location").value = f"../{secret.name}"
         (graph.parent / "sub").mkdir()
         onnx.save(model, graph.parent / "sub" / "model.onnx")
-        with pytest.raises(ExportError, match=r"not a usable ONNX file"):
+        with pytest.raises(ExportError, match=r"invalid ONNX file"):
             pack(graph.parent / "sub" / "model.onnx", folder / "street.atrous", classes=CLASSES, size=RANGE)
         assert list(folder.iterdir()) == []
 
@@ -188,11 +188,11 @@ class TestRefusals:
         ("spoil", "said"),
         [
             (lambda path: path.with_name("missing.onnx"), r"cannot read .*missing\.onnx"),
-            (lambda path: path.parent, "not a usable ONNX file"),
-            (lambda path: _with(path, b""), "not a usable ONNX file"),
-            (lambda path: _with(path, b"\x89PNG not a graph"), "not a usable ONNX file"),
-            (_truncated, "not a usable ONNX file"),
-            (_without_output_shape, "not a usable ONNX file: Field 'shape'"),
+            (lambda path: path.parent, "invalid ONNX file"),
+            (lambda path: _with(path, b""), "invalid ONNX file"),
+            (lambda path: _with(path, b"\x89PNG not a graph"), "invalid ONNX file"),
+            (_truncated, "invalid ONNX file"),
+            (_without_output_shape, "invalid ONNX file: Field 'shape'"),
             (_two_inputs, r"has 2 inputs \(image, mask\) and 1 outputs"),
             (_two_outputs, r"has 1 inputs \(image\) and 2 outputs \(c4, c0\)"),
             (lambda path: _identity(path, [1, 64, 96, 3]), r"'image' is \[1, 64, 96, 3\]; expected \[N, 3, H, W\]"),
@@ -218,7 +218,7 @@ class TestRefusals:
                     [1, 3, 64, 96],
                     [1, 64, 96, 3],
                 ),
-                r"answers \[1, 64, 96, 3\]; expected \[N, 5, h, w\]",
+                r"returns \[1, 64, 96, 3\]; expected \[N, 5, h, w\]",
             ),
         ],
     )
@@ -238,19 +238,19 @@ class TestRefusals:
 
     @pytest.mark.parametrize("classes", [CLASSES[:4], (*CLASSES, "more")])
     def test_class_lists_of_another_length(self, fixed_graph: Path, folder: Path, classes: tuple[str, ...]) -> None:
-        with pytest.raises(ExportError, match=rf"answers \[1, 5, 8, 12\]; expected \[N, {len(classes)}, h, w\]"):
+        with pytest.raises(ExportError, match=rf"returns \[1, 5, 8, 12\]; expected \[N, {len(classes)}, h, w\]"):
             pack(fixed_graph, folder / "street.atrous", classes=classes)
         assert list(folder.iterdir()) == []
 
     @pytest.mark.parametrize(
         ("image", "size", "said"),
         [
-            (["N", 3, "H", "W"], None, "must be stated: size="),
+            (["N", 3, "H", "W"], None, "size is required: size="),
             (["N", 3, "H", "W"], DynamicSize((64, 64), (32, 32), (96, 96)), "min ≤ opt ≤ max"),
             ([1, 3, 64, 96], (64, 64), "takes 64×96 only"),
             ([1, 3, 64, 96], RANGE, "takes 64×96 only"),
-            ([1, 3, "H", "W"], RANGE, "needs batch, height and width to be dynamic"),
-            (["N", 3, 64, "W"], RANGE, "needs batch, height and width to be dynamic"),
+            ([1, 3, "H", "W"], RANGE, "needs a dynamic batch, height and width"),
+            (["N", 3, 64, "W"], RANGE, "needs a dynamic batch, height and width"),
         ],
     )
     def test_sizes(self, graph: Path, folder: Path, image: Axes, size: Size | DynamicSize | None, said: str) -> None:

@@ -17,9 +17,9 @@ from torch.nn import functional
 
 import atrous
 from atrous.bundle import Bundle
-from atrous.exporter.description import DynamicSize
-from atrous.exporter.engine import build_engine
+from atrous.exporter.engine.build import build_engine
 from atrous.exporter.pack import pack
+from atrous.exporter.sizes import DynamicSize
 from atrous.exporter.verify_bundle import verify_bundle
 
 CLASSES = ("sky", "road", "car", "tree", "person")

@@ -12,9 +12,10 @@ from reference_networks import settled
 from atrous.bundle import Bundle
 from atrous.calibration.plan import plan_quantization
 from atrous.calibration.qdq import halve_rest, quantize_graph
-from atrous.exporter.description import DynamicSize, Preprocessing
 from atrous.exporter.export import export
+from atrous.exporter.model_description import Preprocessing
 from atrous.exporter.models import ARCHITECTURES
+from atrous.exporter.sizes import DynamicSize
 from atrous.exporter.verify_bundle import verify_bundle
 from atrous.manifest import Size
 

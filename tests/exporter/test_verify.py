@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from atrous.errors import ExportError
-from atrous.exporter.description import DynamicSize, Preprocessing, size_policy
+from atrous.exporter.model_description import Preprocessing
+from atrous.exporter.sizes import DynamicSize, size_policy
 from atrous.exporter.verify import (
     FP32_TOLERANCE,
     Tolerance,

@@ -28,11 +28,11 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 class TestCrf:
-    @pytest.mark.parametrize("precision", ["fp32", "unorm16"])
-    def test_a_row_describes_itself(self, bench, precision):
+    @pytest.mark.parametrize("storage", ["fp32", "unorm16"])
+    def test_a_row_describes_itself(self, bench, storage):
         scene = bench.Scene(14, 22, 5, "P1", "textured")
         expected = bench.DenseCRF(bench.SETS["P1"])(*bench.make(scene))
-        row = bench.gpu_row(EmulatedDevice(), scene, precision, 3000.0, expected)
+        row = bench.gpu_row(EmulatedDevice(), scene, storage, 3000.0, expected)
         assert row["max_abs_difference"] < 1e-2
         assert row["vertices"]["bilateral"] > 0
         assert row["memory_bytes"] > 0
@@ -98,15 +98,13 @@ class _LoggingModule:
 
 class TestTraffic:
     @pytest.mark.parametrize(
-        ("classes", "size", "precision", "iterations"),
+        ("classes", "size", "storage", "iterations"),
         [(5, (14, 22), "fp32", 2), (21, (33, 29), "unorm16", 3), (130, (5, 7), "fp32", 1), (3, (4, 4), "fp32", 0)],
     )
-    def test_the_model_has_every_launch_of_a_frame_in_order(
-        self, monkeypatch, rng, classes, size, precision, iterations
-    ):
+    def test_the_model_has_every_launch_of_a_frame_in_order(self, monkeypatch, rng, classes, size, storage, iterations):
         traffic = script(monkeypatch, "traffic")
         device = _Logging()
-        crf = CudaDenseCRF(iterations=iterations, precision=precision, device=device)
+        crf = CudaDenseCRF(iterations=iterations, storage=storage, device=device)
         probabilities = rng.dirichlet(np.ones(classes), size).transpose(2, 0, 1).astype(np.float32)
         crf.labels(probabilities, rng.integers(0, 256, (*size, 3), dtype=np.uint8) // 8)
         device.log.clear()
@@ -191,7 +189,7 @@ class TestNcu:
         tool.write_text(f"#!/bin/sh\n{says}\n")
         tool.chmod(0o755)
         assert list(ncu.profile(str(tool), "fp32")) == [
-            {"precision": "fp32", "outcome": f"not run: ncu ended with {outcome}"}
+            {"storage": "fp32", "outcome": f"not run: ncu ended with {outcome}"}
         ]
 
     def test_a_frame_is_watched_and_fits_the_model(self, ncu):

@@ -240,11 +240,11 @@ class TestMeanField:
         needs.SCIKIT_LEARN.load("sklearn.datasets")
         return script(monkeypatch, "mean_field", SIZES=[(9, 13)], CLASSES=5)
 
-    def test_every_photo_set_and_precision_is_compared(self, mean_field):
+    def test_every_photo_set_and_storage_is_compared(self, mean_field):
         rows = list(mean_field.rows(EmulatedDevice()))
         assert len(rows) == 2 * 3 * 2
-        assert {row["gate"] for row in rows if row["precision"] == "fp32"} == {(1e-4, 0.0)}
-        assert {row["gate"] for row in rows if row["precision"] == "unorm16"} == {(1e-2, 1e-4)}
+        assert {row["gate"] for row in rows if row["storage"] == "fp32"} == {(1e-4, 0.0)}
+        assert {row["gate"] for row in rows if row["storage"] == "unorm16"} == {(1e-2, 1e-4)}
         assert all(row["within_gate"] for row in rows)
 
     def test_a_row_beyond_its_gate_is_marked_and_fails(self, mean_field, monkeypatch, capsys):
@@ -267,9 +267,9 @@ class TestDeterminism:
         needs.SCIKIT_LEARN.load("sklearn.datasets")
         return script(monkeypatch, "determinism", RUNS=3, SIZE=(9, 13), OTHER_SIZES=[(5, 6), (1, 1)], CLASSES=3)
 
-    @pytest.mark.parametrize("precision", ["fp32", "unorm16"])
-    def test_runs_are_compared_while_another_thread_computes(self, determinism, precision):
-        row = determinism.check(EmulatedDevice, precision)
+    @pytest.mark.parametrize("storage", ["fp32", "unorm16"])
+    def test_runs_are_compared_while_another_thread_computes(self, determinism, storage):
+        row = determinism.check(EmulatedDevice, storage)
         assert row["differing"] == 0
         assert row["runs_beside"] >= 1
 

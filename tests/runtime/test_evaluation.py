@@ -17,8 +17,9 @@ from sklearn.metrics import confusion_matrix
 import atrous
 from atrous.bundle import Bundle
 from atrous.errors import EvaluationError, ImageError
-from atrous.exporter.description import Preprocessing, read_classes
-from atrous.exporter.trained import load_trained
+from atrous.exporter.classes import read_classes
+from atrous.exporter.model_description import Preprocessing
+from atrous.exporter.trained_model import load_trained
 from atrous.runtime.evaluation import Evaluation, Pair, evaluate, load_mask, pair_by_stem
 from atrous.runtime.segmenter import Segmenter, load
 

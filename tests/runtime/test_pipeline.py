@@ -78,10 +78,10 @@ class TestAgainstTheCpu:
         assert np.abs(got.probabilities - expected.probabilities).max() <= CUDA_CPU_ABS
 
     @pytest.mark.slow
-    def test_the_crf_keeps_its_precision(self, open_gpu, make_device, tiny_bundle):
+    def test_the_crf_keeps_its_storage(self, open_gpu, make_device, tiny_bundle):
         pixels, probabilities = picture((40, 52)), []
-        for precision in ("fp32", "unorm16"):
-            crf = DenseCRF(CRF, iterations=3, precision=precision)
+        for storage in ("fp32", "unorm16"):
+            crf = DenseCRF(CRF, iterations=3, storage=storage)
             got, expected = open_gpu(tiny_bundle, make_device, crf=crf)(pixels), on_cpu(tiny_bundle, crf)(pixels)
             np.testing.assert_array_equal(got.labels, expected.labels)
             assert np.abs(got.probabilities - expected.probabilities).max() <= CRF_UNORM16_ABS

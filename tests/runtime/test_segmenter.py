@@ -20,8 +20,8 @@ import atrous
 from atrous.bundle import Bundle
 from atrous.crf import CRFParams, DenseCRF
 from atrous.errors import BundleError, CRFError, EngineError, ImageError, ShapeError
-from atrous.exporter.description import DynamicSize
 from atrous.exporter.normalization import CAFFE, Normalization
+from atrous.exporter.sizes import DynamicSize
 from atrous.runtime.backends import open_backend
 from atrous.runtime.segmenter import Segmenter, load
 
@@ -219,7 +219,7 @@ class TestCRF:
         assert load(tiny_bundle.path).crf is None
 
     def test_a_crf_of_ones_own_is_used_as_it_is(self, tiny_bundle: Bundle) -> None:
-        crf = DenseCRF(iterations=2, threads=1, precision="unorm16")
+        crf = DenseCRF(iterations=2, threads=1, storage="unorm16")
         segmenter = load(tiny_bundle.path, crf=crf)
         assert segmenter.crf is crf
         picture = noise((60, 80))

@@ -17,8 +17,8 @@ from tolerances import TILED_ABSOLUTE, TILED_AGREEMENT
 
 from atrous.bundle import Bundle
 from atrous.errors import EngineError, ShapeError
-from atrous.exporter.description import DynamicSize
 from atrous.exporter.normalization import IMAGENET
+from atrous.exporter.sizes import DynamicSize
 from atrous.manifest import InputSpec, OutputSpec, Size, SizePolicy
 from atrous.runtime.backends import open_backend
 from atrous.runtime.image import load_image

@@ -10,7 +10,7 @@ import numpy as np
 from tiny_graphs import color_layers, make_bundle
 
 from atrous.bundle import Bundle
-from atrous.exporter.description import DynamicSize
+from atrous.exporter.sizes import DynamicSize
 from atrous.gpu import Buffer, Device, KernelQueue, KernelSource, Stream
 from atrous.runtime.backends.base import EngineLayout
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend

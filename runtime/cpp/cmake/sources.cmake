@@ -27,7 +27,7 @@ if(ATROUS_WITH_TENSORRT)
   list(APPEND ATROUS_SOURCES src/cuda/tensorrt_engine.cpp)
 endif()
 
-set(schema_file "${ATROUS_ROOT}/docs/bundle.schema.json")
+set(schema_file "${ATROUS_ROOT}/manifest.schema.json")
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${schema_file}" "${ATROUS_ROOT}/__init__.py")
 file(READ "${schema_file}" ATROUS_BUNDLE_SCHEMA)
 configure_file(src/bundle_schema.hpp.in generated/bundle_schema.hpp @ONLY)

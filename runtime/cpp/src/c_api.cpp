@@ -72,7 +72,7 @@ Options to_options(const atrous_options* given) {
     Options options;
     if (given == nullptr) return options;
     const atrous_options defaults = ATROUS_OPTIONS_INIT;
-    const atrous_options values = read_struct(given, defaults, offsetof(atrous_options, crf_precision), "options");
+    const atrous_options values = read_struct(given, defaults, offsetof(atrous_options, crf_storage), "options");
     if (values.backend != nullptr) options.backend = values.backend;
     if (values.precision != nullptr) options.precision = values.precision;
     if (values.threads < 0) fail(ATROUS_ERROR_ARGUMENT, "threads must be 0 (all cores) or more; got ", values.threads);
@@ -85,9 +85,9 @@ Options to_options(const atrous_options* given) {
     options.device = values.device;
     options.has_crf = values.crf == 1;
     options.crf_iterations = values.crf_iterations;
-    const std::string storage = values.crf_precision != nullptr ? values.crf_precision : "fp32";
+    const std::string storage = values.crf_storage != nullptr ? values.crf_storage : "fp32";
     if (storage != "fp32" && storage != "unorm16") {
-        fail(ATROUS_ERROR_CRF, "crf_precision must be fp32 or unorm16; got ", storage);
+        fail(ATROUS_ERROR_CRF, "crf_storage must be fp32 or unorm16; got ", storage);
     }
     options.crf_has_fractions = storage == "unorm16";
     return options;

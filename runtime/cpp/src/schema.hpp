@@ -1,4 +1,4 @@
-// Judges JSON by a JSON Schema: as much of the standard as docs/bundle.schema.json uses, so that Python and C++ follow
+// Judges JSON by a JSON Schema: as much of the standard as manifest.schema.json uses, so that Python and C++ follow
 // one text.
 #pragma once
 

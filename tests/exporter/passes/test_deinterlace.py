@@ -220,7 +220,7 @@ def _model(text: str) -> onnx.ModelProto:
         ),
         (
             "g (float[1, 2, 9, 9] x, float[m, c, 3, 3] k) => (float[n, m, h, w] y) {y = Conv<dilations=[2, 2]>(x, k)}",
-            "the shape of its weight is not known",
+            "the shape of its weight is unknown",
         ),
     ],
 )

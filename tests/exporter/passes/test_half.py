@@ -12,7 +12,7 @@ from tolerances import HALF_RELATIVE
 
 from atrous.errors import ExportError
 from atrous.exporter.passes import ConvertToHalf, RoundToHalf, run_passes
-from atrous.exporter.passes.half import HALF_MAX, HALF_TINY, Magnitudes
+from atrous.exporter.passes.magnitudes import HALF_MAX, HALF_TINY, Magnitudes
 
 FloatArray = NDArray[np.float32]
 
@@ -159,7 +159,11 @@ class TestConstants:
     @pytest.mark.parametrize(
         ("text", "op", "reason"),
         [
-            ("<float c = {70000}> { y = Min(x, c) }", "Min", "its constant 'c' reaches 7e+04; FP16 ends at 65504"),
+            (
+                "<float c = {70000}> { y = Min(x, c) }",
+                "Min",
+                "its constant 'c' reaches 7e+04; the FP16 maximum is 65504",
+            ),
             ("<float c = {0.000001}> { y = Max(x, c) }", "Max", "its constant 'c' has 100% of its non-zero values"),
         ],
     )
@@ -218,13 +222,13 @@ class TestOtherOperators:
         model.graph.node[1].domain = "com.example"
         half, each = convert(model)
         assert op_types(half) == ["Cast", "Relu", "Cast", "Relu"]
-        assert [node.reason for node in each.kept] == ["it is of the domain com.example"]
+        assert [node.reason for node in each.kept] == ["it belongs to the domain com.example"]
 
     def test_an_unknown_type_is_refused(self) -> None:
         model = parse("g (float[N, 2, H, W] x) => (float[N, 2, H, W] y) { z = Relu(x) y = Relu(z) }")
         model.opset_import.append(helper.make_opsetid("com.example", 1))
         model.graph.node[0].domain = "com.example"
-        with pytest.raises(ExportError, match=r"element type of 'z', an output of Relu 'z', is not known"):
+        with pytest.raises(ExportError, match=r"element type of 'z', an output of Relu 'z', is unknown"):
             run_passes(model, [ConvertToHalf()])
 
 
@@ -282,7 +286,7 @@ class TestMagnitudes:
     def test_a_limit_below_the_end(self) -> None:
         seen = Magnitudes()
         seen.add(np.array([9000], np.float32))
-        assert seen.misfit(limit=8188) == "reaches 9000; FP16 ends at 65504"
+        assert seen.misfit(limit=8188) == "reaches 9000; the FP16 maximum is 65504"
 
 
 def test_weights_are_rounded_to_nearest(rng: np.random.Generator) -> None:

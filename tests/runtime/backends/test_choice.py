@@ -146,7 +146,7 @@ def test_a_gpu_and_no_library_for_it(tiny_bundle: Bundle, add_engine, tmp_path: 
     )
     error, detail = _with_driver(tmp_path, script).stdout.splitlines()
     assert error.startswith("running on a GPU needs 'pycuda or cuda-bindings', which is not installed.")
-    assert "pip install 'atrous[gpu]' (pip compiles PyCUDA, which takes a C++ compiler" in error
+    assert "pip install 'atrous[gpu]' (pip compiles PyCUDA, which needs a C++ compiler" in error
     assert "pip install 'atrous[gpu-wheels]'" in error
     assert detail.endswith(error)
 

@@ -14,7 +14,7 @@ from tolerances import TENSORRT_FP32_RELATIVE
 
 from atrous.bundle import Bundle
 from atrous.errors import AtrousError
-from atrous.exporter.engine import build_engine
+from atrous.exporter.engine.build import build_engine
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.backends.tensorrt import TensorRtBackend
 

@@ -15,7 +15,7 @@ from emulator.emulated_device import EmulatedDevice
 
 from atrous.bundle import MANIFEST_FILE, Bundle
 from atrous.errors import BundleError, EngineError
-from atrous.exporter.engine import build_engine
+from atrous.exporter.engine.build import build_engine
 from atrous.runtime.backends.tensorrt import TensorRtBackend
 
 pytestmark = needs.TENSORRT_RTX.importable("tensorrt_rtx")

@@ -111,9 +111,9 @@ typedef struct atrous_options {
     const char* backend;   /* "openvino", "tensorrt", or "auto" (also NULL) for the fastest that can run the bundle */
     const char* precision; /* "fp32", "fp16", "int8", or "auto" (also NULL) */
     int32_t crf; /* 1: refine with the dense CRF, with the bundle's parameters (DeepLab v2's if it has none) */
-    int32_t crf_iterations;    /* mean-field updates */
-    int32_t device;            /* which GPU, where one is used */
-    const char* crf_precision; /* "fp32" (also NULL), or "unorm16": 16-bit fractions, which are half as much to move */
+    int32_t crf_iterations;  /* mean-field updates */
+    int32_t device;          /* which GPU, where one is used */
+    const char* crf_storage; /* "fp32" (also NULL), or "unorm16": 16-bit fractions, which are half as much to move */
 } atrous_options;
 #define ATROUS_OPTIONS_INIT {(uint32_t)sizeof(atrous_options), 0, NULL, NULL, 0, 10, 0, NULL}
 

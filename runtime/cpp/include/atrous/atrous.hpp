@@ -78,7 +78,7 @@ struct Options {
     std::string precision = "auto";
     bool crf = false;
     int crf_iterations = 10;
-    std::string crf_precision = "fp32";
+    std::string crf_storage = "fp32";
     int threads = 0;
     int device = 0;
 };
@@ -136,7 +136,7 @@ class Segmenter {
         wanted.precision = options.precision.c_str();
         wanted.crf = options.crf ? 1 : 0;
         wanted.crf_iterations = options.crf_iterations;
-        wanted.crf_precision = options.crf_precision.c_str();
+        wanted.crf_storage = options.crf_storage.c_str();
         wanted.threads = options.threads;
         wanted.device = options.device;
         atrous_segmenter* opened = nullptr;

@@ -29,7 +29,7 @@ void Field::check_memory() const {
     constexpr double kGiB = 1 << 30;
     fail(ATROUS_ERROR_MEMORY, spec_.describe(), " needs about ", static_cast<double>(estimate) / kGiB,
          " GiB of GPU memory, and ", static_cast<double>(free) / kGiB, " GiB are free on ", queue_.device()->name(),
-         ". Use 16-bit fractions (crf_precision), smaller pictures, or fewer calls at once");
+         ". Use 16-bit fractions (crf_storage), smaller pictures, or fewer calls at once");
 }
 
 FieldReport Field::read_report() const {

@@ -1,0 +1,100 @@
+"""Report of a quantization as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from importlib import resources
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...errors import importing
+from ...manifest import ClassInfo
+from . import text as text
+from .model import QuantizationReport, Sample, TensorResult
+from .plots import plot_histogram, plot_sensitivity, plot_sqnr
+
+_MAX_BARS: Final = 20
+_MAX_HISTOGRAMS: Final = 12
+_MAX_SAMPLE_PX: Final = 480
+#: Magenta: unlikely as the colour of a class, and different from grey in lightness too.
+_DIFFERENT: Final = (214, 0, 110)
+_GREYS: Final = 32
+
+
+def render_html(report: QuantizationReport) -> str:
+    """Render the page as text, to be written as UTF-8; it has no scripts and no external resources.
+
+    Raises:
+        MissingDependencyError: jinja2 or matplotlib is not installed.
+    """
+    with importing("export", purpose="the report of a quantization"):
+        from jinja2 import Environment, StrictUndefined
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "percent": text.percent,
+        "number": text.number,
+        "change": text.change,
+        "decibels": text.decibels,
+        "megabytes": text.megabytes,
+    }
+    sensitive = text.most_sensitive(report, _MAX_BARS)
+    template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        report=report,
+        headline=text.headline(report),
+        budget_outcome=text.budget_outcome(report),
+        kept=[layer for layer in report.layers if layer.reason],
+        sqnr_plot=plot_sqnr(report.layers),
+        sensitive=sensitive,
+        sensitivity_plot=plot_sensitivity(sensitive),
+        histograms=[
+            (tensor, plot_histogram(tensor, f"histogram{index}")) for index, tensor in enumerate(_worst_tensors(report))
+        ],
+        samples=[_sample_images(sample, report.classes) for sample in report.samples],
+    )
+
+
+def _worst_tensors(report: QuantizationReport) -> list[TensorResult]:
+    finite = [tensor for tensor in report.tensors if math.isfinite(tensor.sqnr_db)]
+    return sorted(finite, key=lambda tensor: tensor.sqnr_db)[:_MAX_HISTOGRAMS]
+
+
+def _sample_images(sample: Sample, classes: tuple[ClassInfo, ...]) -> dict[str, object]:
+    """Template values of a sample: three images as `data:` URLs, and the share of equal labels."""
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(classes)] = [entry.color for entry in classes]
+    different = sample.fp32_labels != sample.int8_labels
+    height, width = different.shape
+    scale = min(1.0, _MAX_SAMPLE_PX / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return {
+        "title": sample.title,
+        "agreement": 1.0 - float(different.mean()),
+        "size": size,
+        "fp32": _png(sample.fp32_labels, palette, size),
+        "int8": _png(sample.int8_labels, palette, size),
+        "difference": _png(*_difference(sample.image, different), size),
+    }
+
+
+def _difference(image: NDArray[np.uint8], different: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Image in pale grey with differing pixels highlighted: palette indices [H, W] uint8, palette [256, 3] uint8."""
+    grey = np.asarray(Image.fromarray(image).convert("L")) // (256 // _GREYS)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[:_GREYS] = np.linspace(110, 245, _GREYS)[:, None]
+    palette[_GREYS] = _DIFFERENT
+    return np.where(different, np.uint8(_GREYS), grey), palette
+
+
+def _png(indices: NDArray[np.uint8], palette: NDArray[np.uint8], size: tuple[int, int]) -> str:
+    """`data:` URL of a palette PNG; `size` is (width, height) in pixels."""
+    image = Image.fromarray(indices).resize(size, Image.Resampling.NEAREST)
+    image.putpalette(palette.tobytes())
+    data = io.BytesIO()
+    image.save(data, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"

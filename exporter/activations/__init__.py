@@ -1,0 +1,1 @@
+"""Activations of a graph, observed in ONNX Runtime."""

@@ -1,0 +1,91 @@
+"""Description of a model in what its graph does not show: classes, input sizes and preprocessing, from the user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import __version__
+from ..crf import CRFParams
+from ..errors import ExportError
+from ..manifest import ClassInfo, InputSpec, Manifest, OutputSpec, ResizePolicy, Size, SizePolicy
+from .normalization import IMAGENET, Normalization
+from .sizes import DynamicSize, output_stride, size_policy
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Preprocessing of an image for the network; the default normalisation is torchvision's for ImageNet.
+
+    Attributes:
+        resize: `none` pads and tiles, `stretch` resizes every image to the one (or optimal) size.
+        pad_value: RGB, 0–255; None for the mean colour, so that padding is 0 after normalisation.
+    """
+
+    normalization: Normalization = IMAGENET
+    resize: ResizePolicy = "none"
+    pad_value: tuple[int, int, int] | None = None
+
+    def input_spec(self, size: SizePolicy) -> InputSpec:
+        """Convert to the manifest's form."""
+        norm, pad_value = self.normalization, self.pad_value
+        if pad_value is None:
+            first, second, third = (min(255, max(0, round(value / norm.scale))) for value in norm.mean)
+            pad_value = (first, second, third) if norm.color_order == "RGB" else (third, second, first)
+        return InputSpec(
+            size=size,
+            color_order=norm.color_order,
+            mean=norm.mean,
+            std=norm.std,
+            scale=norm.scale,
+            resize=self.resize,
+            pad_value=pad_value,
+        )
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Description of a model beyond its graph, for the manifest.
+
+    Attributes:
+        align_corners: rule by which the training upsampled the logits.
+        crf: CRF parameters for `crf=True`; None for DeepLab v2's.
+        license: license of the weights.
+    """
+
+    classes: tuple[ClassInfo, ...]
+    size: Size | DynamicSize
+    preprocessing: Preprocessing
+    align_corners: bool
+    crf: CRFParams | None
+    license: str | None
+
+    def provisional_size(self) -> SizePolicy:
+        """Sizes before the stride of the logits is known, for the run that determines it."""
+        return size_policy(self.size, stride=1, offset=0)
+
+    def draft_manifest(self, path: Path, coarse: tuple[int, ...]) -> Manifest:
+        """Draft a manifest without artifacts from the logits [N, C, h, w] of one run at `provisional_size().opt`.
+
+        Raises:
+            ExportError: the number of classes differs, or the logits have no consistent stride.
+        """
+        if len(coarse) != 4 or coarse[1] != len(self.classes):
+            raise ExportError(
+                f"the model returns {list(coarse)}; expected [N, {len(self.classes)}, h, w], one channel for each of "
+                f"the {len(self.classes)} classes ({', '.join(info.name for info in self.classes)})"
+            )
+        size = self.provisional_size().opt
+        stride = output_stride(size, coarse[2:])
+        # One more cell than whole strides: the logits lie on pixels 0, stride, 2 · stride …
+        offset = int(all(cells == length // stride + 1 for length, cells in zip(size, coarse[2:], strict=True)))
+        sizes = size_policy(self.size, stride=stride, offset=offset)
+        return Manifest(
+            name=path.stem,
+            created_by=f"atrous {__version__}",
+            classes=self.classes,
+            input=self.preprocessing.input_spec(sizes),
+            output=OutputSpec(stride=stride, align_corners=self.align_corners),
+            crf=(self.crf or CRFParams.deeplab_v2_resnet()).to_dict(),
+            license=self.license,
+        )

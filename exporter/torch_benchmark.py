@@ -1,0 +1,139 @@
+"""PyTorch contenders of `atrous bench`: the network of a bundle, from image to labels."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..bundle import Bundle
+from ..crf import CRFParams, DenseCRF
+from ..errors import EngineError
+from ..runtime.benchmark import Contender, Picture, Run
+from ..runtime.preprocess import plan_geometry, prepare_image
+from .trained_model import load_trained
+
+
+def torch_contenders(
+    bundle: Bundle, checkpoint: Path, *, architecture: str | None = None, crf: bool = True, threads: int = 0
+) -> list[Contender]:
+    """Contenders of a checkpoint's network in PyTorch, without and with the CRF.
+
+    On the CPU: eager FP32. On a GPU: eager FP32, FP16 in channels_last, and FP16 with `torch.compile`. This package
+    preprocesses the images and runs the CRF on the CPU; PyTorch upsamples and takes the argmax on its device.
+
+    Args:
+        bundle: defines preprocessing and classes.
+        checkpoint: weights of a reference architecture.
+        architecture: name of the architecture; None to read it from the checkpoint.
+        crf: add contenders with the dense CRF.
+        threads: CPU threads; 0 for all cores.
+
+    Raises:
+        CheckpointError, ExportError: as `load_trained`.
+    """
+    model = load_trained(checkpoint, architecture=architecture, classes=bundle.manifest.classes).model.eval()
+    found = []
+    for name, precision, network, device in _variants(model):
+        for with_crf in (False, True) if crf else (False,):
+            run = torch_run(network, device, bundle, precision, _crf_of(bundle, threads) if with_crf else None)
+            label = "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
+            found.append(Contender(name, label, precision, with_crf, _with_threads(run, threads)))
+    return found
+
+
+def _variants(model: nn.Module) -> Iterator[tuple[str, str, Callable[[torch.Tensor], torch.Tensor], torch.device]]:
+    version = f"torch {torch.__version__.partition('+')[0]}"
+    if not torch.cuda.is_available():
+        fast = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        yield f"{version} eager", "fp32", fast, torch.device("cpu")
+        return
+    gpu = torch.device("cuda", 0)
+    half = copy.deepcopy(model).to(gpu, torch.float16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    yield f"{version} eager", "fp32", model.to(gpu), gpu
+    yield f"{version} eager channels_last", "fp16", half, gpu
+    yield f"{version} compiled channels_last", "fp16", torch.compile(half), gpu
+
+
+def _crf_of(bundle: Bundle, threads: int) -> DenseCRF:
+    stored = bundle.manifest.crf
+    return DenseCRF(CRFParams.from_dict(stored) if stored else CRFParams.deeplab_v2_resnet(), threads=threads)
+
+
+def torch_run(
+    network: Callable[[torch.Tensor], torch.Tensor],
+    device: torch.device,
+    bundle: Bundle,
+    precision: str,
+    crf: DenseCRF | None = None,
+) -> Run:
+    """Make a function from image to labels in PyTorch.
+
+    Args:
+        network: [N, 3, H, W] → coarse logits [N, C, h, w], on `device`.
+        device: device of the network, upsampling and argmax.
+        bundle: defines preprocessing, which runs on the CPU.
+        precision: precision of the network's input: `fp32` or `fp16`.
+        crf: refines probabilities on the CPU, if given.
+    """
+    inputs, output = bundle.manifest.input, bundle.manifest.output
+    dtype = torch.float16 if precision == "fp16" else torch.float32
+
+    @torch.inference_mode()
+    def run(image: Picture) -> tuple[Picture, Mapping[str, float]]:
+        timings: dict[str, float] = {}
+        with _timed(timings, "preprocess", device):
+            height, width = image.shape[:2]
+            geometry = plan_geometry((height, width), inputs)
+            if any(length > limit for length, limit in zip(geometry.input_size, inputs.size.max, strict=True)):
+                raise EngineError(
+                    f"PyTorch contenders do not tile; use an image within {inputs.size.max}, not {height}×{width}"
+                )
+            prepared = torch.from_numpy(prepare_image(image, geometry.input_size, inputs)[None])
+            prepared = prepared.to(device, dtype).contiguous(memory_format=torch.channels_last)
+        with _timed(timings, "inference", device):
+            logits = network(prepared)
+        with _timed(timings, "postprocess", device):
+            full = functional.interpolate(
+                logits.float(), size=geometry.full_size, mode="bilinear", align_corners=output.align_corners
+            )[0, :, :height, :width]
+            result = (full.argmax(0).to(torch.uint8) if crf is None else full.softmax(0)).cpu().numpy()
+        if crf is None:
+            return result, timings
+        with _timed(timings, "crf", device):
+            labels = crf(result, image).argmax(axis=0).astype(np.uint8)
+        return labels, timings
+
+    return run
+
+
+def _with_threads(run: Run, threads: int) -> Run:
+    """Limit PyTorch's threads, a process-wide setting, during each run."""
+    if not threads:
+        return run
+
+    def limited(image: Picture) -> tuple[Picture, Mapping[str, float]]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return run(image)
+        finally:
+            torch.set_num_threads(before)
+
+    return limited
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str, device: torch.device) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    timings[stage] = (time.perf_counter() - start) * 1e3

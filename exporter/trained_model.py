@@ -1,0 +1,63 @@
+"""Loads a checkpoint of a reference architecture into the network that it was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from ..errors import ExportError
+from ..manifest import ClassInfo
+from .checkpoints import load_checkpoint, load_into, num_classes_of, read_metadata
+from .classes import describe_classes
+from .models import Architecture, Source, create_model, find_architecture
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A reference network with the weights of a checkpoint.
+
+    Attributes:
+        output_stride: output stride of the backbone.
+        dropped: ignored key of the checkpoint → reason.
+    """
+
+    model: nn.Module
+    architecture: Architecture
+    output_stride: int
+    classes: tuple[ClassInfo, ...]
+    dropped: Mapping[str, str]
+
+
+def load_trained(
+    checkpoint: Path,
+    *,
+    architecture: str | None = None,
+    classes: Sequence[ClassInfo] | None = None,
+    output_stride: int | None = None,
+    source: Source | Literal["auto"] = "auto",
+) -> TrainedModel:
+    """Build the network of a checkpoint and load its weights.
+
+    An argument of None is taken from the checkpoint's metadata, or else is the architecture's default; unnamed classes
+    are numbered.
+
+    Raises:
+        CheckpointError: the file does not hold plain weights, or they do not match the network.
+        ExportError: the architecture is unknown, or neither given nor in the checkpoint's metadata.
+    """
+    metadata = read_metadata(checkpoint)
+    name = architecture or metadata.architecture
+    if name is None:
+        raise ExportError(f"{checkpoint} has no architecture in its metadata; pass architecture=NAME, or --arch NAME")
+    entry = find_architecture(name)
+    stride = output_stride or metadata.output_stride or entry.default_output_stride
+    weights = load_checkpoint(checkpoint)
+    names = metadata.classes or tuple(f"class {index}" for index in range(num_classes_of(weights)))
+    infos = tuple(classes) if classes else describe_classes(names)
+    model = create_model(name, num_classes=len(infos), output_stride=stride)
+    report = load_into(model, weights, source=source)
+    return TrainedModel(model, entry, stride, infos, report.dropped)

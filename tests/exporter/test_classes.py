@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from atrous.errors import ExportError
+from atrous.exporter.classes import describe_classes, read_classes, voc_color
+from atrous.manifest import ClassInfo
+
+
+class TestClasses:
+    @pytest.mark.parametrize(
+        ("index", "color"),
+        [(0, (0, 0, 0)), (1, (128, 0, 0)), (6, (0, 128, 128)), (15, (192, 128, 128)), (20, (0, 64, 128))],
+    )
+    def test_voc_colors(self, index: int, color: tuple[int, int, int]) -> None:
+        assert voc_color(index) == color  # of VOC 2012's development kit
+
+    def test_every_class_has_its_own_color(self) -> None:
+        assert len({voc_color(index) for index in range(256)}) == 256
+
+    def test_names_become_entries_and_entries_stay(self) -> None:
+        mine = ClassInfo(1, "car", (1, 2, 3))
+        assert describe_classes(["road", mine]) == (ClassInfo(0, "road", (0, 0, 0)), mine)
+
+    @pytest.mark.parametrize("count", [0, 257])
+    def test_labels_are_uint8(self, count: int) -> None:
+        with pytest.raises(ExportError, match=f"1 to 256 classes; got {count}"):
+            describe_classes(["x"] * count)
+
+
+class TestReadClasses:
+    def test_text(self, tmp_path: Path) -> None:
+        path = tmp_path / "names.txt"
+        path.write_text("\ufeffroad\n\n  traffic light \nStraße\n", encoding="utf-8")
+        assert [entry.name for entry in read_classes(path)] == ["road", "traffic light", "Straße"]
+
+    def test_json(self, tmp_path: Path) -> None:
+        path = tmp_path / "classes.json"
+        path.write_text('[{"name": "road", "color": [128, 64, 128]}, {"name": "car"}]')
+        assert read_classes(path) == (ClassInfo(0, "road", (128, 64, 128)), ClassInfo(1, "car", voc_color(1)))
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '[{"name": "road"',
+            '{"road": [1, 2, 3]}',
+            '["road", "car"]',
+            '[{"color": [1, 2, 3]}]',
+            '[{"name": "road", "color": [1, 2]}]',
+            '[{"name": "road", "color": [300, 0, 0]}]',
+            '[{"name": "road", "color": [0.5, 0, 0]}]',
+            '[{"name": "road", "color": "#804080"}]',
+            "7",
+        ],
+    )
+    def test_other_json_is_refused(self, tmp_path: Path, text: str) -> None:
+        path = tmp_path / "classes.json"
+        path.write_text(text)
+        with pytest.raises(ExportError, match=r"classes\.json does not list classes.*Expected \[\{"):
+            read_classes(path)
+
+    def test_an_empty_list_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "classes.json"
+        path.write_text("[]")
+        with pytest.raises(ExportError, match="got 0"):
+            read_classes(path)
+
+    @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00\x01"])
+    def test_what_cannot_be_read(self, tmp_path: Path, content: bytes | None) -> None:
+        path = tmp_path / "names.txt"
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ExportError, match=r"cannot read classes from .*names\.txt"):
+            read_classes(path)
