@@ -192,7 +192,7 @@ class TestRefusals:
             (lambda path: _with(path, b""), "invalid ONNX file"),
             (lambda path: _with(path, b"\x89PNG not a graph"), "invalid ONNX file"),
             (_truncated, "invalid ONNX file"),
-            (_without_output_shape, "invalid ONNX file: Field 'shape'"),
+            (_without_output_shape, "invalid ONNX file .*: Field 'shape'"),
             (_two_inputs, r"has 2 inputs \(image, mask\) and 1 outputs"),
             (_two_outputs, r"has 1 inputs \(image\) and 2 outputs \(c4, c0\)"),
             (lambda path: _identity(path, [1, 64, 96, 3]), r"'image' is \[1, 64, 96, 3\]; expected \[N, 3, H, W\]"),
