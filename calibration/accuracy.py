@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..errors import CalibrationError, ImageError
 from ..manifest import Artifact
-from ..runtime.backends.base import FloatArray, check_logits
-from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
+from ..runtime.backends import open_reference
+from ..runtime.backends.base import FloatArray
+from ..runtime.backends.onnxruntime import OnnxSession
 from ..runtime.evaluation import Pair, load_truth, pair_by_stem, void_ids
 from ..runtime.image import ImageSource, load_image
 from ..runtime.metrics import Counts, Tally
@@ -103,7 +104,7 @@ class Reference:
         self._void = void_ids(bundle.manifest, ignore)
         self._pictures: list[_Labelled] = []
         self.skipped: list[SkippedPicture] = []
-        segmenter = Segmenter(bundle, OnnxRuntimeBackend(bundle, precision="fp32", threads=1), threads=1)
+        segmenter = Segmenter(bundle, open_reference(bundle, precision="fp32", threads=1), threads=1)
         tally = self._tally()
         sources = pictures if masks is None else _pair(pictures, masks)
         results = run_side_by_side(lambda source: self._try(segmenter, source), sources)
@@ -187,7 +188,7 @@ class _GraphBackend:
 
     def infer(self, images: FloatArray) -> FloatArray:
         """Coarse logits [N, C, h, w] float32 of prepared images [N, 3, H, W] float32."""
-        return check_logits(self._session.run(images), self.artifact)
+        return self._session.infer(images)
 
 
 def _pair(pictures: Sequence[ImageSource], masks: Path) -> list[Pair]:

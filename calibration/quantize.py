@@ -18,7 +18,8 @@ from ..exporter.keeping import kept_by_pattern
 from ..exporter.passes import KeptNode, run_passes
 from ..exporter.verify import TOLERANCES, FloatArray, compare, probe_inputs
 from ..manifest import Artifact, Verification
-from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
+from ..runtime.backends import open_reference
+from ..runtime.backends.onnxruntime import OnnxSession
 from ..runtime.image import ImageSource
 from .accuracy import Comparison, Reference
 from .budget import check_max_drop, hold_budget
@@ -281,7 +282,7 @@ def _verify(
     least = TOLERANCES["int8"].min_agreement
     check = compare(
         OnnxSession(candidate.graph.SerializeToString(), name=INT8_FILE).run,
-        OnnxRuntimeBackend(job.bundle, precision="fp32").infer,
+        open_reference(job.bundle, precision="fp32").infer,
         [*batches, *probe_inputs(job.bundle.manifest.input)],
         artifact=INT8_FILE,
         against=f"{job.source.file} in onnxruntime (CPU)",

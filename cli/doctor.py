@@ -20,20 +20,16 @@ from .console import JsonFlag, print_json, print_table
 if TYPE_CHECKING:
     from ..runtime.backends.tensorrt_library import Flavor
 
-#: What an optional package is for: distribution → (purpose, extra).
+#: What an optional package is for: distribution → (purpose, extra). Backends name theirs themselves.
 _OPTIONAL: Final = {
     "torch": ("export from PyTorch", "export"),
     "onnx": ("export and pack", "export"),
     "onnx-ir": ("graph passes", "export"),
     "onnxscript": ("export from PyTorch", "export"),
     "safetensors": ("checkpoints", "export"),
-    "openvino": ("the fastest CPU backend", "cpu"),
     "av": ("video", "video"),
-    "onnxruntime-gpu": ("ONNX Runtime on CUDA", "gpu"),
     "pycuda": ("GPU memory and kernels", "gpu"),
     "cuda-bindings": ("GPU memory and kernels, without a compiler", "gpu-wheels"),
-    "tensorrt": ("TensorRT engines", "gpu"),
-    "tensorrt-rtx-cu13": ("TensorRT-RTX engines", "tensorrt-rtx"),
 }
 
 
@@ -73,10 +69,17 @@ def _listing(title: str, values: Mapping[str, Any]) -> Table:
 def examine() -> dict[str, Any]:
     """The report as plain values."""
     from .. import _native
-    from ..runtime.backends import backend_status, cpu_backend
+    from ..runtime.backends import BACKENDS, backend_status
 
     statuses = backend_status()
-    cuda = next(status for status in statuses if status.name == "onnxruntime-cuda")
+    available = {status.name for status in statuses if status.available}
+    graphs = next(
+        spec.name
+        for spec in BACKENDS.values()
+        if spec.reads == "onnx" and spec.name in available and spec.is_expected()
+    )
+    packages = dict.fromkeys(package for spec in BACKENDS.values() for package in spec.packages if package.extra)
+    optional = _OPTIONAL | {package.distribution: (package.purpose, package.extra) for package in packages}
     return {
         "system": {
             "atrous": __version__,
@@ -84,13 +87,13 @@ def examine() -> dict[str, Any]:
             "platform": platform.platform(),
             "cores": os.cpu_count(),
             "native code": _native.isa(),
-            "backend auto": f"an engine of the bundle that fits, or {cuda.name if cuda.available else cpu_backend()}",
+            "backend auto": f"an engine of the bundle that fits, or {graphs}",
         },
         "gpu": _examine_gpu(),
         "backends": [dataclasses.asdict(status) for status in statuses],
         "packages": {
             name: {"version": _version(name), "purpose": purpose, "extra": extra}
-            for name, (purpose, extra) in _OPTIONAL.items()
+            for name, (purpose, extra) in optional.items()
         },
     }
 

@@ -30,7 +30,7 @@ StretchOption = Annotated[bool, typer.Option("--stretch", help="Resize pictures 
 LicenseOption = Annotated[str | None, typer.Option(help="Terms of the weights, kept in the manifest.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")]
 BackendOption = Annotated[
-    str, typer.Option(help="tensorrt, onnxruntime-cuda, openvino, onnxruntime …, or auto for the first that works.")
+    str, typer.Option(help="A backend that `atrous doctor` lists, or auto for the first that works.")
 ]
 PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16, int8, or auto.")]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all cores.")]

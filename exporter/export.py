@@ -16,7 +16,8 @@ from torch import nn
 from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..crf import CRFParams
 from ..manifest import ClassInfo, Manifest, Size
-from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
+from ..runtime.backends import open_reference
+from ..runtime.backends.onnxruntime import OnnxSession
 from .description import Description, DynamicSize, Preprocessing, describe_classes
 from .onnx_export import Head, StandaloneHead, coarse_shape, export_graph
 from .passes import DeinterlaceAtrousConv, run_passes
@@ -78,7 +79,7 @@ def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, *, at
     provenance = _write_graph(model, path, manifest, atrous=atrous, output_name="logits")
     artifact = staged.artifact(GRAPH_FILE, kind="onnx", precision="fp32", provenance=provenance)
     # Opened as a bundle already: what is verified is what the runtime will load.
-    backend = OnnxRuntimeBackend(staged.write_manifest(manifest.with_artifact(artifact)))
+    backend = open_reference(staged.write_manifest(manifest.with_artifact(artifact)))
     verification = compare(
         backend.infer,
         _module_infer(model),

@@ -15,7 +15,8 @@ from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..crf import CRFParams
 from ..errors import ExportError
 from ..manifest import ClassInfo, Manifest, Precision, Size
-from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
+from ..runtime.backends import open_reference
+from ..runtime.backends.onnxruntime import OnnxSession
 from .description import Description, DynamicSize, Preprocessing, describe_classes
 from .verify import TOLERANCES, compare, probe_inputs, require_passed
 
@@ -86,7 +87,7 @@ def _add_graph(
         onnx.save(model, staged.path / file)
     provenance = {"exporter": f"{model.producer_name} {model.producer_version}".strip(), "source": source.name}
     artifact = staged.artifact(file, kind="onnx", precision=precision, provenance=provenance)
-    backend = OnnxRuntimeBackend(staged.write_manifest(manifest.with_artifact(artifact)), precision=precision)
+    backend = open_reference(staged.write_manifest(manifest.with_artifact(artifact)), precision=precision)
     verification = compare(
         backend.infer,
         plain.run,

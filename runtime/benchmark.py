@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import AtrousError, EngineError
-from .backends import BACKENDS, DeviceBackend, backend_status
-from .backends.tensorrt import TensorRtBackend
+from ..manifest import Precision
+from .backends import BACKENDS, BackendSpec, DeviceBackend, backend_status
+from .backends.select import REFERENCE
 from .segmenter import Segmenter, load
 
 Picture = NDArray[np.uint8]
@@ -122,28 +123,36 @@ def bundle_contenders(
         raise EngineError(f"unknown backend {min(unknown)!r}; expected {', '.join(BACKENDS)}")
     found: list[Contender] = []
     left_out: list[LeftOut] = []
-    for name, precision in _pairs(bundle, backends, precisions):
+    for spec, precision in _pairs(bundle, backends, precisions):
         try:
-            found += _contenders(bundle, name, precision, crf=crf, threads=threads)
+            found += _contenders(bundle, spec.name, precision, crf=crf, threads=threads)
         except AtrousError as exc:
-            if name in backends:
+            if spec.name in backends:
                 raise
-            left_out.append(LeftOut(f"{name} {precision}", str(exc)))
+            left_out.append(LeftOut(f"{spec.name} {precision}", str(exc)))
     if not found:
         raise EngineError(f"{bundle.path} has no artifact of those precisions in those backends; nothing was measured")
     return found, left_out
 
 
-def _pairs(bundle: Bundle, backends: Collection[str], precisions: Collection[str]) -> list[tuple[str, str]]:
+def _pairs(
+    bundle: Bundle, backends: Collection[str], precisions: Collection[str]
+) -> list[tuple[BackendSpec, Precision]]:
     """Backend and precision; where none was asked for, graphs in what is available and engines in any case."""
-    kinds: dict[str, list[str]] = {"onnx": [], "engine": [], "standalone": []}
-    for artifact in bundle.manifest.artifacts:
-        if artifact.precision not in kinds[artifact.kind] and (not precisions or artifact.precision in precisions):
-            kinds[artifact.kind].append(artifact.precision)
-    available = (status.name for status in backend_status() if status.available or status.name == TensorRtBackend.name)
-    names = list(backends or available)
-    names.sort(key=lambda name: name != "onnxruntime")
-    return [(name, each) for name in names for each in kinds["engine" if name == TensorRtBackend.name else "onnx"]]
+    if backends:
+        specs = [BACKENDS[name] for name in backends]
+    else:
+        available = {status.name for status in backend_status() if status.available}
+        specs = [spec for spec in BACKENDS.values() if spec.reads == "engine" or spec.name in available]
+    specs.sort(key=lambda spec: spec.name != REFERENCE.name)
+    return [
+        (spec, precision)
+        for spec in specs
+        for precision in dict.fromkeys(
+            artifact.precision for artifact in bundle.manifest.artifacts if artifact.kind == spec.reads
+        )
+        if not precisions or precision in precisions
+    ]
 
 
 def _contenders(bundle: Bundle, name: str, precision: str, *, crf: bool, threads: int) -> list[Contender]:

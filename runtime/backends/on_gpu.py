@@ -86,7 +86,7 @@ class GpuBackend(ABC):
         worker: _Worker | None = getattr(self._here, "worker", None)
         if worker is None:
             worker = self._here.worker = _Worker(self.make_device())
-        return check_logits(worker.run(images, self.open_engine), self.artifact)
+        return check_logits(worker.run(images, self.open_engine), self.artifact.file)
 
 
 @dataclass(frozen=True)

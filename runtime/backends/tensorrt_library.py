@@ -32,20 +32,33 @@ class FlavorFacts:
 
     Attributes:
         module: what it is imported as.
+        distribution: what pip calls it.
         extra: of atrous, which installs it.
+        purpose: what it is for, in words.
         oldest: first version (major, minor) that has everything that is used here.
         builds_without_gpu: takes the compute capability to build for, and then needs neither GPU nor driver.
     """
 
     module: str
+    distribution: str
     extra: str
+    purpose: str
     oldest: tuple[int, int]
     builds_without_gpu: bool
 
 
 FLAVORS: Final[Mapping[Flavor, FlavorFacts]] = {
-    "tensorrt": FlavorFacts("tensorrt", "gpu", (10, 13), builds_without_gpu=False),
-    "tensorrt-rtx": FlavorFacts("tensorrt_rtx", "tensorrt-rtx", (1, 2), builds_without_gpu=True),
+    "tensorrt": FlavorFacts(
+        "tensorrt", "tensorrt", "gpu", "TensorRT engines", oldest=(10, 13), builds_without_gpu=False
+    ),
+    "tensorrt-rtx": FlavorFacts(
+        "tensorrt_rtx",
+        "tensorrt-rtx-cu13",
+        "tensorrt-rtx",
+        "TensorRT-RTX engines",
+        oldest=(1, 2),
+        builds_without_gpu=True,
+    ),
 }
 
 
