@@ -158,7 +158,7 @@ def _pairs(
 def _contenders(bundle: Bundle, name: str, precision: str, *, crf: bool, threads: int) -> list[Contender]:
     made = []
     for with_crf in (False, True) if crf else (False,):
-        segmenter = load(bundle.path, backend=name, precision=precision, crf=with_crf, threads=threads)
+        segmenter = load(bundle, backend=name, precision=precision, crf=with_crf, threads=threads)
         many = _run_many_of(segmenter) if isinstance(segmenter.backend, DeviceBackend) else None
         made.append(Contender(name, segmenter.backend.device, precision, with_crf, _run_of(segmenter), many))
     return made

@@ -16,7 +16,7 @@ from atrous.crf import DenseCRF
 from atrous.errors import DeviceError
 from atrous.runtime.frame_program import FrameProgram, Lanes, Recipe
 from atrous.runtime.frame_slot import FrameKey
-from atrous.runtime.worker import MAX_PROGRAMS
+from atrous.runtime.gpu.worker import MAX_PROGRAMS
 
 
 def lazy_device() -> EmulatedDevice:
