@@ -4,13 +4,15 @@
     segmenter = atrous.load("street.atrous", crf=True)
     segmenter("photo.jpg").overlay().save("overlay.png")
 
-Importing the package loads nothing but this file; every name loads what it needs on first use.
+Importing the package loads nothing but this file and the version; every name loads what it needs on first use.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from .exporter.precision import add_fp16
     from .runtime.result import Result
     from .runtime.segmenter import Segmenter, load
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BuilderOptions",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Column, Table
 from rich.text import Text
 
-from .. import __version__
+from .._version import __version__
 from ..errors import AtrousError, DeviceError, MissingDependencyError
 from .console import JsonFlag, print_json, print_table
 
@@ -68,7 +68,7 @@ def _listing(title: str, values: Mapping[str, Any]) -> Table:
 
 def examine() -> dict[str, Any]:
     """The report as plain values."""
-    from .. import _native
+    from .._native import isa
     from ..runtime.backends import BACKENDS, backend_status
 
     statuses = backend_status()
@@ -86,7 +86,7 @@ def examine() -> dict[str, Any]:
             "python": platform.python_version(),
             "platform": platform.platform(),
             "cores": os.cpu_count(),
-            "native code": _native.isa(),
+            "native code": isa(),
             "backend auto": f"an engine of the bundle that fits, or {graphs}",
         },
         "gpu": _examine_gpu(),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from .._version import __version__
 from ..crf import CRFParams
 from ..errors import ExportError
 from ..manifest import MAX_CLASSES, ClassInfo, InputSpec, Manifest, OutputSpec, ResizePolicy, Size, SizePolicy

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import _native
+from .._native import all_finite
+from .._native import upsample_labels as native_labels
+from .._native import upsample_logits as native_logits
+from .._native import upsample_probabilities as native_probabilities
 from ..crf.arrays import class_maps, not_finite
 from ..errors import ShapeError
 
@@ -35,7 +38,7 @@ def upsample_labels(
         ShapeError: shapes, dtypes or values do not fit.
     """
     maps, full, out = _checked(logits, full_size, crop)
-    return _native.upsample_labels(maps, full, out, align_corners, threads)
+    return native_labels(maps, full, out, align_corners, threads)
 
 
 def upsample_probabilities(
@@ -47,7 +50,7 @@ def upsample_probabilities(
         Probabilities [C, Hc, Wc] float32.
     """
     maps, full, out = _checked(logits, full_size, crop)
-    return _native.upsample_probabilities(maps, full, out, align_corners, threads)
+    return native_probabilities(maps, full, out, align_corners, threads)
 
 
 def upsample_logits(
@@ -59,7 +62,7 @@ def upsample_logits(
         Logits [C, Hc, Wc] float32.
     """
     maps, full, out = _checked(logits, full_size, crop)
-    return _native.upsample_logits(maps, full, out, align_corners, threads)
+    return native_logits(maps, full, out, align_corners, threads)
 
 
 def _checked(logits: ArrayLike, full_size: Size, crop: Size | None) -> tuple[NDArray[np.float32], Size, Size]:
@@ -72,6 +75,6 @@ def _checked(logits: ArrayLike, full_size: Size, crop: Size | None) -> tuple[NDA
             expected=f"1×1 to {height}×{width}",
             actual=f"{out_height}×{out_width}",
         )
-    if not _native.all_finite(maps):
+    if not all_finite(maps):
         raise not_finite(maps, "logits")
     return maps, (height, width), (out_height, out_width)

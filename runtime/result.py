@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .. import _native
+from .._native import overlay as blend_colors
 from ..errors import ImageError
 from ..manifest import ClassInfo
 
@@ -49,7 +49,7 @@ class Result:
         """The picture with the classes' colours over it; `alpha` 0 shows the picture, 1 the colours."""
         if not 0 <= alpha <= 1:
             raise ImageError(f"alpha is a share between 0 and 1; got {alpha}")
-        return Image.fromarray(_native.overlay(self.image, self.labels, self._palette, alpha))
+        return Image.fromarray(blend_colors(self.image, self.labels, self._palette, alpha))
 
     def colored(self) -> Image.Image:
         """The labels as a palette PNG would show them: mode P, so that pixel values are class ids."""

@@ -25,7 +25,7 @@ LAYERS = (
     ("gpu",),
     ("bundle",),
     ("manifest", "_native"),
-    ("errors", "__version__"),  # the version is the one name that the root defines itself
+    ("errors", "_version"),
 )
 LEVEL = {member: level for level, members in enumerate(LAYERS) for member in members}
 #: Files that hand out the public names and so may see every layer.
@@ -152,6 +152,18 @@ def test_imports_inside_the_package_are_relative() -> None:
         for module in modules().values()
         for each in module.imports()
         if each.top == "atrous" and not each.relative
+    ]
+    assert wrong == []
+
+
+def test_nothing_imports_through_the_facade() -> None:
+    """`from .. import name` asks the package for a name that a module below it defines: an arrow that points up."""
+    wrong = [
+        f"{_where(module, each.line)} imports {each.target}"
+        for name, module in modules().items()
+        if name not in FACADE
+        for each in module.imports()
+        if each.top == "atrous" and each.target.count(".") == 1
     ]
     assert wrong == []
 

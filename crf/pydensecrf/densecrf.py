@@ -15,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ... import _native
+from ..._native import Filter, SteppedMeanField, all_finite
 from ...errors import CRFError, ShapeError
 
 Matrix = NDArray[np.float32]
@@ -121,7 +121,7 @@ class DenseCRF:
             raise CRFError(f"a CRF needs at least one variable and one label, got {nvar} and {nlabels}")
         self._nvar = int(nvar)
         self._nlabels = int(nlabels)
-        self._field = _native.SteppedMeanField(self._nvar, self._nlabels)
+        self._field = SteppedMeanField(self._nvar, self._nlabels)
         self._has_unary = False
         self._lock = threading.Lock()
         self._field.set_unary(np.zeros((self._nlabels, self._nvar), np.float32))
@@ -166,7 +166,7 @@ class DenseCRF:
         columns = _matrix(features, "features")
         if columns.shape[1] != self._nvar:
             raise _wrong_size("features", f"[dimensions, {self._nvar}]", columns)
-        new_filter = _native.Filter()
+        new_filter = Filter()
         new_filter.build_from_features(columns, _normalization(kernel, normalization))
         self._add(new_filter, compat)
 
@@ -228,7 +228,7 @@ class DenseCRF:
             raise _wrong_size("Q", f"[{self._nlabels}, {self._nvar}], of this CRF", marginals)
         self._field.set_marginals(marginals)
 
-    def _add(self, new_filter: _native.Filter, compat: ArrayLike) -> None:
+    def _add(self, new_filter: Filter, compat: ArrayLike) -> None:
         compatibility = self._compatibility(compat)
         with self._lock:
             self._field.add_term(new_filter, compatibility)
@@ -284,7 +284,7 @@ class DenseCRF2D(DenseCRF):
             CRFError: a standard deviation is not positive, or too small for the image.
         """
         sigma_x, sigma_y = _sigmas(sxy, "sxy", 2)
-        new_filter = _native.Filter()
+        new_filter = Filter()
         new_filter.build_gaussian(self._height, self._width, (sigma_x, sigma_y), _normalization(kernel, normalization))
         self._add(new_filter, compat)
 
@@ -323,7 +323,7 @@ class DenseCRF2D(DenseCRF):
             )
         sigma_x, sigma_y = _sigmas(sxy, "sxy", 2)
         sigma_r, sigma_g, sigma_b = _sigmas(srgb, "srgb", 3)
-        new_filter = _native.Filter()
+        new_filter = Filter()
         new_filter.build_bilateral(
             np.ascontiguousarray(image),
             (sigma_x, sigma_y),
@@ -338,7 +338,7 @@ def _matrix(values: ArrayLike, name: str) -> Matrix:
     matrix = np.ascontiguousarray(values, dtype=np.float32)
     if np.ndim(values) != 2:
         raise _wrong_size(name, "a matrix", np.asarray(values))
-    if not _native.all_finite(matrix):
+    if not all_finite(matrix):
         row, column = (int(i) for i in np.argwhere(~np.isfinite(matrix))[0])
         raise ShapeError(
             f"{name} must be finite, got {matrix[row, column]} at [{row}, {column}]",

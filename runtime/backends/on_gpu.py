@@ -12,16 +12,16 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from ...crf import cuda_queue
+from ...crf.cuda_queue import KERNELS as CRF_KERNELS
 from ...errors import EngineError
 from ...gpu import Buffer, Device, Stream
 from ...gpu.images import check_kernels
 from ...manifest import Artifact, Shape
-from .. import frame
+from ..frame import KERNELS as FRAME_KERNELS
 from .base import DeviceEngine, EngineLayout, FloatArray, check_logits
 
 #: What a picture takes besides the network.
-KERNELS: Final = (frame.KERNELS, cuda_queue.KERNELS)
+KERNELS: Final = (FRAME_KERNELS, CRF_KERNELS)
 
 MakeDevice = Callable[[], Device]
 OpenEngine = Callable[[Device], DeviceEngine]
