@@ -94,9 +94,7 @@ def _add_graph(
     images: Sequence[ImageSource],
 ) -> tuple[Verification, ...]:
     """Write the graph, and judge it as ONNX Runtime runs it and as a GPU does, which rounds after every node."""
-    path = staged.path / FP16_FILE
-    path.unlink(missing_ok=True)
-    onnx.save(half, path)
+    staged.write(FP16_FILE, half.SerializeToString())
     artifact = staged.artifact(FP16_FILE, kind="onnx", precision="fp16", provenance=provenance)
     extended = staged.write_manifest(bundle.manifest.with_artifact(artifact))
     reference = open_reference(bundle, precision="fp32")

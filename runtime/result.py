@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from PIL import Image
 
 from .._native import overlay as blend_colors
 from ..errors import ImageError
+from ..files import write_whole
 from ..manifest import ClassInfo
 
 
@@ -75,20 +75,16 @@ class Result:
 
 
 def save_picture(picture: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Write a picture whole or not at all: to a temporary name beside `path`, then renamed.
+    """Write a picture, whole or not at all.
 
     Raises:
         ImageError: the folder is missing or not writable, or Pillow does not know the format.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        picture.save(temporary, format=Image.registered_extensions()[target.suffix.lower()])
-        temporary.replace(target)
+        with write_whole(target) as temporary:
+            picture.save(temporary, format=Image.registered_extensions()[target.suffix.lower()])
     except KeyError as exc:
         raise ImageError(f"{target} has no known picture format; use .png or .jpg", path=target) from exc
     except OSError as exc:
         raise ImageError(f"cannot write {target}: {exc.strerror or exc}", path=target) from exc
-    finally:
-        with contextlib.suppress(OSError):  # of a folder that is none, for example: the error above says it
-            temporary.unlink(missing_ok=True)

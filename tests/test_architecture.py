@@ -25,7 +25,7 @@ LAYERS = (
     ("gpu",),
     ("bundle",),
     ("manifest", "_native"),
-    ("errors", "_version"),
+    ("errors", "files", "_version"),
 )
 LEVEL = {member: level for level, members in enumerate(LAYERS) for member in members}
 #: Files that hand out the public names and so may see every layer.
