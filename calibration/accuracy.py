@@ -84,8 +84,9 @@ class Reference:
         skipped: the pictures that were left out.
 
     Raises:
-        CalibrationError: there are masks, and a picture is no file, or nothing in them is scored.
-        EvaluationError: a picture has no mask or one that does not fit it, or ids to ignore are out of range.
+        CalibrationError: there are masks, and nothing in them is scored.
+        EvaluationError: there are masks, and a picture is no file or has none that fits it, or ids to ignore are out
+            of range.
         EngineError: ONNX Runtime fails.
     """
 
@@ -105,7 +106,7 @@ class Reference:
         network = open_reference(bundle, precision="fp32", threads=1)
         path = self._path(network.infer, network.artifact.file)
         tally = self._tally()
-        sources = pictures if masks is None else _pair(pictures, masks)
+        sources = pictures if masks is None else pair_by_stem(pictures, masks)
         results = run_side_by_side(lambda source: self._try(path, source), sources)
         for number, (source, result) in enumerate(zip(sources, results, strict=True), start=1):
             if isinstance(result, ImageError):
@@ -183,13 +184,6 @@ def _labels(path: CpuPath, picture: Labels) -> Labels:
     """Labels [H, W] uint8 of a picture [H, W, 3] uint8."""
     (future,) = path.submit([read_image(picture)])
     return future.result().labels
-
-
-def _pair(pictures: Sequence[ImageSource], masks: Path) -> list[Pair]:
-    paths = [Path(picture) for picture in pictures if isinstance(picture, (str, Path))]
-    if len(paths) < len(pictures):
-        raise CalibrationError("masks belong to pictures by the names of their files; pass files, or leave masks out")
-    return pair_by_stem(paths, masks)
 
 
 def _picture(source: ImageSource | Pair) -> ImageSource:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx
 
 from ..errors import EngineError
+from ..runtime.backends.onnxruntime import import_onnxruntime, session_errors, session_options
 from .verify import FloatArray
 
 
@@ -31,8 +32,6 @@ class ActivationSession:
     """
 
     def __init__(self, graph: onnx.ModelProto, names: Sequence[str]) -> None:
-        import onnxruntime as ort
-
         self._input = input_name(graph)
         self._names = tuple(dict.fromkeys(names))
         made = {output for node in graph.graph.node for output in node.output}
@@ -46,21 +45,16 @@ class ActivationSession:
         observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._outputs)
         for output in observed.graph.output:
             output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-        options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors only: they come back as exceptions
+        options = session_options()
         # Its arena keeps what one input took for the next: without it, an input took 87 ms instead of 51
         # for clearing new pages (the demo's network, 59 outputs). Plans by input size would lay each size out anew.
         options.enable_mem_pattern = False
         # Its threads would hold the cores while the caller looks at what came out.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        try:
-            self._session = ort.InferenceSession(
-                observed.SerializeToString(),
-                options,
-                providers=["CPUExecutionProvider"],
+        with session_errors("refuses the graph with its activations as outputs"):
+            self._session = import_onnxruntime().InferenceSession(
+                observed.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as exc:  # its exceptions share no base class
-            raise EngineError(f"ONNX Runtime refuses the graph with its activations as outputs: {exc}") from exc
 
     def run(self, batch: FloatArray) -> dict[str, FloatArray]:
         """The wanted values, in the order asked for, for prepared pictures [N, 3, H, W].
@@ -68,9 +62,7 @@ class ActivationSession:
         Raises:
             EngineError: ONNX Runtime fails on them.
         """
-        try:
+        with session_errors(f"failed on an input {list(batch.shape)}"):
             results = self._session.run(self._outputs, {self._input: batch}) if self._outputs else []
-        except Exception as exc:  # its exceptions share no base class
-            raise EngineError(f"ONNX Runtime failed on an input {list(batch.shape)}: {exc}") from exc
         values = dict(zip(self._outputs, results, strict=True))
         return {name: values.get(name, batch) for name in self._names}

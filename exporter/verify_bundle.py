@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle import Bundle
-from ..errors import DeviceError, EngineError, EvaluationError, MissingDependencyError
+from ..errors import DeviceError, EngineError, MissingDependencyError
 from ..manifest import Artifact, EngineProfile, InputSpec, Verification
 from ..runtime.backends import BACKENDS, Backend, BackendSpec, backend_status, open_reference
 from ..runtime.evaluation import evaluate, pair_by_stem
@@ -69,12 +69,12 @@ def verify_bundle(
         ImageError, ShapeError: a picture is unusable.
     """
     bundle.check()
-    judge = _Judge(bundle, images, masks, ignore)
+    verifier = _Verifier(bundle, images, masks, ignore)
     checks: list[Verification] = []
     not_run: list[NotRun] = []
     for spec, artifact in _candidates(bundle):
         try:
-            checks.append(judge.check(spec.open(bundle, artifact)))
+            checks.append(verifier.check(spec.open(bundle, artifact)))
         except (EngineError, DeviceError, MissingDependencyError) as exc:
             if spec.device == "cpu":
                 raise
@@ -90,7 +90,7 @@ def _candidates(bundle: Bundle) -> Iterator[tuple[BackendSpec, Artifact]]:
             yield from ((spec, artifact) for artifact in bundle.manifest.artifacts if artifact.kind == spec.reads)
 
 
-class _Judge:
+class _Verifier:
     """Compares backends with the reference on the same pictures."""
 
     def __init__(
@@ -100,7 +100,7 @@ class _Judge:
         self._reference = open_reference(bundle)
         self._images = images
         self._ignore = ignore
-        self._pairs = () if masks is None else tuple(pair_by_stem(_files(images), masks))
+        self._pairs = () if masks is None else tuple(pair_by_stem(images, masks))
 
     def check(self, backend: Backend) -> Verification:
         """One backend with its artifact."""
@@ -127,15 +127,6 @@ class _Judge:
 
     def _miou(self, backend: Backend) -> float:
         return float(evaluate(Segmenter(self._bundle, backend), self._pairs, ignore=self._ignore).scores.miou)
-
-
-def _files(images: Sequence[ImageSource]) -> list[Path]:
-    files: list[Path] = []
-    for image in images:
-        if not isinstance(image, str | Path):
-            raise EvaluationError("masks belong to picture files; pass the pictures as paths, or leave the masks out")
-        files.append(Path(image))
-    return files
 
 
 def _inputs(images: Sequence[ImageSource], inputs: InputSpec, profile: EngineProfile | None) -> list[FloatArray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import EvaluationError, ImageError
 from ..manifest import Manifest
 from .evaluation_state import EvaluationState, Record
-from .image import load_image, open_picture
+from .image import ImageSource, load_image, open_picture
 from .metrics import Counts, Mask, Scores, Tally, count
 from .segmenter import Segmenter
 
@@ -61,18 +62,23 @@ class Evaluation:
     skipped: tuple[Skipped, ...]
 
 
-def pair_by_stem(images: Sequence[Path], masks: Path) -> list[Pair]:
+def pair_by_stem(images: Sequence[ImageSource], masks: Path) -> list[Pair]:
     """Pair `street.jpg` with `masks/street.png`, in the order of the pictures.
 
     Raises:
-        EvaluationError: no pictures, two of one stem, or pictures without a mask.
+        EvaluationError: no pictures, one that is no file, two of one stem, or pictures without a mask.
     """
     if not images:
         raise EvaluationError("there is nothing to evaluate: no pictures were given")
-    repeated = [stem for stem, times in Counter(image.stem for image in images).items() if times > 1]
+    paths = [Path(image) for image in images if isinstance(image, (str, os.PathLike))]
+    if len(paths) < len(images):
+        raise EvaluationError(
+            "masks belong to pictures by the names of their files; pass the pictures as paths, or leave the masks out"
+        )
+    repeated = [stem for stem, times in Counter(path.stem for path in paths).items() if times > 1]
     if repeated:
         raise EvaluationError(f"several pictures are called {repeated[0]!r}, but a mask belongs to one; rename them")
-    pairs = [Pair(image, masks / f"{image.stem}.png") for image in images]
+    pairs = [Pair(path, masks / f"{path.stem}.png") for path in paths]
     missing = [pair.mask for pair in pairs if not pair.mask.is_file()]
     if missing:
         raise EvaluationError(

@@ -176,6 +176,16 @@ def _open_path(manifest: Manifest, backend: Backend, crf: DenseCRF | None, *, th
     return on_cpu
 
 
+def bundle_crf(bundle: Bundle, *, threads: int = 0) -> DenseCRF:
+    """The dense CRF with the bundle's parameters, DeepLab v2's where it has none.
+
+    Raises:
+        CRFError: the bundle's parameters are unusable.
+    """
+    stored = bundle.manifest.crf
+    return DenseCRF(CRFParams.from_dict(stored) if stored else CRFParams.deeplab_v2_resnet(), threads=threads)
+
+
 def _chosen_crf(bundle: Bundle, crf: bool | CRFParams | DenseCRF, threads: int) -> DenseCRF | None:
     """The CRF that `load` is asked for."""
     if crf is False:
@@ -183,8 +193,7 @@ def _chosen_crf(bundle: Bundle, crf: bool | CRFParams | DenseCRF, threads: int) 
     if isinstance(crf, DenseCRF):
         return crf
     if crf is True:
-        stored = bundle.manifest.crf
-        crf = CRFParams.from_dict(stored) if stored else CRFParams.deeplab_v2_resnet()
+        return bundle_crf(bundle, threads=threads)
     if not isinstance(crf, CRFParams):
         raise CRFError(f"crf must be True, False, a CRFParams or a DenseCRF, got {crf!r}")
     return DenseCRF(crf, threads=threads)
