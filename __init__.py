@@ -16,11 +16,13 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .bundle import Bundle
+    from .calibration.options import QuantizeOptions
     from .calibration.quantize import quantize
     from .exporter.description import DynamicSize, Preprocessing
     from .exporter.engine import build_engine
     from .exporter.engine_target import BuilderOptions
     from .exporter.export import export
+    from .exporter.options import ExportOptions, PackOptions
     from .exporter.pack import pack
     from .exporter.precision import add_fp16
     from .runtime.result import Result
@@ -30,7 +32,10 @@ __all__ = [
     "BuilderOptions",
     "Bundle",
     "DynamicSize",
+    "ExportOptions",
+    "PackOptions",
     "Preprocessing",
+    "QuantizeOptions",
     "Result",
     "Segmenter",
     "__version__",
@@ -46,7 +51,10 @@ _HOMES = {
     "BuilderOptions": ".exporter.engine_target",
     "Bundle": ".bundle",
     "DynamicSize": ".exporter.description",
+    "ExportOptions": ".exporter.options",
+    "PackOptions": ".exporter.options",
     "Preprocessing": ".exporter.description",
+    "QuantizeOptions": ".calibration.options",
     "Result": ".runtime.result",
     "Segmenter": ".runtime.segmenter",
     "add_fp16": ".exporter.precision",

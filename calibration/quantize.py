@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ from typing import Final
 import onnx
 
 from ..bundle import Bundle, extend_bundle
-from ..errors import BundleError, CalibrationError, EngineError
+from ..errors import CalibrationError, EngineError
 from ..exporter.keeping import kept_by_pattern
 from ..exporter.passes import KeptNode, run_passes
 from ..exporter.verify import TOLERANCES, FloatArray, compare, probe_inputs
@@ -28,6 +28,7 @@ from .collect import collect_histograms
 from .findings import Findings, make_report
 from .histogram import Histogram
 from .images import CalibrationImages
+from .options import DEFAULT_METHOD, Method, QuantizeOptions
 from .plan import Plan, plan_quantization
 from .qdq import usable_plan
 from .ranges import choose_ranges, known_ranges
@@ -36,14 +37,11 @@ from .report import render_text
 from .report_html import render_html
 from .results import BudgetStep, QuantizationReport
 from .sensitivity import Sensitivity, measure_sensitivity, rank_layers, sensitivity_batches
-from .thresholds import Method
 
 INT8_FILE: Final = "model.int8.onnx"
 CALIBRATION_FILE: Final = "calibration.json"
 HTML_FILE: Final = "reports/int8.html"
 TEXT_FILE: Final = "reports/int8.txt"
-DEFAULT_METHOD: Final[Method] = "mse"
-DEFAULT_MAX_IMAGES: Final = 128
 #: Called with what is being done, how much of that is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
@@ -53,13 +51,10 @@ def quantize(
     *,
     images: str | os.PathLike[str] | Sequence[ImageSource],
     masks: str | os.PathLike[str] | None = None,
-    ignore: Collection[int] = (),
     method: Method = DEFAULT_METHOD,
-    max_images: int = DEFAULT_MAX_IMAGES,
     max_drop: float | None = None,
     keep: Sequence[str] = (),
-    calibration: str | os.PathLike[str] | None = None,
-    seed: int = 0,
+    options: QuantizeOptions | None = None,
     progress: Progress = lambda *_: None,
 ) -> tuple[Bundle, QuantizationReport]:
     """Add `model.int8.onnx`, made from the FP32 graph and compared with it; FP32 input and output.
@@ -76,13 +71,10 @@ def quantize(
             plenty. They need no masks.
         masks: a folder with a mask `NAME.png` for each picture `NAME.*`. What is lost is then counted in points of mean
             IoU; without masks, in points of agreement: pixels that get the label that they get in FP32.
-        ignore: ids of masks that are void, besides the bundle's own.
         method: how a range is chosen: `minmax`, `percentile`, `entropy` or `mse`.
-        max_images: use no more pictures than these, chosen by chance.
         max_drop: points that may be lost; the most sensitive layers leave INT8 until that holds.
         keep: patterns (`node_Conv_*`) of layers that must not be INT8.
-        calibration: take the ranges from this file, which must be of this model, these pictures and this method.
-        seed: of the choice of pictures.
+        options: how many pictures are used, ids of masks that are void, ranges that are known.
         progress: see `Progress`.
 
     Returns:
@@ -99,24 +91,24 @@ def quantize(
     """
     if max_drop is not None:
         check_max_drop(max_drop)
-    job = _open(bundle, images, method, max_images, keep, seed, progress)
-    return _run(job, masks, ignore, max_drop, calibration)
+    options = options or QuantizeOptions()
+    job = _open(bundle, images, method, keep, options, progress)
+    return _run(job, masks, max_drop, options)
 
 
 def _run(
     job: _Job,
     masks: str | os.PathLike[str] | None,
-    ignore: Collection[int],
     max_drop: float | None,
-    calibration: str | os.PathLike[str] | None,
+    options: QuantizeOptions,
 ) -> tuple[Bundle, QuantizationReport]:
-    ranges, histograms = _calibrate(job, None if calibration is None else Path(calibration))
+    ranges, histograms = _calibrate(job, None if options.calibration is None else Path(options.calibration))
     plan = _require_layers(usable_plan(job.plan, ranges.amax))
     reference = Reference(
         job.bundle,
         job.pictures.readable,
         masks=None if masks is None else Path(masks),
-        ignore=ignore,
+        ignore=options.ignore,
         progress=job.told("labelling in FP32", len(job.pictures.readable)),
     )
     manifest = job.bundle.manifest
@@ -138,7 +130,7 @@ def _run(
         comparison=chosen.comparison,
         samples=reference.samples(chosen.graph, chosen.comparison),
         skipped=(*job.pictures.skipped, *reference.skipped),
-        seed=job.seed,
+        seed=options.seed,
         rest=recipe.rest,
     )
     report = make_report(job.bundle, job.source, chosen.graph, findings, seconds=time.perf_counter() - job.started)
@@ -155,7 +147,6 @@ class _Job:
         graph: that graph, with its types inferred.
         whole: the plan for every layer that can be INT8, for which ranges are chosen.
         plan: the same without the layers that the user keeps.
-        seed: chose the pictures.
         started: by `time.perf_counter`, in seconds.
     """
 
@@ -166,7 +157,6 @@ class _Job:
     plan: Plan
     pictures: CalibrationImages
     method: Method
-    seed: int
     progress: Progress
     started: float
 
@@ -194,9 +184,8 @@ def _open(
     bundle: Bundle,
     images: str | os.PathLike[str] | Sequence[ImageSource],
     method: Method,
-    max_images: int,
     keep: Sequence[str],
-    seed: int,
+    options: QuantizeOptions,
     progress: Progress,
 ) -> _Job:
     """Judge everything that can be judged before the first inference."""
@@ -205,13 +194,13 @@ def _open(
     source = bundle.find(kind="onnx", precision="fp32")
     if source is None:
         raise EngineError(f"{bundle.path} has no FP32 graph to make INT8 from; export or pack one")
-    pictures = CalibrationImages(images, bundle.manifest.input, max_images=max_images, seed=seed)
+    pictures = CalibrationImages(images, bundle.manifest.input, max_images=options.max_images, seed=options.seed)
     graph = run_passes(onnx.load_from_string(bundle.read(source)), [])
     whole = plan_quantization(graph)
     names = [*(layer.name for layer in whole.layers), *(node.name for node in whole.kept)]
     wanted = kept_by_pattern(names, keep, kind="layer", error=CalibrationError)
     plan = _require_layers(whole.without(wanted))
-    return _Job(bundle, source, graph, whole, plan, pictures, method, seed, progress, started)
+    return _Job(bundle, source, graph, whole, plan, pictures, method, progress, started)
 
 
 def _require_layers(plan: Plan) -> Plan:
@@ -329,14 +318,6 @@ def _write(
     }
     with extend_bundle(job.bundle) as staged:
         for name, data in files.items():
-            path = staged.path / name
-            try:
-                path.parent.mkdir(exist_ok=True)
-                path.unlink(missing_ok=True)
-                path.write_bytes(data)
-            except OSError as exc:
-                raise BundleError(
-                    f"cannot write {name} beside {job.bundle.path}: {exc.strerror}. The bundle is as it was.", path=path
-                ) from exc
+            staged.write(name, data)
         artifact = staged.artifact(INT8_FILE, kind="onnx", precision="int8", provenance=provenance)
         staged.write_manifest(job.bundle.manifest.with_artifact(artifact, verification))

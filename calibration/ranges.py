@@ -13,7 +13,8 @@ from .cache import Calibration, Range, load_calibration
 from .collect import collect_histograms
 from .histogram import Histogram
 from .images import CalibrationImages
-from .thresholds import Method, choose_amax
+from .options import Method
+from .thresholds import choose_amax
 
 _logger = logging.getLogger(__name__)
 

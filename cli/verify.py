@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from ..bundle import Bundle
 from ..manifest import Verification
-from .console import JsonFlag, errors, print_json, print_line, print_table, status, verdict
+from .console import JsonFlag, errors, finite, print_json, print_line, print_table, status, verdict
 from .inputs import find_images
 from .options import BundleArgument
 
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
 def verify(
     bundle: BundleArgument,
     images: Annotated[
-        list[Path] | None, typer.Option(help="Pictures or folders to compare on; synthetic ones otherwise.")
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="Images or folders to compare on; by default synthetic ones."),
     ] = None,
     masks: Annotated[
         Path | None, typer.Option(help="Folder of masks: NAME.png for each picture; compares mean IoU as well.")
@@ -78,5 +78,5 @@ def _print_table(found: BundleVerification) -> None:
 
 
 def _plain(check: Verification) -> dict[str, Any]:
-    """As JSON values; JSON has no infinity, which stands for answers that cannot be compared."""
-    return dataclasses.asdict(check) | {"max_abs": check.max_abs if math.isfinite(check.max_abs) else None}
+    """As JSON values; None stands for answers that cannot be compared."""
+    return dataclasses.asdict(check) | {"max_abs": finite(check.max_abs)}

@@ -15,7 +15,8 @@ from ..runtime.backends.tensorrt_library import TensorRT
 from .description import DynamicSize
 from .engine_monitor import BuildWatch, Progress
 from .engine_network import Plan, build_plan
-from .engine_target import BackendChoice, BuilderOptions, Target, check_options, choose_targets, engine_profile
+from .engine_target import BuilderOptions, Target, check_options, choose_targets, engine_profile
+from .options import BackendChoice
 
 #: What makes a graph of each precision.
 _MAKERS: Final = {
@@ -60,7 +61,7 @@ def build_engine(
     batch: int = 1,
     options: BuilderOptions | None = None,
     progress: Progress | None = None,
-) -> Bundle:
+) -> tuple[Bundle, tuple[Artifact, ...]]:
     """Build engines of the bundle's graph of one precision and add them: `engines/NAME.plan`, `reports/NAME.json`.
 
     An engine of the same precision, TensorRT and GPU that was there before is replaced. Whatever goes wrong, also
@@ -80,7 +81,7 @@ def build_engine(
             build.
 
     Returns:
-        The bundle, opened again.
+        The bundle, opened again, and the engines that were built, one for each GPU.
 
     Raises:
         EngineError: there is no such graph; an option, a size or a GPU that does not fit; or TensorRT fails, with its
@@ -98,10 +99,11 @@ def build_engine(
     plans = _build_all(bundle, job, targets, progress)
     with extend_bundle(bundle) as staged:
         manifest = Bundle.open(staged.path).manifest
-        for target, plan in zip(targets, plans, strict=True):
-            manifest = manifest.with_artifact(_add_plan(staged, job, target, plan))
+        built = tuple(_add_plan(staged, job, target, plan) for target, plan in zip(targets, plans, strict=True))
+        for artifact in built:
+            manifest = manifest.with_artifact(artifact)
         staged.write_manifest(manifest)
-    return Bundle.open(bundle.path)
+    return Bundle.open(bundle.path), built
 
 
 def _find_graph(bundle: Bundle, precision: Precision) -> Artifact:
@@ -133,11 +135,8 @@ def _build_all(bundle: Bundle, job: _Job, targets: Sequence[Target], progress: P
 def _add_plan(staged: StagedBundle, job: _Job, target: Target, plan: Plan) -> Artifact:
     name = job.name(target)
     file, report = f"{ENGINE_FOLDER}/{name}.plan", f"reports/{name}.json"
-    for path, data in ((file, plan.data), (report, _report(job, target, plan))):
-        place = staged.path / path
-        place.parent.mkdir(exist_ok=True)
-        place.unlink(missing_ok=True)
-        place.write_bytes(data)
+    staged.write(file, plan.data)
+    staged.write(report, _report(job, target, plan))
     limits = {
         "workspace_bytes": job.options.workspace_bytes,
         "optimization_level": job.options.optimization_level,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from ..errors import DeviceError, EngineError, MissingDependencyError
 from ..gpu import find_driver
@@ -14,8 +14,7 @@ from ..runtime.backends.tensorrt_library import FLAVORS, Flavor, TensorRT, insta
 from ..runtime.backends.tensorrt_types import RtxModule
 from ..runtime.preprocess import fit_size
 from .description import DynamicSize
-
-BackendChoice = Literal["auto", "tensorrt", "tensorrt-rtx"]
+from .options import BackendChoice
 
 _LEVELS: Final = range(6)
 

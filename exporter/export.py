@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..bundle import Bundle, StagedBundle, stage_bundle
-from ..crf import CRFParams
 from ..manifest import ClassInfo, Manifest, Size
 from ..runtime.backends import open_reference
 from ..runtime.backends.onnxruntime import OnnxSession
 from .description import Description, DynamicSize, Preprocessing, describe_classes
-from .onnx_export import Head, StandaloneHead, coarse_shape, export_graph
+from .onnx_export import StandaloneHead, coarse_shape, export_graph
+from .options import AtrousForm, ExportOptions
 from .passes import DeinterlaceAtrousConv, run_passes
 from .verify import FloatArray, Infer, compare, probe_inputs, require_passed
 
-AtrousForm = Literal["dilated", "deinterlaced"]
 GRAPH_FILE: Final = "model.fp32.onnx"
 
 
@@ -35,10 +34,7 @@ def export(
     size: Size | DynamicSize,
     preprocessing: Preprocessing | None = None,
     align_corners: bool = False,
-    atrous: AtrousForm = "dilated",
-    head: Head = "logits",
-    crf: CRFParams | None = None,
-    license: str | None = None,  # noqa: A002 - the manifest's word
+    options: ExportOptions | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Export a model to a bundle, verified against PyTorch before it appears at `path`.
@@ -50,25 +46,23 @@ def export(
         size: one (height, width), which is fastest, or a `DynamicSize`.
         preprocessing: what the model was trained with; ImageNet's constants and padding when None.
         align_corners: how the training upsampled the logits.
-        atrous: `deinterlaced` rewrites atrous convolutions as dense ones over subsampled maps (arXiv 1606.00915 §3.1).
-        head: `probabilities` or `labels` adds a second graph that ends in them, for use without this runtime.
-        crf: parameters that `crf=True` will use; DeepLab v2's when None.
-        license: terms of the weights.
+        options: how the graph is written, and what else the bundle says of the model.
         overwrite: replace an existing bundle.
 
     Raises:
         ExportError: the model does not fit, torch cannot convert it, or the graph does not compute the same.
         BundleError: the path is taken or cannot be written.
     """
+    options = options or ExportOptions()
     model = copy.deepcopy(model).cpu().float().eval()
     description = Description(
-        describe_classes(classes), size, preprocessing or Preprocessing(), align_corners, crf, license
+        describe_classes(classes), size, preprocessing or Preprocessing(), align_corners, options.crf, options.license
     )
     manifest = description.draft_manifest(Path(path), coarse_shape(model, description.provisional_size().opt))
     with stage_bundle(path, overwrite=overwrite) as staged:
-        manifest = _add_graph(staged, model, manifest, atrous=atrous)
-        if head != "logits":
-            manifest = _add_standalone(staged, model, manifest, head, atrous=atrous)
+        manifest = _add_graph(staged, model, manifest, atrous=options.atrous)
+        if options.head != "logits":
+            manifest = _add_standalone(staged, model, manifest, options.head, atrous=options.atrous)
         staged.write_manifest(manifest)
     return Bundle.open(path)
 

@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 
 from ..bundle import Bundle, StagedBundle, stage_bundle
-from ..crf import CRFParams
 from ..errors import ExportError
 from ..manifest import ClassInfo, Manifest, Precision, Size
 from ..runtime.backends import open_reference
 from ..runtime.backends.onnxruntime import OnnxSession
 from .description import Description, DynamicSize, Preprocessing, describe_classes
+from .options import PackOptions
 from .verify import TOLERANCES, compare, probe_inputs, require_passed
 
 #: Ops that only quantized graphs have; their presence makes a graph INT8.
@@ -32,8 +32,7 @@ def pack(
     size: Size | DynamicSize | None = None,
     preprocessing: Preprocessing | None = None,
     align_corners: bool = False,
-    crf: CRFParams | None = None,
-    license: str | None = None,  # noqa: A002 - the manifest's word
+    options: PackOptions | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Wrap an ONNX file, which goes into the bundle byte for byte; only external data is put inside.
@@ -47,8 +46,7 @@ def pack(
         size: needed where the graph's height and width are dynamic; taken from the graph where they are fixed.
         preprocessing: what the model was trained with; ImageNet's constants and padding when None.
         align_corners: how the training upsampled the logits.
-        crf: parameters that `crf=True` will use; DeepLab v2's when None.
-        license: terms of the weights.
+        options: what else the bundle says of the model.
         overwrite: replace an existing bundle.
 
     Raises:
@@ -57,14 +55,15 @@ def pack(
         EngineError: ONNX Runtime refuses the graph.
     """
     source = Path(graph)
+    options = options or PackOptions()
     model = _read_graph(source)
     description = Description(
         describe_classes(classes),
         _graph_size(model, source, size),
         preprocessing or Preprocessing(),
         align_corners,
-        crf,
-        license,
+        options.crf,
+        options.license,
     )
     plain = OnnxSession(model.SerializeToString(), name=str(source), optimize=False)
     provisional = description.provisional_size()

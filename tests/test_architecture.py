@@ -12,6 +12,9 @@ from pathlib import Path
 
 import needs
 import pytest
+from cpp_functions import Function, functions
+
+from atrous.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +46,15 @@ DATA_PACKAGES = {"atrous.docs", "atrous.crf.kernels", "atrous.runtime.kernels"}
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
+#: Beyond these, a frozen dataclass: `BuilderOptions`, `ExportOptions`. Two kinds of function are free to have more:
+#: verbs of the command line, where a parameter declares an option and nobody but typer calls, and device code, since a
+#: launch passes a kernel a flat list of pointers and sizes.
+MAX_ARGUMENTS = 8
+
+CXX_SUFFIXES = {".c", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".inc", ".inl"}
+DEVICE_SUFFIXES = {".cu", ".cuh"}
+#: Folders at the root whose C++ is not the package's.
+NO_SOURCES = {"build", "dist", "out", "tests"}
 
 
 @dataclass(frozen=True)
@@ -232,6 +244,45 @@ def test_functions_are_short() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     assert {where: length for where, length in lengths.items() if length > MAX_FUNCTION_LINES} == {}
+
+
+def _arguments(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    own = node.args
+    names = [each.arg for each in (*own.posonlyargs, *own.args, *own.kwonlyargs)]
+    return len(names) - (names[:1] in (["self"], ["cls"])) + (own.vararg is not None) + (own.kwarg is not None)
+
+
+def test_functions_have_few_arguments() -> None:
+    verbs = {(each.callback.__module__, each.callback.__name__) for each in app.registered_commands if each.callback}
+    assert len(verbs) >= 11
+    numbers = {
+        f"{_where(module, node.lineno)} {node.name}": _arguments(node)
+        for module in modules().values()
+        for node in ast.walk(module.tree())
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (module.name, node.name) not in verbs
+    }
+    assert {where: number for where, number in numbers.items() if number > MAX_ARGUMENTS} == {}
+
+
+def _cxx_functions() -> Iterator[tuple[Path, Function]]:
+    folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "." and path.name not in NO_SOURCES]
+    for path in sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in CXX_SUFFIXES):
+        for each in functions(path.read_text(encoding="utf-8")):
+            yield path.relative_to(ROOT), each
+
+
+def test_functions_in_cxx_are_short() -> None:
+    found = list(_cxx_functions())
+    assert len(found) > 400
+    assert [f"{path}:{each.line} {each.name}" for path, each in found if each.lines > MAX_FUNCTION_LINES] == []
+
+
+def test_functions_in_cxx_have_few_arguments() -> None:
+    assert [
+        f"{path}:{each.line} {each.name}"
+        for path, each in _cxx_functions()
+        if each.arguments > MAX_ARGUMENTS and path.suffix not in DEVICE_SUFFIXES
+    ] == []
 
 
 @pytest.mark.parametrize(

@@ -71,10 +71,9 @@ def ways(bundle: Bundle, precision: Precision, scratch: Path) -> Iterator[tuple[
         return
 
     def built(flavor: str) -> Backend:
-        # Each flavour in a copy: the backend takes what fits of all that is there.
         copy = Bundle.open(shutil.copytree(bundle.path, scratch / f"{flavor}.atrous"))
-        extended = build_engine(copy, precision=precision, backend=flavor)  # type: ignore[arg-type]
-        return open_backend(extended, backend="tensorrt", precision=precision)
+        extended, (engine,) = build_engine(copy, precision=precision, backend=flavor)  # type: ignore[arg-type]
+        return BACKENDS["tensorrt"].open(extended, engine)
 
     for flavor in FLAVORS:
         yield flavor, partial(built, flavor)  # type: ignore[misc]  # on a GPU all are device backends

@@ -108,7 +108,7 @@ def build(bundle: Bundle, report: list[dict[str, Any]]) -> Bundle:
             continue
         start = time.monotonic()
         try:
-            bundle = build_engine(bundle, precision=precision, backend=flavor)  # type: ignore[arg-type]
+            bundle, _ = build_engine(bundle, precision=precision, backend=flavor)  # type: ignore[arg-type]
             outcome = "built"
         except AtrousError as exc:
             outcome = refusal(exc, bundle)

@@ -43,7 +43,7 @@ def export_bundle(out: Path) -> atrous.Bundle:
         size=SIZES,
         preprocessing=atrous.Preprocessing(trained.architecture.normalization),
         align_corners=trained.architecture.align_corners,
-        license=_LICENSE,
+        options=atrous.ExportOptions(license=_LICENSE),
         overwrite=True,
     )
 

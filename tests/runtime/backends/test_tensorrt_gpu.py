@@ -26,7 +26,7 @@ def bundle(request: pytest.FixtureRequest, tiny_bundle: Bundle, tmp_path_factory
     try:
         open_gpu()
         path = shutil.copytree(tiny_bundle.path, tmp_path_factory.mktemp("gpu") / "tiny.atrous")
-        return build_engine(Bundle.open(Path(path)), precision="fp32", backend=request.param, batch=4)
+        return build_engine(Bundle.open(Path(path)), precision="fp32", backend=request.param, batch=4)[0]
     except AtrousError as exc:
         needs.GPU.skip(str(exc))
 

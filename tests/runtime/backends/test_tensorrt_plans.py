@@ -26,7 +26,7 @@ pytestmark = needs.TENSORRT_RTX.importable("tensorrt_rtx")
 def built(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The tiny network with engines for compute capability 8.9 and 12.0."""
     path = shutil.copytree(tiny_bundle.path, tmp_path_factory.mktemp("built") / "tiny.atrous")
-    return build_engine(Bundle.open(Path(path)), precision="fp32", backend="tensorrt-rtx", sm=("89", "120"))
+    return build_engine(Bundle.open(Path(path)), precision="fp32", backend="tensorrt-rtx", sm=("89", "120"))[0]
 
 
 @pytest.fixture
