@@ -17,7 +17,7 @@ from ...errors import EngineError
 from ...gpu import Buffer, Device, Stream
 from ...gpu.images import check_kernels
 from ...manifest import Artifact, Shape
-from ..frame import KERNELS as FRAME_KERNELS
+from ..gpu.frame import KERNELS as FRAME_KERNELS
 from .base import DeviceEngine, EngineLayout, FloatArray, check_logits
 
 #: What a picture takes besides the network.

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..frame_program import FrameResult
-from ..frame_slot import SLOTS
 from ..path import MAX_BATCH, Path, ReadImage, needs_tiles
 from ..preprocess import plan_geometry
 from ..result import Result
+from .frame_program import FrameResult
+from .frame_slot import SLOTS
 from .pipeline import Pipeline
 
 if TYPE_CHECKING:

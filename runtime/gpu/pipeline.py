@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...crf.cuda import CudaDenseCRF
 from ...errors import EngineError, ShapeError
-from ..frame_program import FrameResult, Recipe
+from .frame_program import FrameResult, Recipe
 from .worker import Request, Requests, serve
 
 if TYPE_CHECKING:

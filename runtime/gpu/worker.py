@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ...crf.cuda import CudaDenseCRF
 from ...errors import CRFError, DeviceError, ShapeError
 from ...gpu import Device
-from ..frame_program import FrameProgram, FrameResult, Lanes, LatticeFullError, Recipe
-from ..frame_slot import SLOTS, FrameKey, Slot
+from .frame_program import FrameProgram, FrameResult, Lanes, LatticeFullError, Recipe
+from .frame_slot import SLOTS, FrameKey, Slot
 
 #: Image sizes that a worker keeps ready; a video has one, a folder of photos a few.
 MAX_PROGRAMS: Final = 4

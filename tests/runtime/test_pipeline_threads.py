@@ -19,7 +19,7 @@ from standins.onnx_device_backend import OnnxDeviceBackend
 
 from atrous.bundle import Bundle
 from atrous.errors import EngineError, ImageError, ShapeError
-from atrous.runtime.frame_slot import SLOTS
+from atrous.runtime.gpu.frame_slot import SLOTS
 from atrous.runtime.gpu.pipeline import Pipeline
 from atrous.runtime.result import Result
 from atrous.runtime.segmenter import Segmenter

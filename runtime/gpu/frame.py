@@ -14,14 +14,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .._native import KERNEL_CONSTANTS, Resampling, plan_resize
-from ..gpu import Buffer, Device, KernelQueue, KernelSource, Stream, ceil_div
-from ..gpu.toolchain import EXACT
-from ..manifest import InputSpec, Size
-from .preprocess import normalization_of_bytes
+from ..._native import KERNEL_CONSTANTS, Resampling, plan_resize
+from ...gpu import Buffer, Device, KernelQueue, KernelSource, Stream, ceil_div
+from ...gpu.toolchain import EXACT
+from ...manifest import InputSpec, Size
+from ..preprocess import normalization_of_bytes
 
 KERNELS: Final = KernelSource(
-    Path(__file__).parent / "kernels" / "frame.cu",
+    Path(__file__).parents[1] / "kernels" / "frame.cu",
     flags=EXACT,
 )
 
