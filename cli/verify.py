@@ -17,7 +17,7 @@ from .inputs import find_images
 from .options import BundleArgument
 
 if TYPE_CHECKING:
-    from ..exporter.verify_bundle import BundleVerification
+    from ..exporter.verify.bundle import BundleVerification
 
 
 def verify(
@@ -44,7 +44,7 @@ def verify(
     Exits with 1 when a comparison is out of tolerance, and when an engine cannot be run here: nothing is known of it
     then. Example: atrous verify street.atrous --images val/
     """
-    from ..exporter.verify_bundle import verify_bundle
+    from ..exporter.verify.bundle import verify_bundle
 
     if masks and not images:
         raise typer.BadParameter("--masks belong to --images; pass both")

@@ -15,6 +15,7 @@ import pytest
 from cpp_functions import Function, functions
 
 from atrous.cli.app import app
+from atrous.runtime.backends import BACKENDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -178,6 +179,20 @@ def test_nothing_imports_through_the_facade() -> None:
         if each.top == "atrous" and each.target.count(".") == 1
     ]
     assert wrong == []
+
+
+def test_backends_are_named_in_their_own_files_only() -> None:
+    """What lists or chooses backends reads `BACKENDS`, so that a new one is a file and a line in the registry."""
+    names = BACKENDS.keys() - {"tensorrt", "onnxruntime"}  # which are names of packages as well
+    assert len(names) >= 4
+    named = [
+        f"{_where(module, node.lineno)} names {node.value}"
+        for module in modules().values()
+        if not module.name.startswith("atrous.runtime.backends.")
+        for node in ast.walk(module.tree())
+        if isinstance(node, ast.Constant) and node.value in names
+    ]
+    assert named == []
 
 
 def test_only_exporter_and_calibration_work_on_models() -> None:

@@ -23,7 +23,7 @@ from rich.table import Table
 import atrous
 from atrous.exporter.description import read_classes
 from atrous.exporter.trained import load_trained
-from atrous.exporter.verify_bundle import verify_bundle
+from atrous.exporter.verify.bundle import verify_bundle
 from atrous.runtime.result import save_picture
 
 TRAINED = Path(__file__).parents[1] / "train_camvid"

@@ -28,7 +28,7 @@ from atrous.errors import BundleError, CalibrationError, EngineError, Evaluation
 from atrous.exporter.description import DynamicSize
 from atrous.exporter.export import export
 from atrous.exporter.pack import pack
-from atrous.exporter.verify_bundle import verify_bundle
+from atrous.exporter.verify.bundle import verify_bundle
 from atrous.runtime.evaluation import evaluate, pair_by_stem
 from atrous.runtime.segmenter import load
 

@@ -15,7 +15,7 @@ from atrous.errors import BundleError, EngineError, ExportError
 from atrous.exporter.description import DynamicSize
 from atrous.exporter.options import PackOptions
 from atrous.exporter.pack import pack
-from atrous.exporter.verify_bundle import verify_bundle
+from atrous.exporter.verify.bundle import verify_bundle
 from atrous.manifest import Size
 
 CLASSES = ("sky", "road", "car", "tree", "person")

@@ -20,7 +20,7 @@ from atrous.bundle import Bundle
 from atrous.exporter.description import DynamicSize
 from atrous.exporter.engine import build_engine
 from atrous.exporter.pack import pack
-from atrous.exporter.verify_bundle import verify_bundle
+from atrous.exporter.verify.bundle import verify_bundle
 
 CLASSES = ("sky", "road", "car", "tree", "person")
 SIZES = DynamicSize((16, 16), (32, 48), (64, 64), multiple=8)

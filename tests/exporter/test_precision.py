@@ -31,7 +31,7 @@ from atrous.exporter.normalization import Normalization
 from atrous.exporter.passes import ConvertToHalf, RoundToHalf, run_passes
 from atrous.exporter.precision import FP16_FILE, add_fp16
 from atrous.exporter.trained import load_trained
-from atrous.exporter.verify_bundle import verify_bundle
+from atrous.exporter.verify.bundle import verify_bundle
 from atrous.manifest import Artifact, Precision
 from atrous.runtime.backends.onnxruntime import OnnxSession
 

@@ -15,7 +15,7 @@ from atrous.calibration.qdq import halve_rest, quantize_graph
 from atrous.exporter.description import DynamicSize, Preprocessing
 from atrous.exporter.export import export
 from atrous.exporter.models import ARCHITECTURES
-from atrous.exporter.verify_bundle import verify_bundle
+from atrous.exporter.verify.bundle import verify_bundle
 from atrous.manifest import Size
 
 pytestmark = pytest.mark.slow

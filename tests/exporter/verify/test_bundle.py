@@ -15,7 +15,7 @@ from tiny_graphs import local_layers, save_graph
 
 from atrous.bundle import Bundle, StagedBundle
 from atrous.errors import BundleError, EvaluationError
-from atrous.exporter.verify_bundle import verify_bundle
+from atrous.exporter.verify.bundle import verify_bundle
 from atrous.manifest import EngineProfile
 from atrous.runtime.backends import BACKENDS, backend_status, tensorrt
 

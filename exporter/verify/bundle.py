@@ -8,14 +8,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundle import Bundle
-from ..errors import DeviceError, EngineError, MissingDependencyError
-from ..manifest import Artifact, EngineProfile, InputSpec, Verification
-from ..runtime.backends import BACKENDS, Backend, BackendSpec, backend_status, open_reference
-from ..runtime.evaluation import evaluate, pair_by_stem
-from ..runtime.image import ImageSource
-from ..runtime.segmenter import Segmenter
-from .verify import TOLERANCES, FloatArray, compare, photo_inputs, probe_inputs
+from ...bundle import Bundle
+from ...errors import DeviceError, EngineError, MissingDependencyError
+from ...manifest import Artifact, EngineProfile, InputSpec, Verification
+from ...runtime.backends import BACKENDS, Backend, BackendSpec, backend_status, open_reference
+from ...runtime.evaluation import evaluate, pair_by_stem
+from ...runtime.image import ImageSource
+from ...runtime.segmenter import Segmenter
+from .compare import TOLERANCES, FloatArray, compare
+from .inputs import photo_inputs, probe_inputs
 
 
 @dataclass(frozen=True)
