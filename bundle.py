@@ -95,7 +95,7 @@ class Bundle:
             self._compare_hash(artifact, actual)
 
     def path_of(self, artifact: Artifact) -> Path:
-        """Where an artifact lies; raises `BundleError` when that is outside the bundle."""
+        """The path of an artifact; raises `BundleError` when it lies outside the bundle."""
         relative = PurePosixPath(artifact.file)
         path = self.path / relative
         # resolve() as well: a symbolic link inside the bundle can point out of it.

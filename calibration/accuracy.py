@@ -1,4 +1,4 @@
-"""What becomes of the labels: a quantized graph against the FP32 graph, as the runtime labels whole pictures."""
+"""Labels of a quantized graph against those of the FP32 graph, as the runtime labels whole pictures."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class Reference:
         return zip(pictures, results, strict=True)
 
     def _path(self, infer: Infer, source: str) -> CpuPath:
-        """What `atrous eval` does around a network, with a thread for each picture."""
+        """The steps of `atrous eval` around a network, with a thread for each picture."""
         return CpuPath(self._bundle.manifest, infer, source=source, threads=1)
 
     def _try(self, path: CpuPath, source: ImageSource | Pair) -> _Segmented | ImageError:

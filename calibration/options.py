@@ -1,4 +1,4 @@
-"""What `quantize` can be told besides its data; light, so that the command line can read it."""
+"""Options of `quantize`; light, so that the command line can import them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_MAX_IMAGES: Final = 128
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions:
-    """What is seldom said of a quantization.
+    """Options of a quantization that are seldom needed.
 
     Attributes:
         ignore: ids of masks that are void, besides the bundle's own.

@@ -1,4 +1,4 @@
-"""Where the command line writes: tables and progress for people, JSON for machines."""
+"""Output of the command line: tables and progress for people, JSON for machines."""
 
 from __future__ import annotations
 

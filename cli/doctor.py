@@ -99,7 +99,7 @@ def examine() -> dict[str, Any]:
 
 
 def _examine_gpu() -> dict[str, Any]:
-    """What computing on a GPU takes; a text says what there is, or what is missing."""
+    """The parts that computing on a GPU takes; each text names what is there, or what is missing."""
     from ..gpu import find_driver
     from ..gpu.compile import find_nvcc, nvcc_version
     from ..gpu.images import find_fatbin
@@ -138,7 +138,7 @@ def _examine_gpu() -> dict[str, Any]:
 
 
 def _device_library() -> str:
-    """What makes the calls to a GPU; raises as `usable_device` does."""
+    """The library that makes the calls to a GPU; raises as `usable_device` does."""
     from ..gpu import PyCudaDevice, usable_device
 
     name = "pycuda" if usable_device() is PyCudaDevice else "cuda-bindings"
@@ -146,7 +146,7 @@ def _device_library() -> str:
 
 
 def _installed_library() -> str:
-    """What would make the calls; whether it loads is known only where a driver is."""
+    """The library that would make the calls; whether it loads is known only where a driver is."""
     for name in ("pycuda", "cuda-bindings"):
         if (version := _version(name)) is not None:
             return f"{name} {version}"

@@ -1,4 +1,4 @@
-"""What exporting, packing and building can be told; light, so that the command line can read it."""
+"""Options of exporting, packing and building; light, so that the command line can import them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BackendChoice = Literal["auto", "tensorrt", "tensorrt-rtx"]
 
 @dataclass(frozen=True, kw_only=True)
 class PackOptions:
-    """What a bundle says of its model besides what its input and output are.
+    """Facts about a model that a bundle keeps, besides its input and output.
 
     Attributes:
         crf: parameters that `crf=True` will use; DeepLab v2's when None.

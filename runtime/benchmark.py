@@ -1,4 +1,4 @@
-"""How fast a bundle runs here: every backend with every artifact, checked first, then timed in turns."""
+"""Benchmark of a bundle on this machine: every backend and artifact, checked first, then timed in turns."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Contender:
 
     @property
     def label(self) -> str:
-        """What tables and plots call it."""
+        """Name in tables and plots."""
         return f"{self.name} {self.precision}{' + CRF' if self.crf else ''}"
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What could have been measured and was not."""
+    """A contender that was not measured, and the reason."""
 
     name: str
     reason: str
@@ -80,7 +80,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a contender.
+    """Measurements of one contender.
 
     Attributes:
         agreement: share of labels equal to the first contender's with or without CRF, as this one.
@@ -193,8 +193,8 @@ def measure(
     Args:
         contenders: the first of those without and of those with CRF is what the others are compared with.
         picture: [H, W, 3] uint8 RGB.
-        warmup: rounds that are not counted.
-        repeats: rounds that are.
+        warmup: warm-up rounds, not timed.
+        repeats: timed rounds.
         progress: told the number of rounds done.
 
     Raises:

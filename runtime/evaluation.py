@@ -47,7 +47,7 @@ class Skipped:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate` found.
+    """Result of `evaluate`.
 
     Attributes:
         pictures: how many were scored.
@@ -221,7 +221,7 @@ def evaluate(
 def _outcomes(
     segmenter: Segmenter, pairs: Sequence[Pair], void: frozenset[int], workers: int, done: EvaluationState | None
 ) -> Generator[tuple[Pair, Record | ImageError], None, None]:
-    """What becomes of each pair, in order; no more than twice the workers are ahead, which bounds the memory."""
+    """The outcome of each pair, in order; at most twice the workers are ahead, which bounds the memory."""
     source = iter(pairs)
     with ThreadPoolExecutor(workers) as pool:
 
@@ -281,7 +281,7 @@ def _check_skipped(skipped: Sequence[Skipped], pairs: int, max_unreadable: int) 
 
 
 def _identity(segmenter: Segmenter, void: frozenset[int]) -> dict[str, Any]:
-    """What scores depend on besides the files of a pair, as JSON."""
+    """Everything that scores depend on besides the files of a pair, as JSON."""
     backend, crf = segmenter.backend, segmenter.crf
     return {
         "artifact": backend.artifact.file,

@@ -1,4 +1,4 @@
-"""What goes into a segmenter's path and what comes out, whether it leads over the CPU or a GPU."""
+"""Protocol of a segmenter's path from images to results, whether it leads over the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -77,5 +77,5 @@ def read_image(source: ImageSource) -> ReadImage:
 
 
 def needs_tiles(input_size: Size, inputs: InputSpec) -> bool:
-    """Whether an image that needs this network input is larger than the network takes."""
+    """True if an image that needs this network input is larger than the network takes."""
     return any(length > longest for length, longest in zip(input_size, inputs.size.max, strict=True))

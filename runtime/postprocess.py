@@ -1,4 +1,4 @@
-"""From coarse logits to full-size labels or probabilities: bilinear upsampling fused with what follows it."""
+"""Full-size labels or probabilities of coarse logits: bilinear upsampling fused with what follows it."""
 
 from __future__ import annotations
 

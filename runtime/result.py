@@ -1,4 +1,4 @@
-"""What a segmented picture is: labels at once, probabilities and pictures when asked for."""
+"""Result of segmenting an image: labels at once, probabilities and overlays when asked for."""
 
 from __future__ import annotations
 

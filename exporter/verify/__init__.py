@@ -1,4 +1,4 @@
-"""Whether artifacts compute what they should: on what, by how much they differ, and every artifact of a bundle."""
+"""Verification of artifacts: the inputs, the comparison, and all artifacts of a bundle."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class NotRun:
 
 @dataclass(frozen=True)
 class BundleVerification:
-    """What `verify_bundle` found.
+    """Result of `verify_bundle`.
 
     Attributes:
         checks: the comparisons.
@@ -41,7 +41,7 @@ class BundleVerification:
 
     @property
     def passed(self) -> bool:
-        """Whether every comparison that was made is within its tolerance; says nothing of `not_run`."""
+        """True if every comparison that was made is within its tolerance; says nothing of `not_run`."""
         return all(check.passed for check in self.checks)
 
 

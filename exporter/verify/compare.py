@@ -1,4 +1,4 @@
-"""Whether a candidate still computes the same: its logits against those of a reference, on the same inputs."""
+"""Comparison of a candidate's logits with those of a reference, on the same inputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Infer = Callable[[FloatArray], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What counts as the same.
+    """Bounds within which two networks count as equal.
 
     Attributes:
         max_relative: largest absolute difference of logits, as a share of the reference's largest magnitude.

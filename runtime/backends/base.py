@@ -1,4 +1,4 @@
-"""What a backend is: something that turns a batch of prepared images into coarse logits."""
+"""Protocols of a backend, which turns a batch of prepared images into coarse logits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineLayout:
-    """What an engine reads and writes for one input shape, C-contiguous in device memory.
+    """Arrays that an engine reads and writes for one input shape, C-contiguous in device memory.
 
     Attributes:
         input_dtype: of the images [N, 3, H, W]; float32 or float16.

@@ -1,4 +1,4 @@
-"""Whether an engine fits this machine, by what the manifest says of it, before TensorRT sees a byte."""
+"""Check that an engine fits this machine, by its entry in the manifest, before TensorRT sees a byte."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _library_misfit(identity: EngineIdentity) -> str | None:
 
 
 def _is_later(version: str, than: str) -> bool:
-    """Of the same major number."""
+    """True if a version is at least another of the same major number."""
     one, other = version_numbers(version), version_numbers(than)
     return one[0] == other[0] and one >= other
 

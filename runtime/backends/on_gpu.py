@@ -1,4 +1,4 @@
-"""What the GPU backends share: a device for each thread, and arrays of the host in and out for simple callers."""
+"""The parts that GPU backends share: a device for each thread, and arrays of the host in and out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MAX_SHAPES: Final = 2
 
 
 def kernels_origin(compute_capability: tuple[int, int], cuda: tuple[int, int]) -> str:
-    """Where the kernels around the network come from on such a GPU, in words.
+    """Origin of the kernels around the network on such a GPU, in words.
 
     Args:
         compute_capability: of the GPU.

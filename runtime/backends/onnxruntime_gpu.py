@@ -269,7 +269,7 @@ def check_available(provider: Provider) -> None:
 
 
 def overwritten() -> str | None:
-    """What to say where onnxruntime-gpu is installed and the CPU's build lies in its place, or None.
+    """Advice if onnxruntime-gpu is installed and the CPU's build lies in its place, or None.
 
     Both packages install the folder `onnxruntime`, so the one that pip installs last is the one that is imported, and
     pip reports both as installed.
@@ -288,7 +288,7 @@ def overwritten() -> str | None:
 
 
 def _why_refused(provider: Provider) -> str | None:
-    """Which library a provider misses, as the loader says it, or None. ONNX Runtime tells only its log.
+    """The library that a provider lacks, in the loader's words, or None. ONNX Runtime tells only its log.
 
     To be asked after ONNX Runtime has tried: a provider that is loaded before it would not find its host.
     """
@@ -322,7 +322,7 @@ def _spec(backend: type[OnnxRuntimeGpuBackend], is_expected: Callable[[], bool])
 
 
 def _has_cuda() -> bool:
-    """Whether ONNX Runtime has its CUDA provider; warns where it was installed and overwritten, and there is a GPU."""
+    """True if ONNX Runtime has its CUDA provider; warns if there is a GPU and the provider was overwritten."""
     if OnnxRuntimeCuda.provider.name in import_onnxruntime().get_available_providers():
         return True
     problem = overwritten()

@@ -1,4 +1,4 @@
-"""Which backend opens which artifact of a bundle: the ones that were asked for, or the first that work."""
+"""Choice of a backend and an artifact of a bundle: those that were asked for, or the first that work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a backend before its library is loaded, in one place for all that list, choose or open backends."""
+"""Description of a backend, for all that list, choose or open backends; no library is loaded for it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Package:
 
     @property
     def is_installed(self) -> bool:
-        """Whether the module can be found; it is not imported."""
+        """True if the module can be found; it is not imported."""
         return importlib.util.find_spec(self.module) is not None
 
     @property

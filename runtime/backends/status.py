@@ -1,4 +1,4 @@
-"""What each backend would say on this machine, without a bundle."""
+"""Availability of each backend on this machine, without a bundle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .spec import BackendSpec
 
 @dataclass(frozen=True)
 class BackendStatus:
-    """Whether a backend can be used here, and what to do if not.
+    """Availability of a backend here, and what to do if it has none.
 
     Whether it takes a bundle is known only when it opens one: an engine may have been built for another GPU.
     """
@@ -24,7 +24,7 @@ class BackendStatus:
 
 
 def backend_status() -> tuple[BackendStatus, ...]:
-    """What each backend would say here, without loading a model."""
+    """Availability of each backend here, without loading a model."""
     gpu_problem = _gpu_problem()
     return tuple(_status(spec, gpu_problem if spec.device == "gpu" else None) for spec in BACKENDS.values())
 

@@ -28,7 +28,7 @@ _LEVELS: Final = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO
 
 @dataclass(frozen=True)
 class FlavorFacts:
-    """What is true of a flavour wherever it is installed.
+    """Facts about a flavour that hold wherever it is installed.
 
     Attributes:
         module: what it is imported as.
@@ -79,7 +79,7 @@ class LogCapture:
 
 
 class LogRouter:
-    """Where the messages of one flavour go: into the captures that are open, otherwise to `logging`.
+    """Router of one flavour's messages: into the captures that are open, otherwise to `logging`.
 
     TensorRT keeps the first logger that a process gives it for as long as anything made with it lives, and ignores
     later ones, so there is one for the whole process and it hands on.
@@ -130,7 +130,7 @@ class TensorRT:
 
     @property
     def facts(self) -> FlavorFacts:
-        """What is true of this flavour."""
+        """Facts about this flavour."""
         return FLAVORS[self.flavor]
 
     @property

@@ -120,7 +120,7 @@ class CpuPath:
         return logits
 
     def _finish(self, frame: _Frame, logits: FloatArray, geometry: Geometry) -> None:
-        """From coarse logits [C, h, w] to the result; full-resolution logits exist only where the CRF needs them."""
+        """Make the result of coarse logits [C, h, w]; full-resolution ones exist only where the CRF needs them."""
 
         def softmax() -> FloatArray:
             return upsample_probabilities(

@@ -42,7 +42,7 @@ class Request:
 
     @property
     def key(self) -> FrameKey:
-        """Which program serves it."""
+        """Key of the program that serves it."""
         height, width, _ = self.images[0].shape
         return FrameKey(len(self.images), (height, width), self.wants_probabilities)
 
@@ -90,7 +90,7 @@ class _Flight:
 
 
 class _Worker:
-    """What a thread owns: streams, the programs of the last few sizes, the batches in work.
+    """Everything that a thread owns: streams, the programs of the last few sizes, the batches in work.
 
     Release GPU objects on this thread only: the context is current nowhere else. A stored exception keeps its
     traceback's frames alive, and with them any `FrameProgram` held in a local. `Request.fail` clears frames that have
