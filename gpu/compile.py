@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 
 from ..errors import DeviceError
+from ..files import write_whole
 from .device import KernelSource
 from .toolchain import FLAGS, digest_of, find_nvcc
 
@@ -78,15 +78,13 @@ def _version_of(nvcc: Path) -> str:
 
 
 def _run_nvcc(nvcc: Path, source: KernelSource, flags: tuple[str, ...], cubin: Path) -> None:
-    """Compile in a temporary folder and rename, so that several processes can compile the same source at once."""
-    with tempfile.TemporaryDirectory(dir=cubin.parent) as scratch:
-        out = Path(scratch) / cubin.name
+    """Compile; the file at `cubin` is replaced whole, so that processes may compile the same source at once."""
+    with write_whole(cubin) as out:
         command = [str(nvcc), *flags, "-cubin", "-Xptxas", "-v", str(source.path), "-o", str(out)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         log = run.stdout + run.stderr
         if run.returncode != 0:
             what = f"nvcc failed on {source.path.name} with exit code {run.returncode} ({' '.join(flags)})"
             raise DeviceError(f"{what}. Its log:\n{log}")
-        out.with_suffix(".log").write_text(log, encoding="utf-8")
-        out.with_suffix(".log").replace(cubin.with_suffix(".log"))
-        out.replace(cubin)
+        with write_whole(cubin.with_suffix(".log")) as written:
+            written.write_text(log, encoding="utf-8")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .. import _native
+from .._native import normalize_image
 from ..errors import ShapeError
 from ..manifest import InputSpec, Size
 
@@ -64,7 +64,7 @@ def prepare_image(
             actual=str(image.shape[:2]),
         )
     mean, std = normalization_of_bytes(inputs)
-    return _native.normalize_image(
+    return normalize_image(
         image,
         mean,
         std,

@@ -15,7 +15,7 @@ from atrous.crf import DenseCRF
 from atrous.crf.cuda import CudaDenseCRF
 from atrous.gpu import Buffer, Device, open_device
 from atrous.manifest import InputSpec, SizePolicy
-from atrous.runtime.frame import CoarseLogits, DeviceResampling, FrameQueue, Pictures, constants_of
+from atrous.runtime.gpu.frame import CoarseLogits, DeviceResampling, FrameQueue, Pictures, constants_of
 from atrous.runtime.postprocess import upsample_labels, upsample_probabilities
 from atrous.runtime.preprocess import prepare_image
 

@@ -172,10 +172,10 @@ struct SliceBody {
 };
 
 template <typename T>
-static void slice(const std::int32_t* vertices, const float* weights, int corners, const ChannelLayout& layout,
-                  const T* values, const float* scale, std::int64_t begin, std::int64_t end, float* out) {
-    for_parts_of_row<T>(layout,
-                        SliceBody<T>{vertices, weights, corners, layout.padded(), begin, end, values, scale, out});
+static void slice(const Corners& corners, const ChannelLayout& layout, const T* values, const float* scale,
+                  std::int64_t begin, std::int64_t end, float* out) {
+    for_parts_of_row<T>(layout, SliceBody<T>{corners.vertices, corners.weights, corners.count, layout.padded(), begin,
+                                             end, values, scale, out});
 }
 
 static void mix(const float* in, const float* matrix, const ChannelLayout& layout, std::int64_t count, float* out) {

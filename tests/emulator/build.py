@@ -14,7 +14,7 @@ from pathlib import Path
 from atrous.crf import cuda_queue
 from atrous.gpu import KernelSource
 from atrous.gpu.compile import find_nvcc
-from atrous.runtime import frame
+from atrous.runtime.gpu import frame
 
 HERE = Path(__file__).parent
 # -ffp-contract=off is what nvcc's -fmad=false is. -Wno-psabi: see setup.py.

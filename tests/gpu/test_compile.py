@@ -10,7 +10,7 @@ from atrous.crf import cuda_queue
 from atrous.errors import DeviceError
 from atrous.gpu import KernelSource
 from atrous.gpu.compile import cache_folder, compile_cubin
-from atrous.runtime import frame
+from atrous.runtime.gpu import frame
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from tolerances import RESIZE_ORDER_LEVELS
 from atrous import _native
 from atrous.gpu import Region
 from atrous.manifest import InputSpec, SizePolicy
-from atrous.runtime import frame
-from atrous.runtime.frame import CoarseLogits, DeviceResampling, DeviceStretch, FrameQueue, Pictures, constants_of
+from atrous.runtime.gpu import frame
+from atrous.runtime.gpu.frame import CoarseLogits, DeviceResampling, DeviceStretch, FrameQueue, Pictures, constants_of
 from atrous.runtime.postprocess import upsample_labels, upsample_probabilities
 from atrous.runtime.preprocess import prepare_image
 

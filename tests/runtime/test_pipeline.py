@@ -16,14 +16,13 @@ from tolerances import CRF_UNORM16_ABS, CUDA_CPU_ABS, HALF_LABEL_AGREEMENT, RESI
 
 from atrous.crf import DenseCRF
 from atrous.exporter.normalization import CAFFE
-from atrous.runtime.backends import DeviceBackend
-from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from atrous.runtime.backends import DeviceBackend, open_reference
 from atrous.runtime.segmenter import Segmenter
 
 
 def test_the_stand_in_is_a_device_backend(tiny_bundle):
     assert isinstance(OnnxDeviceBackend(tiny_bundle), DeviceBackend)
-    assert not isinstance(OnnxRuntimeBackend(tiny_bundle), DeviceBackend)
+    assert not isinstance(open_reference(tiny_bundle), DeviceBackend)
 
 
 class TestAgainstTheCpu:

@@ -19,8 +19,8 @@ from standins.onnx_device_backend import OnnxDeviceBackend
 
 from atrous.bundle import Bundle
 from atrous.errors import EngineError, ImageError, ShapeError
-from atrous.runtime.frame_slot import SLOTS
-from atrous.runtime.pipeline import Pipeline
+from atrous.runtime.gpu.frame_slot import SLOTS
+from atrous.runtime.gpu.pipeline import Pipeline
 from atrous.runtime.result import Result
 from atrous.runtime.segmenter import Segmenter
 
@@ -132,13 +132,13 @@ class TestFutures:
         backend.gate.set()
         assert later.get(timeout=20).result().labels.shape == (16, 16)
         assert len(errors) == 2
-        assert "hand the work to another thread" in errors[0]
+        assert "Do the work in another thread" in errors[0]
         segmenter.close()
 
     @pytest.mark.parametrize("shapes", [[], [(32, 32), (32, 40)]])
     def test_a_batch_that_is_none(self, open_gpu, color_bundle, shapes):
         with pytest.raises(ShapeError, match="all are of one size"):
-            open_gpu(color_bundle)._gpu._pipeline.submit([picture(shape) for shape in shapes])
+            open_gpu(color_bundle)._path._pipeline.submit([picture(shape) for shape in shapes])
 
 
 class TestEnd:

@@ -12,8 +12,9 @@ from tiny_graphs import color_layers, make_bundle
 from atrous.bundle import Bundle
 from atrous.exporter.sizes import DynamicSize
 from atrous.gpu import Buffer, Device, KernelQueue, KernelSource, Stream
+from atrous.runtime.backends import choose_artifact
 from atrous.runtime.backends.base import EngineLayout
-from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from atrous.runtime.backends.onnxruntime import SPEC, OnnxRuntimeBackend
 
 PROBE = KernelSource(Path(__file__).parents[1] / "emulator" / "probe.cu")
 
@@ -34,7 +35,7 @@ class KernelBackend(OnnxRuntimeBackend):
     max_batch = 8
 
     def __init__(self, bundle: Bundle, make_device: Callable[[], Device]) -> None:
-        super().__init__(bundle)
+        super().__init__(bundle, choose_artifact(SPEC, bundle))
         self.make_device = make_device
 
     def open_engine(self, device: Device) -> KernelEngine:

@@ -14,15 +14,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _native
-from .._native import KERNEL_CONSTANTS
-from ..gpu import Buffer, Device, KernelQueue, KernelSource, Stream, ceil_div
-from ..gpu.toolchain import EXACT
-from ..manifest import InputSpec, Size
-from .preprocess import normalization_of_bytes
+from ..._native import KERNEL_CONSTANTS, Resampling, plan_resize
+from ...gpu import Buffer, Device, KernelQueue, KernelSource, Stream, ceil_div
+from ...gpu.toolchain import EXACT
+from ...manifest import InputSpec, Size
+from ..preprocess import normalization_of_bytes
 
 KERNELS: Final = KernelSource(
-    Path(__file__).parent / "kernels" / "frame.cu",
+    Path(__file__).parents[1] / "kernels" / "frame.cu",
     flags=EXACT,
 )
 
@@ -195,7 +194,7 @@ def constants_of(inputs: InputSpec) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class DeviceResampling:
-    """A `_native.Resampling` in device memory.
+    """A `Resampling` in device memory.
 
     Attributes:
         first: [length] int32.
@@ -210,7 +209,7 @@ class DeviceResampling:
     length: int
 
     @classmethod
-    def of(cls, device: Device, plan: _native.Resampling, stream: Stream) -> DeviceResampling:
+    def of(cls, device: Device, plan: Resampling, stream: Stream) -> DeviceResampling:
         """Copies a plan to a device."""
         length, taps = plan.weights.shape
         first, weights = device.allocate(plan.first.nbytes), device.allocate(plan.weights.nbytes)
@@ -238,7 +237,7 @@ class DeviceStretch:
                 DeviceResampling.of(device, step.resampling, stream),
                 Pictures.allocate(device, count, step.size),
             )
-            for step in _native.plan_resize(size, out_size)
+            for step in plan_resize(size, out_size)
         ]
 
     def queue(self, pictures: Pictures) -> Pictures:
@@ -252,7 +251,7 @@ class DeviceStretch:
     @staticmethod
     def estimate_bytes(count: int, size: Size, out_size: Size) -> int:
         """Memory of the pictures that one allocates."""
-        return sum(3 * count * math.prod(step.size) for step in _native.plan_resize(size, out_size))
+        return sum(3 * count * math.prod(step.size) for step in plan_resize(size, out_size))
 
 
 def _suffix(dtype: np.dtype[Any]) -> str:

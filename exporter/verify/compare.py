@@ -1,29 +1,25 @@
-"""Does it still compute the same? Logits of a candidate against those of a reference, on the same inputs."""
+"""Comparison of a candidate's logits with those of a reference, on the same inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import FloatArray
-from ..errors import ExportError
-from ..manifest import InputSpec, Precision, Size, Verification
-from ..runtime.image import ImageSource, load_image
-from ..runtime.preprocess import fit_size, plan_geometry, prepare_image
+from ...arrays import FloatArray
+from ...errors import ExportError
+from ...manifest import Precision, Verification
 
 #: Prepared images [N, 3, H, W] float32 → scores [N, C, h, w] float32, or labels [N, h, w] uint8.
 Infer = Callable[[FloatArray], NDArray[Any]]
 
-_SEED: Final = 1606_00915
-
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What counts as the same.
+    """Bounds within which two networks count as equal.
 
     Attributes:
         max_relative: largest absolute difference of logits, as a share of the reference's largest magnitude.
@@ -58,7 +54,7 @@ def compare(
     against: str,
     tolerance: Tolerance = FP32_TOLERANCE,
 ) -> Verification:
-    """Run both on every input [N, 3, H, W] and judge the differences.
+    """Run both on every input [N, 3, H, W], and hold the differences to the tolerance.
 
     Both answer float scores [N, C, h, w], or both labels [N, h, w] uint8, whose `max_abs` is 0 by definition: the
     distance between two class ids says nothing, only the agreement counts.
@@ -92,54 +88,3 @@ def require_passed(verification: Verification, tolerance: Tolerance = FP32_TOLER
         f"{tolerance.max_relative:g} of the largest logit and at least {tolerance.min_agreement:.2%}. "
         "Nothing was written. Does the model behave differently between calls, or depend on the values of its input?"
     )
-
-
-def probe_inputs(inputs: InputSpec) -> list[FloatArray]:
-    """Prepared synthetic pictures that exercise the sizes of a graph.
-
-    A range of sizes: three of them (as far as it has three), the smallest and the optimal among them, and a batch of
-    two. One size: three pictures of it, since the graph takes nothing else.
-    """
-    generator = np.random.default_rng(_SEED)
-    policy = inputs.size
-    if policy.is_fixed:
-        return [_probe(generator, [policy.opt], inputs) for _ in range(3)]
-    middle = tuple(
-        min(high, fit_size((low + mid) // 2 + policy.multiple, policy.multiple, policy.offset))
-        for low, mid, high in zip(policy.min, policy.opt, policy.max, strict=True)
-    )
-    shapes = [policy.min, policy.opt, (middle[0], policy.min[1]), (policy.min[0], middle[1]), policy.max]
-    distinct = list(dict.fromkeys(shapes))[:3]
-    batches = [*([shape] for shape in distinct), [distinct[-1]] * 2]
-    return [_probe(generator, sizes, inputs) for sizes in batches]
-
-
-def photo_inputs(images: Sequence[ImageSource], inputs: InputSpec) -> list[FloatArray]:
-    """Prepared pictures of a user; what exceeds the maximum is cropped to it, since coarse logits are compared."""
-    prepared = []
-    for image in images:
-        picture = load_image(image)
-        if inputs.resize == "none":
-            picture = picture[: inputs.size.max[0], : inputs.size.max[1]]
-        geometry = plan_geometry((picture.shape[0], picture.shape[1]), inputs)
-        prepared.append(prepare_image(picture, geometry.input_size, inputs)[None])
-    return prepared
-
-
-def _probe(generator: np.random.Generator, sizes: Sequence[Size], inputs: InputSpec) -> FloatArray:
-    return np.stack([prepare_image(synthetic_photo(generator, size), size, inputs) for size in sizes])
-
-
-def synthetic_photo(generator: np.random.Generator, size: Size) -> NDArray[np.uint8]:
-    """Smooth shading, a few flat rectangles with hard edges, and a little noise: [H, W, 3] uint8."""
-    height, width = size
-    rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    phase = generator.uniform(0, 2 * np.pi, (3, 2))
-    waves = [np.sin(3 * rows + down) + np.cos(4 * columns + across) for down, across in phase]
-    photo = 128 + 50 * np.stack(waves, axis=2)
-    for _ in range(12):
-        top, left = int(generator.integers(height)), int(generator.integers(width))
-        bottom, right = top + height // 4 + 1, left + width // 4 + 1
-        photo[top:bottom, left:right] = generator.uniform(0, 255, 3)
-    photo += generator.normal(0, 6, photo.shape)
-    return photo.clip(0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Pictures through the GPU: a pool of workers behind one queue, results as futures."""
+"""Images through the GPU: a pool of workers behind one queue, results as futures."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..crf.cuda import CudaDenseCRF
-from ..errors import EngineError, ShapeError
+from ...crf.cuda import CudaDenseCRF
+from ...errors import EngineError, ShapeError
 from .frame_program import FrameResult, Recipe
 from .worker import Request, Requests, serve
 
 if TYPE_CHECKING:
-    from ..crf import DenseCRF
-    from ..gpu import Device
-    from ..manifest import Manifest
-    from .backends.base import DeviceBackend
+    from ...crf import DenseCRF
+    from ...gpu import Device
+    from ...manifest import Manifest
+    from ..backends.base import DeviceBackend
 
 
 class Pipeline:
     """Image → copy → preprocessing → engine → upsampling, with the CRF if wanted → labels, all on the GPU.
 
-    Each worker is a thread with a device, three streams, and for each of the last few picture sizes an engine of its
+    Each worker is a thread with a device, three streams, and for each of the last few image sizes an engine of its
     own and a CUDA graph. Nobody else touches those, so any thread may submit. A worker has two batches in work: one is
     copied while the other is computed.
 
@@ -77,16 +77,14 @@ class Pipeline:
             raise
         atexit.register(self._stop)
 
-    def submit(
-        self, pictures: Sequence[NDArray[np.uint8]], *, wants_probabilities: bool = False
-    ) -> Future[FrameResult]:
+    def submit(self, images: Sequence[NDArray[np.uint8]], *, wants_probabilities: bool = False) -> Future[FrameResult]:
         """Segment a batch, later; returns at once.
 
-        The pictures must not change before the result is there. Batches of one worker are done in order. Whoever
-        submits without end holds pictures without end: wait for results, a few behind.
+        The images must not change before the result is there. Batches of one worker are done in order. `submit` never
+        blocks, so an unbounded caller accumulates images: wait for earlier results, or use `Segmenter.stream`.
 
         Args:
-            pictures: [H, W, 3] uint8 RGB, at least one, all of one size.
+            images: [H, W, 3] uint8 RGB, at least one, all of one size.
             wants_probabilities: copy the probabilities back as well.
 
         Returns:
@@ -94,13 +92,13 @@ class Pipeline:
             pipeline remains usable.
 
         Raises:
-            ShapeError: the pictures are none, or differ in size.
+            ShapeError: there is no image, or they differ in size.
             EngineError: the pipeline is closed.
         """
-        if len({picture.shape for picture in pictures}) != 1:
-            shapes = [list(picture.shape) for picture in pictures]
-            raise ShapeError(f"a batch is at least one picture, and all are of one size; got {shapes}")
-        request = Request(tuple(pictures), wants_probabilities)
+        if len({image.shape for image in images}) != 1:
+            shapes = [list(image.shape) for image in images]
+            raise ShapeError(f"a batch is at least one image, and all are of one size; got {shapes}")
+        request = Request(tuple(images), wants_probabilities)
         with self._lock:  # nothing comes after the workers are told to end
             if self._is_closed or not self._stop.alive:
                 raise EngineError("the segmenter is closed; open a new one")
@@ -108,19 +106,19 @@ class Pipeline:
         return request.future
 
     def check_may_wait(self) -> None:
-        """Whether this thread may wait for results: a callback runs in the thread that would have to make them.
+        """Check that this thread may wait for results: a callback runs in the thread that would have to make them.
 
         Raises:
             EngineError: it may not.
         """
         if threading.current_thread() in self._threads:
             raise EngineError(
-                "a callback of a future waits for the segmenter that called it, which would never end: hand the work "
-                "to another thread, or submit without waiting"
+                "deadlock: a Future callback is waiting for the segmenter whose worker thread is running it. Do the "
+                "work in another thread, or call submit() and do not wait"
             )
 
     def close(self) -> None:
-        """Waits for what was submitted, and gives the GPU back. May be called again."""
+        """Wait for what was submitted, and give the GPU back. May be called again."""
         with self._lock:
             self._is_closed = True
         atexit.unregister(self._stop)

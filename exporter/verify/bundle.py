@@ -8,17 +8,16 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..arrays import FloatArray
-from ..bundle import Bundle
-from ..errors import DeviceError, EngineError, EvaluationError, MissingDependencyError
-from ..manifest import Artifact, EngineProfile, InputSpec, Verification
-from ..runtime.backends import BACKENDS, Backend, backend_status
-from ..runtime.backends.onnxruntime import OnnxRuntimeBackend
-from ..runtime.backends.tensorrt import TensorRtBackend
-from ..runtime.evaluation import evaluate, pair_by_stem
-from ..runtime.image import ImageSource
-from ..runtime.segmenter import Segmenter
-from .verify import TOLERANCES, compare, photo_inputs, probe_inputs
+from ...arrays import FloatArray
+from ...bundle import Bundle
+from ...errors import DeviceError, EngineError, MissingDependencyError
+from ...manifest import Artifact, EngineProfile, InputSpec, Verification
+from ...runtime.backends import BACKENDS, Backend, BackendSpec, backend_status, open_reference
+from ...runtime.evaluation import evaluate, pair_by_stem
+from ...runtime.image import ImageSource
+from ...runtime.segmenter import Segmenter
+from .compare import TOLERANCES, compare
+from .inputs import photo_inputs, probe_inputs
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class NotRun:
 
 @dataclass(frozen=True)
 class BundleVerification:
-    """What `verify_bundle` found.
+    """Result of `verify_bundle`.
 
     Attributes:
         checks: the comparisons.
@@ -43,7 +42,7 @@ class BundleVerification:
 
     @property
     def passed(self) -> bool:
-        """Whether every comparison that was made is within its tolerance; says nothing of `not_run`."""
+        """True if every comparison that was made is within its tolerance; says nothing of `not_run`."""
         return all(check.passed for check in self.checks)
 
 
@@ -72,46 +71,38 @@ def verify_bundle(
         ImageError, ShapeError: a picture is unusable.
     """
     bundle.check()
-    judge = _Judge(bundle, images, masks, ignore)
+    verifier = _Verifier(bundle, images, masks, ignore)
     checks: list[Verification] = []
     not_run: list[NotRun] = []
-    for name, artifact in _candidates(bundle):
-        on_cpu = name in ("openvino", "onnxruntime")
+    for spec, artifact in _candidates(bundle):
         try:
-            backend = BACKENDS[name](_only(bundle, artifact))
-            checks.append(judge.check(backend))
+            checks.append(verifier.check(spec.open(bundle, artifact)))
         except (EngineError, DeviceError, MissingDependencyError) as exc:
-            if on_cpu:
+            if spec.device == "cpu":
                 raise
-            not_run.append(NotRun(f"{artifact.file} in {name}", str(exc)))
+            not_run.append(NotRun(f"{artifact.file} in {spec.name}", str(exc)))
     return BundleVerification(tuple(checks), tuple(not_run))
 
 
-def _candidates(bundle: Bundle) -> Iterator[tuple[str, Artifact]]:
-    """Graphs in the backends that are available, engines in theirs whether it is or not."""
-    artifacts = bundle.manifest.artifacts
-    for status in backend_status():
-        if status.name != TensorRtBackend.name and status.available:
-            yield from ((status.name, artifact) for artifact in artifacts if artifact.kind == "onnx")
-    yield from ((TensorRtBackend.name, artifact) for artifact in artifacts if artifact.kind == "engine")
+def _candidates(bundle: Bundle) -> Iterator[tuple[BackendSpec, Artifact]]:
+    """Graphs in the backends that are available, then engines in theirs whether it is or not."""
+    available = {status.name for status in backend_status() if status.available}
+    for spec in sorted(BACKENDS.values(), key=lambda spec: spec.reads == "engine"):
+        if spec.reads == "engine" or spec.name in available:
+            yield from ((spec, artifact) for artifact in bundle.manifest.artifacts if artifact.kind == spec.reads)
 
 
-def _only(bundle: Bundle, artifact: Artifact) -> Bundle:
-    """The bundle as if that were all it had, so that a backend opens exactly this."""
-    return Bundle(bundle.path, dataclasses.replace(bundle.manifest, artifacts=(artifact,)))
-
-
-class _Judge:
+class _Verifier:
     """Compares backends with the reference on the same pictures."""
 
     def __init__(
         self, bundle: Bundle, images: Sequence[ImageSource], masks: Path | None, ignore: Collection[int]
     ) -> None:
         self._bundle = bundle
-        self._reference = OnnxRuntimeBackend(bundle)
+        self._reference = open_reference(bundle)
         self._images = images
         self._ignore = ignore
-        self._pairs = () if masks is None else tuple(pair_by_stem(_files(images), masks))
+        self._pairs = () if masks is None else tuple(pair_by_stem(images, masks))
 
     def check(self, backend: Backend) -> Verification:
         """One backend with its artifact."""
@@ -123,7 +114,7 @@ class _Judge:
             self._reference.infer,
             _inputs(self._images, self._bundle.manifest.input, profile),
             artifact=f"{artifact.file} in {backend.name} ({backend.device})",
-            against=f"{self._reference.artifact.file} in onnxruntime (CPU)",
+            against=f"{self._reference.artifact.file} in {self._reference.name} ({self._reference.device})",
             tolerance=tolerance,
         )
         if not self._pairs:
@@ -138,15 +129,6 @@ class _Judge:
 
     def _miou(self, backend: Backend) -> float:
         return float(evaluate(Segmenter(self._bundle, backend), self._pairs, ignore=self._ignore).scores.miou)
-
-
-def _files(images: Sequence[ImageSource]) -> list[Path]:
-    files: list[Path] = []
-    for image in images:
-        if not isinstance(image, str | Path):
-            raise EvaluationError("masks belong to picture files; pass the pictures as paths, or leave the masks out")
-        files.append(Path(image))
-    return files
 
 
 def _inputs(images: Sequence[ImageSource], inputs: InputSpec, profile: EngineProfile | None) -> list[FloatArray]:

@@ -14,13 +14,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..crf.cuda import CudaDenseCRF
-from ..errors import CRFError, DeviceError, ShapeError
-from ..gpu import Device
+from ...crf.cuda import CudaDenseCRF
+from ...errors import CRFError, DeviceError, ShapeError
+from ...gpu import Device
 from .frame_program import FrameProgram, FrameResult, Lanes, LatticeFullError, Recipe
 from .frame_slot import SLOTS, FrameKey, Slot
 
-#: Picture sizes that a worker keeps ready; a video has one, a folder of photos a few.
+#: Image sizes that a worker keeps ready; a video has one, a folder of photos a few.
 MAX_PROGRAMS: Final = 4
 
 MakeCrf = Callable[[Device], CudaDenseCRF]
@@ -31,23 +31,23 @@ class Request:
     """A batch that waits for a worker.
 
     Attributes:
-        pictures: [H, W, 3] uint8 RGB each, of one size.
+        images: [H, W, 3] uint8 RGB each, of one size.
         wants_probabilities: whether they come back with the labels.
         future: gets the result, or the error.
     """
 
-    pictures: tuple[NDArray[np.uint8], ...]
+    images: tuple[NDArray[np.uint8], ...]
     wants_probabilities: bool
     future: Future[FrameResult] = field(default_factory=Future)
 
     @property
     def key(self) -> FrameKey:
-        """Which program serves it."""
-        height, width, _ = self.pictures[0].shape
-        return FrameKey(len(self.pictures), (height, width), self.wants_probabilities)
+        """Key of the program that serves it."""
+        height, width, _ = self.images[0].shape
+        return FrameKey(len(self.images), (height, width), self.wants_probabilities)
 
     def fail(self, error: BaseException) -> None:
-        """Hands out an error, without what its frames hold: GPU memory, for one."""
+        """Hand out an error without what its frames hold, such as GPU memory."""
         traceback.clear_frames(error.__traceback__)
         self.future.set_exception(error)
 
@@ -57,12 +57,12 @@ Requests = SimpleQueue["Request | None"]
 
 
 def serve(recipe: Recipe, make_crf: MakeCrf | None, requests: Requests, ready: Future[None]) -> None:
-    """The life of a worker's thread.
+    """Run a worker in the calling thread until the queue ends it.
 
     Args:
-        recipe: what to do with pictures.
-        make_crf: the CRF on the worker's device, or None.
-        requests: whence work comes; shared with other workers.
+        recipe: what to do with images.
+        make_crf: makes the CRF on the worker's device, or None.
+        requests: the queue of work; shared with other workers.
         ready: done when the device works, or failed with what is wrong with it.
     """
     try:
@@ -90,11 +90,12 @@ class _Flight:
 
 
 class _Worker:
-    """What a thread has: streams, the programs of the last few sizes, the batches in work.
+    """Everything that a thread owns: streams, the programs of the last few sizes, the batches in work.
 
-    All of it must be freed in this thread, for in another the context is not current. An error that somebody keeps
-    refers to the frames that it came through: `Request.fail` empties those that have ended. Those that hand it out have
-    not, so they have no program or batch in a variable; what they do have, the worker, is empty once it has run.
+    Release GPU objects on this thread only: the context is current nowhere else. A stored exception keeps its
+    traceback's frames alive, and with them any `FrameProgram` held in a local. `Request.fail` clears frames that have
+    returned; the frames still running must not keep a program or batch in a local, and `run` empties the worker when
+    it ends.
     """
 
     def __init__(self, lanes: Lanes, recipe: Recipe) -> None:
@@ -104,14 +105,14 @@ class _Worker:
         self._flights: deque[_Flight] = deque()
 
     def run(self, requests: Requests) -> None:
-        """Until the queue says None."""
+        """Serve requests until the queue gives None."""
         while self._step(requests):
             pass
         self._drain()
-        vars(self).clear()
+        vars(self).clear()  # a stored exception may keep this frame, and so the worker, alive
 
     def _step(self, requests: Requests) -> bool:
-        """One request, or one result; whether there is more to do. Keeps no request that is done from being freed."""
+        """One request, or one result; whether there is more to do. A request that is done is held by no local."""
         try:
             # With work on the GPU, a moment without a request is the time to bring results back.
             request = requests.get(block=not self._flights)
@@ -134,10 +135,10 @@ class _Worker:
         program = self._program(request.key)
         while len(self._flights) >= SLOTS:
             self._collect()
-        self._flights.append(_Flight(request, program, program.launch(request.pictures)))
+        self._flights.append(_Flight(request, program, program.launch(request.images)))
 
     def _collect(self) -> None:
-        """Waits for the oldest batch."""
+        """Wait for the oldest batch, and hand its result out."""
         request = self._flights[0].request
         try:
             request.future.set_result(self._result())
@@ -145,7 +146,7 @@ class _Worker:
             self._give_up(request, exc)
 
     def _result(self) -> FrameResult:
-        """Of the oldest batch, which then is no longer in work."""
+        """The result of the oldest batch, which then is no longer in work."""
         flight = self._flights.popleft()
         try:
             return flight.program.collect(flight.slot)
@@ -156,10 +157,10 @@ class _Worker:
         return self._repeat(flight)
 
     def _repeat(self, flight: _Flight) -> FrameResult:
-        """A batch once more, with as much room as it takes."""
+        """The result of a batch that is done again, with as much room as it takes."""
         while True:
             try:
-                return flight.program.collect(flight.program.launch(flight.request.pictures))
+                return flight.program.collect(flight.program.launch(flight.request.images))
             except LatticeFullError as full:
                 spec = full.spec
             flight.program.grow(spec)
@@ -169,8 +170,8 @@ class _Worker:
             self._collect()
 
     def _give_up(self, request: Request, error: Exception) -> None:
-        """Hands the error out; what it may have left half done is made anew."""
-        if not isinstance(error, ShapeError | CRFError):  # those are about the pictures
+        """Hand the error out; what it may have left half done is made anew."""
+        if not isinstance(error, ShapeError | CRFError):  # those are about the images
             with suppress(DeviceError):
                 self._lanes.synchronize()  # nothing works in memory that is about to go
             if isinstance(error, DeviceError):
@@ -189,7 +190,7 @@ class _Worker:
         return program
 
     def _make_program(self, key: FrameKey) -> FrameProgram:
-        """If there is no memory, those of other sizes make room."""
+        """A new program; if there is no memory, those of other sizes make room."""
         try:
             return FrameProgram(self._lanes, self._recipe, key)
         except DeviceError as exc:

@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..crf.cuda_field import REPORT_BYTES
-from ..gpu import Device, Graph, Region, ceil_div
-from ..manifest import Size
+from ...crf.cuda_field import REPORT_BYTES
+from ...gpu import Device, Graph, Region, ceil_div
+from ...manifest import Size
 
 #: Frames of one size in work at once: while one is computed, the next is copied.
 SLOTS: Final = 2

@@ -12,17 +12,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..crf.cuda import CudaDenseCRF
-from ..crf.cuda_field import CudaField, Failure, FieldSpec, Status
-from ..crf.cuda_queue import Queue
-from ..errors import DeviceError, EngineError, ShapeError
-from ..gpu import Buffer, Device
-from ..gpu.nvtx import annotate
-from ..manifest import InputSpec, OutputSpec
-from .backends.base import DeviceBackend, DeviceEngine, EngineLayout
+from ...crf.cuda import CudaDenseCRF
+from ...crf.cuda_field import CudaField, Failure, FieldSpec, Status
+from ...crf.cuda_queue import Queue
+from ...errors import DeviceError, EngineError, ShapeError
+from ...gpu import Buffer, Device
+from ...gpu.nvtx import annotate
+from ...manifest import InputSpec, OutputSpec
+from ..backends.base import DeviceBackend, DeviceEngine, EngineLayout
+from ..preprocess import plan_geometry
 from .frame import CoarseLogits, DeviceStretch, FrameQueue, Pictures, constants_of
 from .frame_slot import SLOTS, FrameKey, Slot
-from .preprocess import plan_geometry
 
 _log = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shutil
 from pathlib import Path
 
@@ -16,10 +15,9 @@ from tiny_graphs import local_layers, save_graph
 
 from atrous.bundle import Bundle, StagedBundle
 from atrous.errors import BundleError, EvaluationError
-from atrous.exporter.verify_bundle import verify_bundle
+from atrous.exporter.verify.bundle import verify_bundle
 from atrous.manifest import EngineProfile
-from atrous.runtime.backends import BACKENDS, backend_status
-from atrous.runtime.backends.tensorrt import TensorRtBackend
+from atrous.runtime.backends import BACKENDS, backend_status, tensorrt
 
 
 @pytest.fixture
@@ -69,7 +67,7 @@ class TestVerifyBundle:
 class TestEngines:
     @pytest.fixture(autouse=True)
     def _gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(BACKENDS, "tensorrt", functools.partial(TensorRtBackend, make_device=EmulatedDevice))
+        monkeypatch.setitem(BACKENDS, "tensorrt", tensorrt.make_spec(EmulatedDevice))
 
     def test_an_engine_passes(self, tiny_bundle: Bundle, add_engine: AddEngine, flavor: str) -> None:
         found = verify_bundle(add_engine(tiny_bundle, flavor=flavor))
@@ -110,7 +108,7 @@ class TestEngines:
     def test_too_little_memory_is_reported(
         self, tiny_bundle: Bundle, add_engine: AddEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        small = functools.partial(TensorRtBackend, make_device=lambda: EmulatedDevice(total_bytes=2**12))
+        small = tensorrt.make_spec(lambda: EmulatedDevice(total_bytes=2**12))
         monkeypatch.setitem(BACKENDS, "tensorrt", small)
         (missing,) = verify_bundle(add_engine(tiny_bundle)).not_run
         assert "not enough GPU memory" in missing.reason
