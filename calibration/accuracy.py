@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from ..arrays import FloatArray, Labels
+from ..arrays import Labels
 from ..bundle import Bundle
 from ..errors import CalibrationError, ImageError
 from ..runtime.backends import open_reference

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -90,6 +90,7 @@ def export(
         from ..exporter.export import export as export_model
         from ..exporter.model_description import Preprocessing
         from ..exporter.models import MultiScale
+        from ..exporter.sizes import DynamicSize
         from ..exporter.trained_model import load_trained
     with status(f"reading {checkpoint}"):
         trained = load_trained(
@@ -109,7 +110,7 @@ def export(
             model,
             out,
             classes=trained.classes,
-            size=_padded_to(rules.size_multiple(trained.output_stride), sizes),
+            size=sizes,
             preprocessing=Preprocessing(rules.normalization, resize="stretch" if stretch else "none"),
             align_corners=rules.align_corners,
             options=ExportOptions(atrous=atrous, head=head, license=license),
@@ -117,13 +118,6 @@ def export(
         )
     _print_verification(bundle.manifest.verification)
     print_line(f"wrote {bundle.path}")
-
-
-def _padded_to(multiple: int, size: Size | DynamicSize) -> Size | DynamicSize:
-    """A range of sizes with this multiple; a fixed size as it is."""
-    from ..exporter.sizes import DynamicSize
-
-    return dataclasses.replace(size, multiple=multiple) if isinstance(size, DynamicSize) else size
 
 
 def _print_dropped(dropped: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..._native import Filter, SteppedMeanField, all_finite
+from ..._native import Filter, SteppedMeanField
 from ...errors import CRFError, ShapeError
 from . import eigen
 from .arguments import Matrix, finite_matrix, float_array, integer, sigmas, unary_energies, wrong_size

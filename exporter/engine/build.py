@@ -98,9 +98,7 @@ def build_engine(
     engines = _build_all(bundle, job, targets, progress)
     with extend_bundle(bundle) as staged:
         manifest = Bundle.open(staged.path).manifest
-        built = tuple(
-            _add_engine(staged, job, target, engine) for target, engine in zip(targets, engines, strict=True)
-        )
+        built = tuple(_add_engine(staged, job, target, engine) for target, engine in zip(targets, engines, strict=True))
         for artifact in built:
             manifest = manifest.with_artifact(artifact)
         staged.write_manifest(manifest)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from .compare import FP32_TOLERANCE, TOLERANCES, FloatArray, Infer, Tolerance, compare, require_passed
+from .compare import FP32_TOLERANCE, TOLERANCES, Infer, Tolerance, compare, require_passed
 from .inputs import photo_inputs, probe_inputs, synthetic_photo
 
 __all__ = [
     "FP32_TOLERANCE",
     "TOLERANCES",
-    "FloatArray",
     "Infer",
     "Tolerance",
     "compare",

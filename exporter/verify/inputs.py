@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import FloatArray
 from ...manifest import InputSpec, Size
 from ...runtime.image import ImageSource, load_image
 from ...runtime.preprocess import fit_size, plan_geometry, prepare_image
-from .compare import FloatArray
 
 _SEED: Final = 1606_00915
 

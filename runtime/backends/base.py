@@ -13,7 +13,6 @@ from ...gpu import Buffer, Device, Stream
 from ...manifest import Artifact
 
 
-
 class Backend(Protocol):
     """An opened artifact, ready to run; safe to call from many threads.
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import FloatArray
 from ...crf import DenseCRF
 from ...errors import AtrousError, EngineError
 from ...manifest import Manifest, Size
-from ..backends.base import FloatArray
 from ..path import MAX_BATCH, ReadImage, needs_tiles
 from ..postprocess import upsample_labels, upsample_probabilities
 from ..preprocess import Geometry, plan_geometry, prepare_image

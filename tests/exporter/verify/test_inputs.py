@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from atrous.exporter.description import DynamicSize, Preprocessing, size_policy
+from atrous.exporter.model_description import Preprocessing
+from atrous.exporter.sizes import DynamicSize, size_policy
 from atrous.exporter.verify import photo_inputs, probe_inputs
 from atrous.manifest import InputSpec, Size
 
