@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 from .frame_program import FrameResult
 from .frame_slot import SLOTS
 from .pipeline import Pipeline
+from .preprocess import plan_geometry
 from .result import Result
 
 if TYPE_CHECKING:
     from ..crf import DenseCRF
-    from ..manifest import Manifest
+    from ..manifest import Manifest, Size
     from .backends import DeviceBackend
 
 #: Pictures that go through the network at once, at most; bounds the memory.
@@ -45,7 +47,8 @@ class GpuPath:
     def __init__(self, manifest: Manifest, backend: DeviceBackend, *, crf: DenseCRF | None, workers: int) -> None:
         self._pipeline = Pipeline(manifest, backend, crf=crf, workers=workers)
         self._classes = manifest.classes
-        self._most = min(MAX_BATCH, backend.max_batch)
+        self._inputs = manifest.input
+        self._max_batch = min(MAX_BATCH, backend.max_batch)
         self.in_work = SLOTS * workers
         """Pictures that are in work at once."""
 
@@ -58,13 +61,19 @@ class GpuPath:
         for index, picture in enumerate(pictures):
             by_size[picture.pixels.shape].append(index)
         futures: dict[int, Future[Result]] = {}
-        for indices in by_size.values():
-            for start in range(0, len(indices), self._most):
-                group = indices[start : start + self._most]
+        for (height, width, _), indices in by_size.items():
+            most = self._most((height, width))
+            for start in range(0, len(indices), most):
+                group = indices[start : start + most]
                 frame = self._pipeline.submit([pictures[index].pixels for index in group])
                 for place, index in enumerate(group):
                     futures[index] = self._result_of(frame, place, pictures[index])
         return [futures[index] for index in range(len(pictures))]
+
+    def _most(self, size: Size) -> int:
+        """Pictures of a batch: of those that are tiled, as many as are no larger than a batch that is not."""
+        largest = self._max_batch * math.prod(self._inputs.size.max)
+        return max(1, min(self._max_batch, largest // math.prod(plan_geometry(size, self._inputs).input_size)))
 
     def check_may_wait(self) -> None:
         """Raises `EngineError` in a callback of a future, which would wait for itself."""

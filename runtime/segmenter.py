@@ -24,7 +24,7 @@ from .image import ImageSource, load_image
 from .postprocess import upsample_labels, upsample_probabilities
 from .preprocess import Geometry, plan_geometry, prepare_image
 from .result import Result
-from .tiling import blend_tiles, plan_tiles
+from .tiling import blend_tiles, needs_tiles, plan_tiles
 
 
 def load(
@@ -70,7 +70,7 @@ class Segmenter:
     """Segments pictures with one opened bundle; safe to call from many threads.
 
     With a backend that computes on a GPU everything else happens there as well, and several pictures are in work at
-    once; only pictures that must be tiled are prepared and finished on the CPU.
+    once.
 
     Args:
         bundle: describes input, output and classes.
@@ -137,7 +137,7 @@ class Segmenter:
             ShapeError: an array of another shape or dtype.
         """
         picture, geometry, clock = self._read(image)
-        if self._gpu is not None and not self._needs_tiles(geometry):
+        if self._gpu is not None:
             return self._gpu.submit([clock.stop(picture)])[0]
         done: Future[Result] = Future()
         try:
@@ -201,10 +201,7 @@ class Segmenter:
 
     def _batch_on_gpu(self, gpu: GpuPath, images: Sequence[ImageSource]) -> list[Result]:
         read = [self._read(image) for image in images]
-        futures = iter(
-            gpu.submit([clock.stop(pixels) for pixels, shape, clock in read if not self._needs_tiles(shape)])
-        )
-        return [self._segment(*each) if self._needs_tiles(each[1]) else next(futures).result() for each in read]
+        return [future.result() for future in gpu.submit([clock.stop(pixels) for pixels, _, clock in read])]
 
     def _read(self, image: ImageSource) -> tuple[NDArray[np.uint8], Geometry, _Clock]:
         """A picture, where its logits will lie, and the clock of its stages."""
@@ -214,7 +211,7 @@ class Segmenter:
             return picture, plan_geometry(_size(picture), self._input), clock
 
     def _needs_tiles(self, geometry: Geometry) -> bool:
-        return any(have > most for have, most in zip(geometry.input_size, self._input.size.max, strict=True))
+        return needs_tiles(geometry, self._input)
 
     def _segment(self, picture: NDArray[np.uint8], geometry: Geometry, clock: _Clock) -> Result:
         """One picture by itself, in tiles where it must be."""

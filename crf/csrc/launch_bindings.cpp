@@ -48,6 +48,9 @@ void bind_plans(py::module_& module) {
         .def_readonly("args", &Launch::arguments);
     py::class_<Fill>(module, "PlannedFill").def_readonly("target", &Fill::target).def_readonly("word", &Fill::word);
     py::class_<Copy>(module, "PlannedCopy").def_readonly("source", &Copy::source).def_readonly("target", &Copy::target);
+    py::class_<Inference>(module, "PlannedInference")
+        .def_readonly("input", &Inference::input)
+        .def_readonly("logits", &Inference::logits);
     py::class_<Step>(module, "Step")
         .def_readonly("work", &Step::work)
         .def_readonly("part", &Step::part)
@@ -62,9 +65,16 @@ void bind_plans(py::module_& module) {
     py::class_<Content>(module, "Content")
         .def_readonly("buffer", &Content::buffer)
         .def_property_readonly("values", [](const Content& content) -> py::object {
-            const auto* numbers = std::get_if<std::vector<float>>(&content.values);
-            if (numbers == nullptr) return py::cast(std::get<1>(content.values));
-            return py::array_t<float>(static_cast<py::ssize_t>(numbers->size()), numbers->data());
+            return std::visit(
+                [](const auto& values) -> py::object {
+                    using Value = typename std::decay_t<decltype(values)>::value_type;
+                    if constexpr (std::is_arithmetic_v<Value>) {
+                        return py::array_t<Value>(static_cast<py::ssize_t>(values.size()), values.data());
+                    } else {
+                        return py::cast(values);
+                    }
+                },
+                content.values);
         });
     py::class_<LaunchPlan>(module, "LaunchPlan")
         .def_readonly("buffers", &LaunchPlan::buffers)

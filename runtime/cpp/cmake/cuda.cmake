@@ -6,14 +6,12 @@ list(APPEND ATROUS_SOURCES
   src/cuda/device_pipeline.cpp
   src/cuda/driver.cpp
   src/cuda/frame_program.cpp
-  src/cuda/frame_queue.cpp
   src/cuda/replay.cpp)
 target_compile_definitions(atrous_settings INTERFACE ATROUS_WITH_CUDA)
 
 set(ATROUS_KERNELS
   "${ATROUS_ROOT}/crf/kernels/dense_crf.cu"
-  "${ATROUS_ROOT}/runtime/kernels/frame.cu"
-  "${CMAKE_CURRENT_SOURCE_DIR}/src/cuda/convert.cu")
+  "${ATROUS_ROOT}/runtime/kernels/frame.cu")
 
 if(ATROUS_CUDA_EMULATOR)
   list(APPEND ATROUS_SOURCES src/cuda/images_emulated.cpp)

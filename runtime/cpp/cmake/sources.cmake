@@ -10,12 +10,10 @@ set(ATROUS_SOURCES
   src/cpu_pipeline.cpp
   src/crf_params.cpp
   src/engine_fit.cpp
-  src/geometry.cpp
   src/manifest.cpp
   src/schema.cpp
   src/segmenter.cpp
-  src/sha256.cpp
-  src/stretch.cpp)
+  src/sha256.cpp)
 if(ATROUS_WITH_OPENVINO)
   list(APPEND ATROUS_SOURCES src/openvino_engine.cpp src/openvino_qdq.cpp)
 endif()
