@@ -62,8 +62,8 @@ class SteppedMeanField(MeanField):
     def set_marginals(self, marginals: NDArray[np.float32]) -> bool: ...
     def kl_divergence(self) -> float: ...
 
-# What kernels and those that launch them agree on, by the names of crf/kernels/constants.cuh and
-# runtime/kernels/constants.cuh.
+# What kernels and those that launch them agree on, by the names of native/kernels/grid.cuh, crf/kernels/constants.cuh
+# and runtime/kernels/constants.cuh.
 KERNEL_CONSTANTS: Mapping[str, int]
 
 # Part of a buffer of a plan.

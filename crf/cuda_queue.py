@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..gpu import Device, KernelSource, Replayer, Stream
-from ..gpu.toolchain import EXACT
+from ..gpu.toolchain import EXACT, SHARED
 
 KERNELS = KernelSource(
     Path(__file__).parent / "kernels" / "dense_crf.cu",
     # Which simplex a pixel lies in is decided by the last bit: products and sums round one by one, as on the CPU.
     flags=EXACT,
+    includes=(SHARED,),
 )
 
 

@@ -41,16 +41,18 @@ class KernelSource:
     """One CUDA translation unit.
 
     Attributes:
-        path: the .cu file; files that it includes lie beside it.
+        path: the .cu file; files that it includes lie beside it, or in `includes`.
         flags: compiler flags that change what is computed.
+        includes: folders of further headers, which are included by their path from the package's root.
     """
 
     path: Path
     flags: tuple[str, ...] = ()
+    includes: tuple[Path, ...] = ()
 
     def files(self) -> list[Path]:
-        """The unit and everything beside it that it may include, in a fixed order."""
-        return files_of(self.path)
+        """The unit and everything that it may include, in a fixed order."""
+        return files_of(self.path, self.includes)
 
 
 class Buffer(Protocol):

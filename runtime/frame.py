@@ -14,7 +14,7 @@ import numpy as np
 from .. import _native
 from .._native import Geometry, TilePlan
 from ..gpu import KernelSource
-from ..gpu.toolchain import EXACT
+from ..gpu.toolchain import EXACT, SHARED
 from ..manifest import InputSpec, OutputSpec
 from .preprocess import pixel_scaling
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 KERNELS: Final = KernelSource(
     Path(__file__).parent / "kernels" / "frame.cu",
     flags=EXACT,
+    includes=(SHARED,),
 )
 
 

@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <utility>
 
-#include "error.hpp"
+#include "native/error.hpp"
 
 namespace atrous {
 namespace {

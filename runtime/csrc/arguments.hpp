@@ -1,20 +1,12 @@
 // Arguments that several of the bindings take from Python: sizes are (height, width) there.
 #pragma once
 
-#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <cstdint>
 #include <utility>
 
 #include "geometry.hpp"
-
-namespace atrous {
-
-using FloatArray = pybind11::array_t<float, pybind11::array::c_style | pybind11::array::forcecast>;
-using ByteArray = pybind11::array_t<std::uint8_t, pybind11::array::c_style>;
-
-}  // namespace atrous
+#include "native/arguments.hpp"
 
 namespace pybind11::detail {
 

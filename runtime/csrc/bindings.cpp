@@ -11,9 +11,8 @@
 #include <vector>
 
 #include "arguments.hpp"
-#include "crf/csrc/filter_kernels.hpp"
-#include "crf/csrc/parallel.hpp"
 #include "image.hpp"
+#include "native/parallel.hpp"
 #include "resample.hpp"
 #include "resampling.hpp"
 
@@ -120,13 +119,6 @@ py::array_t<std::uint8_t> overlay_labels(const ByteArray& image, const ByteArray
     return out;
 }
 
-bool all_finite(const FloatArray& values) {
-    const float* data = values.data();
-    const auto count = static_cast<std::int64_t>(values.size());
-    const py::gil_scoped_release released;
-    return filter_kernels().all_finite(data, count);
-}
-
 }  // namespace
 
 void bind_runtime(py::module_& module) {
@@ -163,7 +155,6 @@ void bind_runtime(py::module_& module) {
                py::arg("threads") = 0);
     module.def("overlay", &overlay_labels, py::arg("image"), py::arg("labels"), py::arg("palette"), py::arg("alpha"),
                py::arg("threads") = 0);
-    module.def("all_finite", &all_finite, py::arg("values"), "True when no value is NaN or infinite.");
 }
 
 }  // namespace atrous

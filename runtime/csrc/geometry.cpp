@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "crf/csrc/error.hpp"
+#include "native/error.hpp"
 
 namespace atrous {
 namespace {

@@ -8,9 +8,8 @@
 #include <vector>
 
 #include "arguments.hpp"
-#include "crf/csrc/error.hpp"
-#include "crf/csrc/parallel.hpp"
 #include "geometry.hpp"
+#include "native/parallel.hpp"
 #include "resampling.hpp"
 #include "stretch.hpp"
 #include "tiling.hpp"
@@ -19,22 +18,6 @@ namespace py = pybind11;
 
 namespace atrous {
 namespace {
-
-void bind_errors() {
-    // Looked up when needed: the package that defines the classes is still being imported at this point.
-    py::register_exception_translator([](std::exception_ptr failure) {
-        try {
-            if (failure) std::rethrow_exception(failure);
-        } catch (const ShapeError& error) {
-            const py::object type = py::module_::import("atrous.errors").attr("ShapeError");
-            const py::object value =
-                type(error.what(), py::arg("expected") = error.expected(), py::arg("actual") = error.actual());
-            PyErr_SetObject(type.ptr(), value.ptr());
-        } catch (const EngineError& error) {
-            py::set_error(py::module_::import("atrous.errors").attr("EngineError"), error.what());
-        }
-    });
-}
 
 std::vector<std::pair<int, int>> origins_of(const TilePlan& plan) {
     std::vector<std::pair<int, int>> origins;
@@ -76,7 +59,6 @@ py::array_t<std::uint8_t> resize_image(const ByteArray& image, const Size& size,
 }  // namespace
 
 void bind_geometry(py::module_& module) {
-    bind_errors();
     py::class_<SizePolicy>(module, "SizePolicy")
         .def(py::init([](const Size& min, const Size& opt, const Size& max, int multiple, int offset) {
                  return SizePolicy{min, opt, max, multiple, offset};

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "crf/csrc/parallel.hpp"
+#include "native/parallel.hpp"
 
 namespace atrous {
 

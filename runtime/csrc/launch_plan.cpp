@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "crf/csrc/error.hpp"
+#include "native/error.hpp"
 #include "resampling.hpp"
 #include "runtime/kernels/constants.cuh"
 

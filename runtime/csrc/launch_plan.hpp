@@ -5,8 +5,8 @@
 #include <optional>
 #include <string>
 
-#include "crf/csrc/launch.hpp"
 #include "image.hpp"
+#include "native/launch.hpp"
 #include "tiling.hpp"
 
 namespace atrous {

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <utility>
 
-#include "crf/csrc/error.hpp"
+#include "native/error.hpp"
 
 namespace atrous {
 namespace {

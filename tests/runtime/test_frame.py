@@ -146,7 +146,8 @@ def random_pictures(rng, *shape: int) -> np.ndarray:
 def test_python_and_kernels_agree_on_constants():
     text = "".join(path.read_text(encoding="utf-8") for path in frame.KERNELS.files())
     found = dict(re.findall(r"constexpr int (k\w+) = (\d+);", text))
-    assert found == {name: str(_native.KERNEL_CONSTANTS[name]) for name in ("kThreads", "kRun", "kWeightBits")}
+    names = ("kThreads", "kWarp", "kBlocksPerMultiprocessor", "kRun", "kWeightBits")
+    assert found == {name: str(_native.KERNEL_CONSTANTS[name]) for name in names}
     assert _native.Resampling(1, 1).weights.tolist() == [[1 << _native.KERNEL_CONSTANTS["kWeightBits"]]]
 
 

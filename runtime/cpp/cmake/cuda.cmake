@@ -32,14 +32,15 @@ foreach(architecture ${ATROUS_CUDA_ARCHITECTURES})
   endif()
 endforeach()
 
-file(GLOB headers CONFIGURE_DEPENDS "${ATROUS_ROOT}/crf/kernels/*.cuh" "${ATROUS_ROOT}/runtime/kernels/*.cuh")
+file(GLOB headers CONFIGURE_DEPENDS
+  "${ATROUS_ROOT}/native/kernels/*.cuh" "${ATROUS_ROOT}/crf/kernels/*.cuh" "${ATROUS_ROOT}/runtime/kernels/*.cuh")
 set(fatbins "")
 foreach(source ${ATROUS_KERNELS})
   get_filename_component(name "${source}" NAME_WE)
   set(fatbin "${CMAKE_CURRENT_BINARY_DIR}/${name}.fatbin")
   # -fmad=false: which simplex a pixel lies in is decided by the last bit, and the CPU rounds every product and sum.
   add_custom_command(OUTPUT "${fatbin}"
-    COMMAND "${ATROUS_NVCC}" -std=c++17 -O3 -fmad=false ${codes} -fatbin "${source}" -o "${fatbin}"
+    COMMAND "${ATROUS_NVCC}" -std=c++17 -O3 -fmad=false "-I${ATROUS_ROOT}" ${codes} -fatbin "${source}" -o "${fatbin}"
     DEPENDS "${source}" ${headers}
     COMMENT "Compiling ${name}.cu for ${ATROUS_CUDA_ARCHITECTURES}"
     VERBATIM)

@@ -1,5 +1,6 @@
 # What the library is made of: ATROUS_SOURCES, and the headers that are generated.
-file(GLOB core_sources CONFIGURE_DEPENDS "${ATROUS_ROOT}/crf/csrc/*.cpp" "${ATROUS_ROOT}/runtime/csrc/*.cpp")
+file(GLOB core_sources CONFIGURE_DEPENDS
+  "${ATROUS_ROOT}/native/*.cpp" "${ATROUS_ROOT}/crf/csrc/*.cpp" "${ATROUS_ROOT}/runtime/csrc/*.cpp")
 list(FILTER core_sources EXCLUDE REGEX "(bindings|module)\\.cpp$")  # Python's
 set(ATROUS_SOURCES
   ${core_sources}

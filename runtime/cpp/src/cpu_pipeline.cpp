@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "cpu_crf.hpp"
-#include "crf/csrc/filter_kernels.hpp"
-#include "crf/csrc/parallel.hpp"
 #include "engine_guard.hpp"
 #include "failure.hpp"
 #include "lanes.hpp"
+#include "native/finite.hpp"
+#include "native/parallel.hpp"
 #include "runtime/csrc/image.hpp"
 #include "runtime/csrc/resample.hpp"
 #include "runtime/csrc/stretch.hpp"
@@ -127,7 +127,7 @@ class CpuPipeline : public Pipeline {
         if (logits.size.height < 1 || logits.size.width < 1) {
             fail(ATROUS_ERROR_ENGINE, description.artifact, " gives no logits");
         }
-        if (!filter_kernels().all_finite(logits.values, static_cast<std::int64_t>(logits.count()))) {
+        if (!all_finite(logits.values, static_cast<std::int64_t>(logits.count()))) {
             fail(ATROUS_ERROR_ENGINE, description.artifact,
                  " gives logits that are not finite; overflow in half precision is a common cause");
         }

@@ -4,8 +4,8 @@
 #include <new>
 #include <utility>
 
-#include "crf/csrc/error.hpp"
 #include "failure.hpp"
+#include "native/error.hpp"
 
 namespace atrous::core {
 namespace {

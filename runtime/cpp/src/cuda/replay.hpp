@@ -8,8 +8,8 @@
 #include <unordered_map>
 #include <utility>
 
-#include "crf/csrc/launch.hpp"
 #include "cuda/device.hpp"
+#include "native/launch.hpp"
 
 namespace atrous::core::cuda {
 

@@ -11,7 +11,7 @@
 #include <variant>
 #include <vector>
 
-#include "crf/kernels/constants.cuh"
+#include "native/kernels/grid.cuh"
 
 namespace atrous {
 
