@@ -136,17 +136,6 @@ void bind_runtime(py::module_& module) {
         .def(py::init(&make_resampling), py::arg("length"), py::arg("out_length"))
         .def_property_readonly("first", &first_of)
         .def_property_readonly("weights", &weights_of);
-    py::class_<ResizePass>(module, "ResizePass")
-        .def_readonly("is_down", &ResizePass::is_down)
-        .def_property_readonly("size", [](const ResizePass& pass) { return Size{pass.height, pass.width}; })
-        .def_readonly("resampling", &ResizePass::resampling);
-    module.def(
-        "plan_resize",
-        [](const Size& from, const Size& to) {
-            if (std::min({from.height, from.width, to.height, to.width}) < 1) throw py::value_error("an empty image");
-            return plan_resize(from.height, from.width, to.height, to.width);
-        },
-        py::arg("size"), py::arg("out_size"));
     py::class_<PixelScaling>(module, "PixelScaling")
         .def(py::init([](std::array<float, 3> mean, std::array<float, 3> std, bool swap_rgb,
                          std::array<float, 3> pad_value) { return PixelScaling{mean, std, swap_rgb, pad_value}; }),

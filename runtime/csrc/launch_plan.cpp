@@ -201,19 +201,17 @@ void FrameWriter::resample(const std::string& what) {
 
 }  // namespace
 
-std::string FrameSpec::describe() const {
-    return std::to_string(images) + " images of " + to_text(geometry.image) + " pixels and " + std::to_string(classes) +
-           " classes";
-}
-
 LaunchPlan plan_frame(const FrameSpec& spec, int multiprocessors) {
     if (spec.tiles) spec.tiles->check_logits(spec.output);
     const std::int64_t pixels = std::max(spec.geometry.image.area(), spec.input().area());
     const std::int64_t cells = std::max(spec.output.area(), spec.coarse().area());
     const std::int64_t items = spec.images * std::max(3 * pixels, spec.classes * cells);
     if (items > kMaxItems) {
-        throw ShapeError(spec.describe() + " are beyond the 32-bit indices of the kernels",
-                         "at most " + std::to_string(kMaxItems) + " items", std::to_string(items) + " items");
+        throw ShapeError(std::to_string(spec.images) + "x" + to_text(spec.geometry.image) + " pixels of " +
+                             std::to_string(spec.classes) +
+                             " classes are beyond the 32-bit indices of the kernels. Segment fewer images at once, or "
+                             "smaller ones",
+                         "at most " + std::to_string(kMaxItems) + " values", std::to_string(items) + " values");
     }
     return FrameWriter(spec, multiprocessors).run();
 }

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <string>
 
 #include "image.hpp"
 #include "native/launch.hpp"
@@ -30,7 +29,6 @@ struct FrameSpec {
     Size coarse() const { return tiles ? tiles->coarse(tiles->full) : output; }
     /// Resized; otherwise padded.
     bool stretches() const { return geometry.full != geometry.input; }
-    std::string describe() const;
 };
 
 /// The work of a frame. Given are "pictures", RGB [images, height, width, 3], and where results go:
