@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import DeviceError
 from ..files import write_whole
 from .device import KernelSource
-from .toolchain import FLAGS, digest_of, find_nvcc
+from .toolchain import FLAGS, digest_of, find_nvcc, include_flags
 
 __all__ = ["cache_folder", "compile_cubin", "find_nvcc", "nvcc_version"]
 
@@ -42,7 +42,7 @@ def compile_cubin(source: KernelSource, compute_capability: tuple[int, int], fol
     version = _version_of(nvcc)
     flags = (*FLAGS, _LINES, *source.flags, f"-arch=sm_{compute_capability[0]}{compute_capability[1]}")
     folder = folder or cache_folder()
-    cubin = folder / f"{source.path.stem}-{digest_of(source.path, version, *flags)}.cubin"
+    cubin = folder / f"{source.path.stem}-{digest_of(source.path, version, *flags, includes=source.includes)}.cubin"
     if not cubin.exists():
         folder.mkdir(parents=True, exist_ok=True)
         _run_nvcc(nvcc, source, flags, cubin)
@@ -80,7 +80,8 @@ def _version_of(nvcc: Path) -> str:
 def _run_nvcc(nvcc: Path, source: KernelSource, flags: tuple[str, ...], cubin: Path) -> None:
     """Compile; the file at `cubin` is replaced whole, so that processes may compile the same source at once."""
     with write_whole(cubin) as out:
-        command = [str(nvcc), *flags, "-cubin", "-Xptxas", "-v", str(source.path), "-o", str(out)]
+        includes = include_flags(source.includes)
+        command = [str(nvcc), *flags, *includes, "-cubin", "-Xptxas", "-v", str(source.path), "-o", str(out)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         log = run.stdout + run.stderr
         if run.returncode != 0:

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..manifest import InputSpec, Size
+from ..manifest import Size
 from .image import ImageSource, load_image
 from .result import Result
 
@@ -74,8 +74,3 @@ def read_image(source: ImageSource) -> ReadImage:
     start = time.perf_counter()
     pixels = load_image(source)
     return ReadImage(pixels, (time.perf_counter() - start) * 1e3)
-
-
-def needs_tiles(input_size: Size, inputs: InputSpec) -> bool:
-    """True if an image that needs this network input is larger than the network takes."""
-    return any(length > longest for length, longest in zip(input_size, inputs.size.max, strict=True))

@@ -64,7 +64,7 @@ class Segmenter:
     """Segments images with one opened bundle; safe to call from many threads.
 
     With a backend that computes on a GPU everything else happens there as well, and several images are in work at
-    once; only images that must be tiled are prepared and finished on the CPU.
+    once.
 
     Args:
         bundle: describes input, output and classes.
@@ -170,10 +170,9 @@ def _fitting(manifest: Manifest, backend: Backend) -> Manifest:
 
 def _open_path(manifest: Manifest, backend: Backend, crf: DenseCRF | None, *, threads: int, workers: int) -> Path:
     """The path over the GPU where the backend computes there, else over the CPU."""
-    on_cpu = CpuPath(manifest, backend.infer, source=backend.artifact.file, crf=crf, threads=threads)
     if isinstance(backend, DeviceBackend):
-        return GpuPath(manifest, backend, tiled=on_cpu, crf=crf, workers=workers)
-    return on_cpu
+        return GpuPath(manifest, backend, crf=crf, workers=workers)
+    return CpuPath(manifest, backend.infer, source=backend.artifact.file, crf=crf, threads=threads)
 
 
 def bundle_crf(bundle: Bundle, *, threads: int = 0) -> DenseCRF:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ LAZY = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda"}
 LIGHT = ("atrous", "atrous.bundle", "atrous.runtime", "atrous.crf", "atrous.gpu")
 
 #: Folders of the package that hold no Python, only files that the package reads.
-DATA_PACKAGES = {"atrous.crf.kernels", "atrous.runtime.kernels"}
+DATA_PACKAGES = {"atrous.crf.kernels", "atrous.native.kernels", "atrous.runtime.kernels"}
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
@@ -245,6 +246,30 @@ def test_every_package_is_in_the_wheel() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     packages = {module.package for module in modules().values()}
     assert packages | DATA_PACKAGES == set(listed)
+
+
+#: Folders of native code, and what each includes besides itself; the tests of C++ look inside of all.
+NATIVE = {
+    "native": set(),
+    "crf/kernels": {"native/kernels"},
+    "crf/csrc": {"native", "native/kernels", "crf/kernels"},
+    "calibration/csrc": {"native"},
+    "runtime/kernels": {"native/kernels"},
+    "runtime/csrc": {"native", "native/kernels", "runtime/kernels"},
+}
+
+
+def test_native_code_stands_on_what_is_below() -> None:
+    wrong = []
+    for folder, below in NATIVE.items():
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix not in {".cpp", ".hpp", ".inl", ".inc", ".cu", ".cuh"}:
+                continue
+            for name in re.findall(r'#(?:include|define ATROUS_KERNELS) "(.+?)"', path.read_text(encoding="utf-8")):
+                above, _, _ = name.rpartition("/")
+                if above and above not in {folder, f"{folder}/kernels", *below}:
+                    wrong.append(f"{path.relative_to(ROOT)} includes {name}")
+    assert wrong == []
 
 
 def test_files_are_short() -> None:

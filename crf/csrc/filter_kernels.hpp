@@ -94,9 +94,6 @@ struct FilterKernels {
 
     /// values[i] = log(clip(values[i], floor, 1)) over `count` floats.
     void (*log_clipped)(float* values, std::int64_t count, float floor);
-
-    /// True when none of `count` floats is NaN or infinite.
-    bool (*all_finite)(const float* values, std::int64_t count);
 };
 
 const FilterKernels& filter_kernels();

@@ -1,6 +1,6 @@
 // Compiled once per instruction set by filter_kernels.cpp.
 
-#include "lanes.inl"
+#include "native/lanes.inl"
 
 /// Calls `body.run<V, groups>(offset)` for parts of a row of T that together cover it; a part fits the registers.
 template <typename T, typename Body>
@@ -237,20 +237,9 @@ static void log_clipped(float* values, std::int64_t count, float floor) {
     }
 }
 
-static bool all_finite(const float* values, std::int64_t count) {
-    // Times zero, finite numbers vanish and the others become NaN, which sticks.
-    Float8 sums{};
-    std::int64_t i = 0;
-    for (; i + 8 <= count; i += 8) sums += load<Float8>(values + i) * 0.0f;
-    float sum = sum_of_lanes(sums)[0];
-    for (; i < count; ++i) sum += values[i] * 0.0f;
-    return sum == 0.0f;
-}
-
 static constexpr FilterKernels kFilterKernels{
     {splat<float>, blur_sums, slice<float>, softmax<float>},
     {splat<Fraction>, blur_fractions, slice<Fraction>, softmax<Fraction>},
     mix,
     log_clipped,
-    all_finite,
 };

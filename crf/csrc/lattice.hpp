@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "buffer.hpp"
 #include "features.hpp"
 #include "filter_kernels.hpp"
+#include "native/buffer.hpp"
 
 namespace atrous {
 

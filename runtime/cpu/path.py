@@ -16,11 +16,11 @@ from ...arrays import FloatArray
 from ...crf import DenseCRF
 from ...errors import AtrousError, EngineError
 from ...manifest import Manifest, Size
-from ..path import MAX_BATCH, ReadImage, needs_tiles
+from ..path import MAX_BATCH, ReadImage
 from ..postprocess import upsample_labels, upsample_probabilities
 from ..preprocess import Geometry, plan_geometry, prepare_image
 from ..result import Result
-from ..tiling import blend_tiles, plan_tiles
+from ..tiling import blend_tiles, needs_tiles, plan_tiles
 
 #: Coarse logits [N, C, h, w] float32 of prepared images [N, 3, H, W] float32.
 Infer = Callable[[FloatArray], FloatArray]
@@ -59,7 +59,7 @@ class CpuPath:
         groups: defaultdict[Size, list[_Frame]] = defaultdict(list)
         for frame in frames:
             size = frame.geometry.input_size
-            if needs_tiles(size, self._inputs):
+            if needs_tiles(frame.geometry, self._inputs):
                 with frame.errors():
                     self._segment_in_tiles(frame)
                 continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,16 +11,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._native import plan_frame
 from ...crf.cuda import CudaDenseCRF
 from ...crf.cuda_field import CudaField, Failure, FieldSpec, Status
 from ...crf.cuda_queue import Queue
 from ...errors import DeviceError, EngineError, ShapeError
-from ...gpu import Buffer, Device
+from ...gpu import Buffer, Device, Replayer, allocate, planned_bytes, prepare
 from ...gpu.nvtx import annotate
 from ...manifest import InputSpec, OutputSpec
-from ..backends.base import DeviceBackend, DeviceEngine, EngineLayout
+from ..backends.base import DeviceBackend
 from ..preprocess import plan_geometry
-from .frame import CoarseLogits, DeviceStretch, FrameQueue, Pictures, constants_of
+from ..tiling import needs_tiles, plan_tiles
+from .frame import KERNELS, frame_spec
 from .frame_slot import SLOTS, FrameKey, Slot
 
 _log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class Lanes:
         self.uploading = device.stream()
         self.computing = device.stream()
         self.downloading = device.stream()
-        self.frames = FrameQueue(device, self.computing)
+        self.frames = Replayer(device, self.computing, KERNELS)
         self.crf = crf
         self.crf_queue = Queue(device, self.computing) if crf is not None else None
 
@@ -111,23 +112,24 @@ class FrameProgram:
         self.key = key
         self._lanes = lanes
         self._recipe = recipe
-        self._geometry = plan_geometry(key.size, recipe.inputs)
-        input_shape = (key.count, 3, *self._geometry.input_size)
-        self._engine: DeviceEngine = recipe.backend.open_engine(lanes.device)
-        self._layout: EngineLayout = self._engine.prepare(input_shape)
-        if self._layout.output_shape[1] != recipe.classes:
+        device, inputs = lanes.device, recipe.inputs
+        geometry = plan_geometry(key.size, inputs)
+        tiles = plan_tiles(geometry, inputs, recipe.outputs) if needs_tiles(geometry, inputs) else None
+        input_size = tiles.tile_size if tiles is not None else geometry.input_size
+        self._engine = recipe.backend.open_engine(device)
+        layout = self._engine.prepare((key.count, 3, *input_size))
+        if layout.output_shape[1] != recipe.classes:
             raise EngineError(
-                f"{recipe.backend.artifact.file} gives {self._layout.output_shape[1]} classes; the manifest lists "
+                f"{recipe.backend.artifact.file} gives {layout.output_shape[1]} classes; the manifest lists "
                 f"{recipe.classes}"
             )
+        spec = frame_spec(geometry, tiles, layout, inputs, recipe.outputs)
+        self._logits_shape = spec.logits_shape
+        plan = plan_frame(spec, device.properties.multiprocessors)
+        self._planned_bytes = planned_bytes(plan)
         self._check_memory()
-        device = lanes.device
-        self._input = device.allocate(math.prod(input_shape) * self._layout.input_dtype.itemsize)
-        self._output = device.allocate(math.prod(self._layout.output_shape) * self._layout.output_dtype.itemsize)
-        self._constants = self._sent(constants_of(recipe.inputs))
-        self._stretch: DeviceStretch | None = None
-        if self._is_stretched:
-            self._stretch = DeviceStretch(lanes.frames, key.count, key.size, self._geometry.input_size)
+        self._memory = allocate(plan, device, lanes.computing)
+        self._sequences = {name: prepare(sequence) for name, sequence in plan.sequences.items()}
         self._field: CudaField | None = None
         if lanes.crf is not None and lanes.crf_queue is not None:
             self._field = lanes.crf.open_field(lanes.crf_queue, key.count, recipe.classes, *key.size)
@@ -216,65 +218,37 @@ class FrameProgram:
 
     def _queue_frame(self, slot: Slot) -> None:
         """The launches between the copies."""
-        lanes, frames, layout = self._lanes, self._lanes.frames, self._layout
+        computing, field, memory = self._lanes.computing, self._field, slot.memory
         stages = iter(slot.stages)
-        next(stages).record(lanes.computing)
-        self._queue_input(slot.pictures)
-        next(stages).record(lanes.computing)
-        self._engine.queue(self._input, self._output, lanes.computing)
-        next(stages).record(lanes.computing)
-        logits = CoarseLogits(
-            self._output,
-            layout.output_shape,
-            layout.output_dtype,
-            self._geometry.full_size,
-            self._geometry.image_size,
-            self._recipe.outputs.align_corners,
-        )
-        frames.find_not_finite(logits, slot.first_bad)
-        if self._field is None:
-            frames.labels(logits, slot.labels)
+        next(stages).record(computing)
+        self._replay("preprocess", memory)
+        next(stages).record(computing)
+        self._replay("inference", memory)
+        next(stages).record(computing)
+        self._replay("check", memory)
+        if field is None:
+            self._replay("labels", memory)
             if self.key.wants_probabilities:
-                frames.probabilities(logits, slot.probabilities)
-            next(stages).record(lanes.computing)
+                self._replay("probabilities", memory)
+            next(stages).record(computing)
             return
-        frames.probabilities(logits, self._field.buffers["planes"])
-        next(stages).record(lanes.computing)
-        self._field.queue_frame(slot.pictures)
-        self._field.queue_labels(slot.labels)
+        self._replay("probabilities", {**memory, "probabilities": field.buffers["planes"]})
+        next(stages).record(computing)
+        field.queue_frame(slot.pictures)
+        field.queue_labels(slot.labels)
         if self.key.wants_probabilities:
-            self._field.queue_marginals(slot.probabilities)
-        self._field.queue_report(slot.crf_report)
-        next(stages).record(lanes.computing)
+            field.queue_marginals(slot.probabilities)
+        field.queue_report(slot.crf_report)
+        next(stages).record(computing)
 
-    def _queue_input(self, buffer: Buffer) -> None:
-        """Pictures → network input."""
-        frames, key, input_size = self._lanes.frames, self.key, self._geometry.input_size
-        pictures = Pictures(buffer, key.count, key.size, 3 * key.size[1])
-        if self._stretch is not None:
-            pictures = self._stretch.queue(pictures)
-        frames.normalize(
-            pictures,
-            self._constants,
-            self._input,
-            inputs=self._recipe.inputs,
-            size=input_size,
-            dtype=self._layout.input_dtype,
-        )
-
-    @property
-    def _is_stretched(self) -> bool:
-        return self._recipe.inputs.resize == "stretch" and self.key.size != self._geometry.input_size
-
-    def _sent(self, array: NDArray[np.float32]) -> Buffer:
-        buffer = self._lanes.device.allocate(array.nbytes)
-        self._lanes.device.upload(buffer, array, self._lanes.computing)
-        return buffer
+    def _replay(self, name: str, given: dict[str, Buffer]) -> None:
+        """Queues a sequence, which tiled pictures may have no need of."""
+        self._lanes.frames.replay(self._sequences.get(name, ()), {**self._memory, **given}, self._engine.queue)
 
     def _check(self, slot: Slot) -> None:
         first_bad = int(slot.bytes_received(slot.first_bad).view(np.uint32)[0])
         if first_bad != _NONE_BAD:
-            image, channel, row, column = (int(i) for i in np.unravel_index(first_bad, self._layout.output_shape))
+            image, channel, row, column = (int(i) for i in np.unravel_index(first_bad, self._logits_shape))
             where = f"picture {image} of the batch, class {channel}, row {row}, column {column}"
             raise ShapeError(
                 f"logits must be finite, got NaN or infinity in {where}; "
@@ -298,15 +272,10 @@ class FrameProgram:
 
     def estimate_bytes(self) -> int:
         """GPU memory of all but the engine and the CRF."""
-        key, layout, classes = self.key, self._layout, self._recipe.classes
+        key, classes = self.key, self._recipe.classes
         pixels = key.count * key.size[0] * key.size[1]
         answer = pixels + (4 * classes * pixels if key.wants_probabilities else 0)
-        estimate = SLOTS * (3 * pixels + answer)
-        estimate += key.count * 3 * math.prod(self._geometry.input_size) * layout.input_dtype.itemsize
-        estimate += math.prod(layout.output_shape) * layout.output_dtype.itemsize
-        if self._is_stretched:
-            estimate += DeviceStretch.estimate_bytes(key.count, key.size, self._geometry.input_size)
-        return estimate
+        return SLOTS * (3 * pixels + answer) + self._planned_bytes
 
     def _check_memory(self) -> None:
         """Before anything but the engine takes memory."""

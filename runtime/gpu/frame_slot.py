@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...crf.cuda_field import REPORT_BYTES
-from ...gpu import Device, Graph, Region, ceil_div
+from ...gpu import Buffer, Device, Graph, Region, ceil_div
 from ...manifest import Size
 
 #: Frames of one size in work at once: while one is computed, the next is copied.
@@ -41,8 +41,8 @@ class Slot:
 
     def __init__(self, device: Device, key: FrameKey, classes: int) -> None:
         pixels = key.count * key.size[0] * key.size[1]
-        self._probabilities_at = _LABELS_AT + ceil_div(pixels, _ALIGNMENT) * _ALIGNMENT
-        answer_bytes = self._probabilities_at + (4 * classes * pixels if key.wants_probabilities else 0)
+        probabilities_at = _LABELS_AT + ceil_div(pixels, _ALIGNMENT) * _ALIGNMENT
+        answer_bytes = probabilities_at + (4 * classes * pixels if key.wants_probabilities else 0)
         self.pictures = device.allocate(ceil_div(3 * pixels, 4) * 4)
         self.answer = device.allocate(answer_bytes)
         self.sent = device.allocate_host(3 * pixels)
@@ -50,13 +50,19 @@ class Slot:
         self.first_bad = Region(self.answer, 0, 4)
         self.crf_report = Region(self.answer, _CRF_REPORT_AT, REPORT_BYTES)
         self.labels = Region(self.answer, _LABELS_AT, pixels)
-        self.probabilities = Region(self.answer, self._probabilities_at, answer_bytes - self._probabilities_at)
+        self.probabilities = Region(self.answer, probabilities_at, answer_bytes - probabilities_at)
         self.upload = (device.event(), device.event())
         self.stages = [device.event() for _ in range(5)]
         self.computed = device.event()
         self.download = (device.event(), device.event())
         self.graph: Graph | None = None
         self.is_free = True
+
+    @property
+    def memory(self) -> dict[str, Buffer]:
+        """What a plan is given, by its names."""
+        names = ("pictures", "first_bad", "labels", "probabilities")
+        return {name: getattr(self, name) for name in names}
 
     def bytes_received(self, region: Region) -> NDArray[np.uint8]:
         """What has come back of a part of the answer; the next frame overwrites it."""

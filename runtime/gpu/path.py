@@ -1,7 +1,8 @@
-"""Images to results on a GPU, through a `Pipeline`; what must be tiled is prepared and finished on the CPU."""
+"""Images to results on a GPU, through a `Pipeline`."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..path import MAX_BATCH, Path, ReadImage, needs_tiles
+from ..path import MAX_BATCH, ReadImage
 from ..preprocess import plan_geometry
 from ..result import Result
 from .frame_program import FrameResult
@@ -20,28 +21,24 @@ from .pipeline import Pipeline
 
 if TYPE_CHECKING:
     from ...crf import DenseCRF
-    from ...manifest import Manifest
+    from ...manifest import Manifest, Size
     from ..backends import DeviceBackend
 
 
 class GpuPath:
-    """Whole images go through a `Pipeline`, which raises what this raises; larger ones take another path, in tiles.
+    """Groups images into batches for a `Pipeline`, which raises what this raises.
 
     Args:
         manifest: describes input, output and classes.
         backend: opens engines.
-        tiled: takes the images that must be tiled.
         crf: whose parameters, iterations and precision to refine with, or None.
         workers: threads on the GPU, each with two batches in work.
     """
 
-    def __init__(
-        self, manifest: Manifest, backend: DeviceBackend, *, tiled: Path, crf: DenseCRF | None, workers: int
-    ) -> None:
+    def __init__(self, manifest: Manifest, backend: DeviceBackend, *, crf: DenseCRF | None, workers: int) -> None:
         self._pipeline = Pipeline(manifest, backend, crf=crf, workers=workers)
         self._inputs = manifest.input
         self._classes = manifest.classes
-        self._tiled = tiled
         self._max_batch = min(MAX_BATCH, backend.max_batch)
         self.in_work = SLOTS * workers
 
@@ -50,23 +47,24 @@ class GpuPath:
 
         Timings of a batch are its images' shares. Results compute their probabilities by a second pass.
         """
-        by_size: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
-        in_tiles: list[int] = []
+        by_size: defaultdict[Size, list[int]] = defaultdict(list)
         for index, image in enumerate(images):
-            if needs_tiles(plan_geometry(image.size, self._inputs).input_size, self._inputs):
-                in_tiles.append(index)
-            else:
-                by_size[image.size].append(index)
+            by_size[image.size].append(index)
         futures: dict[int, Future[Result]] = {}
-        for indices in by_size.values():
-            for start in range(0, len(indices), self._max_batch):
-                group = indices[start : start + self._max_batch]
+        for size, indices in by_size.items():
+            count = self._batch_size(size)
+            for start in range(0, len(indices), count):
+                group = indices[start : start + count]
                 frame = self._pipeline.submit([images[index].pixels for index in group])
                 for place, index in enumerate(group):
                     futures[index] = self._result_of(frame, place, images[index])
-        # Last: it returns when all is done, and the GPU works meanwhile.
-        futures.update(zip(in_tiles, self._tiled.submit([images[index] for index in in_tiles]), strict=True))
         return [futures[index] for index in range(len(images))]
+
+    def _batch_size(self, size: Size) -> int:
+        """Number of images per batch: tiled ones count by their area, so that no batch outgrows an untiled one."""
+        max_pixels = self._max_batch * math.prod(self._inputs.size.max)
+        input_size = plan_geometry(size, self._inputs).input_size
+        return max(1, min(self._max_batch, max_pixels // math.prod(input_size)))
 
     def check_may_wait(self) -> None:
         """Raises `EngineError` in a callback of a future, which would wait for itself."""

@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from queue import Queue
 
 import numpy as np
@@ -77,11 +77,21 @@ class TestFutures:
         with pytest.raises(ImageError, match="no such image"):
             open_gpu(color_bundle).submit(tmp_path / "absent.png")
 
-    def test_a_tiled_picture_is_done_on_return(self, open_gpu, tiny_bundle):
-        future = open_gpu(tiny_bundle).submit(picture((130, 300)))
-        assert future.done()
-        expected = on_cpu(tiny_bundle)(picture((130, 300))).labels
-        np.testing.assert_array_equal(future.result().labels, expected)
+    def test_a_tiled_picture_is_done_later(self, tiny_bundle):
+        backend = Gated(tiny_bundle)
+        with closing(Segmenter(tiny_bundle, backend)) as segmenter:
+            future = segmenter.submit(picture((130, 300)))
+            assert not future.done()
+            backend.gate.set()
+            expected = on_cpu(tiny_bundle)(picture((130, 300))).labels
+            np.testing.assert_array_equal(future.result().labels, expected)
+
+    def test_tiled_pictures_of_a_batch(self, open_gpu, tiny_bundle):
+        """With others between, and no more at once than a batch of whole ones is large."""
+        segmenter = open_gpu(tiny_bundle)
+        pictures = [picture(size, seed) for seed, size in enumerate([(130, 140), (32, 40)] * 3 + [(130, 300)])]
+        for got, pixels in zip(segmenter.batch(pictures), pictures, strict=True):
+            np.testing.assert_array_equal(got.labels, on_cpu(tiny_bundle)(pixels).labels)
 
     def test_a_stream_keeps_order_and_runs_ahead_by_what_is_in_work(self, open_gpu, color_bundle):
         read = []

@@ -11,7 +11,7 @@
 #include <variant>
 #include <vector>
 
-#include "crf/kernels/constants.cuh"
+#include "native/kernels/grid.cuh"
 
 namespace atrous {
 
@@ -45,9 +45,17 @@ struct Copy {
     Slot source, target;
 };
 
-/// A piece of work, and what it belongs to: "input", "construction", "iteration" or "output"; the lattice's name or "".
+/// One inference of the network, by whoever has its engine.
+struct Inference {
+    Slot input, logits;
+};
+
+using Work = std::variant<Launch, Fill, Copy, Inference>;
+
+/// A piece of work, and what it belongs to: of a field "input", "construction", "iteration" or "output", of a frame
+/// "preprocess", "inference" or "postprocess"; the lattice's name or "".
 struct Step {
-    std::variant<Launch, Fill, Copy> work;
+    Work work;
     std::string part, lattice;
 };
 
@@ -66,10 +74,13 @@ struct PlannedBuffer {
     BufferUse use;
 };
 
-/// What a buffer holds from the start: numbers, or 64-bit words of which some are addresses of other buffers.
+/// 64-bit words, of which some are addresses of buffers.
+using Words = std::vector<std::variant<Slot, std::int64_t>>;
+
+/// What a buffer holds from the start.
 struct Content {
     std::string buffer;
-    std::variant<std::vector<float>, std::vector<std::variant<Slot, std::int64_t>>> values;
+    std::variant<std::vector<float>, std::vector<std::int32_t>, Words> values;
 };
 
 /// All memory and work of something that runs on a GPU.
@@ -93,6 +104,13 @@ class PlanWriter {
     /// A whole buffer.
     Slot operator[](const std::string& name) const { return {name, 0, declared_.at(name).bytes}; }
     void set_content(Content content) { plan_.contents.push_back(std::move(content)); }
+    /// Declares a buffer with its content.
+    template <typename Value>
+    Slot table(const std::string& name, std::vector<Value> values) {
+        declare(name, static_cast<std::int64_t>(values.size() * sizeof(Value)), BufferUse::kept);
+        set_content({name, std::move(values)});
+        return (*this)[name];
+    }
 
     /// What the steps from here on belong to.
     void begin_sequence(const std::string& name) { sequence_ = name; }
@@ -121,6 +139,7 @@ class PlanWriter {
 
     void fill(const Slot& target, std::uint32_t word) { add(Fill{target, word}); }
     void copy(const Slot& source, const Slot& target) { add(Copy{source, target}); }
+    void infer(const Slot& input, const Slot& logits) { add(Inference{input, logits}); }
 
     LaunchPlan take();
 
@@ -134,7 +153,7 @@ class PlanWriter {
         }
     }
 
-    void add(std::variant<Launch, Fill, Copy> work);
+    void add(Work work);
 
     std::int64_t max_blocks_;
     std::map<std::string, PlannedBuffer> declared_;

@@ -1,12 +1,14 @@
-// The extension module atrous._native: the dense CRF core, the runtime's image kernels and calibration's histogram.
+// The extension module atrous._native: the dense CRF core, the runtime's image kernels, calibration's histogram, and
+// what they stand on.
 #include <pybind11/pybind11.h>
 
-#include "crf/csrc/isa.hpp"
+#include "isa.hpp"
 
 namespace atrous {
 
 void bind_calibration(pybind11::module_& module);
 void bind_crf(pybind11::module_& module);
+void bind_native(pybind11::module_& module);
 void bind_runtime(pybind11::module_& module);
 
 }  // namespace atrous
@@ -16,6 +18,7 @@ PYBIND11_MODULE(_native, module) {
     module.def(
         "isa", [] { return atrous::isa_name(atrous::active_isa()); },
         "The instruction set in use: baseline, avx2 or avx512. ATROUS_ISA selects a lower one.");
+    atrous::bind_native(module);
     atrous::bind_calibration(module);
     atrous::bind_crf(module);
     atrous::bind_runtime(module);

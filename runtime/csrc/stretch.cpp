@@ -1,11 +1,12 @@
 #include "stretch.hpp"
 
 #include <algorithm>
+#include <vector>
 
-#include "crf/csrc/parallel.hpp"
-#include "runtime/csrc/resampling.hpp"
+#include "native/parallel.hpp"
+#include "resampling.hpp"
 
-namespace atrous::core {
+namespace atrous {
 namespace {
 
 constexpr std::int32_t kHalf = 1 << (kWeightBits - 1);
@@ -53,18 +54,17 @@ void resize_columns(const std::uint8_t* pixels, const Size& from, std::int64_t r
 }  // namespace
 
 void stretch(const std::uint8_t* pixels, const Size& from, std::int64_t row_bytes, const Size& to, int threads,
-             std::vector<std::uint8_t>& out) {
-    Size size = from;
-    std::vector<std::uint8_t> before;
-    for (const ResizePass& pass : plan_resize(from.height, from.width, to.height, to.width)) {
-        before.swap(out);  // what `pixels` points to, from the second pass on
-        out.resize(static_cast<std::size_t>(pass.height) * pass.width * 3);
-        const auto resize = pass.is_down ? resize_columns : resize_rows;
-        resize(pixels, size, row_bytes, pass.resampling, threads, out.data());
-        pixels = out.data();
-        size = {pass.height, pass.width};
-        row_bytes = std::int64_t{3} * pass.width;
-    }
+             std::uint8_t* out) {
+    const std::vector<ResizePass> passes = plan_resize(from.height, from.width, to.height, to.width);
+    const auto resize = [&](const ResizePass& pass, const std::uint8_t* source, const Size& size, std::int64_t bytes,
+                            std::uint8_t* target) {
+        (pass.is_down ? resize_columns : resize_rows)(source, size, bytes, pass.resampling, threads, target);
+    };
+    if (passes.size() == 1) return resize(passes[0], pixels, from, row_bytes, out);
+    const Size half_way{passes[0].height, passes[0].width};
+    std::vector<std::uint8_t> between(static_cast<std::size_t>(3 * half_way.area()));
+    resize(passes[0], pixels, from, row_bytes, between.data());
+    resize(passes[1], between.data(), half_way, std::int64_t{3} * half_way.width, out);
 }
 
-}  // namespace atrous::core
+}  // namespace atrous

@@ -14,7 +14,7 @@ void PlanWriter::begin(std::string part, std::string lattice) {
     lattice_ = std::move(lattice);
 }
 
-void PlanWriter::add(std::variant<Launch, Fill, Copy> work) {
+void PlanWriter::add(Work work) {
     plan_.sequences[sequence_].push_back({std::move(work), part_, lattice_});
 }
 
@@ -29,15 +29,18 @@ LaunchPlan PlanWriter::take() {
                 for (const Argument& argument : launch->arguments) std::visit(use, argument);
             } else if (const auto* fill = std::get_if<Fill>(&step.work)) {
                 use(fill->target);
+            } else if (const auto* copy = std::get_if<Copy>(&step.work)) {
+                use(copy->source);
+                use(copy->target);
             } else {
-                use(std::get<Copy>(step.work).source);
-                use(std::get<Copy>(step.work).target);
+                use(std::get<Inference>(step.work).input);
+                use(std::get<Inference>(step.work).logits);
             }
         }
     }
     for (const Content& content : plan_.contents) {
         used.insert(content.buffer);
-        if (const auto* words = std::get_if<1>(&content.values)) {
+        if (const auto* words = std::get_if<Words>(&content.values)) {
             for (const auto& word : *words) std::visit(use, word);
         }
     }
