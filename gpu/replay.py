@@ -34,7 +34,7 @@ class Part:
         return cls(slot.buffer, slot.offset, slot.nbytes)
 
     def within(self, memory: Memory) -> Buffer:
-        """Where it is."""
+        """The part as a buffer, within allocated memory."""
         whole = memory[self.buffer]
         is_whole = self.offset == 0 and self.nbytes == whole.nbytes
         return whole if is_whole else Region(whole, self.offset, self.nbytes)
@@ -79,7 +79,7 @@ Work: TypeAlias = Kernel | Fill | Copy | Inference
 
 
 def prepare(sequence: Iterable[Step]) -> list[Work]:
-    """What `Replayer.replay` takes."""
+    """Prepared launches for `Replayer.replay`."""
     return [_prepared(step.work) for step in sequence]
 
 
@@ -127,7 +127,7 @@ def allocate(plan: LaunchPlan, device: Device, stream: Stream, kept: Memory | No
 
 
 def _array(values: NDArray[Any] | Sequence[Slot | int], memory: Memory) -> NDArray[Any]:
-    """What is copied to a buffer: the numbers, or the words with the addresses that they stand for."""
+    """Data to copy to a buffer: the numbers, or words in which addresses replace buffer names."""
     if isinstance(values, np.ndarray):
         return values
     words = [Part.of(value).within(memory).address if isinstance(value, Slot) else value for value in values]

@@ -1,4 +1,4 @@
-"""How kernels are compiled: what the package and its build have to agree on.
+"""Compilation of kernels: flags and file lists that the package and its build share.
 
 setup.py loads this file by its path, before there is a package: it imports nothing but the standard library.
 """
@@ -43,7 +43,7 @@ def files_of(source: Path, includes: Sequence[Path] = ()) -> list[Path]:
 
 
 def include_flags(includes: Sequence[Path]) -> list[str]:
-    """What makes a compiler find headers of these folders, which are included by their path from the package's root."""
+    """Compiler flags for these include folders, whose headers are included by their path from the package's root."""
     return [f"-I{root}" for root in dict.fromkeys(folder.parents[1] for folder in includes)]
 
 

@@ -1,4 +1,4 @@
-"""From an image to the network's input, exactly as the manifest says."""
+"""Preprocessing of an image into the network's input, as the manifest says."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ __all__ = ["TilePlan", "blend_tiles", "needs_tiles", "plan_tiles"]
 
 
 def needs_tiles(geometry: Geometry, inputs: InputSpec) -> bool:
-    """Whether the input would be larger than the network takes."""
+    """True if the input would be larger than the network takes."""
     return native_needs_tiles(geometry, native_policy(inputs))
 
 

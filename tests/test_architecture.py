@@ -289,19 +289,12 @@ def test_functions_are_short() -> None:
 
 #: A docstring begins with a verb or a noun: these words would make it continue the identifier instead.
 NO_BEGINNING = ("What", "How", "Whether", "Where", "Which", "Of", "From")
-#: Modules whose docstrings have not been rewritten yet.
-NOT_REWRITTEN = (
-    "atrous.gpu.replay",
-    "atrous.gpu.toolchain",
-    "atrous.runtime",
-)
 
 
 def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
     found = [
         f"{module.path}:{getattr(node, 'lineno', 1)}: {docstring.splitlines()[0]}"
         for module in modules().values()
-        if not module.name.startswith(NOT_REWRITTEN)
         for node in ast.walk(module.tree())
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if (docstring := ast.get_docstring(node)) and docstring.split()[0].strip("`,.:") in NO_BEGINNING

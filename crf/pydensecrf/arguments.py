@@ -1,4 +1,4 @@
-"""What callers of pydensecrf's names may pass, and the errors for the rest."""
+"""Checks and conversions of the arguments that pydensecrf's functions take."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def unary_from_labels(labels: ArrayLike, n_labels: int, gt_prob: float, zero_uns
 
 
 def compute_unary(labels: ArrayLike, M: int, GT_PROB: float = 0.5) -> Matrix:
-    """What `unary_from_labels` returns; its older name, which logs that it is deprecated."""
+    """Deprecated name of `unary_from_labels`; logs a warning."""
     warning("pydensecrf.compute_unary is deprecated, use unary_from_labels instead.")  # noqa: LOG015 - where pydensecrf logs
     return unary_from_labels(labels, M, GT_PROB)
 
@@ -81,7 +81,7 @@ def unary_from_softmax(sm: ArrayLike, scale: float | None = None, clip: float | 
 
 
 def softmax_to_unary(sm: ArrayLike, GT_PROB: float = 1) -> Matrix:
-    """What `unary_from_softmax` returns without a lowest probability; its older name, which logs that it is deprecated.
+    """Deprecated name of `unary_from_softmax` without a lowest probability; logs a warning.
 
     A probability of 0 gives an infinite energy, which excludes the class.
     """

@@ -30,7 +30,7 @@ KERNELS: Final = KernelSource(
 def frame_spec(
     geometry: Geometry, tiles: TilePlan | None, layout: EngineLayout, inputs: InputSpec, outputs: OutputSpec
 ) -> FrameSpec:
-    """What a plan depends on, of a batch whose images, or tiles of them, an engine takes in one inference."""
+    """Spec of the launch plan for a batch whose images, or tiles of them, an engine takes in one inference."""
     return FrameSpec(
         geometry,
         tiles,

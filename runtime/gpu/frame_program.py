@@ -33,7 +33,7 @@ _NONE_BAD: Final = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class FrameResult:
-    """What comes back of a batch.
+    """Results of a batch.
 
     Attributes:
         labels: [N, H, W] uint8.
@@ -48,7 +48,7 @@ class FrameResult:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What every program of a pipeline does.
+    """Settings that all programs of a pipeline share.
 
     Attributes:
         inputs: how pictures become network input.

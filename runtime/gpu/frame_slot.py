@@ -1,4 +1,4 @@
-"""What one frame in work has for itself, so that several can be under way."""
+"""State of one frame in work; several slots let several frames be under way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ALIGNMENT: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class FrameKey:
-    """What a program depends on besides the bundle.
+    """Key of a program: everything that it depends on besides the bundle.
 
     Attributes:
         count: pictures of a batch.
@@ -37,7 +37,7 @@ class FrameKey:
 
 
 class Slot:
-    """What one frame in work has for itself: its pictures and its answer, on both sides, and the points in time."""
+    """State of one frame in work: its images and results on host and device, and its events."""
 
     def __init__(self, device: Device, key: FrameKey, classes: int) -> None:
         pixels = key.count * key.size[0] * key.size[1]
@@ -60,10 +60,10 @@ class Slot:
 
     @property
     def memory(self) -> dict[str, Buffer]:
-        """What a plan is given, by its names."""
+        """Buffers that the launch plan names."""
         names = ("pictures", "first_bad", "labels", "probabilities")
         return {name: getattr(self, name) for name in names}
 
     def bytes_received(self, region: Region) -> NDArray[np.uint8]:
-        """What has come back of a part of the answer; the next frame overwrites it."""
+        """One part of the results on the host; the next frame overwrites it."""
         return self.received[region.offset : region.offset + region.nbytes]

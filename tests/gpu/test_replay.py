@@ -12,7 +12,7 @@ from atrous.crf.cuda_field import FieldSpec
 from atrous.crf.cuda_queue import Queue
 from atrous.gpu import Device, Region, Replayer, allocate, ceil_div, prepare
 from atrous.gpu.replay import Part
-from atrous.runtime import frame
+from atrous.runtime.gpu import frame
 
 SPEC = FieldSpec(1, 3, 9, 11, "fp32", 2, "symmetric", CRFParams.deeplab_v2_resnet()).native
 

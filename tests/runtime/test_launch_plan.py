@@ -16,7 +16,7 @@ from atrous.errors import ShapeError
 from atrous.gpu import planned_bytes
 from atrous.manifest import InputSpec, OutputSpec, Size, SizePolicy
 from atrous.runtime.backends.base import EngineLayout
-from atrous.runtime.frame import KERNELS, frame_spec
+from atrous.runtime.gpu.frame import KERNELS, frame_spec
 from atrous.runtime.preprocess import plan_geometry
 from atrous.runtime.tiling import needs_tiles, plan_tiles
 
