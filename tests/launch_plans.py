@@ -44,11 +44,16 @@ def covered(intervals: list[tuple[int, int]], slot: Slot) -> bool:
     return at >= slot.offset + slot.nbytes
 
 
-def assert_fit(steps: Iterable[_native.Step], signatures: Signatures) -> None:
-    """Arguments are of the kernels' types, and blocks of a size that GPUs have."""
+def assert_arguments_fit(steps: Iterable[_native.Step], signatures: Signatures) -> None:
+    """They are of the kernels' types."""
     for launch in launches_of(steps):
         kinds = [kind_of(parameter) for parameter in signatures[launch.kernel]]
         assert [type(value) for value in launch.args] == kinds, launch.kernel
+
+
+def assert_blocks_fit(steps: Iterable[_native.Step]) -> None:
+    """They are of a size that GPUs have."""
+    for launch in launches_of(steps):
         width, height = launch.block
         assert 1 <= width * height <= 256
         assert 1 <= launch.grid < 2**31

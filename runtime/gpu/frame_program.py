@@ -103,7 +103,9 @@ class FrameProgram:
         key: for which pictures.
 
     Raises:
-        EngineError: the engine does not take the size, or answers another number of classes than the manifest lists.
+        ShapeError: the size cannot be tiled, or the batch is beyond the kernels' indices.
+        EngineError: the engine does not take the size, or answers another number of classes than the manifest lists, or
+            at another stride.
         CRFError: a sigma of the CRF is too small for the size.
         DeviceError: there is not enough memory; the message says how much is needed.
     """

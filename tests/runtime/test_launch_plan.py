@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 from emulator.build import kernels_of, signatures_of
-from launch_plans import assert_fit, covered, launches_of, slots_of
+from launch_plans import assert_arguments_fit, assert_blocks_fit, covered, launches_of, slots_of
 
 from atrous import _native
 from atrous._native import Geometry, PlannedInference, PlannedLaunch
@@ -64,9 +64,13 @@ def steps_of(plan: _native.LaunchPlan) -> list[_native.Step]:
     return [step for sequence in plan.sequences.values() for step in sequence]
 
 
-def test_launches_fit_the_kernels(plan):
-    assert_fit(steps_of(plan), signatures())
-    assert_fit(steps_of(_native.plan_overlay(1000, 0.5, 4)), signatures())
+def test_arguments_are_of_the_kernels_types(plan):
+    assert_arguments_fit(steps_of(plan), signatures())
+    assert_arguments_fit(steps_of(_native.plan_overlay(1000, 0.5, 4)), signatures())
+
+
+def test_blocks_are_of_a_size_that_gpus_have(plan):
+    assert_blocks_fit(steps_of(plan))
 
 
 def test_slots_lie_inside_their_buffers(plan):
