@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(wildcard calibration/csrc/* crf/csrc/* runtime/csrc/* crf/kernels/constants.cuh runtime/kernels/constants.cuh)
+NATIVE := $(wildcard native/*.* native/kernels/grid.cuh calibration/csrc/* crf/csrc/* runtime/csrc/* crf/kernels/constants.cuh \
+  runtime/kernels/constants.cuh)
 
 .PHONY: demo test check pycuda lint format gpu-check gpu-bench clean help usable
 

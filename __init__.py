@@ -4,7 +4,7 @@
     segmenter = atrous.load("street.atrous", crf=True)
     segmenter("photo.jpg").overlay().save("overlay.png")
 
-Importing the package loads nothing but this file; every name loads what it needs on first use.
+Importing the package loads nothing but this file and the version; every name loads what it needs on first use.
 """
 
 from __future__ import annotations
@@ -12,26 +12,31 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
+
 if TYPE_CHECKING:
     from .bundle import Bundle
+    from .calibration.options import QuantizeOptions
     from .calibration.quantize import quantize
     from .exporter.engine.build import build_engine
     from .exporter.engine.target import BuilderOptions
     from .exporter.export import export
     from .exporter.fp16 import add_fp16
     from .exporter.model_description import Preprocessing
+    from .exporter.options import ExportOptions, PackOptions
     from .exporter.pack import pack
     from .exporter.sizes import DynamicSize
     from .runtime.result import Result
     from .runtime.segmenter import Segmenter, load
 
-__version__ = "0.1.0"
-
 __all__ = [
     "BuilderOptions",
     "Bundle",
     "DynamicSize",
+    "ExportOptions",
+    "PackOptions",
     "Preprocessing",
+    "QuantizeOptions",
     "Result",
     "Segmenter",
     "__version__",
@@ -47,7 +52,10 @@ _HOMES = {
     "BuilderOptions": ".exporter.engine.target",
     "Bundle": ".bundle",
     "DynamicSize": ".exporter.sizes",
+    "ExportOptions": ".exporter.options",
+    "PackOptions": ".exporter.options",
     "Preprocessing": ".exporter.model_description",
+    "QuantizeOptions": ".calibration.options",
     "Result": ".runtime.result",
     "Segmenter": ".runtime.segmenter",
     "add_fp16": ".exporter.fp16",

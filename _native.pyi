@@ -1,7 +1,7 @@
 # The compiled core. Callers go through `atrous.calibration`, `atrous.crf` and `atrous.runtime`, which check values
 # and word the errors.
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -62,8 +62,8 @@ class SteppedMeanField(MeanField):
     def set_marginals(self, marginals: NDArray[np.float32]) -> bool: ...
     def kl_divergence(self) -> float: ...
 
-# What kernels and those that launch them agree on, by the names of crf/kernels/constants.cuh and
-# runtime/kernels/constants.cuh.
+# What kernels and those that launch them agree on, by the names of native/kernels/grid.cuh, crf/kernels/constants.cuh
+# and runtime/kernels/constants.cuh.
 KERNEL_CONSTANTS: Mapping[str, int]
 
 # Part of a buffer of a plan.
@@ -100,10 +100,18 @@ class PlannedCopy:
     @property
     def target(self) -> Slot: ...
 
-# A piece of work; `part` is input, construction, iteration or output, `lattice` gaussian, bilateral or empty.
+# One inference of the network, by whoever has its engine.
+class PlannedInference:
+    @property
+    def input(self) -> Slot: ...
+    @property
+    def logits(self) -> Slot: ...
+
+# A piece of work; `part` is input, construction, iteration or output, or of a frame preprocess, inference or
+# postprocess; `lattice` is gaussian, bilateral or empty.
 class Step:
     @property
-    def work(self) -> PlannedLaunch | PlannedFill | PlannedCopy: ...
+    def work(self) -> PlannedLaunch | PlannedFill | PlannedCopy | PlannedInference: ...
     @property
     def part(self) -> str: ...
     @property
@@ -118,12 +126,12 @@ class PlannedBuffer:
     @property
     def use(self) -> Literal["kept", "scratch", "given"]: ...
 
-# What a buffer holds from the start: float32 numbers, or 64-bit words of which slots stand for their addresses.
+# What a buffer holds from the start: 32-bit numbers, or 64-bit words of which slots stand for their addresses.
 class Content:
     @property
     def buffer(self) -> str: ...
     @property
-    def values(self) -> NDArray[np.float32] | list[Slot | int]: ...
+    def values(self) -> NDArray[np.float32] | NDArray[np.int32] | list[Slot | int]: ...
 
 # All memory and work of something that runs on a GPU.
 class LaunchPlan:
@@ -200,6 +208,28 @@ def plan_lattice(spec: LatticeSpec, multiprocessors: int) -> LaunchPlan: ...
 # "scan" of the given "values" and "sort" of the given "pairs", whose upper halves are below `high`.
 def plan_sorting(count: int, high: int, multiprocessors: int) -> LaunchPlan: ...
 
+# What the memory and the launches of a frame depend on: `output_shape` [images, classes, h, w] is of an engine's
+# logits, `logits_shape` of all, which are more where there are tiles.
+class FrameSpec:
+    def __init__(
+        self,
+        geometry: Geometry,
+        tiles: TilePlan | None,
+        pixels: PixelScaling,
+        has_half_input: bool,
+        output_shape: tuple[int, int, int, int],
+        has_half_output: bool,
+        align_corners: bool,
+    ) -> None: ...
+    @property
+    def logits_shape(self) -> list[int]: ...
+
+# "preprocess", "inference", "check", "labels", "probabilities" and "swap" (runtime/csrc/launch_plan.hpp).
+def plan_frame(spec: FrameSpec, multiprocessors: int) -> LaunchPlan: ...
+
+# "overlay" of given "pictures" and "labels" in the colours of the given "palette".
+def plan_overlay(pixels: int, alpha: float, multiprocessors: int) -> LaunchPlan: ...
+
 # Counts of |x| in bins of width 2^exponent; for one thread at a time.
 class Histogram:
     def __init__(self) -> None: ...
@@ -229,17 +259,49 @@ class Resampling:
     @property
     def weights(self) -> NDArray[np.int32]: ...
 
-# One pass of a resize, along columns or along rows, and the (height, width) that it leaves.
-class ResizePass:
-    @property
-    def is_down(self) -> bool: ...
-    @property
-    def size(self) -> tuple[int, int]: ...
-    @property
-    def resampling(self) -> Resampling: ...
+# [H, W, 3] → [*size, 3], bit for bit as Pillow 13's bilinear filter.
+def resize_image(image: NDArray[np.uint8], size: tuple[int, int], threads: int = 0) -> NDArray[np.uint8]: ...
 
-# The one or two passes of a resize, in Pillow 13's order.
-def plan_resize(size: tuple[int, int], out_size: tuple[int, int]) -> list[ResizePass]: ...
+# Sizes that the network takes: from min to max, k · multiple + offset.
+class SizePolicy:
+    def __init__(
+        self,
+        min: tuple[int, int],  # noqa: A002
+        opt: tuple[int, int],
+        max: tuple[int, int],  # noqa: A002
+        multiple: int,
+        offset: int,
+    ) -> None: ...
+
+# Sizes (height, width) of an image and its labels, of the network's input, and of what the logits cover in pixels of
+# the image, which is larger than it where the input was padded at the bottom and right.
+class Geometry:
+    def __init__(
+        self, image_size: tuple[int, int], input_size: tuple[int, int], full_size: tuple[int, int]
+    ) -> None: ...
+    @property
+    def image_size(self) -> tuple[int, int]: ...
+    @property
+    def input_size(self) -> tuple[int, int]: ...
+    @property
+    def full_size(self) -> tuple[int, int]: ...
+
+# Tiles of one image: all of `tile_size`, at `origins` (top, left), covering `full_size`; pixels.
+class TilePlan:
+    @property
+    def tile_size(self) -> tuple[int, int]: ...
+    @property
+    def origins(self) -> list[tuple[int, int]]: ...
+    @property
+    def full_size(self) -> tuple[int, int]: ...
+    def coarse_size(self, size: tuple[int, int]) -> tuple[int, int]: ...
+
+# The smallest k · multiple + offset that is at least `length`.
+def fit_size(length: int, multiple: int, offset: int) -> int: ...
+def plan_geometry(image_size: tuple[int, int], policy: SizePolicy, stretches: bool) -> Geometry: ...
+def needs_tiles(geometry: Geometry, policy: SizePolicy) -> bool: ...
+def plan_tiles(geometry: Geometry, policy: SizePolicy, stride: int) -> TilePlan: ...
+def blend_tiles(plan: TilePlan, infer: Callable[[int, int], NDArray[np.float32]]) -> NDArray[np.float32]: ...
 def isa() -> Literal["baseline", "avx2", "avx512"]: ...
 def all_finite(values: NDArray[np.float32]) -> bool: ...
 def upsample_labels(
@@ -263,15 +325,14 @@ def upsample_probabilities(
     align_corners: bool,
     threads: int = 0,
 ) -> NDArray[np.float32]: ...
+
+# How 8-bit pixels become network input, (pixel − mean) / std, in units of 0 to 255: mean and std by output channel,
+# which with `swap_rgb` are B, G, R; what lies beyond the image has the RGB value `pad_value`.
+class PixelScaling:
+    def __init__(self, mean: _Triple, std: _Triple, swap_rgb: bool, pad_value: _Triple) -> None: ...
+
 def normalize_image(
-    image: NDArray[np.uint8],
-    mean: _Triple,
-    std: _Triple,
-    swap_rgb: bool,
-    out_height: int,
-    out_width: int,
-    pad_value: _Triple,
-    threads: int = 0,
+    image: NDArray[np.uint8], scaling: PixelScaling, out_size: tuple[int, int], threads: int = 0
 ) -> NDArray[np.float32]: ...
 def overlay(
     image: NDArray[np.uint8], labels: NDArray[np.uint8], palette: NDArray[np.uint8], alpha: float, threads: int = 0

@@ -27,14 +27,14 @@ _HASH_CHUNK_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: `path` to the directory and its judged `manifest`."""
+    """An opened bundle: `path` to the directory and its validated `manifest`."""
 
     path: Path
     manifest: Manifest
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
-        """Open a bundle: judge its manifest; every file it lists must be inside, there, and as long as said.
+        """Open a bundle: validate its manifest; every listed file must lie inside it, exist, and have the stated size.
 
         Contents are hashed when they are read, by `read` or `check`.
 
@@ -95,7 +95,7 @@ class Bundle:
             self._compare_hash(artifact, actual)
 
     def path_of(self, artifact: Artifact) -> Path:
-        """Where an artifact lies; raises `BundleError` when that is outside the bundle."""
+        """The path of an artifact; raises `BundleError` when it lies outside the bundle."""
         relative = PurePosixPath(artifact.file)
         path = self.path / relative
         # resolve() as well: a symbolic link inside the bundle can point out of it.
@@ -163,6 +163,26 @@ class StagedBundle:
             bytes=path.stat().st_size,
             provenance=provenance,
         )
+
+    def write(self, file: str, data: bytes) -> None:
+        """Write a file of the bundle; one of that name that was there before is replaced.
+
+        Args:
+            file: its path in the bundle, with `/` between folders.
+            data: what it is to hold.
+
+        Raises:
+            BundleError: it cannot be written.
+        """
+        path = self.path / file
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A file that was copied here has the mode of its original, which may forbid writing; removing it needs
+            # nothing but a writable folder.
+            path.unlink(missing_ok=True)
+            path.write_bytes(data)
+        except OSError as exc:
+            raise BundleError(f"cannot write {file}: {exc.strerror}. The bundle is as it was.", path=path) from exc
 
     def write_manifest(self, manifest: Manifest) -> Bundle:
         """Write `manifest.json` and open the staged bundle, so that a wrong one fails before it is published.

@@ -17,15 +17,14 @@ from setuptools.command.build_py import build_py
 COMPILE_ARGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Wno-psabi", "-pthread"]
 
 # Headers of kernels that the native core includes.
-KERNEL_CONSTANTS = ("crf/kernels/constants.cuh", "runtime/kernels/constants.cuh")
+KERNEL_CONSTANTS = ("crf/kernels/constants.cuh", "native/kernels/grid.cuh", "runtime/kernels/constants.cuh")
 KERNELS = ("crf/kernels/dense_crf.cu", "runtime/kernels/frame.cu")
 
 
 def sources(pattern: str) -> list[str]:
     """The native core's files, relative to this one as setuptools wants them."""
-    return sorted(
-        str(path) for folder in ("calibration/csrc", "crf/csrc", "runtime/csrc") for path in Path(folder).glob(pattern)
-    )
+    folders = ("native", "calibration/csrc", "crf/csrc", "runtime/csrc")
+    return sorted(str(path) for folder in folders for path in Path(folder).glob(pattern))
 
 
 class BuildPackages(build_py):
@@ -63,7 +62,8 @@ class BuildKernels(Command):
             fatbin = self._fatbin(source)
             self.announce(f"compiling {source} with {nvcc}", logging.INFO)
             try:
-                toolchain["build_fatbin"](nvcc, Path(source).absolute(), toolchain["EXACT"], fatbin)
+                options = {"flags": toolchain["EXACT"], "includes": (toolchain["SHARED"],)}
+                toolchain["build_fatbin"](nvcc, Path(source).absolute(), fatbin, **options)
             except subprocess.CalledProcessError as exc:
                 problem = f"{' '.join(exc.cmd)} failed:\n{exc.stdout}{exc.stderr}"
         if problem:

@@ -37,11 +37,10 @@ def measure(bundle: atrous.Bundle, precision: Precision, sm: str, repeats: int) 
         opened = atrous.Bundle.open(shutil.copytree(bundle.path, copy))
         moments.clear()
         start = time.perf_counter()
-        built = atrous.build_engine(
+        _, (engine,) = atrous.build_engine(
             opened, precision=precision, sm=[sm], progress=lambda *_: moments.append(time.perf_counter())
         )
         total = time.perf_counter() - start
-        (engine,) = (artifact for artifact in built.manifest.artifacts if artifact.kind == "engine")
         made = engine.provenance
         if made["reading"].get(_DATA_TYPES[precision], 0) < made["layers"] / 3:
             raise SystemExit(f"the {precision} engine reads {made['reading']}; nothing was timed")

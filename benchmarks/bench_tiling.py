@@ -25,7 +25,7 @@ from rich.table import Table
 
 from atrous.bundle import Bundle
 from atrous.manifest import Size
-from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from atrous.runtime.backends import open_reference
 from atrous.runtime.preprocess import plan_geometry
 from atrous.runtime.segmenter import Segmenter
 from atrous.runtime.tiling import plan_tiles
@@ -55,7 +55,7 @@ def _segment_here(
     path: Path, maximum: Size, picture: npt.NDArray[np.uint8]
 ) -> tuple[npt.NDArray[np.uint8], float, float]:
     bundle = with_maximum(path, maximum)
-    segmenter = Segmenter(bundle, OnnxRuntimeBackend(bundle))
+    segmenter = Segmenter(bundle, open_reference(bundle))
     start = time.perf_counter()
     labels = segmenter(picture).labels
     seconds = time.perf_counter() - start

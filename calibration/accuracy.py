@@ -1,4 +1,4 @@
-"""What becomes of the labels: a quantized graph against the FP32 graph, as the runtime labels whole pictures."""
+"""Labels of a quantized graph against those of the FP32 graph, as the runtime labels whole pictures."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import onnx
 
-from ..arrays import FloatArray, Labels
+from ..arrays import Labels
 from ..bundle import Bundle
 from ..errors import CalibrationError, ImageError
-from ..manifest import Artifact
-from ..runtime.backends.base import check_logits
-from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
+from ..runtime.backends import open_reference
+from ..runtime.backends.onnxruntime import OnnxSession
+from ..runtime.cpu.path import CpuPath, Infer
 from ..runtime.evaluation import Pair, load_truth, pair_by_stem, void_ids
 from ..runtime.image import ImageSource, load_image
 from ..runtime.metrics import Counts, Tally
-from ..runtime.segmenter import Segmenter
+from ..runtime.path import read_image
 from .parallel_map import parallel_map
 from .report.model import Accuracy, Sample, SkippedImage
 
@@ -81,8 +80,9 @@ class Reference:
         skipped: the pictures that were left out.
 
     Raises:
-        CalibrationError: there are masks, and a picture is no file, or nothing in them is scored.
-        EvaluationError: a picture has no mask or one that does not fit it, or ids to ignore are out of range.
+        CalibrationError: there are masks, and nothing in them is scored.
+        EvaluationError: there are masks, and a picture is no file or has none that fits it, or ids to ignore are out
+            of range.
         EngineError: ONNX Runtime fails.
     """
 
@@ -99,10 +99,11 @@ class Reference:
         self._void = void_ids(bundle.manifest, ignore)
         self._pictures: list[_Labelled] = []
         self.skipped: list[SkippedImage] = []
-        segmenter = Segmenter(bundle, OnnxRuntimeBackend(bundle, precision="fp32", threads=1), threads=1)
+        network = open_reference(bundle, precision="fp32", threads=1)
+        path = self._path(network.infer, network.artifact.file)
         tally = self._tally()
-        sources = pictures if masks is None else _pair(pictures, masks)
-        results = parallel_map(lambda source: self._try(segmenter, source), sources)
+        sources = pictures if masks is None else pair_by_stem(pictures, masks)
+        results = parallel_map(lambda source: self._try(path, source), sources)
         for number, (source, result) in enumerate(zip(sources, results, strict=True), start=1):
             if isinstance(result, ImageError):
                 self.skipped.append(SkippedImage(_title(source, number), str(result)))
@@ -148,49 +149,37 @@ class Reference:
         )
 
     def _label(self, graph: onnx.ModelProto, pictures: Sequence[_Labelled]) -> Iterator[tuple[_Labelled, _Segmented]]:
-        segmenter = Segmenter(self._bundle, _GraphBackend(graph), threads=1)
-        results = parallel_map(lambda known: self._segment(segmenter, known.source), pictures)
+        session = OnnxSession(graph.SerializeToString(), name="the quantized graph", threads=1)
+        path = self._path(session.infer, session.name)
+        results = parallel_map(lambda known: self._segment(path, known.source), pictures)
         return zip(pictures, results, strict=True)
 
-    def _try(self, segmenter: Segmenter, source: ImageSource | Pair) -> _Segmented | ImageError:
+    def _path(self, infer: Infer, source: str) -> CpuPath:
+        """The steps of `atrous eval` around a network, with a thread for each picture."""
+        return CpuPath(self._bundle.manifest, infer, source=source, threads=1)
+
+    def _try(self, path: CpuPath, source: ImageSource | Pair) -> _Segmented | ImageError:
         try:
-            return self._segment(segmenter, source)
+            return self._segment(path, source)
         except ImageError as exc:
             return exc
 
-    def _segment(self, segmenter: Segmenter, source: ImageSource | Pair) -> _Segmented:
+    def _segment(self, path: CpuPath, source: ImageSource | Pair) -> _Segmented:
         if not isinstance(source, Pair):
             picture = load_image(source)
-            return _Segmented(picture, segmenter(picture).labels, None)
+            return _Segmented(picture, _labels(path, picture), None)
         truth = load_truth(source, len(self._bundle.manifest.classes), self._void)
-        labels = segmenter(truth.picture).labels
+        labels = _labels(path, truth.picture)
         return _Segmented(truth.picture, labels, truth.count(labels))
 
     def _tally(self) -> Tally:
         return Tally(len(self._bundle.manifest.classes), ignored=self._void)
 
 
-class _GraphBackend:
-    """A graph that is in no bundle yet, in ONNX Runtime on the CPU."""
-
-    name: ClassVar[str] = "onnxruntime"
-
-    def __init__(self, graph: onnx.ModelProto) -> None:
-        data = graph.SerializeToString()
-        self.device = "CPU"
-        self.artifact = Artifact("onnx", "int8", "the quantized graph", sha256="", bytes=len(data))
-        self._session = OnnxSession(data, name=self.artifact.file, threads=1)
-
-    def infer(self, images: FloatArray) -> FloatArray:
-        """Coarse logits [N, C, h, w] float32 of prepared images [N, 3, H, W] float32."""
-        return check_logits(self._session.run(images), self.artifact)
-
-
-def _pair(pictures: Sequence[ImageSource], masks: Path) -> list[Pair]:
-    paths = [Path(picture) for picture in pictures if isinstance(picture, (str, Path))]
-    if len(paths) < len(pictures):
-        raise CalibrationError("masks belong to pictures by the names of their files; pass files, or leave masks out")
-    return pair_by_stem(paths, masks)
+def _labels(path: CpuPath, picture: Labels) -> Labels:
+    """Labels [H, W] uint8 of a picture [H, W, 3] uint8."""
+    (future,) = path.submit([read_image(picture)])
+    return future.result().labels
 
 
 def _picture(source: ImageSource | Pair) -> ImageSource:

@@ -13,7 +13,8 @@ from .activation_histograms import collect_histograms
 from .calibration import Calibration, Range, load_calibration
 from .histogram import Histogram
 from .images import CalibrationImages
-from .thresholds import Method, choose_amax
+from .options import Method
+from .thresholds import choose_amax
 
 _logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from ..errors import CalibrationError
-from .thresholds import Method
+from .options import Method
 
 VERSION: Final = 1
 _KEYS: Final = frozenset({"version", "model_sha256", "data_sha256", "method", "images", "tensors"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _native
+from .._native import Histogram as NativeHistogram
 from ..errors import CalibrationError, ShapeError
 
 
@@ -21,7 +21,7 @@ class Histogram:
     """
 
     def __init__(self) -> None:
-        self._native = _native.Histogram()
+        self._native = NativeHistogram()
 
     def add(self, array: NDArray[np.float32], *, threads: int = 0) -> None:
         """Count the magnitudes of a float32 array of any shape; `threads=0` uses all cores.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,12 +14,13 @@ import onnx
 
 from ..arrays import FloatArray
 from ..bundle import Bundle, extend_bundle
-from ..errors import BundleError, CalibrationError, EngineError
+from ..errors import CalibrationError, EngineError
 from ..exporter.name_patterns import kept_by_pattern
 from ..exporter.passes import KeptNode, run_passes
 from ..exporter.verify import TOLERANCES, compare, probe_inputs
 from ..manifest import Artifact, Verification
-from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
+from ..runtime.backends import open_reference
+from ..runtime.backends.onnxruntime import OnnxSession
 from ..runtime.image import ImageSource
 from .accuracy import Comparison, Reference
 from .activation_histograms import collect_histograms
@@ -29,6 +30,7 @@ from .calibration import Calibration
 from .histogram import Histogram
 from .images import CalibrationImages
 from .int8_graph import GraphQuantizer, fp16_misfits
+from .options import DEFAULT_METHOD, Method, QuantizeOptions
 from .plan import QuantizationPlan, plan_quantization
 from .qdq import usable_plan
 from .report.build import Measurements, make_report
@@ -36,14 +38,11 @@ from .report.html import render_html
 from .report.model import BudgetStep, QuantizationReport
 from .report.text import render_text
 from .sensitivity import Sensitivity, measure_sensitivity, rank_layers, sensitivity_batches
-from .thresholds import Method
 
 INT8_FILE: Final = "model.int8.onnx"
 CALIBRATION_FILE: Final = "calibration.json"
 HTML_FILE: Final = "reports/int8.html"
 TEXT_FILE: Final = "reports/int8.txt"
-DEFAULT_METHOD: Final[Method] = "mse"
-DEFAULT_MAX_IMAGES: Final = 128
 #: Called with the name of the current step, the number of items done, and their total.
 QuantizationProgress = Callable[[str, int, int], None]
 
@@ -53,13 +52,10 @@ def quantize(
     *,
     images: str | os.PathLike[str] | Sequence[ImageSource],
     masks: str | os.PathLike[str] | None = None,
-    ignore: Collection[int] = (),
     method: Method = DEFAULT_METHOD,
-    max_images: int = DEFAULT_MAX_IMAGES,
     max_drop: float | None = None,
     keep: Sequence[str] = (),
-    calibration: str | os.PathLike[str] | None = None,
-    seed: int = 0,
+    options: QuantizeOptions | None = None,
     progress: QuantizationProgress = lambda *_: None,
 ) -> tuple[Bundle, QuantizationReport]:
     """Add `model.int8.onnx`, quantized from the FP32 graph and compared with it; inputs and outputs stay FP32.
@@ -75,13 +71,10 @@ def quantize(
             need no masks.
         masks: a folder with a mask `NAME.png` for each image `NAME.*`. The drop is then in points of mean IoU; without
             masks, in points of agreement: the share of pixels with the same label as in FP32.
-        ignore: void ids in the masks, in addition to the bundle's `ignore_index`.
         method: chooses the ranges: `minmax`, `percentile`, `entropy` or `mse`.
-        max_images: maximum number of images; a larger set is sampled at random.
         max_drop: budget in points; the most sensitive layers leave INT8 until it holds.
         keep: name patterns (`node_Conv_*`) of layers to keep out of INT8.
-        calibration: file to read the ranges from; it must belong to this model, these images and this method.
-        seed: random seed for choosing the images.
+        options: number of images, void ids in the masks, known ranges, random seed.
         progress: see `QuantizationProgress`.
 
     Returns:
@@ -98,24 +91,24 @@ def quantize(
     """
     if max_drop is not None:
         check_max_drop(max_drop)
-    job = _open(bundle, images, method, max_images, keep, seed, progress)
-    return _run(job, masks, ignore, max_drop, calibration)
+    options = options or QuantizeOptions()
+    job = _open(bundle, images, method, keep, options, progress)
+    return _run(job, masks, max_drop, options)
 
 
 def _run(
     job: _Job,
     masks: str | os.PathLike[str] | None,
-    ignore: Collection[int],
     max_drop: float | None,
-    calibration: str | os.PathLike[str] | None,
+    options: QuantizeOptions,
 ) -> tuple[Bundle, QuantizationReport]:
-    ranges, histograms = _calibrate(job, None if calibration is None else Path(calibration))
+    ranges, histograms = _calibrate(job, None if options.calibration is None else Path(options.calibration))
     plan = _require_layers(usable_plan(job.plan, ranges.amax))
     reference = Reference(
         job.bundle,
         job.images.readable,
         masks=None if masks is None else Path(masks),
-        ignore=ignore,
+        ignore=options.ignore,
         progress=job.counter("labelling in FP32", len(job.images.readable)),
     )
     manifest = job.bundle.manifest
@@ -137,7 +130,7 @@ def _run(
         comparison=chosen.comparison,
         samples=reference.samples(chosen.graph, chosen.comparison),
         skipped=(*job.images.skipped, *reference.skipped),
-        seed=job.seed,
+        seed=options.seed,
         rest=quantizer.rest,
     )
     report = make_report(job.bundle, job.source, chosen.graph, measurements, seconds=time.perf_counter() - job.started)
@@ -154,7 +147,6 @@ class _Job:
         graph: the FP32 graph with inferred types.
         whole: plan of every layer that can be INT8; ranges are chosen for all of them.
         plan: `whole` without the layers that the user keeps.
-        seed: random seed with which the images were chosen.
         started: start time by `time.perf_counter`, in seconds.
     """
 
@@ -165,7 +157,6 @@ class _Job:
     plan: QuantizationPlan
     images: CalibrationImages
     method: Method
-    seed: int
     progress: QuantizationProgress
     started: float
 
@@ -193,9 +184,8 @@ def _open(
     bundle: Bundle,
     images: str | os.PathLike[str] | Sequence[ImageSource],
     method: Method,
-    max_images: int,
     keep: Sequence[str],
-    seed: int,
+    options: QuantizeOptions,
     progress: QuantizationProgress,
 ) -> _Job:
     """Validate everything that can be validated before the first inference."""
@@ -204,13 +194,13 @@ def _open(
     source = bundle.find(kind="onnx", precision="fp32")
     if source is None:
         raise EngineError(f"{bundle.path} has no FP32 graph to quantize; export or pack one")
-    chosen = CalibrationImages(images, bundle.manifest.input, max_images=max_images, seed=seed)
+    chosen = CalibrationImages(images, bundle.manifest.input, max_images=options.max_images, seed=options.seed)
     graph = run_passes(onnx.load_from_string(bundle.read(source)), [])
     whole = plan_quantization(graph)
     names = [*(layer.name for layer in whole.layers), *(node.name for node in whole.kept)]
     wanted = kept_by_pattern(names, keep, kind="layer", error=CalibrationError)
     plan = _require_layers(whole.without(wanted))
-    return _Job(bundle, source, graph, whole, plan, chosen, method, seed, progress, started)
+    return _Job(bundle, source, graph, whole, plan, chosen, method, progress, started)
 
 
 def _require_layers(plan: QuantizationPlan) -> QuantizationPlan:
@@ -281,7 +271,7 @@ def _verify(
     min_agreement = TOLERANCES["int8"].min_agreement
     check = compare(
         OnnxSession(candidate.graph.SerializeToString(), name=INT8_FILE).run,
-        OnnxRuntimeBackend(job.bundle, precision="fp32").infer,
+        open_reference(job.bundle, precision="fp32").infer,
         [*batches, *probe_inputs(job.bundle.manifest.input)],
         artifact=INT8_FILE,
         against=f"{job.source.file} in onnxruntime (CPU)",
@@ -328,14 +318,6 @@ def _write(
     }
     with extend_bundle(job.bundle) as staged:
         for name, data in files.items():
-            path = staged.path / name
-            try:
-                path.parent.mkdir(exist_ok=True)
-                path.unlink(missing_ok=True)  # the copy keeps the file's mode, and a read-only one could not be written
-                path.write_bytes(data)
-            except OSError as exc:
-                raise BundleError(
-                    f"cannot write {name} for {job.bundle.path}: {exc.strerror}. The bundle is unchanged.", path=path
-                ) from exc
+            staged.write(name, data)
         artifact = staged.artifact(INT8_FILE, kind="onnx", precision="int8", provenance=provenance)
         staged.write_manifest(job.bundle.manifest.with_artifact(artifact, verification))

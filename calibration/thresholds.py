@@ -7,15 +7,14 @@ levels. `minmax` clips nothing; the other methods clip rare large values in exch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CalibrationError
 from .histogram import Histogram
-
-Method = Literal["minmax", "percentile", "entropy", "mse"]
+from .options import Method
 
 #: Maximum of a symmetric INT8 value.
 LEVELS: Final = 127

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
+from .._version import __version__
 from ..errors import AtrousError
 from .add_fp16 import add_fp16
 from .bench import bench

@@ -4,42 +4,78 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.table import Column, Table
 
 from ..bundle import Bundle
 from ..errors import importing
+from ..manifest import Precision
 from .console import JsonFlag, errors, print_json, print_line, print_table, progress_bar
 from .options import BundleArgument, ThreadsOption
 
 if TYPE_CHECKING:
     from ..runtime.benchmark import Contender, LeftOut, Row
 
+SUBJECT_PANEL = "What is measured"
+PYTORCH_PANEL = "PyTorch"
+TIMING_PANEL = "Timing"
+
 _WITHOUT_CHECKPOINT = "a bundle has no PyTorch weights: pass --checkpoint FILE"
+
+
+ImageOption = Annotated[
+    Path | None,
+    typer.Option(rich_help_panel=SUBJECT_PANEL, help="Image to run on; a synthetic one of the best size if none."),
+]
+BackendsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=SUBJECT_PANEL,
+        help="Backend to measure, may be repeated; by default all that work.",
+    ),
+]
+PrecisionsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="|".join(get_args(Precision)),
+        rich_help_panel=SUBJECT_PANEL,
+        help="Precision to measure, may be repeated; by default all in the bundle.",
+    ),
+]
+WithCrfOption = Annotated[bool, typer.Option(rich_help_panel=SUBJECT_PANEL, help="Measure with the dense CRF as well.")]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option(rich_help_panel=PYTORCH_PANEL, help="Weights that were exported, to measure PyTorch beside."),
+]
+ArchitectureOption = Annotated[
+    str | None,
+    typer.Option(
+        "--arch",
+        metavar="NAME",
+        rich_help_panel=PYTORCH_PANEL,
+        help="Architecture of the weights, where the checkpoint does not say it.",
+    ),
+]
+WarmupOption = Annotated[int, typer.Option(min=1, rich_help_panel=TIMING_PANEL, help="Warm-up rounds, not timed.")]
+RepeatsOption = Annotated[int, typer.Option(min=3, rich_help_panel=TIMING_PANEL, help="Timed rounds.")]
+PlotOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the stages: .png or .svg.")]
 
 
 def bench(
     bundle: BundleArgument,
-    image: Annotated[
-        Path | None, typer.Option(help="Picture to run on; a synthetic one of the best size if none.")
-    ] = None,
-    backend: Annotated[
-        list[str] | None, typer.Option(help="A backend to measure; repeat it for several. All that work otherwise.")
-    ] = None,
-    precision: Annotated[
-        list[str] | None, typer.Option(help="fp32, fp16 or int8; repeat it for several. All in the bundle otherwise.")
-    ] = None,
-    crf: Annotated[bool, typer.Option(help="Measure with the dense CRF as well.")] = True,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="The weights that were exported, to measure PyTorch beside.")
-    ] = None,
-    arch: Annotated[str | None, typer.Option(help="Their architecture, where the checkpoint does not say it.")] = None,
-    warmup: Annotated[int, typer.Option(min=1, help="Rounds that are not counted.")] = 5,
-    repeats: Annotated[int, typer.Option(min=3, help="Rounds that are.")] = 50,
+    image: ImageOption = None,
+    backend: BackendsOption = None,
+    precision: PrecisionsOption = None,
+    crf: WithCrfOption = True,
+    checkpoint: CheckpointOption = None,
+    arch: ArchitectureOption = None,
+    warmup: WarmupOption = 5,
+    repeats: RepeatsOption = 50,
     threads: ThreadsOption = 0,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the stages: .png or .svg.")] = None,
+    plot: PlotOption = None,
     *,
     as_json: JsonFlag = False,
 ) -> None:

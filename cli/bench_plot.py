@@ -20,7 +20,7 @@ _BAR_INCHES: Final = 0.45
 
 
 def check_plot(path: Path) -> None:
-    """Whether it can be drawn, before minutes go into measuring.
+    """Check that the plot can be drawn, before minutes go into measuring.
 
     Raises:
         typer.BadParameter: another suffix than .png or .svg, or no such folder.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import enum
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,64 +12,82 @@ import typer
 from rich.table import Table
 
 from ..bundle import Bundle
-from ..manifest import Artifact
+from ..exporter.options import BackendChoice
+from ..manifest import Artifact, HardwareCompatibility, Precision
 from .console import JsonFlag, print_json, print_line, print_table, progress_bar
-from .options import BundleArgument, DynamicOption, SizeOption, chosen_size
+from .options import INPUT_PANEL, BundleArgument, DynamicOption, SizeOption, chosen_size
 
 _MEBIBYTE = 1 << 20
 _PERCENT = 100
 
 
-class EnginePrecision(str, enum.Enum):
-    """Which graph of the bundle."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-    int8 = "int8"
+TARGET_PANEL = "Target"
+BUILDER_PANEL = "Builder"
 
 
-class EngineBackend(str, enum.Enum):
-    """What builds."""
-
-    auto = "auto"
-    tensorrt = "tensorrt"
-    tensorrt_rtx = "tensorrt-rtx"
-
-
-class Hardware(str, enum.Enum):
-    """Which other GPUs are to run a plan."""
-
-    none = "none"
-    same_compute_capability = "same-compute-capability"
-    ampere_plus = "ampere+"
+PrecisionOption = Annotated[Precision, typer.Option(help="Graph of the bundle to build from.")]
+BuilderOption = Annotated[
+    BackendChoice,
+    typer.Option(rich_help_panel=TARGET_PANEL, help="The builder; tensorrt-rtx builds for --sm without a GPU."),
+]
+SmOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SM",
+        rich_help_panel=TARGET_PANEL,
+        help="GPU to build for, e.g. 89, may be repeated; by default the GPU here.",
+    ),
+]
+HardwareOption = Annotated[
+    HardwareCompatibility,
+    typer.Option(
+        rich_help_panel=TARGET_PANEL, help="Other GPUs that can run the engine, at the cost of speed (tensorrt)."
+    ),
+]
+VersionsOption = Annotated[
+    bool,
+    typer.Option(
+        "--version-compatible",
+        rich_help_panel=TARGET_PANEL,
+        help="Let later TensorRT of the same major version run it (tensorrt).",
+    ),
+]
+BatchOption = Annotated[int, typer.Option(rich_help_panel=INPUT_PANEL, help="The most images of one inference.")]
+WorkspaceOption = Annotated[
+    int | None,
+    typer.Option(metavar="MIB", rich_help_panel=BUILDER_PANEL, help="Maximum scratch memory, in MiB."),
+]
+LevelOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="0-5",
+        rich_help_panel=BUILDER_PANEL,
+        help="0 builds fastest, 5 searches longest for fast kernels (tensorrt).",
+    ),
+]
+TimingCacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=BUILDER_PANEL,
+        help="File to keep measured kernels in, so that later builds are fast (tensorrt).",
+    ),
+]
 
 
 def build(
     bundle: BundleArgument,
-    precision: Annotated[EnginePrecision, typer.Option(help="Which graph of the bundle.")] = EnginePrecision.fp16,
-    backend: Annotated[
-        EngineBackend, typer.Option(help="tensorrt-rtx builds for --sm without a GPU.")
-    ] = EngineBackend.auto,
-    sm: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SM", help="GPU to build for, e.g. 89; repeat it for several. The GPU here otherwise."),
-    ] = None,
+    precision: PrecisionOption = "fp16",
+    backend: BuilderOption = "auto",
+    sm: SmOption = None,
     size: SizeOption = None,
     dynamic: DynamicOption = None,
-    batch: Annotated[int, typer.Option(help="The most pictures of one inference.")] = 1,
-    workspace: Annotated[int | None, typer.Option(metavar="MIB", help="Most scratch memory, in MiB.")] = None,
-    optimization_level: Annotated[
-        int | None, typer.Option(help="0 builds fastest, 5 looks longest for fast kernels (tensorrt).")
-    ] = None,
-    timing_cache: Annotated[
-        Path | None, typer.Option(help="File to keep measured kernels in, so that later builds are fast (tensorrt).")
-    ] = None,
-    hardware_compatibility: Annotated[
-        Hardware, typer.Option(help="Which other GPUs are to run it, at the cost of speed (tensorrt).")
-    ] = Hardware.none,
-    version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="Later TensorRT of the same major version runs it (tensorrt).")
-    ] = False,
+    batch: BatchOption = 1,
+    workspace: WorkspaceOption = None,
+    optimization_level: LevelOption = None,
+    timing_cache: TimingCacheOption = None,
+    hardware_compatibility: HardwareOption = "none",
+    version_compatible: VersionsOption = False,
     *,
     as_json: JsonFlag = False,
 ) -> None:
@@ -85,32 +102,32 @@ def build(
         workspace_bytes=None if workspace is None else workspace * _MEBIBYTE,
         optimization_level=optimization_level,
         timing_cache=timing_cache,
-        hardware_compatibility=hardware_compatibility.value,
+        hardware_compatibility=hardware_compatibility,
         version_compatible=version_compatible,
     )
     with _progress() as progress:
-        extended = build_engine(
+        extended, built = build_engine(
             Bundle.open(bundle),
-            precision=precision.value,
-            backend=backend.value,
+            precision=precision,
+            backend=backend,
             sm=sm or (),
             size=chosen_size(size, dynamic),
             batch=batch,
             options=options,
             progress=progress,
         )
-    count = len(set(sm or ("here",)))  # they stand last in the manifest
     if as_json:
-        print_json({"bundle": str(extended.path), "engines": _plain(extended)[-count:]})
+        print_json({"bundle": str(extended.path), "engines": _plain(extended, built)})
         return
-    _print_engines(extended.manifest.artifacts[-count:])
+    _print_engines(built)
     print_line(f"wrote {extended.path}")
 
 
-def _plain(bundle: Bundle) -> list[Any]:
-    """The artifacts as they stand in the manifest."""
+def _plain(bundle: Bundle, built: Collection[Artifact]) -> list[Any]:
+    """The engines as they stand in the manifest."""
+    files = {artifact.file for artifact in built}
     artifacts: list[Any] = json.loads(bundle.manifest.to_json())["artifacts"]
-    return artifacts
+    return [artifact for artifact in artifacts if artifact["file"] in files]
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""Where the command line writes: tables and progress for people, JSON for machines."""
+"""Output of the command line: tables and progress for people, JSON for machines."""
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from typing import Annotated, Any, Final
 
@@ -27,6 +28,11 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON
 def print_json(value: Any) -> None:  # noqa: ANN401 - JSON
     """Print JSON without wrapping or colour, in ASCII, which every reader and every pipe takes."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def finite(value: float | None) -> float | None:
+    """A number for JSON, which has no infinity and no NaN: None in their place."""
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def print_line(text: str, *, console: Console = results) -> None:

@@ -13,27 +13,23 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Column, Table
 from rich.text import Text
 
-from .. import __version__
+from .._version import __version__
 from ..errors import AtrousError, DeviceError, MissingDependencyError
 from .console import JsonFlag, print_json, print_table
 
 if TYPE_CHECKING:
     from ..runtime.backends.tensorrt_library import Flavor
 
-#: What an optional package is for: distribution → (purpose, extra).
+#: What an optional package is for: distribution → (purpose, extra). Backends name theirs themselves.
 _OPTIONAL: Final = {
     "torch": ("export from PyTorch", "export"),
     "onnx": ("export and pack", "export"),
     "onnx-ir": ("graph passes", "export"),
     "onnxscript": ("export from PyTorch", "export"),
     "safetensors": ("checkpoints", "export"),
-    "openvino": ("the fastest CPU backend", "cpu"),
     "av": ("video", "video"),
-    "onnxruntime-gpu": ("ONNX Runtime on CUDA", "gpu"),
     "pycuda": ("GPU memory and kernels", "gpu"),
     "cuda-bindings": ("GPU memory and kernels, without a compiler", "gpu-wheels"),
-    "tensorrt": ("TensorRT engines", "gpu"),
-    "tensorrt-rtx-cu13": ("TensorRT-RTX engines", "tensorrt-rtx"),
 }
 
 
@@ -72,31 +68,38 @@ def _listing(title: str, values: Mapping[str, Any]) -> Table:
 
 def examine() -> dict[str, Any]:
     """The report as plain values."""
-    from .. import _native
-    from ..runtime.backends import backend_status, cpu_backend
+    from .._native import isa
+    from ..runtime.backends import BACKENDS, backend_status
 
     statuses = backend_status()
-    cuda = next(status for status in statuses if status.name == "onnxruntime-cuda")
+    available = {status.name for status in statuses if status.available}
+    graphs = next(
+        spec.name
+        for spec in BACKENDS.values()
+        if spec.reads == "onnx" and spec.name in available and spec.is_expected()
+    )
+    packages = dict.fromkeys(package for spec in BACKENDS.values() for package in spec.packages if package.extra)
+    optional = _OPTIONAL | {package.distribution: (package.purpose, package.extra) for package in packages}
     return {
         "system": {
             "atrous": __version__,
             "python": platform.python_version(),
             "platform": platform.platform(),
             "cores": os.cpu_count(),
-            "native code": _native.isa(),
-            "backend auto": f"an engine of the bundle that fits, or {cuda.name if cuda.available else cpu_backend()}",
+            "native code": isa(),
+            "backend auto": f"an engine of the bundle that fits, or {graphs}",
         },
         "gpu": _examine_gpu(),
         "backends": [dataclasses.asdict(status) for status in statuses],
         "packages": {
             name: {"version": _version(name), "purpose": purpose, "extra": extra}
-            for name, (purpose, extra) in _OPTIONAL.items()
+            for name, (purpose, extra) in optional.items()
         },
     }
 
 
 def _examine_gpu() -> dict[str, Any]:
-    """What computing on a GPU takes; a text says what there is, or what is missing."""
+    """The parts that computing on a GPU takes; each text names what is there, or what is missing."""
     from ..gpu import find_driver
     from ..gpu.compile import find_nvcc, nvcc_version
     from ..gpu.kernel_binaries import find_fatbin
@@ -135,7 +138,7 @@ def _examine_gpu() -> dict[str, Any]:
 
 
 def _device_library() -> str:
-    """What makes the calls to a GPU; raises as `usable_device` does."""
+    """The library that makes the calls to a GPU; raises as `usable_device` does."""
     from ..gpu import PyCudaDevice, usable_device
 
     name = "pycuda" if usable_device() is PyCudaDevice else "cuda-bindings"
@@ -143,7 +146,7 @@ def _device_library() -> str:
 
 
 def _installed_library() -> str:
-    """What would make the calls; whether it loads is known only where a driver is."""
+    """The library that would make the calls; whether it loads is known only where a driver is."""
     for name in ("pycuda", "cuda-bindings"):
         if (version := _version(name)) is not None:
             return f"{name} {version}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .console import JsonFlag, errors, print_json, print_line, print_table, progress_bar, results
+from .console import JsonFlag, errors, finite, print_json, print_line, print_table, progress_bar, results
 from .inputs import find_images
 from .options import BackendOption, BundleArgument, PrecisionOption, ThreadsOption
 
@@ -85,23 +85,18 @@ def _plain(segmenter: Segmenter, found: Evaluation) -> dict[str, Any]:
         "crf": segmenter.crf is not None,
         "pictures": found.pictures,
         "skipped": [{"picture": str(each.pair.image), "error": each.reason} for each in found.skipped],
-        "miou": _number(scores.miou),
-        "pixel_accuracy": _number(scores.pixel_accuracy),
-        "mean_boundary_f": _number(scores.mean_boundary_f),
+        "miou": finite(scores.miou),
+        "pixel_accuracy": finite(scores.pixel_accuracy),
+        "mean_boundary_f": finite(scores.mean_boundary_f),
         "classes": [
-            {"name": name, "iou": _number(iou), "boundary_f": _number(boundary)}
+            {"name": name, "iou": finite(iou), "boundary_f": finite(boundary)}
             for name, iou, boundary in zip(names, scores.iou, scores.boundary_f, strict=True)
         ],
         "trimap_miou": [
-            {"band_px": width, "miou": _number(value)} for width, value in enumerate(scores.trimap_miou, start=1)
+            {"band_px": width, "miou": finite(value)} for width, value in enumerate(scores.trimap_miou, start=1)
         ],
         "confusion": scores.confusion.tolist(),
     }
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN, which stands for nothing to score."""
-    return float(value) if math.isfinite(value) else None
 
 
 def _rows(segmenter: Segmenter, scores: Scores) -> Iterator[tuple[str, str, int | str, float]]:

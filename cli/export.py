@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ..errors import importing
-from ..manifest import Size, Verification
+from ..exporter.options import AtrousForm, ExportOptions, Head, SourceChoice
+from ..manifest import Verification
 from .console import errors, print_line, status
 from .options import (
+    MODEL_PANEL,
     ClassesOption,
     DynamicOption,
     LicenseOption,
@@ -25,51 +26,54 @@ from .options import (
     chosen_size,
 )
 
-if TYPE_CHECKING:
-    from ..exporter.sizes import DynamicSize
+GRAPH_PANEL = "Graph"
 
 
-class Head(str, enum.Enum):
-    """What the graph ends in."""
-
-    logits = "logits"
-    probabilities = "probabilities"
-    labels = "labels"
-
-
-class AtrousForm(str, enum.Enum):
-    """How atrous convolutions are written."""
-
-    dilated = "dilated"
-    deinterlaced = "deinterlaced"
-
-
-class Origin(str, enum.Enum):
-    """Whose names the keys of a checkpoint are."""
-
-    auto = "auto"
-    atrous = "atrous"
-    torchvision = "torchvision"
-    smp = "smp"
-    kazuto1011 = "kazuto1011"
+CheckpointArgument = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Weights: .safetensors, .pth or .pt.")]
+ArchitectureOption = Annotated[
+    str | None,
+    typer.Option(
+        "--arch",
+        metavar="NAME",
+        rich_help_panel=MODEL_PANEL,
+        help="Reference architecture; read from the checkpoint where it says so.",
+    ),
+]
+OutputStrideOption = Annotated[
+    int | None,
+    typer.Option(metavar="8|16", rich_help_panel=MODEL_PANEL, help="Output stride; the architecture's by default."),
+]
+SourceOption = Annotated[
+    SourceChoice, typer.Option(rich_help_panel=MODEL_PANEL, help="Whose key names the checkpoint uses.")
+]
+AtrousOption = Annotated[
+    AtrousForm, typer.Option(rich_help_panel=GRAPH_PANEL, help="How atrous convolutions are written.")
+]
+HeadOption = Annotated[
+    Head, typer.Option(rich_help_panel=GRAPH_PANEL, help="Add a graph with this output, for other runtimes.")
+]
+MultiScaleOption = Annotated[
+    bool,
+    typer.Option(
+        "--multi-scale",
+        rich_help_panel=GRAPH_PANEL,
+        help="Fuse scales 0.5, 0.75 and 1 by their maximum, in the graph.",
+    ),
+]
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Weights: .safetensors, .pth or .pt.")],
+    checkpoint: CheckpointArgument,
     out: OutputArgument,
-    arch: Annotated[
-        str | None, typer.Option(help="Reference architecture; read from the checkpoint where it says so.")
-    ] = None,
+    arch: ArchitectureOption = None,
     classes: ClassesOption = None,
     size: SizeOption = None,
     dynamic: DynamicOption = None,
-    output_stride: Annotated[int | None, typer.Option(help="8 or 16; the architecture's default.")] = None,
-    source: Annotated[Origin, typer.Option(help="Whose weights.")] = Origin.auto,
-    atrous: Annotated[AtrousForm, typer.Option(help="How atrous convolutions are written.")] = AtrousForm.dilated,
-    head: Annotated[Head, typer.Option(help="Add a graph that ends in this, for other runtimes.")] = Head.logits,
-    multi_scale: Annotated[
-        bool, typer.Option("--multi-scale", help="Fuse scales 0.5, 0.75 and 1 by their maximum, in the graph.")
-    ] = False,
+    output_stride: OutputStrideOption = None,
+    source: SourceOption = "auto",
+    atrous: AtrousOption = "dilated",
+    head: HeadOption = "logits",
+    multi_scale: MultiScaleOption = False,
     stretch: StretchOption = False,
     license: LicenseOption = None,  # noqa: A002 - the option's name
     overwrite: OverwriteOption = False,
@@ -86,6 +90,7 @@ def export(
         from ..exporter.export import export as export_model
         from ..exporter.model_description import Preprocessing
         from ..exporter.models import MultiScale
+        from ..exporter.sizes import DynamicSize
         from ..exporter.trained_model import load_trained
     with status(f"reading {checkpoint}"):
         trained = load_trained(
@@ -93,33 +98,26 @@ def export(
             architecture=arch,
             classes=read_classes(classes) if classes else None,
             output_stride=output_stride,
-            source=source.value,
+            source=source,
         )
     _print_dropped(trained.dropped)
     rules = trained.architecture
+    if isinstance(sizes, DynamicSize):
+        sizes = dataclasses.replace(sizes, multiple=trained.output_stride)
     model = MultiScale(trained.model, align_corners=rules.align_corners) if multi_scale else trained.model
     with status("exporting and verifying against PyTorch"):
         bundle = export_model(
             model,
             out,
             classes=trained.classes,
-            size=_padded_to(rules.size_multiple(trained.output_stride), sizes),
+            size=sizes,
             preprocessing=Preprocessing(rules.normalization, resize="stretch" if stretch else "none"),
             align_corners=rules.align_corners,
-            atrous=atrous.value,
-            head=head.value,
-            license=license,
+            options=ExportOptions(atrous=atrous, head=head, license=license),
             overwrite=overwrite,
         )
     _print_verification(bundle.manifest.verification)
     print_line(f"wrote {bundle.path}")
-
-
-def _padded_to(multiple: int, size: Size | DynamicSize) -> Size | DynamicSize:
-    """A range of sizes with this multiple; a fixed size as it is."""
-    from ..exporter.sizes import DynamicSize
-
-    return dataclasses.replace(size, multiple=multiple) if isinstance(size, DynamicSize) else size
 
 
 def _print_dropped(dropped: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What a user points at: files, folders and globs become a list of pictures."""
+"""Inputs of a verb: files, folders and globs become a list of images."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def _print_artifacts(manifest: Manifest) -> None:
 
 
 def _brief(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """What fits on a line: of nodes with reasons and other tables, how many; `--json` has them all."""
+    """A value that fits on a line: the number of entries of a table; `--json` has them all."""
     return len(value) if isinstance(value, dict) else value
 
 
@@ -71,7 +71,7 @@ def _swatches(classes: tuple[ClassInfo, ...]) -> Columns:
 
 
 def _requirements(engine: EngineIdentity) -> str:
-    """What an engine was built for."""
+    """The versions, GPU and shapes that an engine was built for."""
     wanted = [f"{engine.flavor} {engine.version}", f"compute capability {engine.compute_capability}"]
     if engine.hardware_compatibility != "none":
         wanted.append(f"hardware compatibility {engine.hardware_compatibility}")

@@ -4,35 +4,57 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..manifest import Size
+from ..manifest import Precision, Size
 
 if TYPE_CHECKING:
     from ..exporter.sizes import DynamicSize
 
 _SIZE = re.compile(r"(\d+)x(\d+)")
 
+#: Panels of `--help`.
+MODEL_PANEL = "Model"
+INPUT_PANEL = "Input"
+OUTPUT_PANEL = "Output"
+
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A NAME.atrous directory.")]
 OutputArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The bundle to write: NAME.atrous.")]
 ClassesOption = Annotated[
     Path | None,
-    typer.Option(help='Classes: a text file with a name a line, or JSON [{"name": …, "color": \\[r, g, b]}, …].'),
+    typer.Option(
+        rich_help_panel=MODEL_PANEL,
+        help='Classes: a text file with a name a line, or JSON [{"name": …, "color": \\[r, g, b]}, …].',
+    ),
 ]
-SizeOption = Annotated[str | None, typer.Option(metavar="HxW", help="One input size, e.g. 360x480.")]
+SizeOption = Annotated[
+    str | None, typer.Option(metavar="HxW", rich_help_panel=INPUT_PANEL, help="One input size, e.g. 360x480.")
+]
 DynamicOption = Annotated[
     str | None,
-    typer.Option(metavar="MIN:OPT:MAX", help="A range of sizes, e.g. 64x64:360x480:1024x1024."),
+    typer.Option(
+        metavar="MIN:OPT:MAX", rich_help_panel=INPUT_PANEL, help="A range of sizes, e.g. 64x64:360x480:1024x1024."
+    ),
 ]
-StretchOption = Annotated[bool, typer.Option("--stretch", help="Resize pictures to the input instead of padding.")]
-LicenseOption = Annotated[str | None, typer.Option(help="Terms of the weights, kept in the manifest.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")]
+StretchOption = Annotated[
+    bool,
+    typer.Option("--stretch", rich_help_panel=INPUT_PANEL, help="Resize images to the input instead of padding them."),
+]
+LicenseOption = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", rich_help_panel=OUTPUT_PANEL, help="License of the weights, kept in the manifest."),
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", rich_help_panel=OUTPUT_PANEL, help="Replace an existing bundle.")
+]
 BackendOption = Annotated[
-    str, typer.Option(help="tensorrt, onnxruntime-cuda, openvino, onnxruntime …, or auto for the first that works.")
+    str, typer.Option(metavar="NAME", help="A backend that `atrous doctor` lists, or auto for the first that works.")
 ]
-PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16, int8, or auto.")]
+PrecisionOption = Annotated[
+    Literal["auto", Precision], typer.Option(help="Precision of the network; auto for the most precise that works.")
+]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all cores.")]
 
 

@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from ..errors import importing
+from ..exporter.options import PackOptions
 from .console import print_line, status
 from .options import (
+    INPUT_PANEL,
+    MODEL_PANEL,
     ClassesOption,
     DynamicOption,
     LicenseOption,
@@ -29,9 +32,14 @@ def pack(
     classes: ClassesOption = None,
     size: SizeOption = None,
     dynamic: DynamicOption = None,
-    normalization: Annotated[str, typer.Option(help="imagenet, caffe or lite.")] = "imagenet",
+    normalization: Annotated[
+        str, typer.Option(metavar="NAME", rich_help_panel=INPUT_PANEL, help="imagenet, caffe or lite.")
+    ] = "imagenet",
     stretch: StretchOption = False,
-    align_corners: Annotated[bool, typer.Option("--align-corners", help="How training upsampled the logits.")] = False,
+    align_corners: Annotated[
+        bool,
+        typer.Option("--align-corners", rich_help_panel=MODEL_PANEL, help="How training upsampled the logits."),
+    ] = False,
     license: LicenseOption = None,  # noqa: A002 - the option's name
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -58,7 +66,7 @@ def pack(
             size=sizes,
             preprocessing=Preprocessing(NORMALIZATIONS[normalization], resize="stretch" if stretch else "none"),
             align_corners=align_corners,
-            license=license,
+            options=PackOptions(license=license),
             overwrite=overwrite,
         )
     print_line(f"wrote {bundle.path}")

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import enum
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..bundle import Bundle
+from ..calibration.options import DEFAULT_MAX_IMAGES, DEFAULT_METHOD, Method, QuantizeOptions
 from ..errors import importing
-from .console import JsonFlag, errors, print_json, print_line, progress_bar
+from .console import JsonFlag, errors, finite, print_json, print_line, progress_bar
 from .options import BundleArgument
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from ..calibration.report.model import QuantizationReport
-
-
-class Method(str, enum.Enum):
-    """How the range of an activation is chosen from what was seen of it."""
-
-    minmax = "minmax"
-    percentile = "percentile"
-    entropy = "entropy"
-    mse = "mse"
 
 
 def quantize(
@@ -39,8 +29,8 @@ def quantize(
         list[int] | None,
         typer.Option(min=0, max=255, metavar="ID", help="An id of masks that is void, besides the bundle's own."),
     ] = None,
-    method: Annotated[Method, typer.Option(help="How the ranges of activations are chosen.")] = Method.mse,
-    max_images: Annotated[int, typer.Option(min=1, help="Use no more pictures than these.")] = 128,
+    method: Annotated[Method, typer.Option(help="How the ranges of activations are chosen.")] = DEFAULT_METHOD,
+    max_images: Annotated[int, typer.Option(min=1, help="The most images to use.")] = DEFAULT_MAX_IMAGES,
     max_drop: Annotated[
         float | None,
         typer.Option(min=0, help="Points of mean IoU (without masks: of equal labels) that may be lost."),
@@ -52,7 +42,7 @@ def quantize(
     calibration: Annotated[
         Path | None, typer.Option(help="Take the ranges from this file, of the same model, pictures and method.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the choice of pictures.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed for choosing the calibration images.")] = 0,
     *,
     as_json: JsonFlag = False,
 ) -> None:
@@ -68,13 +58,10 @@ def quantize(
             Bundle.open(bundle),
             images=images,
             masks=masks,
-            ignore=ignore or (),
-            method=method.value,
-            max_images=max_images,
+            method=method,
             max_drop=max_drop,
             keep=keep or (),
-            calibration=calibration,
-            seed=seed,
+            options=QuantizeOptions(ignore=ignore or (), max_images=max_images, calibration=calibration, seed=seed),
             progress=_Steps(progress),
         )
     for each in report.skipped:
@@ -123,20 +110,15 @@ def _plain(bundle: Bundle, report: QuantizationReport) -> dict[str, Any]:
                 "op": layer.op,
                 "int8": layer.reason is None,
                 "reason": layer.reason,
-                "sqnr_db": _number(layer.sqnr_db),
+                "sqnr_db": finite(layer.sqnr_db),
                 "alone_drop": layer.alone_drop,
                 "kept_gain": layer.kept_gain,
             }
             for layer in report.layers
         ],
         "tensors": [
-            {"name": each.name, "amax": each.amax, "max_abs": each.max_abs, "sqnr_db": _number(each.sqnr_db)}
+            {"name": each.name, "amax": each.amax, "max_abs": each.max_abs, "sqnr_db": finite(each.sqnr_db)}
             for each in report.tensors
         ],
         "seconds": report.seconds,
     }
-
-
-def _number(value: float | None) -> float | None:
-    """JSON has no infinity, which stands for no error at all."""
-    return value if value is not None and math.isfinite(value) else None

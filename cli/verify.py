@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,18 +12,19 @@ from rich.text import Text
 
 from ..bundle import Bundle
 from ..manifest import Verification
-from .console import JsonFlag, errors, print_json, print_line, print_table, status, verdict
+from .console import JsonFlag, errors, finite, print_json, print_line, print_table, status, verdict
 from .inputs import find_images
 from .options import BundleArgument
 
 if TYPE_CHECKING:
-    from ..exporter.verify_bundle import BundleVerification
+    from ..exporter.verify.bundle import BundleVerification
 
 
 def verify(
     bundle: BundleArgument,
     images: Annotated[
-        list[Path] | None, typer.Option(help="Pictures or folders to compare on; synthetic ones otherwise.")
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="Images or folders to compare on; by default synthetic ones."),
     ] = None,
     masks: Annotated[
         Path | None, typer.Option(help="Folder of masks: NAME.png for each picture; compares mean IoU as well.")
@@ -44,7 +44,7 @@ def verify(
     Exits with 1 when a comparison is out of tolerance, and when an engine cannot be run here: nothing is known of it
     then. Example: atrous verify street.atrous --images val/
     """
-    from ..exporter.verify_bundle import verify_bundle
+    from ..exporter.verify.bundle import verify_bundle
 
     if masks and not images:
         raise typer.BadParameter("--masks belong to --images; pass both")
@@ -78,5 +78,5 @@ def _print_table(found: BundleVerification) -> None:
 
 
 def _plain(check: Verification) -> dict[str, Any]:
-    """As JSON values; JSON has no infinity, which stands for answers that cannot be compared."""
-    return dataclasses.asdict(check) | {"max_abs": check.max_abs if math.isfinite(check.max_abs) else None}
+    """As JSON values; None stands for answers that cannot be compared."""
+    return dataclasses.asdict(check) | {"max_abs": finite(check.max_abs)}

@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _native
-from .._native import KERNEL_CONSTANTS
+from .._native import KERNEL_CONSTANTS, plan_field
+from .._native import FieldSpec as NativeFieldSpec
 from ..errors import DeviceError
 from ..gpu import Buffer, Graph, allocate, prepare
 from .cuda_queue import Queue
@@ -81,9 +81,9 @@ class FieldSpec:
     vertices_per_pixel: int = 3
 
     @property
-    def native(self) -> _native.FieldSpec:
+    def native(self) -> NativeFieldSpec:
         """This spec in the native core, which makes the plans."""
-        return _native.FieldSpec(
+        return NativeFieldSpec(
             (self.images, self.classes, self.height, self.width),
             self.storage == "unorm16",
             self.iterations,
@@ -121,13 +121,13 @@ class CudaField:
         self.queue = queue
         device, native = queue.device, spec.native
         multiprocessors = device.properties.multiprocessors
-        build = _native.plan_field(native, compatibility, multiprocessors)
+        build = plan_field(native, compatibility, multiprocessors)
         self._check_memory(native)
         self.buffers = allocate(build, device, queue.stream)
         queue.replay(prepare(build.sequences["build"]), self.buffers)
         built = self._read_status()
         native.check_sigmas(built.failures, is_build=True)
-        plan = _native.plan_field(native, compatibility, multiprocessors, built.gaussian_vertices)
+        plan = plan_field(native, compatibility, multiprocessors, built.gaussian_vertices)
         self.buffers = allocate(plan, device, queue.stream, self.buffers)
         sizes = {planned.name: planned.nbytes for planned in plan.buffers}
         self.buffers |= {name: device.allocate(sizes[name]) for name in ("rgb", "labels")}
@@ -173,7 +173,7 @@ class CudaField:
         memory = self.buffers if buffer is None else {**self.buffers, given: buffer}
         self.queue.replay(self._sequences[sequence], memory)
 
-    def _check_memory(self, native: _native.FieldSpec) -> None:
+    def _check_memory(self, native: NativeFieldSpec) -> None:
         estimate, device = native.estimate_bytes(), self.queue.device
         free = device.free_bytes()
         if estimate > free:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..gpu import Device, KernelSource, Replayer, Stream
-from ..gpu.toolchain import EXACT
+from ..gpu.toolchain import EXACT, SHARED
 
 KERNELS = KernelSource(
     Path(__file__).parent / "kernels" / "dense_crf.cu",
     # The last bit decides in which simplex a pixel lies, so products and sums round separately, as on the CPU.
     flags=EXACT,
+    includes=(SHARED,),
 )
 
 

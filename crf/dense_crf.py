@@ -9,7 +9,7 @@ from typing import TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import _native
+from .._native import Filter, FractionMeanField, MeanField
 from ..arrays import class_maps, not_finite
 from ..errors import CRFError, ShapeError
 from .params import CRFParams, Storage
@@ -23,7 +23,7 @@ _GAUSSIAN_CORNERS = 3
 #: (12), with their shares of masses (6) for fractions.
 _BYTES_PER_CORNER = {"fp32": 28, "unorm16": 34}
 
-_Field: TypeAlias = _native.MeanField | _native.FractionMeanField
+_Field: TypeAlias = MeanField | FractionMeanField
 
 
 class DenseCRF:
@@ -135,15 +135,15 @@ class DenseCRF:
         field.infer(self.iterations)
         return field, shape
 
-    def _make_filter(self) -> _native.Filter:
-        return _native.Filter(takes_fractions=self.storage == "unorm16")
+    def _make_filter(self) -> Filter:
+        return Filter(takes_fractions=self.storage == "unorm16")
 
     def _allocate(self, shape: tuple[int, int, int]) -> _Field:
         """Allocate buffers for maps of `shape` [C, H, W] and build the Gaussian lattice, which depends on it only."""
         self._field = None  # frees the old buffers before allocating new ones
         self._bilateral = self._make_filter()
         classes, height, width = shape
-        make_field = _native.FractionMeanField if self.storage == "unorm16" else _native.MeanField
+        make_field = FractionMeanField if self.storage == "unorm16" else MeanField
         field = make_field(height * width, classes, self.threads)
         if self.params.gaussian_weight != 0:
             gaussian = self._make_filter()

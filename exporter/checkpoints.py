@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from .models.adapters import CLASSIFIER_WEIGHTS, TRAINING_HEADS, detect_source, foreign_names
-from .models.registry import ARCHITECTURES, Source
+from .models.registry import ARCHITECTURES
+from .options import Source, SourceChoice
 
 # Keys under which training scripts store the state dict; the first match wins.
 _WRAPPERS: Final = ("state_dict", "model_state_dict", "model", "ema", "model_ema", "ema_state_dict")
@@ -118,9 +119,7 @@ def num_classes_of(state_dict: Mapping[str, Tensor]) -> int:
     )
 
 
-def load_into(
-    model: nn.Module, state_dict: Mapping[str, Tensor], *, source: Source | Literal["auto"] = "auto"
-) -> LoadReport:
+def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: SourceChoice = "auto") -> LoadReport:
     """Copy a state dict into a model, translating foreign key names and accounting for every key.
 
     Args:

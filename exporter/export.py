@@ -15,17 +15,17 @@ from torch import nn
 
 from ..arrays import FloatArray
 from ..bundle import Bundle, StagedBundle, stage_bundle
-from ..crf import CRFParams
 from ..manifest import ClassInfo, Manifest, Size
-from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
+from ..runtime.backends import open_reference
+from ..runtime.backends.onnxruntime import OnnxSession
 from .classes import describe_classes
 from .model_description import ModelDescription, Preprocessing
-from .onnx_export import Head, StandaloneHead, coarse_shape, export_graph
+from .onnx_export import StandaloneHead, coarse_shape, export_graph
+from .options import AtrousForm, ExportOptions
 from .passes import DeinterlaceAtrousConv, run_passes
 from .sizes import DynamicSize
 from .verify import Infer, compare, probe_inputs, require_passed
 
-AtrousForm = Literal["dilated", "deinterlaced"]
 GRAPH_FILE: Final = "model.fp32.onnx"
 
 
@@ -37,10 +37,7 @@ def export(
     size: Size | DynamicSize,
     preprocessing: Preprocessing | None = None,
     align_corners: bool = False,
-    atrous: AtrousForm = "dilated",
-    head: Head = "logits",
-    crf: CRFParams | None = None,
-    license: str | None = None,  # noqa: A002 - the manifest's word
+    options: ExportOptions | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Export a model to a bundle, verified against PyTorch before it appears at `path`.
@@ -52,25 +49,23 @@ def export(
         size: one (height, width), which is fastest, or a `DynamicSize`.
         preprocessing: preprocessing of the training; None for ImageNet's constants and padding.
         align_corners: rule by which the training upsampled the logits.
-        atrous: `deinterlaced` rewrites atrous convolutions as dense ones over subsampled maps (arXiv 1606.00915 §3.1).
-        head: `probabilities` or `labels` adds a second graph with that output, for use without this runtime.
-        crf: CRF parameters for `crf=True`; None for DeepLab v2's.
-        license: license of the weights.
+        options: form of the graph, and what else the bundle says of the model.
         overwrite: replace an existing bundle.
 
     Raises:
         ExportError: the model does not match the arguments, torch cannot convert it, or the graph's output differs.
         BundleError: the path exists or cannot be written.
     """
+    options = options or ExportOptions()
     model = copy.deepcopy(model).cpu().float().eval()
     description = ModelDescription(
-        describe_classes(classes), size, preprocessing or Preprocessing(), align_corners, crf, license
+        describe_classes(classes), size, preprocessing or Preprocessing(), align_corners, options.crf, options.license
     )
     manifest = description.draft_manifest(Path(path), coarse_shape(model, description.provisional_size().opt))
     with stage_bundle(path, overwrite=overwrite) as staged:
-        manifest = _add_graph(staged, model, manifest, atrous=atrous)
-        if head != "logits":
-            manifest = _add_standalone(staged, model, manifest, head, atrous=atrous)
+        manifest = _add_graph(staged, model, manifest, atrous=options.atrous)
+        if options.head != "logits":
+            manifest = _add_standalone(staged, model, manifest, options.head, atrous=options.atrous)
         staged.write_manifest(manifest)
     return Bundle.open(path)
 
@@ -81,7 +76,7 @@ def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, *, at
     provenance = _write_graph(model, path, manifest, atrous=atrous, output_name="logits")
     artifact = staged.artifact(GRAPH_FILE, kind="onnx", precision="fp32", provenance=provenance)
     # Verified through the staged bundle, exactly as the runtime will load it.
-    backend = OnnxRuntimeBackend(staged.write_manifest(manifest.with_artifact(artifact)))
+    backend = open_reference(staged.write_manifest(manifest.with_artifact(artifact)))
     verification = compare(
         backend.infer,
         _module_infer(model),

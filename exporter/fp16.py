@@ -11,7 +11,8 @@ import onnx
 from ..bundle import Bundle, StagedBundle, extend_bundle
 from ..errors import EngineError, ExportError
 from ..manifest import Verification
-from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
+from ..runtime.backends import open_reference
+from ..runtime.backends.onnxruntime import OnnxSession
 from ..runtime.image import ImageSource
 from .activations.ranges import OVERFLOW_MARGIN, calibration_batches, nodes_out_of_range, observe_ranges
 from .name_patterns import kept_by_pattern
@@ -93,15 +94,13 @@ def _add_graph(
     images: Sequence[ImageSource],
 ) -> tuple[Verification, ...]:
     """Write the graph, and verify it both as ONNX Runtime runs it and rounded after every node, as a GPU does."""
-    path = staged.path / FP16_FILE
-    path.unlink(missing_ok=True)  # the copy keeps the file's mode, and a read-only one could not be written
-    onnx.save(half, path)
+    staged.write(FP16_FILE, half.SerializeToString())
     artifact = staged.artifact(FP16_FILE, kind="onnx", precision="fp16", provenance=provenance)
     extended = staged.write_manifest(bundle.manifest.with_artifact(artifact))
-    reference = OnnxRuntimeBackend(bundle, precision="fp32")
+    reference = open_reference(bundle, precision="fp32")
     rounded = OnnxSession(run_passes(half, [RoundToHalf()]).SerializeToString(), name=f"{FP16_FILE}, rounded")
     candidates = {
-        FP16_FILE: OnnxRuntimeBackend(extended, precision="fp16").infer,
+        FP16_FILE: open_reference(extended, precision="fp16").infer,
         f"{FP16_FILE}, rounded to FP16 after every node": rounded.run,
     }
     tolerance = TOLERANCES["fp16"]

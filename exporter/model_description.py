@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import __version__
+from .._version import __version__
 from ..crf import CRFParams
 from ..errors import ExportError
 from ..manifest import ClassInfo, InputSpec, Manifest, OutputSpec, ResizePolicy, Size, SizePolicy

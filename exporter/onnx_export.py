@@ -22,8 +22,6 @@ from torch.nn import functional
 from ..errors import ExportError
 from ..manifest import Size, SizePolicy
 
-Head = Literal["logits", "probabilities", "labels"]
-
 OPSET: Final = 20
 INPUT_NAME: Final = "image"
 
@@ -62,7 +60,8 @@ def export_graph(model: nn.Module, path: Path, sizes: SizePolicy, *, output_name
     example = torch.zeros(1, 3, *sizes.opt)
     if not sizes.is_fixed:
         # Batch 2 and different sides: torch.export specializes on 1, and treats equal sides as one symbol.
-        example = torch.zeros(2, 3, sizes.opt[0], sizes.opt[1] + (sizes.multiple if _is_square(sizes.opt) else 0))
+        height, width = sizes.opt
+        example = torch.zeros(2, 3, height, width + sizes.multiple if width == height else width)
         any_size = torch.export.Dim.DYNAMIC
         dynamic_shapes = ({0: any_size, 2: any_size, 3: any_size},)
     try:
@@ -110,10 +109,6 @@ def coarse_shape(model: nn.Module, size: Size) -> tuple[int, ...]:
     if logits.ndim != 4 or logits.shape[0] != 1 or logits.dtype != torch.float32:
         raise ExportError(f"{name} returns {logits.dtype} {list(logits.shape)}; expected {expected}")
     return tuple(logits.shape)
-
-
-def _is_square(size: tuple[int, int]) -> bool:
-    return size[0] == size[1]
 
 
 def _first_lines(exc: BaseException, count: int = 6) -> str:

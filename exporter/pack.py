@@ -12,12 +12,13 @@ import numpy as np
 import onnx
 
 from ..bundle import Bundle, StagedBundle, stage_bundle
-from ..crf import CRFParams
 from ..errors import ExportError
 from ..manifest import ClassInfo, Manifest, Precision, Size
-from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxSession
+from ..runtime.backends import open_reference
+from ..runtime.backends.onnxruntime import OnnxSession
 from .classes import describe_classes
 from .model_description import ModelDescription, Preprocessing
+from .options import PackOptions
 from .sizes import DynamicSize
 from .verify import TOLERANCES, compare, probe_inputs, require_passed
 
@@ -33,8 +34,7 @@ def pack(
     size: Size | DynamicSize | None = None,
     preprocessing: Preprocessing | None = None,
     align_corners: bool = False,
-    crf: CRFParams | None = None,
-    license: str | None = None,  # noqa: A002 - the manifest's word
+    options: PackOptions | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Pack an ONNX file into a bundle, byte for byte; external data is embedded.
@@ -48,8 +48,7 @@ def pack(
         size: required if the graph's height and width are dynamic; otherwise read from the graph.
         preprocessing: preprocessing of the training; None for ImageNet's constants and padding.
         align_corners: rule by which the training upsampled the logits.
-        crf: CRF parameters for `crf=True`; None for DeepLab v2's.
-        license: license of the weights.
+        options: what else the bundle says of the model.
         overwrite: replace an existing bundle.
 
     Raises:
@@ -58,14 +57,15 @@ def pack(
         EngineError: ONNX Runtime rejects the graph.
     """
     source = Path(graph)
+    options = options or PackOptions()
     model = _read_graph(source)
     description = ModelDescription(
         describe_classes(classes),
         _graph_size(model, source, size),
         preprocessing or Preprocessing(),
         align_corners,
-        crf,
-        license,
+        options.crf,
+        options.license,
     )
     plain = OnnxSession(model.SerializeToString(), name=str(source), optimize=False)
     provisional = description.provisional_size()
@@ -88,7 +88,7 @@ def _add_graph(
         onnx.save(model, staged.path / file)
     provenance = {"exporter": f"{model.producer_name} {model.producer_version}".strip(), "source": source.name}
     artifact = staged.artifact(file, kind="onnx", precision=precision, provenance=provenance)
-    backend = OnnxRuntimeBackend(staged.write_manifest(manifest.with_artifact(artifact)), precision=precision)
+    backend = open_reference(staged.write_manifest(manifest.with_artifact(artifact)), precision=precision)
     verification = compare(
         backend.infer,
         plain.run,

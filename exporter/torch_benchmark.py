@@ -14,10 +14,11 @@ from torch import nn
 from torch.nn import functional
 
 from ..bundle import Bundle
-from ..crf import CRFParams, DenseCRF
+from ..crf import DenseCRF
 from ..errors import EngineError
 from ..runtime.benchmark import Contender, Picture, Run
 from ..runtime.preprocess import plan_geometry, prepare_image
+from ..runtime.segmenter import bundle_crf
 from .trained_model import load_trained
 
 
@@ -43,7 +44,9 @@ def torch_contenders(
     found = []
     for name, precision, network, device in _variants(model):
         for with_crf in (False, True) if crf else (False,):
-            run = torch_run(network, device, bundle, precision, _crf_of(bundle, threads) if with_crf else None)
+            run = torch_run(
+                network, device, bundle, precision, bundle_crf(bundle, threads=threads) if with_crf else None
+            )
             label = "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
             found.append(Contender(name, label, precision, with_crf, _with_threads(run, threads)))
     return found
@@ -60,11 +63,6 @@ def _variants(model: nn.Module) -> Iterator[tuple[str, str, Callable[[torch.Tens
     yield f"{version} eager", "fp32", model.to(gpu), gpu
     yield f"{version} eager channels_last", "fp16", half, gpu
     yield f"{version} compiled channels_last", "fp16", torch.compile(half), gpu
-
-
-def _crf_of(bundle: Bundle, threads: int) -> DenseCRF:
-    stored = bundle.manifest.crf
-    return DenseCRF(CRFParams.from_dict(stored) if stored else CRFParams.deeplab_v2_resnet(), threads=threads)
 
 
 def torch_run(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from torch import nn
 
@@ -13,7 +12,8 @@ from ..errors import ExportError
 from ..manifest import ClassInfo
 from .checkpoints import load_checkpoint, load_into, num_classes_of, read_metadata
 from .classes import describe_classes
-from .models import Architecture, Source, create_model, find_architecture
+from .models import Architecture, create_model, find_architecture
+from .options import SourceChoice
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def load_trained(
     architecture: str | None = None,
     classes: Sequence[ClassInfo] | None = None,
     output_stride: int | None = None,
-    source: Source | Literal["auto"] = "auto",
+    source: SourceChoice = "auto",
 ) -> TrainedModel:
     """Build the network of a checkpoint and load its weights.
 

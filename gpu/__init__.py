@@ -7,11 +7,10 @@ from .device import Argument, Buffer, Device, DeviceProperties, Event, Graph, Ke
 from .driver import Driver, Gpu, find_driver
 from .opening import open_device, usable_device
 from .pycuda_device import PyCudaDevice
-from .queue import THREADS, KernelQueue, Region, Value, ceil_div
-from .replay import Memory, Replayer, allocate, prepare
+from .region import Region, ceil_div
+from .replay import Infer, Memory, Replayer, Work, allocate, planned_bytes, prepare
 
 __all__ = [
-    "THREADS",
     "Argument",
     "Buffer",
     "CudaBindingsDevice",
@@ -21,7 +20,7 @@ __all__ = [
     "Event",
     "Gpu",
     "Graph",
-    "KernelQueue",
+    "Infer",
     "KernelSource",
     "Launch",
     "Memory",
@@ -30,11 +29,12 @@ __all__ = [
     "Region",
     "Replayer",
     "Stream",
-    "Value",
+    "Work",
     "allocate",
     "ceil_div",
     "find_driver",
     "open_device",
+    "planned_bytes",
     "prepare",
     "usable_device",
 ]

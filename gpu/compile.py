@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 
 from ..errors import DeviceError
+from ..files import write_whole
 from .device import KernelSource
-from .toolchain import FLAGS, digest_of, find_nvcc
+from .toolchain import FLAGS, digest_of, find_nvcc, include_flags
 
 __all__ = ["cache_folder", "compile_cubin", "find_nvcc", "nvcc_version"]
 
@@ -42,7 +42,7 @@ def compile_cubin(source: KernelSource, compute_capability: tuple[int, int], fol
     version = _version_of(nvcc)
     flags = (*FLAGS, _LINES, *source.flags, f"-arch=sm_{compute_capability[0]}{compute_capability[1]}")
     folder = folder or cache_folder()
-    cubin = folder / f"{source.path.stem}-{digest_of(source.path, version, *flags)}.cubin"
+    cubin = folder / f"{source.path.stem}-{digest_of(source.path, version, *flags, includes=source.includes)}.cubin"
     if not cubin.exists():
         folder.mkdir(parents=True, exist_ok=True)
         _run_nvcc(nvcc, source, flags, cubin)
@@ -78,15 +78,14 @@ def _version_of(nvcc: Path) -> str:
 
 
 def _run_nvcc(nvcc: Path, source: KernelSource, flags: tuple[str, ...], cubin: Path) -> None:
-    """Compile in a temporary folder and rename, so that several processes can compile the same source at once."""
-    with tempfile.TemporaryDirectory(dir=cubin.parent) as scratch:
-        out = Path(scratch) / cubin.name
-        command = [str(nvcc), *flags, "-cubin", "-Xptxas", "-v", str(source.path), "-o", str(out)]
+    """Compile; the file at `cubin` is replaced whole, so that processes may compile the same source at once."""
+    with write_whole(cubin) as out:
+        includes = include_flags(source.includes)
+        command = [str(nvcc), *flags, *includes, "-cubin", "-Xptxas", "-v", str(source.path), "-o", str(out)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         log = run.stdout + run.stderr
         if run.returncode != 0:
             what = f"nvcc failed on {source.path.name} with exit code {run.returncode} ({' '.join(flags)})"
             raise DeviceError(f"{what}. Its log:\n{log}")
-        out.with_suffix(".log").write_text(log, encoding="utf-8")
-        out.with_suffix(".log").replace(cubin.with_suffix(".log"))
-        out.replace(cubin)
+        with write_whole(cubin.with_suffix(".log")) as written:
+            written.write_text(log, encoding="utf-8")

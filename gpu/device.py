@@ -41,16 +41,18 @@ class KernelSource:
     """One CUDA translation unit.
 
     Attributes:
-        path: the .cu file; included files are beside it.
+        path: the .cu file; included files are beside it, or in `includes`.
         flags: compiler flags that affect results.
+        includes: folders of further headers, which are included by their path from the package's root.
     """
 
     path: Path
     flags: tuple[str, ...] = ()
+    includes: tuple[Path, ...] = ()
 
     def files(self) -> list[Path]:
         """The source and all files that it may include, in a fixed order."""
-        return files_of(self.path)
+        return files_of(self.path, self.includes)
 
 
 class Buffer(Protocol):

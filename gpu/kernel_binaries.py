@@ -73,7 +73,7 @@ def find_fatbin(source: KernelSource) -> Fatbin:
             f"{source.path.name} was not compiled with the package, which was built without nvcc or is editable"
         )
     contents = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    if contents["digest"] != digest_of(source.path, *FLAGS, *source.flags):
+    if contents["digest"] != digest_of(source.path, *FLAGS, *source.flags, includes=source.includes):
         raise DeviceError(f"{path.name} was compiled from another version of {source.path.name}")
     versions = {name: tuple(map(tuple, contents[name])) for name in ("machine_code", "ptx")}
     return Fatbin(path, tuple(contents["cuda"]), **versions)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._native import LaunchPlan, PlannedCopy, PlannedFill, PlannedLaunch, Slot, Step
+from .._native import LaunchPlan, PlannedCopy, PlannedFill, PlannedInference, PlannedLaunch, Slot, Step
 from .device import Buffer, Device, KernelSource, Launch, Stream
-from .queue import Region, kernel_number
+from .region import Region
 
 #: Buffers by the names of a plan.
 Memory: TypeAlias = Mapping[str, Buffer]
+
+#: Queues an inference from the network's input to its logits.
+Infer: TypeAlias = Callable[[Buffer, Buffer, Stream], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Part:
         return cls(slot.buffer, slot.offset, slot.nbytes)
 
     def within(self, memory: Memory) -> Buffer:
-        """Where it is."""
+        """The part as a buffer, within allocated memory."""
         whole = memory[self.buffer]
         is_whole = self.offset == 0 and self.nbytes == whole.nbytes
         return whole if is_whole else Region(whole, self.offset, self.nbytes)
@@ -63,22 +66,39 @@ class Copy:
     target: Part
 
 
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """Runs the network."""
+
+    input: Part
+    logits: Part
+
+
 #: What a sequence consists of, ready to be queued.
-Work: TypeAlias = Kernel | Fill | Copy
+Work: TypeAlias = Kernel | Fill | Copy | Inference
 
 
 def prepare(sequence: Iterable[Step]) -> list[Work]:
-    """What `Replayer.replay` takes."""
+    """Prepared launches for `Replayer.replay`."""
     return [_prepared(step.work) for step in sequence]
 
 
-def _prepared(work: PlannedLaunch | PlannedFill | PlannedCopy) -> Work:
+def _prepared(work: PlannedLaunch | PlannedFill | PlannedCopy | PlannedInference) -> Work:
     if isinstance(work, PlannedFill):
         return Fill(Part.of(work.target), work.word)
     if isinstance(work, PlannedCopy):
         return Copy(Part.of(work.source), Part.of(work.target))
-    args = (Part.of(value) if isinstance(value, Slot) else kernel_number(value) for value in work.args)
-    return Kernel(work.kernel, work.grid, work.block, tuple(args))
+    if isinstance(work, PlannedInference):
+        return Inference(Part.of(work.input), Part.of(work.logits))
+    return Kernel(work.kernel, work.grid, work.block, tuple(_argument(value) for value in work.args))
+
+
+def _argument(value: Slot | float) -> Part | np.int32 | np.float32:
+    """In the type of a kernel's parameter: int32 for an int, float32 for a float."""
+    if isinstance(value, Slot):
+        return Part.of(value)
+    number: np.int32 | np.float32 = np.int32(value) if isinstance(value, int) else np.float32(value)
+    return number
 
 
 def allocate(plan: LaunchPlan, device: Device, stream: Stream, kept: Memory | None = None) -> dict[str, Buffer]:
@@ -106,12 +126,17 @@ def allocate(plan: LaunchPlan, device: Device, stream: Stream, kept: Memory | No
     return memory
 
 
-def _array(values: NDArray[np.float32] | Sequence[Slot | int], memory: Memory) -> NDArray[Any]:
-    """What is copied to a buffer: the numbers, or the words with the addresses that they stand for."""
+def _array(values: NDArray[Any] | Sequence[Slot | int], memory: Memory) -> NDArray[Any]:
+    """Data to copy to a buffer: the numbers, or words in which addresses replace buffer names."""
     if isinstance(values, np.ndarray):
         return values
     words = [Part.of(value).within(memory).address if isinstance(value, Slot) else value for value in values]
     return np.array(words, np.int64)
+
+
+def planned_bytes(plan: LaunchPlan) -> int:
+    """Memory that `allocate` takes."""
+    return sum(planned.nbytes for planned in plan.buffers if planned.use != "given")
 
 
 class Replayer:
@@ -128,14 +153,20 @@ class Replayer:
         self.stream = stream
         self._module = device.load(source)
 
-    def replay(self, sequence: Iterable[Work], memory: Memory) -> None:
-        """Queues a sequence on this memory, in which a caller may have put other buffers for those that he gives."""
+    def replay(self, sequence: Iterable[Work], memory: Memory, infer: Infer | None = None) -> None:
+        """Queues a sequence on this memory, in which a caller may have put other buffers for those that he gives.
+
+        `infer` is the network of a sequence that has one.
+        """
         for work in sequence:
             if isinstance(work, Kernel):
                 args = [value.within(memory) if isinstance(value, Part) else value for value in work.args]
                 self._module.launch(Launch(work.name, work.grid, work.block, args), self.stream)
             elif isinstance(work, Fill):
                 self.device.fill(work.target.within(memory), work.word, self.stream)
-            else:
+            elif isinstance(work, Copy):
                 source, target = work.source.within(memory), work.target.within(memory)
                 self.device.copy_from_address(target, source.address, work.source.nbytes, self.stream)
+            else:
+                assert infer is not None, "a sequence with the network inside"  # noqa: S101 - an invariant
+                infer(work.input.within(memory), work.logits.within(memory), self.stream)

@@ -1,4 +1,4 @@
-"""How fast a bundle runs here: every backend with every artifact, checked first, then timed in turns."""
+"""Benchmark of a bundle on this machine: every backend and artifact, checked first, then timed in turns."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import AtrousError, EngineError
-from .backends import BACKENDS, DeviceBackend, backend_status
-from .backends.tensorrt import TensorRtBackend
+from ..manifest import Precision
+from .backends import BACKENDS, BackendSpec, DeviceBackend, backend_status
+from .backends.select import REFERENCE
 from .segmenter import Segmenter, load
 
 Picture = NDArray[np.uint8]
@@ -49,13 +50,13 @@ class Contender:
 
     @property
     def label(self) -> str:
-        """What tables and plots call it."""
+        """Name in tables and plots."""
         return f"{self.name} {self.precision}{' + CRF' if self.crf else ''}"
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What could have been measured and was not."""
+    """A contender that was not measured, and the reason."""
 
     name: str
     reason: str
@@ -79,7 +80,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a contender.
+    """Measurements of one contender.
 
     Attributes:
         agreement: share of labels equal to the first contender's with or without CRF, as this one.
@@ -122,34 +123,42 @@ def bundle_contenders(
         raise EngineError(f"unknown backend {min(unknown)!r}; expected {', '.join(BACKENDS)}")
     found: list[Contender] = []
     left_out: list[LeftOut] = []
-    for name, precision in _pairs(bundle, backends, precisions):
+    for spec, precision in _pairs(bundle, backends, precisions):
         try:
-            found += _contenders(bundle, name, precision, crf=crf, threads=threads)
+            found += _contenders(bundle, spec.name, precision, crf=crf, threads=threads)
         except AtrousError as exc:
-            if name in backends:
+            if spec.name in backends:
                 raise
-            left_out.append(LeftOut(f"{name} {precision}", str(exc)))
+            left_out.append(LeftOut(f"{spec.name} {precision}", str(exc)))
     if not found:
         raise EngineError(f"{bundle.path} has no artifact of those precisions in those backends; nothing was measured")
     return found, left_out
 
 
-def _pairs(bundle: Bundle, backends: Collection[str], precisions: Collection[str]) -> list[tuple[str, str]]:
+def _pairs(
+    bundle: Bundle, backends: Collection[str], precisions: Collection[str]
+) -> list[tuple[BackendSpec, Precision]]:
     """Backend and precision; where none was asked for, graphs in what is available and engines in any case."""
-    kinds: dict[str, list[str]] = {"onnx": [], "engine": [], "standalone": []}
-    for artifact in bundle.manifest.artifacts:
-        if artifact.precision not in kinds[artifact.kind] and (not precisions or artifact.precision in precisions):
-            kinds[artifact.kind].append(artifact.precision)
-    available = (status.name for status in backend_status() if status.available or status.name == TensorRtBackend.name)
-    names = list(backends or available)
-    names.sort(key=lambda name: name != "onnxruntime")
-    return [(name, each) for name in names for each in kinds["engine" if name == TensorRtBackend.name else "onnx"]]
+    if backends:
+        specs = [BACKENDS[name] for name in backends]
+    else:
+        available = {status.name for status in backend_status() if status.available}
+        specs = [spec for spec in BACKENDS.values() if spec.reads == "engine" or spec.name in available]
+    specs.sort(key=lambda spec: spec.name != REFERENCE.name)
+    return [
+        (spec, precision)
+        for spec in specs
+        for precision in dict.fromkeys(
+            artifact.precision for artifact in bundle.manifest.artifacts if artifact.kind == spec.reads
+        )
+        if not precisions or precision in precisions
+    ]
 
 
 def _contenders(bundle: Bundle, name: str, precision: str, *, crf: bool, threads: int) -> list[Contender]:
     made = []
     for with_crf in (False, True) if crf else (False,):
-        segmenter = load(bundle.path, backend=name, precision=precision, crf=with_crf, threads=threads)
+        segmenter = load(bundle, backend=name, precision=precision, crf=with_crf, threads=threads)
         many = _run_many_of(segmenter) if isinstance(segmenter.backend, DeviceBackend) else None
         made.append(Contender(name, segmenter.backend.device, precision, with_crf, _run_of(segmenter), many))
     return made
@@ -184,8 +193,8 @@ def measure(
     Args:
         contenders: the first of those without and of those with CRF is what the others are compared with.
         picture: [H, W, 3] uint8 RGB.
-        warmup: rounds that are not counted.
-        repeats: rounds that are.
+        warmup: warm-up rounds, not timed.
+        repeats: timed rounds.
         progress: told the number of rounds done.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import EvaluationError, ImageError
 from ..manifest import Manifest
 from .evaluation_state import EvaluationState, Record
-from .image import load_image, open_picture
+from .image import ImageSource, load_image, open_picture
 from .metrics import Counts, Mask, Scores, Tally, count
 from .segmenter import Segmenter
 
@@ -46,7 +47,7 @@ class Skipped:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate` found.
+    """Result of `evaluate`.
 
     Attributes:
         pictures: how many were scored.
@@ -61,18 +62,23 @@ class Evaluation:
     skipped: tuple[Skipped, ...]
 
 
-def pair_by_stem(images: Sequence[Path], masks: Path) -> list[Pair]:
+def pair_by_stem(images: Sequence[ImageSource], masks: Path) -> list[Pair]:
     """Pair `street.jpg` with `masks/street.png`, in the order of the pictures.
 
     Raises:
-        EvaluationError: no pictures, two of one stem, or pictures without a mask.
+        EvaluationError: no pictures, one that is no file, two of one stem, or pictures without a mask.
     """
     if not images:
         raise EvaluationError("there is nothing to evaluate: no pictures were given")
-    repeated = [stem for stem, times in Counter(image.stem for image in images).items() if times > 1]
+    paths = [Path(image) for image in images if isinstance(image, (str, os.PathLike))]
+    if len(paths) < len(images):
+        raise EvaluationError(
+            "masks belong to pictures by the names of their files; pass the pictures as paths, or leave the masks out"
+        )
+    repeated = [stem for stem, times in Counter(path.stem for path in paths).items() if times > 1]
     if repeated:
         raise EvaluationError(f"several pictures are called {repeated[0]!r}, but a mask belongs to one; rename them")
-    pairs = [Pair(image, masks / f"{image.stem}.png") for image in images]
+    pairs = [Pair(path, masks / f"{path.stem}.png") for path in paths]
     missing = [pair.mask for pair in pairs if not pair.mask.is_file()]
     if missing:
         raise EvaluationError(
@@ -215,7 +221,7 @@ def evaluate(
 def _outcomes(
     segmenter: Segmenter, pairs: Sequence[Pair], void: frozenset[int], workers: int, done: EvaluationState | None
 ) -> Generator[tuple[Pair, Record | ImageError], None, None]:
-    """What becomes of each pair, in order; no more than twice the workers are ahead, which bounds the memory."""
+    """The outcome of each pair, in order; at most twice the workers are ahead, which bounds the memory."""
     source = iter(pairs)
     with ThreadPoolExecutor(workers) as pool:
 
@@ -275,7 +281,7 @@ def _check_skipped(skipped: Sequence[Skipped], pairs: int, max_unreadable: int) 
 
 
 def _identity(segmenter: Segmenter, void: frozenset[int]) -> dict[str, Any]:
-    """What scores depend on besides the files of a pair, as JSON."""
+    """Everything that scores depend on besides the files of a pair, as JSON."""
     backend, crf = segmenter.backend, segmenter.crf
     return {
         "artifact": backend.artifact.file,

@@ -60,7 +60,7 @@ class EvaluationState:
             self._write(header)
 
     def find(self, digest: str) -> Record | None:
-        """What is known of a picture, or None."""
+        """The record of a picture, or None."""
         if digest not in self._places:
             return None
         start, length = self._places[digest]

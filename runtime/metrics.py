@@ -1,4 +1,4 @@
-"""How well labels agree with the truth: over all pixels, in bands around label edges, and on the edges themselves.
+"""Agreement of labels with the truth: over all pixels, in bands around label edges, and on the edges.
 
 `count` reduces one picture to integers, `Tally` adds pictures up, `Scores` is what comes out. A class is left out of a
 mean where it occurs neither in the truth nor among the labels: its score is NaN.
@@ -217,7 +217,7 @@ def _near(targets: Mask, distance_px: float) -> Mask:
 
 
 def _extent(occupied: Mask) -> slice:
-    """From the first true entry to the last."""
+    """The slice from the first true entry to the last."""
     indices = np.flatnonzero(occupied)
     return slice(int(indices[0]), int(indices[-1]) + 1)
 

@@ -1,11 +1,14 @@
-"""From coarse logits to full-size labels or probabilities: bilinear upsampling fused with what follows it."""
+"""Full-size labels or probabilities of coarse logits: bilinear upsampling fused with what follows it."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import _native
+from .._native import all_finite
+from .._native import upsample_labels as native_labels
+from .._native import upsample_logits as native_logits
+from .._native import upsample_probabilities as native_probabilities
 from ..arrays import class_maps, not_finite
 from ..errors import ShapeError
 from ..manifest import Size
@@ -33,7 +36,7 @@ def upsample_labels(
         ShapeError: shapes, dtypes or values do not fit.
     """
     maps, full, out = _checked(logits, full_size, crop)
-    return _native.upsample_labels(maps, full, out, align_corners, threads)
+    return native_labels(maps, full, out, align_corners, threads)
 
 
 def upsample_probabilities(
@@ -45,7 +48,7 @@ def upsample_probabilities(
         Probabilities [C, Hc, Wc] float32.
     """
     maps, full, out = _checked(logits, full_size, crop)
-    return _native.upsample_probabilities(maps, full, out, align_corners, threads)
+    return native_probabilities(maps, full, out, align_corners, threads)
 
 
 def upsample_logits(
@@ -57,7 +60,7 @@ def upsample_logits(
         Logits [C, Hc, Wc] float32.
     """
     maps, full, out = _checked(logits, full_size, crop)
-    return _native.upsample_logits(maps, full, out, align_corners, threads)
+    return native_logits(maps, full, out, align_corners, threads)
 
 
 def _checked(logits: ArrayLike, full_size: Size, crop: Size | None) -> tuple[NDArray[np.float32], Size, Size]:
@@ -70,6 +73,6 @@ def _checked(logits: ArrayLike, full_size: Size, crop: Size | None) -> tuple[NDA
             expected=f"1×1 to {height}×{width}",
             actual=f"{out_height}×{out_width}",
         )
-    if not _native.all_finite(maps):
+    if not all_finite(maps):
         raise not_finite(maps, "logits")
     return maps, (height, width), (out_height, out_width)

@@ -1,48 +1,27 @@
-"""From a picture to the network's input, exactly as the manifest says."""
+"""Preprocessing of an image into the network's input, as the manifest says."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from .. import _native
+from .._native import Geometry, PixelScaling, SizePolicy, fit_size, normalize_image, resize_image
+from .._native import plan_geometry as native_plan_geometry
 from ..errors import ShapeError
 from ..manifest import InputSpec, Size
 
+__all__ = ["Geometry", "fit_size", "native_policy", "pixel_scaling", "plan_geometry", "prepare_image"]
 
-@dataclass(frozen=True)
-class Geometry:
-    """Where the logits of one image lie.
 
-    Attributes:
-        image_size: of the picture, and of the labels.
-        input_size: of the network's input.
-        full_size: the size in picture pixels that the logits cover; larger than `image_size` where the input was
-            padded at the bottom and right.
-    """
-
-    image_size: Size
-    input_size: Size
-    full_size: Size
+def native_policy(inputs: InputSpec) -> SizePolicy:
+    """Sizes that the network takes, for whoever plans."""
+    policy = inputs.size
+    return SizePolicy(policy.min, policy.opt, policy.max, policy.multiple, policy.offset)
 
 
 def plan_geometry(image_size: Size, inputs: InputSpec) -> Geometry:
-    """Sizes for one picture; the input may exceed `inputs.size.max`, and is tiled then."""
-    if inputs.resize == "stretch":
-        return Geometry(image_size, inputs.size.opt, image_size)
-    policy = inputs.size
-    height, width = (
-        fit_size(max(image_size[axis], policy.min[axis]), policy.multiple, policy.offset) for axis in (0, 1)
-    )
-    return Geometry(image_size, (height, width), (height, width))
-
-
-def fit_size(length: int, multiple: int, offset: int) -> int:
-    """The smallest k · multiple + offset that is at least `length`."""
-    return -(-(length - offset) // multiple) * multiple + offset
+    """Sizes for one image; the input may exceed `inputs.size.max`, and is tiled then."""
+    return native_plan_geometry(image_size, native_policy(inputs), stretches=inputs.resize == "stretch")
 
 
 def prepare_image(
@@ -55,28 +34,18 @@ def prepare_image(
     """
     if inputs.resize == "stretch" and image.shape[:2] != input_size:
         # Pillow's bilinear filter widens when it shrinks (antialiasing), as in torchvision's Resize on PIL images.
-        resized = Image.fromarray(image).resize((input_size[1], input_size[0]), Image.Resampling.BILINEAR)
-        image = np.asarray(resized)
+        image = resize_image(image, input_size, threads)
     if image.shape[0] > input_size[0] or image.shape[1] > input_size[1]:
         raise ShapeError(
             f"an image of {image.shape[:2]} does not fit into an input of {input_size}",
             expected=f"at most {input_size}",
             actual=str(image.shape[:2]),
         )
-    mean, std = normalization_of_bytes(inputs)
-    return _native.normalize_image(
-        image,
-        mean,
-        std,
-        inputs.color_order == "BGR",
-        input_size[0],
-        input_size[1],
-        np.asarray(inputs.pad_value, np.uint8),
-        threads,
-    )
+    return normalize_image(image, pixel_scaling(inputs), input_size, threads)
 
 
-def normalization_of_bytes(inputs: InputSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation [3] by channel of the network's input, in units of 0 to 255."""
+def pixel_scaling(inputs: InputSpec) -> PixelScaling:
+    """Mean and standard deviation in units of 0 to 255, and what belongs to them."""
     scale = np.float32(inputs.scale)
-    return np.asarray(inputs.mean, np.float32) / scale, np.asarray(inputs.std, np.float32) / scale
+    mean, std = np.asarray(inputs.mean, np.float32) / scale, np.asarray(inputs.std, np.float32) / scale
+    return PixelScaling(mean, std, inputs.color_order == "BGR", np.asarray(inputs.pad_value, np.uint8))

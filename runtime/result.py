@@ -1,8 +1,7 @@
-"""What a segmented picture is: labels at once, probabilities and pictures when asked for."""
+"""Result of segmenting an image: labels at once, probabilities and overlays when asked for."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .. import _native
+from .._native import overlay as blend_colors
 from ..errors import ImageError
+from ..files import write_whole
 from ..manifest import ClassInfo
 
 
@@ -49,7 +49,7 @@ class Result:
         """The picture with the classes' colours over it; `alpha` 0 shows the picture, 1 the colours."""
         if not 0 <= alpha <= 1:
             raise ImageError(f"alpha is a share between 0 and 1; got {alpha}")
-        return Image.fromarray(_native.overlay(self.image, self.labels, self._palette, alpha))
+        return Image.fromarray(blend_colors(self.image, self.labels, self._palette, alpha))
 
     def colored(self) -> Image.Image:
         """The labels as a palette PNG would show them: mode P, so that pixel values are class ids."""
@@ -75,20 +75,16 @@ class Result:
 
 
 def save_picture(picture: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Write a picture whole or not at all: to a temporary name beside `path`, then renamed.
+    """Write a picture, whole or not at all.
 
     Raises:
         ImageError: the folder is missing or not writable, or Pillow does not know the format.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        picture.save(temporary, format=Image.registered_extensions()[target.suffix.lower()])
-        temporary.replace(target)
+        with write_whole(target) as temporary:
+            picture.save(temporary, format=Image.registered_extensions()[target.suffix.lower()])
     except KeyError as exc:
         raise ImageError(f"{target} has no known picture format; use .png or .jpg", path=target) from exc
     except OSError as exc:
         raise ImageError(f"cannot write {target}: {exc.strerror or exc}", path=target) from exc
-    finally:
-        with contextlib.suppress(OSError):  # of a folder that is none, for example: the error above says it
-            temporary.unlink(missing_ok=True)

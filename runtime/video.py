@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -12,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError, MissingDependencyError
+from ..errors import ImageError, importing
+from ..files import write_whole
 from .segmenter import Segmenter
 
 _DEFAULT_FPS: Final = 25
@@ -37,35 +37,37 @@ def segment_video(segmenter: Segmenter, source: Path, target: Path) -> tuple[int
         raise ImageError(
             f"cannot write {target}: expected a name that ends in .mp4, in an existing folder", path=target
         )
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    totals: defaultdict[str, float] = defaultdict(float)
-    count = 0
     try:
-        with av.open(str(source)) as reader, av.open(str(temporary), "w", format="mp4") as writer:
-            if not reader.streams.video:
-                raise ImageError(f"{source} has no video stream", path=source)
-            stream = reader.streams.video[0]
-            stream.thread_type = "AUTO"
-            output = writer.add_stream("libx264", rate=stream.average_rate or _DEFAULT_FPS)
-            output.width, output.height = stream.width // 2 * 2, stream.height // 2 * 2  # 4:2:0 has even sizes
-            output.pix_fmt = "yuv420p"
-            output.codec_context.time_base = stream.time_base
-            times: deque[tuple[int, Fraction]] = deque()  # decoding may run ahead of the results
-            for result in segmenter.stream(_pictures(reader.decode(stream), times)):
-                for stage, value in result.timings_ms.items():
-                    totals[stage] += value
-                count += 1
-                overlay = av.VideoFrame.from_image(result.overlay())
-                overlay.pts, overlay.time_base = times.popleft()  # the frame rate may vary
-                writer.mux(output.encode(overlay))
-            writer.mux(output.encode(None))
-        if count == 0:
-            raise ImageError(f"{source} has no frames", path=source)
-        temporary.replace(target)
+        with write_whole(target) as temporary:
+            return _segment_into(segmenter, source, temporary, av)
     except (av.FFmpegError, OSError) as exc:
         raise ImageError(f"cannot segment the video {source} into {target}: {exc}", path=source) from exc
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def _segment_into(segmenter: Segmenter, source: Path, file: Path, av: Any) -> tuple[int, dict[str, float]]:  # noqa: ANN401
+    """Segment a video into an MP4 file, whatever its name ends in; number of frames, and mean times."""
+    totals: defaultdict[str, float] = defaultdict(float)
+    count = 0
+    with av.open(str(source)) as reader, av.open(str(file), "w", format="mp4") as writer:
+        if not reader.streams.video:
+            raise ImageError(f"{source} has no video stream", path=source)
+        stream = reader.streams.video[0]
+        stream.thread_type = "AUTO"
+        output = writer.add_stream("libx264", rate=stream.average_rate or _DEFAULT_FPS)
+        output.width, output.height = stream.width // 2 * 2, stream.height // 2 * 2  # 4:2:0 has even sizes
+        output.pix_fmt = "yuv420p"
+        output.codec_context.time_base = stream.time_base
+        times: deque[tuple[int, Fraction]] = deque()  # decoding may run ahead of the results
+        for result in segmenter.stream(_pictures(reader.decode(stream), times)):
+            for stage, value in result.timings_ms.items():
+                totals[stage] += value
+            count += 1
+            overlay = av.VideoFrame.from_image(result.overlay())
+            overlay.pts, overlay.time_base = times.popleft()  # the frame rate may vary
+            writer.mux(output.encode(overlay))
+        writer.mux(output.encode(None))
+    if count == 0:
+        raise ImageError(f"{source} has no frames", path=source)
     return count, {stage: total / count for stage, total in totals.items()}
 
 
@@ -77,8 +79,6 @@ def _pictures(frames: Iterable[Any], times: deque[tuple[int, Fraction]]) -> Iter
 
 
 def _import_av() -> Any:  # noqa: ANN401 - loaded on use
-    try:
+    with importing("video", purpose="video"):
         import av
-    except ImportError as exc:
-        raise MissingDependencyError("av", extra="video", purpose="video") from exc
     return av

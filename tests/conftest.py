@@ -96,7 +96,7 @@ def compiled_probe(tmp_path_factory: pytest.TempPathFactory) -> KernelSource:
         needs.NVCC.skip()
     probe = Path(__file__).parent / "emulator" / "probe.cu"
     source = Path(shutil.copy(probe, tmp_path_factory.mktemp("compiled")))
-    build_fatbin(nvcc, source, EXACT, source.with_suffix(".fatbin"))
+    build_fatbin(nvcc, source, source.with_suffix(".fatbin"), flags=EXACT)
     return KernelSource(source, EXACT)
 
 

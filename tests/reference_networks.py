@@ -24,3 +24,8 @@ def settled(name: str, *, classes: int) -> nn.Module:
         with torch.no_grad():
             model.train()(torch.randn(2, 3, 97, 97))
     return model.eval()
+
+
+def logits_stride(name: str, output_stride: int) -> int:
+    """Pixels of the image per logit: the decoder of DeepLabv3+ ends at stride 4, others at the backbone's."""
+    return 4 if "v3plus" in name else output_stride

@@ -9,7 +9,7 @@ from standins.onnx_device_backend import OnnxDeviceBackend
 from atrous.bundle import Bundle
 from atrous.crf import CRFParams, DenseCRF
 from atrous.exporter.sizes import DynamicSize
-from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from atrous.runtime.backends import open_reference
 from atrous.runtime.segmenter import Segmenter
 
 SIZES = DynamicSize((16, 16), (64, 64), (256, 256), multiple=8)
@@ -28,7 +28,7 @@ def picture(size: tuple[int, int], seed: int = 0) -> Pixels:
 
 def on_cpu(bundle: Bundle, crf: DenseCRF | None = None) -> Segmenter:
     """What a segmenter on a device is compared with."""
-    return Segmenter(bundle, OnnxRuntimeBackend(bundle), crf=crf)
+    return Segmenter(bundle, open_reference(bundle), crf=crf)
 
 
 class Opened:

@@ -377,6 +377,29 @@ class TestStage:
         assert list(tmp_path.iterdir()) == []
 
 
+class TestWrite:
+    def test_folders_are_made(self, tmp_path: Path) -> None:
+        StagedBundle(tmp_path).write("reports/deep/int8.txt", b"text")
+        assert (tmp_path / "reports/deep/int8.txt").read_bytes() == b"text"
+
+    def test_a_file_that_may_not_be_written_is_replaced_and_not_changed(self, tmp_path: Path) -> None:
+        """A bundle served to others may be read-only, and its copy with it; a hard link shows what is written where."""
+        original = tmp_path / "original"
+        original.write_bytes(b"old")
+        original.chmod(0o444)
+        (tmp_path / "staged").mkdir()
+        (tmp_path / "staged" / "report").hardlink_to(original)
+        StagedBundle(tmp_path / "staged").write("report", b"new")
+        assert original.read_bytes() == b"old"
+        assert (tmp_path / "staged" / "report").read_bytes() == b"new"
+
+    def test_what_is_in_the_way_is_an_error_with_the_file(self, tmp_path: Path) -> None:
+        (tmp_path / "reports").write_bytes(b"")
+        with pytest.raises(BundleError, match=r"cannot write reports/int8\.txt: .*The bundle is as it was") as raised:
+            StagedBundle(tmp_path).write("reports/int8.txt", b"text")
+        assert raised.value.path == tmp_path / "reports/int8.txt"
+
+
 class TestExtend:
     @staticmethod
     def add(bundle: Bundle, content: bytes, *, interrupt: bool = False) -> None:

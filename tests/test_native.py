@@ -31,6 +31,9 @@ def test_the_instruction_set_can_be_lowered_and_a_wrong_name_is_explained():
     assert "expected baseline, avx2 or avx512" in wrong.stderr
 
 
+UNSCALED = _native.PixelScaling((0, 0, 0), (1, 1, 1), False, (0, 0, 0))
+
+
 @pytest.mark.parametrize("swap_rgb", [False, True])
 @pytest.mark.parametrize("strided", [False, True])
 def test_normalize_image_equals_numpy(rng, swap_rgb, strided):
@@ -42,7 +45,7 @@ def test_normalize_image_equals_numpy(rng, swap_rgb, strided):
     canvas = np.broadcast_to(pad, (16, 24, 3)).copy()
     canvas[:height, :width] = image
     expected = ((canvas[..., ::-1] if swap_rgb else canvas) - mean) / std
-    got = _native.normalize_image(image, mean, std, swap_rgb, 16, 24, pad, 2)
+    got = _native.normalize_image(image, _native.PixelScaling(mean, std, swap_rgb, pad), (16, 24), 2)
     assert got.dtype == np.float32
     assert (got == expected.transpose(2, 0, 1)).all()
 
@@ -50,12 +53,12 @@ def test_normalize_image_equals_numpy(rng, swap_rgb, strided):
 @pytest.mark.parametrize("image", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 6), np.uint8)[..., ::2]])
 def test_normalize_image_refuses_pixels_that_are_not_packed(image):
     with pytest.raises(ValueError, match="packed"):
-        _native.normalize_image(image, (0, 0, 0), (1, 1, 1), False, 4, 4, (0, 0, 0))
+        _native.normalize_image(image, UNSCALED, (4, 4))
 
 
 def test_normalize_image_refuses_to_crop():
     with pytest.raises(ValueError, match="smaller"):
-        _native.normalize_image(np.zeros((4, 4, 3), np.uint8), (0, 0, 0), (1, 1, 1), False, 3, 4, (0, 0, 0))
+        _native.normalize_image(np.zeros((4, 4, 3), np.uint8), UNSCALED, (3, 4))
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])

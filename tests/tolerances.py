@@ -139,8 +139,8 @@ HALF_RELATIVE: Final = 3e-3
 #: max |reference|. Measured: 4.4e-4 (tests/runtime/backends/test_tensorrt.py); one rounding is at most 4.9e-4.
 STANDIN_HALF_RELATIVE: Final = 2e-3
 
-#: `stretch` on the GPU has Pillow 13's order of passes; up to 12 it is another for some sizes, and each pass rounds to
-#: 8 bits: levels of 255, with an older Pillow. Measured: 1, tests/runtime/test_frame.py; with Pillow 13 no bit differs.
+#: `stretch` has Pillow 13's order of passes; up to 12 it is another for some sizes, and each pass rounds to 8 bits:
+#: levels of 255, with an older Pillow. Measured: 1, tests/runtime/test_frame.py; with Pillow 13 no bit differs.
 RESIZE_ORDER_LEVELS: Final = 1
 
 #: Expected squared error of INT8 from a histogram, which takes values to lie evenly in their bins, against that of the
@@ -170,11 +170,6 @@ CPP_GROWTH_BYTES: Final = 4 << 20
 #: Labels of the tiny network with input and logits in half precision against single: share that is equal. Measured: 1
 #: (tests/runtime/test_pipeline.py).
 HALF_LABEL_AGREEMENT: Final = 0.999
-
-#: Labels of a stretched picture on the GPU against the CPU's with a Pillow before 13, where the input may differ by a
-#: level of 255: share that is equal. Measured: 0.993, a random network on noisy blocks
-#: (tests/runtime/test_pipeline.py); with Pillow 13 every label is.
-RESIZE_ORDER_AGREEMENT: Final = 0.98
 
 #: FP32 engines of TensorRT, TensorFloat-32 off, against ONNX Runtime: max |difference| / max |reference|. Not measured:
 #: it takes a GPU (tests/runtime/backends/test_tensorrt_gpu.py); the bound of `exporter.verify.FP32_TOLERANCE`.

@@ -50,8 +50,8 @@ def tensorrt_rtx(bundle: Path, _photo: Path) -> dict[str, Any]:
         raise SystemExit("PyCUDA is installed, which engines are built without")
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copytree(bundle, Path(folder) / "street.atrous")
-        built = atrous.build_engine(atrous.Bundle.open(copy), precision="fp32", backend="tensorrt-rtx", sm=["89"])
-        return {"engines": [artifact.file for artifact in built.manifest.artifacts if artifact.engine]}
+        _, built = atrous.build_engine(atrous.Bundle.open(copy), precision="fp32", backend="tensorrt-rtx", sm=["89"])
+        return {"engines": [artifact.file for artifact in built]}
 
 
 def video(bundle: Path, photo: Path) -> dict[str, Any]:

@@ -29,8 +29,7 @@ from atrous.crf import CRFParams, DenseCRF
 from atrous.errors import AtrousError
 from atrous.exporter.engine.build import build_engine
 from atrous.manifest import Precision
-from atrous.runtime.backends import BACKENDS, DeviceBackend
-from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from atrous.runtime.backends import BACKENDS, Backend, DeviceBackend, open_backend, open_reference
 from atrous.runtime.preprocess import prepare_image
 from atrous.runtime.segmenter import Segmenter
 
@@ -61,7 +60,7 @@ class Reference:
     @classmethod
     def of(cls, bundle: Bundle, picture: NDArray[np.uint8], precision: str) -> Reference:
         """Of the same INT8 graph for INT8, and else of the FP32 one."""
-        backend = OnnxRuntimeBackend(bundle, precision="int8" if precision == "int8" else "fp32")
+        backend = open_reference(bundle, precision="int8" if precision == "int8" else "fp32")
         prepared = prepare_image(picture, picture.shape[:2], bundle.manifest.input)[None]
         return cls(prepared, backend.infer(prepared), Segmenter(bundle, backend)(picture).labels)
 
@@ -71,16 +70,16 @@ def ways(bundle: Bundle, precision: Precision, scratch: Path) -> Iterator[tuple[
     if bundle.find(kind="onnx", precision=precision) is None:
         return
 
-    def built(flavor: str) -> DeviceBackend:
-        # Each flavour in a copy: the backend takes what fits of all that is there.
+    def built(flavor: str) -> Backend:
         copy = Bundle.open(shutil.copytree(bundle.path, scratch / f"{flavor}.atrous"))
-        return BACKENDS["tensorrt"](build_engine(copy, precision=precision, backend=flavor), precision=precision)  # type: ignore[arg-type, return-value]
+        extended, (engine,) = build_engine(copy, precision=precision, backend=flavor)  # type: ignore[arg-type]
+        return BACKENDS["tensorrt"].open(extended, engine)
 
     for flavor in FLAVORS:
-        yield flavor, partial(built, flavor)
-    for name in BACKENDS:
-        if name.startswith("onnxruntime-"):
-            yield name, partial(BACKENDS[name], bundle, precision=precision)  # type: ignore[arg-type]
+        yield flavor, partial(built, flavor)  # type: ignore[misc]  # on a GPU all are device backends
+    for spec in BACKENDS.values():
+        if spec.device == "gpu" and spec.reads == "onnx":
+            yield spec.name, partial(open_backend, bundle, backend=spec.name, precision=precision)  # type: ignore[misc]
 
 
 def network_alone(backend: DeviceBackend, reference: Reference) -> dict[str, Any]:

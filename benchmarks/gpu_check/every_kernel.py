@@ -14,7 +14,7 @@ import pytest
 from atrous.crf import cuda_queue
 from atrous.gpu import Device, KernelSource, Launch, Module, Stream
 from atrous.gpu.cuda_device import CudaDevice
-from atrous.runtime import frame
+from atrous.runtime.gpu import frame
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from emulator.build import kernels_of

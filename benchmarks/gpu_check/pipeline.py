@@ -40,8 +40,7 @@ from atrous.exporter.engine.build import build_engine
 from atrous.exporter.sizes import DynamicSize
 from atrous.gpu import Device, open_device
 from atrous.manifest import Precision, Size
-from atrous.runtime.backends import BACKENDS, Backend, DeviceBackend
-from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from atrous.runtime.backends import BACKENDS, DeviceBackend, choose_artifact, open_reference
 from atrous.runtime.result import Result
 from atrous.runtime.segmenter import Segmenter
 
@@ -109,7 +108,7 @@ def build(bundle: Bundle, report: list[dict[str, Any]]) -> Bundle:
             continue
         start = time.monotonic()
         try:
-            bundle = build_engine(bundle, precision=precision, backend=flavor)  # type: ignore[arg-type]
+            bundle, _ = build_engine(bundle, precision=precision, backend=flavor)  # type: ignore[arg-type]
             outcome = "built"
         except AtrousError as exc:
             outcome = refusal(exc, bundle)
@@ -126,12 +125,12 @@ def refusal(error: AtrousError, bundle: Bundle) -> str:
 def opened(bundle: Bundle, report: list[dict[str, Any]]) -> Iterator[DeviceBackend]:
     """Every backend of the GPU with every precision of the bundle, opened."""
     have = {artifact.precision for artifact in bundle.manifest.artifacts}
-    for name, precision in itertools.product(BACKENDS, [each for each in PRECISIONS if each in have]):
+    specs = [spec for spec in BACKENDS.values() if spec.device == "gpu"]
+    for spec, precision in itertools.product(specs, [each for each in PRECISIONS if each in have]):
         try:
-            backend: Backend = BACKENDS[name](bundle, precision=precision)
+            backend = spec.open(bundle, choose_artifact(spec, bundle, precision))
         except AtrousError as exc:
-            if name not in ("openvino", "onnxruntime"):
-                report.append({"backend": name, "precision": precision, "outcome": refusal(exc, bundle)})
+            report.append({"backend": spec.name, "precision": precision, "outcome": refusal(exc, bundle)})
             continue
         if isinstance(backend, DeviceBackend):
             yield backend
@@ -139,7 +138,7 @@ def opened(bundle: Bundle, report: list[dict[str, Any]]) -> Iterator[DeviceBacke
 
 def expected_of(bundle: Bundle, size: Size, crf: DenseCRF | None) -> list[Result]:
     """What the CPU makes of the scenes, in single precision where the bundle has it."""
-    segmenter = Segmenter(bundle, OnnxRuntimeBackend(bundle), crf=crf)
+    segmenter = Segmenter(bundle, open_reference(bundle), crf=crf)
     results = [segmenter(picture) for picture in scenes(size)]
     for result in results:
         assert result.probabilities.size, "computed now: other backends must not wait for it"

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from steps import sized
 
 from atrous import _native
 from atrous.crf import DenseCRF
 from atrous.crf.cuda import CudaDenseCRF
-from atrous.gpu import Buffer, Device, open_device
-from atrous.manifest import InputSpec, SizePolicy
-from atrous.runtime.frame import CoarseLogits, DeviceResampling, FrameQueue, Pictures, constants_of
+from atrous.gpu import Buffer, Device, Replayer, Stream, allocate, ceil_div, open_device, prepare
+from atrous.manifest import InputSpec, OutputSpec, Size, SizePolicy
+from atrous.runtime.backends.base import EngineLayout
+from atrous.runtime.gpu.frame import KERNELS, frame_spec
 from atrous.runtime.postprocess import upsample_labels, upsample_probabilities
-from atrous.runtime.preprocess import prepare_image
+from atrous.runtime.preprocess import plan_geometry, prepare_image
+from atrous.runtime.tiling import blend_tiles, needs_tiles, plan_tiles
 
 #: Height and width; an eighth of the frame's.
 PICTURES = sized([(1, 1), (23, 34), (12, 20)], rehearsal=[(1, 1), (7, 10)])
@@ -37,54 +39,104 @@ def main() -> None:
 
 def probe_frames(device: Device) -> None:
     """The kernels around the network."""
+    inputs = InputSpec(size=SizePolicy((1, 1), (24, 40), (512, 512), multiple=1))
+    for classes, size, dtype in itertools.product((1, 19), PICTURES, (np.float32, np.float16)):
+        probe_frame(Probe(device, inputs, size, np.dtype(dtype), classes))
+    small = InputSpec(size=SizePolicy((8, 8), (8, 8), (8, 16), multiple=4))
+    for dtype in (np.float32, np.float16):
+        probe_tiles(Probe(device, small, (13, 34), np.dtype(dtype), 3))
+    probe_overlay(device)
+
+
+class Probe:
+    """Sequences of the plan for two pictures of noise, whose network answers noise at stride 4."""
+
+    def __init__(self, device: Device, inputs: InputSpec, size: Size, dtype: np.dtype[Any], classes: int) -> None:
+        rng = np.random.default_rng(0)
+        self.device, self.stream = device, device.stream()
+        self.inputs, self.outputs, self.dtype = inputs, OutputSpec(4), dtype
+        self.pictures = rng.integers(0, 256, size=(2, *size, 3), dtype=np.uint8)
+        self.geometry = plan_geometry(size, inputs)
+        is_tiled = needs_tiles(self.geometry, inputs)
+        self.tiles = plan_tiles(self.geometry, inputs, self.outputs) if is_tiled else None
+        self.input_size = self.tiles.tile_size if self.tiles is not None else self.geometry.input_size
+        shape = (2, classes, *(ceil_div(length, 4) for length in self.input_size))
+        count = len(self.tiles.origins) if self.tiles is not None else 1
+        self.logits = [rng.normal(size=shape).astype(dtype) for _ in range(count)]
+        layout = EngineLayout(dtype, shape, dtype)
+        spec = frame_spec(self.geometry, self.tiles, layout, inputs, self.outputs)
+        self.plan = _native.plan_frame(spec, device.properties.multiprocessors)
+        self.memory = allocate(self.plan, device, self.stream)
+        self.memory |= {each.name: device.allocate(each.nbytes) for each in self.plan.buffers if each.use == "given"}
+        device.upload(self.memory["pictures"], self.pictures, self.stream)
+        self._answers = iter(self.logits)
+
+    def replay(self, name: str) -> None:
+        """Queues a sequence."""
+        replayer = Replayer(self.device, self.stream, KERNELS)
+        replayer.replay(prepare(self.plan.sequences[name]), self.memory, self._infer)
+
+    def require(self, name: str, expected: list[NDArray[Any]]) -> None:
+        """Compares a buffer with what the CPU makes of each picture."""
+        require(self.device, name, self.memory[name], np.stack(expected))
+
+    def _infer(self, _source: Buffer, result: Buffer, stream: Stream) -> None:
+        self.device.upload(result, next(self._answers), stream)
+
+
+def require(device: Device, what: str, buffer: Buffer, expected: NDArray[Any]) -> None:
+    """Ends the run unless a buffer holds what is expected."""
+    got = np.empty_like(expected)
+    device.download(got, buffer, device.stream())
+    if not np.array_equal(got, expected):
+        raise SystemExit(f"{what} of {list(expected.shape)}: differs from the CPU")
+
+
+def probe_frame(probe: Probe) -> None:
+    """A picture that the network takes whole, padded and resized."""
+    probe.replay("preprocess")
+    size, inputs, full = probe.input_size, probe.inputs, probe.geometry.full_size
+    probe.require("input", [prepare_image(each, size, inputs).astype(probe.dtype) for each in probe.pictures])
+    for name in ("inference", "check", "labels", "probabilities"):
+        probe.replay(name)
+    maps, crop = probe.logits[0], probe.geometry.image_size
+    for name, upsample in (("labels", upsample_labels), ("probabilities", upsample_probabilities)):
+        probe.require(name, [upsample(each, full, crop=crop, align_corners=False) for each in maps])
+    require(probe.device, "first bad logit", probe.memory["first_bad"], np.array([0xFFFFFFFF], np.uint32))
+    probe.replay("swap")
+    probe.require("pictures", [each[..., ::-1] for each in probe.pictures])
+    if inputs.resize == "none":
+        stretched = replace(inputs, resize="stretch")
+        probe_frame(Probe(probe.device, stretched, crop, probe.dtype, maps.shape[1]))
+
+
+def probe_tiles(probe: Probe) -> None:
+    """Pictures in tiles, of which the last ones reach beyond."""
+    probe.replay("inference")
+    assert probe.tiles is not None  # they are larger than the network takes
+    expected = []
+    for index in range(2):
+        answers = iter(probe.logits)
+        blended = blend_tiles(probe.tiles, lambda _top, _left, i=index, a=answers: next(a)[i].astype(np.float32))
+        expected.append(blended)
+    probe.require("blended", expected)
+
+
+def probe_overlay(device: Device) -> None:
+    """Labels over a picture."""
     rng = np.random.default_rng(0)
-    stream = device.stream()
-    frames = FrameQueue(device, stream)
-
-    def sent(array: NDArray[Any]) -> Buffer:
-        buffer = device.allocate(array.nbytes)
-        device.upload(buffer, array, stream)
-        return buffer
-
-    def require(what: str, buffer: Buffer, expected: NDArray[Any]) -> None:
-        got = np.empty_like(expected)
-        device.download(got, buffer, stream)
-        if not np.array_equal(got, expected):
-            raise SystemExit(f"{what} of {list(expected.shape)}: differs from the CPU")
-
-    inputs = InputSpec(size=SizePolicy((1, 1), (64, 64), (512, 512), multiple=1))
-    for classes, (height, width), dtype in itertools.product((1, 19), PICTURES, (np.float32, np.float16)):
-        size, full = (height + 5, width + 2), (8 * height, 8 * width)
-        pictures = rng.integers(0, 256, size=(2, height, width, 3), dtype=np.uint8)
-        batch = Pictures(sent(pictures), 2, (height, width), 3 * width)
-        target = device.allocate(2 * 3 * size[0] * size[1] * np.dtype(dtype).itemsize)
-        frames.normalize(batch, sent(constants_of(inputs)), target, inputs=inputs, size=size, dtype=np.dtype(dtype))
-        require("input", target, np.stack([prepare_image(p, size, inputs) for p in pictures]).astype(dtype))
-        maps = rng.normal(size=(2, classes, height, width)).astype(dtype)
-        logits = CoarseLogits(sent(maps), maps.shape, maps.dtype, full, full, align_corners=False)
-        labels, probabilities = device.allocate(2 * full[0] * full[1]), device.allocate(8 * classes * full[0] * full[1])
-        frames.labels(logits, labels)
-        require("labels", labels, np.stack([upsample_labels(m, full, align_corners=False) for m in maps]))
-        frames.probabilities(logits, probabilities)
-        expected = np.stack([upsample_probabilities(m, full, align_corners=False) for m in maps])
-        require("probabilities", probabilities, expected)
-        first_bad = device.allocate(4)
-        frames.find_not_finite(logits, first_bad)
-        require("first bad logit", first_bad, np.array([0xFFFFFFFF], np.uint32))
-        rows = DeviceResampling.of(device, _native.Resampling(width, 40), stream)
-        columns = DeviceResampling.of(device, _native.Resampling(height, 24), stream)
-        wide, small = device.allocate(2 * height * 40 * 3), device.allocate(2 * 24 * 40 * 3)
-        frames.resize_rows(batch, rows, wide)
-        frames.resize_columns(Pictures(wide, 2, (height, 40), 120), columns, small)
-        by_rows = [Image.fromarray(p).resize((40, height), Image.Resampling.BILINEAR) for p in pictures]
-        require(
-            "resized", small, np.stack([np.asarray(p.resize((40, 24), Image.Resampling.BILINEAR)) for p in by_rows])
-        )
-        marked, palette = (rng.integers(0, 256, size=shape, dtype=np.uint8) for shape in ((height, width), (256, 3)))
-        blended = device.allocate(3 * height * width)
-        buffers = sent(pictures[0]), sent(marked), sent(palette)
-        frames.overlay(*buffers, blended, pixels=height * width, alpha=0.6)
-        require("overlay", blended, _native.overlay(pictures[0], marked, palette, 0.6))
+    for height, width in PICTURES:
+        arrays = {
+            name: rng.integers(0, 256, size=shape, dtype=np.uint8)
+            for name, shape in (("pictures", (height, width, 3)), ("labels", (height, width)), ("palette", (256, 3)))
+        }
+        plan = _native.plan_overlay(height * width, 0.6, device.properties.multiprocessors)
+        memory, stream = {each.name: device.allocate(each.nbytes) for each in plan.buffers}, device.stream()
+        for name, array in arrays.items():
+            device.upload(memory[name], array, stream)
+        Replayer(device, stream, KERNELS).replay(prepare(plan.sequences["overlay"]), memory)
+        stream.synchronize()
+        require(device, "overlay", memory["overlay"], _native.overlay(*arrays.values(), 0.6))
 
 
 def probe_crf(device: Device) -> None:

@@ -13,7 +13,7 @@ from atrous.crf import cuda_queue
 from atrous.errors import DeviceError
 from atrous.gpu.compile import compile_cubin, nvcc_version
 from atrous.gpu.toolchain import ARCHITECTURES
-from atrous.runtime import frame
+from atrous.runtime.gpu import frame
 
 SOURCES = (cuda_queue.KERNELS, frame.KERNELS)
 

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <iterator>
 
-#include "crf/csrc/parallel.hpp"
 #include "histogram.hpp"
+#include "native/parallel.hpp"
 
 namespace py = pybind11;
 

@@ -5,7 +5,7 @@
 #include <memory>
 #include <mutex>
 
-#include "crf/csrc/parallel.hpp"
+#include "native/parallel.hpp"
 
 namespace atrous {
 namespace {

@@ -1,11 +1,11 @@
 #include "histogram_kernels.hpp"
 
-#include "crf/csrc/isa.hpp"
+#include "native/isa.hpp"
 
 namespace atrous {
 namespace {
 #define ATROUS_KERNELS "calibration/csrc/histogram_kernels.inl"
-#include "crf/csrc/for_each_isa.inc"
+#include "native/for_each_isa.inc"
 }  // namespace
 
 const HistogramKernels& histogram_kernels() {

@@ -1,6 +1,6 @@
 // Compiled once per instruction set by histogram_kernels.cpp.
 
-#include "crf/csrc/lanes.inl"
+#include "native/lanes.inl"
 
 static Extremes scan(const float* values, std::int64_t count) {
     constexpr std::int32_t kMagnitude = 0x7fffffff, kInfinity = 0x7f800000;

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import onnx
 
-from ... import __version__
+from ..._version import __version__
 from ...bundle import Bundle
 from ...manifest import Artifact
 from ..accuracy import Comparison

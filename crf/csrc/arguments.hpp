@@ -1,16 +1,13 @@
 // Arguments that several of the bindings take from Python.
 #pragma once
 
-#include <pybind11/numpy.h>
-
 #include <string>
 
-#include "error.hpp"
 #include "mean_field.hpp"
+#include "native/arguments.hpp"
+#include "native/error.hpp"
 
 namespace atrous {
-
-using FloatArray = pybind11::array_t<float, pybind11::array::c_style | pybind11::array::forcecast>;
 
 inline Normalization normalization_from(const std::string& name) {
     if (name == "none") return Normalization::none;

@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "arguments.hpp"
-#include "error.hpp"
 #include "mean_field.hpp"
-#include "parallel.hpp"
+#include "native/error.hpp"
+#include "native/parallel.hpp"
 #include "stepped_mean_field.hpp"
 
 namespace py = pybind11;
@@ -23,8 +23,6 @@ namespace atrous {
 void bind_launch_plan(py::module_& module);
 
 namespace {
-
-using ByteArray = py::array_t<std::uint8_t, py::array::c_style>;
 
 void build_filter(Filter& filter, const FeatureSource& source, const std::string& normalization, int threads) {
     const Normalization kind = normalization_from(normalization);
@@ -157,14 +155,6 @@ void bind_stepped_mean_field(py::module_& module) {
 }  // namespace
 
 void bind_crf(py::module_& module) {
-    // Looked up when needed: the package that defines the class is still being imported at this point.
-    py::register_exception_translator([](std::exception_ptr failure) {
-        try {
-            if (failure) std::rethrow_exception(failure);
-        } catch (const CrfError& error) {
-            py::set_error(py::module_::import("atrous.errors").attr("CRFError"), error.what());
-        }
-    });
     py::class_<Filter, std::shared_ptr<Filter>>(module, "Filter")
         .def(py::init<bool>(), py::arg("takes_fractions") = false)
         .def(

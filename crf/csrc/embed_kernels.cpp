@@ -2,12 +2,12 @@
 
 #include <cmath>
 
-#include "isa.hpp"
+#include "native/isa.hpp"
 
 namespace atrous {
 namespace {
 #define ATROUS_KERNELS "crf/csrc/embed_kernels.inl"
-#include "for_each_isa.inc"
+#include "native/for_each_isa.inc"
 }  // namespace
 
 const EmbedKernels& embed_kernels() {

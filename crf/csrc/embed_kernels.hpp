@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "buffer.hpp"
+#include "native/buffer.hpp"
 
 namespace atrous {
 

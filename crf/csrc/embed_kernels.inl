@@ -1,6 +1,6 @@
 // Compiled once per instruction set by embed_kernels.cpp.
 
-#include "lanes.inl"
+#include "native/lanes.inl"
 
 /// Position on the lattice plane: e_j = sm − j·f_{j−1}·s_{j−1} for j = d…1, e_0 = sm.
 template <int fixed>

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 
-#include "isa.hpp"
+#include "native/isa.hpp"
 
 namespace atrous {
 namespace {
 #define ATROUS_KERNELS "crf/csrc/filter_kernels.inl"
-#include "for_each_isa.inc"
+#include "native/for_each_isa.inc"
 }  // namespace
 
 const FilterKernels& filter_kernels() {

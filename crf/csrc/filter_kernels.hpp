@@ -12,6 +12,13 @@ struct SplatEntry {
     float weight;
 };
 
+/// The vertices around each pixel, `count` a pixel, and what each has of it.
+struct Corners {
+    const std::int32_t* vertices;
+    const float* weights;
+    int count;
+};
+
 /// The vertices on both sides of one along an axis. Where there is none, the index of a row of zeros.
 struct Neighbours {
     std::int32_t previous, next;
@@ -62,8 +69,8 @@ struct RowKernels {
                  const ChannelLayout& layout, const T* in, T* out);
 
     /// out[p - begin] += scale ∘ Σ_j weights[p][j] · values[vertices[p][j]] for pixels p in [begin, end).
-    void (*slice)(const std::int32_t* vertices, const float* weights, int corners, const ChannelLayout& layout,
-                  const T* values, const float* scale, std::int64_t begin, std::int64_t end, float* out);
+    void (*slice)(const Corners& corners, const ChannelLayout& layout, const T* values, const float* scale,
+                  std::int64_t begin, std::int64_t end, float* out);
 
     /// rows[i] = softmax(logits[i]) for `count` rows, overwriting the logits.
     void (*softmax)(float* logits, const ChannelLayout& layout, std::int64_t count, T* rows);
@@ -87,9 +94,6 @@ struct FilterKernels {
 
     /// values[i] = log(clip(values[i], floor, 1)) over `count` floats.
     void (*log_clipped)(float* values, std::int64_t count, float floor);
-
-    /// True when none of `count` floats is NaN or infinite.
-    bool (*all_finite)(const float* values, std::int64_t count);
 };
 
 const FilterKernels& filter_kernels();

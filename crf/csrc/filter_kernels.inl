@@ -1,6 +1,6 @@
 // Compiled once per instruction set by filter_kernels.cpp.
 
-#include "lanes.inl"
+#include "native/lanes.inl"
 
 /// Calls `body.run<V, groups>(offset)` for parts of a row of T that together cover it; a part fits the registers.
 template <typename T, typename Body>
@@ -172,10 +172,10 @@ struct SliceBody {
 };
 
 template <typename T>
-static void slice(const std::int32_t* vertices, const float* weights, int corners, const ChannelLayout& layout,
-                  const T* values, const float* scale, std::int64_t begin, std::int64_t end, float* out) {
-    for_parts_of_row<T>(layout,
-                        SliceBody<T>{vertices, weights, corners, layout.padded(), begin, end, values, scale, out});
+static void slice(const Corners& corners, const ChannelLayout& layout, const T* values, const float* scale,
+                  std::int64_t begin, std::int64_t end, float* out) {
+    for_parts_of_row<T>(layout, SliceBody<T>{corners.vertices, corners.weights, corners.count, layout.padded(), begin,
+                                             end, values, scale, out});
 }
 
 static void mix(const float* in, const float* matrix, const ChannelLayout& layout, std::int64_t count, float* out) {
@@ -237,20 +237,9 @@ static void log_clipped(float* values, std::int64_t count, float floor) {
     }
 }
 
-static bool all_finite(const float* values, std::int64_t count) {
-    // Times zero, finite numbers vanish and the others become NaN, which sticks.
-    Float8 sums{};
-    std::int64_t i = 0;
-    for (; i + 8 <= count; i += 8) sums += load<Float8>(values + i) * 0.0f;
-    float sum = sum_of_lanes(sums)[0];
-    for (; i < count; ++i) sum += values[i] * 0.0f;
-    return sum == 0.0f;
-}
-
 static constexpr FilterKernels kFilterKernels{
     {splat<float>, blur_sums, slice<float>, softmax<float>},
     {splat<Fraction>, blur_fractions, slice<Fraction>, softmax<Fraction>},
     mix,
     log_clipped,
-    all_finite,
 };

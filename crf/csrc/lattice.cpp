@@ -4,9 +4,9 @@
 #include <string>
 #include <utility>
 
-#include "error.hpp"
 #include "lattice_builder.hpp"
-#include "parallel.hpp"
+#include "native/error.hpp"
+#include "native/parallel.hpp"
 
 namespace atrous {
 namespace {

@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "buffer.hpp"
 #include "features.hpp"
 #include "filter_kernels.hpp"
+#include "native/buffer.hpp"
 
 namespace atrous {
 
@@ -47,8 +47,8 @@ class Lattice {
     template <typename T>
     void slice(const T* values, const ChannelLayout& layout, const float* scale, std::int64_t begin, std::int64_t end,
                float* out) const {
-        filter_kernels().rows<T>().slice(pixel_vertices_.data(), pixel_weights_.data(), corners_, layout, values, scale,
-                                         begin, end, out);
+        const Corners corners{pixel_vertices_.data(), pixel_weights_.data(), corners_};
+        filter_kernels().rows<T>().slice(corners, layout, values, scale, begin, end, out);
     }
 
   private:

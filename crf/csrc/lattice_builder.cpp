@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "embed_kernels.hpp"
-#include "parallel.hpp"
+#include "native/parallel.hpp"
 
 namespace atrous {
 namespace {

@@ -4,10 +4,10 @@
 #include <cstdint>
 #include <vector>
 
-#include "buffer.hpp"
 #include "cell_grid.hpp"
 #include "features.hpp"
 #include "lattice.hpp"
+#include "native/buffer.hpp"
 #include "vertex_key.hpp"
 #include "vertex_table.hpp"
 

@@ -4,8 +4,9 @@
 #include <cstdint>
 #include <string>
 
-#include "launch.hpp"
+#include "crf/kernels/constants.cuh"
 #include "mean_field.hpp"
+#include "native/launch.hpp"
 
 namespace atrous {
 

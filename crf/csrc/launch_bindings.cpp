@@ -1,4 +1,4 @@
-// Python face of the launch plans.
+// Python face of the field's launch plans.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -36,42 +36,6 @@ LatticeSpec make_lattice_spec(std::array<int, 3> shape, int corners, std::int64_
     return {{images, height, width}, corners, capacity, false, normalization_from(normalization), sigmas[0], sigmas[1]};
 }
 
-void bind_plans(py::module_& module) {
-    py::class_<Slot>(module, "Slot")
-        .def_readonly("buffer", &Slot::buffer)
-        .def_readonly("offset", &Slot::offset)
-        .def_readonly("nbytes", &Slot::bytes);
-    py::class_<Launch>(module, "PlannedLaunch")
-        .def_readonly("kernel", &Launch::kernel)
-        .def_readonly("grid", &Launch::blocks)
-        .def_property_readonly("block", [](const Launch& launch) { return std::pair(launch.width, launch.height); })
-        .def_readonly("args", &Launch::arguments);
-    py::class_<Fill>(module, "PlannedFill").def_readonly("target", &Fill::target).def_readonly("word", &Fill::word);
-    py::class_<Copy>(module, "PlannedCopy").def_readonly("source", &Copy::source).def_readonly("target", &Copy::target);
-    py::class_<Step>(module, "Step")
-        .def_readonly("work", &Step::work)
-        .def_readonly("part", &Step::part)
-        .def_readonly("lattice", &Step::lattice);
-    py::class_<PlannedBuffer>(module, "PlannedBuffer")
-        .def_readonly("name", &PlannedBuffer::name)
-        .def_readonly("nbytes", &PlannedBuffer::bytes)
-        .def_property_readonly("use", [](const PlannedBuffer& buffer) {
-            constexpr const char* names[] = {"kept", "scratch", "given"};
-            return names[static_cast<int>(buffer.use)];
-        });
-    py::class_<Content>(module, "Content")
-        .def_readonly("buffer", &Content::buffer)
-        .def_property_readonly("values", [](const Content& content) -> py::object {
-            const auto* numbers = std::get_if<std::vector<float>>(&content.values);
-            if (numbers == nullptr) return py::cast(std::get<1>(content.values));
-            return py::array_t<float>(static_cast<py::ssize_t>(numbers->size()), numbers->data());
-        });
-    py::class_<LaunchPlan>(module, "LaunchPlan")
-        .def_readonly("buffers", &LaunchPlan::buffers)
-        .def_readonly("contents", &LaunchPlan::contents)
-        .def_readonly("sequences", &LaunchPlan::sequences);
-}
-
 void bind_specs(py::module_& module) {
     py::class_<RowStorage>(module, "RowStorage")
         .def_property_readonly("stride", &RowStorage::stride)
@@ -99,7 +63,6 @@ void bind_specs(py::module_& module) {
 }  // namespace
 
 void bind_launch_plan(py::module_& module) {
-    bind_plans(module);
     bind_specs(module);
     module.def(
         "plan_field",
@@ -112,10 +75,7 @@ void bind_launch_plan(py::module_& module) {
         py::arg("gaussian_vertices") = py::none());
     module.def("plan_lattice", &plan_lattice, py::arg("spec"), py::arg("multiprocessors"));
     module.def("plan_sorting", &plan_sorting, py::arg("count"), py::arg("high"), py::arg("multiprocessors"));
-    py::dict constants;
-    const std::pair<const char*, int> values[] = {{"kThreads", kThreads},
-                                                  {"kBlocksPerMultiprocessor", kBlocksPerMultiprocessor},
-                                                  {"kSlice", kSlice},
+    const std::pair<const char*, int> values[] = {{"kSlice", kSlice},
                                                   {"kPlaneTile", kPlaneTile},
                                                   {"kPlaneRows", kPlaneRows},
                                                   {"kScanTile", kScanTile},
@@ -126,8 +86,7 @@ void bind_launch_plan(py::module_& module) {
                                                   {"kNotFinite", kNotFinite},
                                                   {"kNotProbability", kNotProbability},
                                                   {"report_bytes", static_cast<int>(sizeof(FieldReport))}};
-    for (const auto& [name, value] : values) constants[name] = value;
-    module.attr("KERNEL_CONSTANTS") = constants;
+    for (const auto& [name, value] : values) module.attr("KERNEL_CONSTANTS")[name] = value;
 }
 
 }  // namespace atrous

@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <utility>
 
-#include "error.hpp"
+#include "native/error.hpp"
 
 namespace atrous {
 namespace {
@@ -102,7 +102,7 @@ LaunchPlan FieldWriter::run(const Compatibility& compatibility) {
 void FieldWriter::set_terms(const Compatibility& compatibility) {
     const auto stride = static_cast<std::size_t>(storage_.stride());
     const auto classes = static_cast<std::size_t>(spec_.classes);
-    std::vector<std::variant<Slot, std::int64_t>> words;
+    Words words;
     for (const PlannedTerm& term : terms_) {
         std::vector<float> scale(stride, 1.0f);
         std::vector<float> matrix(classes * stride);

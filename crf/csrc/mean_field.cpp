@@ -7,8 +7,9 @@
 #include <type_traits>
 #include <utility>
 
-#include "error.hpp"
-#include "parallel.hpp"
+#include "native/error.hpp"
+#include "native/finite.hpp"
+#include "native/parallel.hpp"
 
 namespace atrous {
 
@@ -93,7 +94,7 @@ bool MeanField<T>::read_planar(const float* planar, float sign, float* rows) con
         for (int c = 0; c < layout_.channels; ++c) {
             const float* plane = planar + c * pixels_;
             for (std::int64_t p = begin; p < end; ++p) rows[p * stride + c] = sign * plane[p];
-            if (!filter_kernels().all_finite(plane + begin, end - begin)) finite = false;
+            if (!all_finite(plane + begin, end - begin)) finite = false;
         }
         for (std::int64_t p = begin; p < end; ++p) {
             std::fill(rows + p * stride + layout_.channels, rows + (p + 1) * stride, padding);

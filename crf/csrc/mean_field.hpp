@@ -6,8 +6,8 @@
 #include <memory>
 #include <vector>
 
-#include "buffer.hpp"
 #include "lattice.hpp"
+#include "native/buffer.hpp"
 
 namespace atrous {
 

@@ -5,7 +5,7 @@
 #include <numeric>
 #include <vector>
 
-#include "parallel.hpp"
+#include "native/parallel.hpp"
 
 namespace atrous {
 

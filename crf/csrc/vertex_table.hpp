@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "buffer.hpp"
+#include "native/buffer.hpp"
 #include "vertex_key.hpp"
 
 namespace atrous {

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "constants.cuh"
+#include "native/kernels/threads.cuh"
 
 namespace atrous {
 
@@ -26,14 +27,6 @@ constexpr float kPaddingLogit = -1e30f;
 
 __device__ inline bool failed(const Status* status) {
     return status->failures != 0;
-}
-
-__device__ inline int global_thread() {
-    return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-}
-
-__device__ inline int all_threads() {
-    return static_cast<int>(gridDim.x * blockDim.x);
 }
 
 // Rows are loaded and stored `width` channels at a time: 16 bytes, or 4 for the single channel of a norm. Rows of

@@ -4,12 +4,9 @@
 
 #include <cstdint>
 
-namespace atrous {
+#include "native/kernels/grid.cuh"
 
-constexpr int kThreads = 256;  ///< threads of every block whose size does not depend on the number of channels
-constexpr int kWarp = 32;
-/// Blocks of a launch for each multiprocessor, at most: enough to keep one busy to the end; kernels loop over the rest.
-constexpr int kBlocksPerMultiprocessor = 16;
+namespace atrous {
 
 /// Splat entries that one group of threads sums up. A multiple of 4.
 constexpr int kSlice = 32;

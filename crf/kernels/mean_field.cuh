@@ -50,6 +50,27 @@ __device__ void add_product(const float* matrix, const float* filtered, int chan
     }
 }
 
+/// Softmax of a pixel's row, of which each lane has `vectors` vectors, as multiples of `kOne<Out>`.
+template <typename Out, int vectors, int width>
+__device__ void softmax_of_pixel(float (&energy)[vectors][width]) {
+    float largest = kPaddingLogit;
+    for (int v = 0; v < vectors; ++v) {
+        for (int c = 0; c < width; ++c) largest = fmaxf(largest, energy[v][c]);
+    }
+    largest = reduce_lanes(largest, [](float a, float b) { return fmaxf(a, b); });
+    float sum = 0.0f;
+    for (int v = 0; v < vectors; ++v) {
+        for (int c = 0; c < width; ++c) {
+            energy[v][c] = expf(energy[v][c] - largest);
+            sum += energy[v][c];
+        }
+    }
+    const float scale = kOne<Out> / reduce_lanes(sum, [](float a, float b) { return a + b; });
+    for (int v = 0; v < vectors; ++v) {
+        for (int c = 0; c < width; ++c) energy[v][c] *= scale;
+    }
+}
+
 /// One update of all pixels. blockDim is (lanes of a pixel, pixels): a power of two up to 32, and whole warps.
 /// Each lane has `vectors` vectors of the row. `out` may be `logits`: a pixel reads its own before it writes.
 template <typename T, int width, int vectors, typename Out>
@@ -97,21 +118,8 @@ __device__ void step(const Term* terms, int term_count, const float* logits, int
             }
             __syncwarp();
         }
-        float largest = kPaddingLogit;
+        softmax_of_pixel<Out>(energy);
         for (int v = 0; v < vectors; ++v) {
-            for (int c = 0; c < width; ++c) largest = fmaxf(largest, energy[v][c]);
-        }
-        largest = reduce_lanes(largest, [](float a, float b) { return fmaxf(a, b); });
-        float sum = 0.0f;
-        for (int v = 0; v < vectors; ++v) {
-            for (int c = 0; c < width; ++c) {
-                energy[v][c] = expf(energy[v][c] - largest);
-                sum += energy[v][c];
-            }
-        }
-        const float scale = kOne<Out> / reduce_lanes(sum, [](float a, float b) { return a + b; });
-        for (int v = 0; v < vectors; ++v) {
-            for (int c = 0; c < width; ++c) energy[v][c] *= scale;
             if (mine[v]) store_row(energy[v], out + pixel * stride + channel[v]);
         }
     }

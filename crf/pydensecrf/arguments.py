@@ -9,7 +9,7 @@ from typing import Final, SupportsInt, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ... import _native
+from ..._native import all_finite
 from ...errors import CRFError, ShapeError
 
 Matrix: TypeAlias = NDArray[np.float32]
@@ -59,7 +59,7 @@ def _rows(values: ArrayLike, name: str) -> Matrix:
 
 
 def _finite(matrix: Matrix, name: str) -> Matrix:
-    if not _native.all_finite(matrix):
+    if not all_finite(matrix):
         row, column = (int(i) for i in np.argwhere(~np.isfinite(matrix))[0])
         raise ShapeError(
             f"{name} must be finite, got {matrix[row, column]} at [{row}, {column}]",
@@ -76,7 +76,7 @@ def unary_energies(values: ArrayLike) -> Matrix:
         ShapeError: `values` are not a matrix, hold NaN or −inf, or exclude every label of a variable.
     """
     energy = _rows(values, "unary energies")
-    if _native.all_finite(energy):
+    if all_finite(energy):
         return energy
     excluded = np.isposinf(energy)
     _finite(np.where(excluded, np.float32(0), energy), "unary energies")

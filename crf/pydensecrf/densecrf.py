@@ -16,7 +16,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ... import _native
+from ..._native import Filter, SteppedMeanField
 from ...errors import CRFError, ShapeError
 from . import eigen
 from .arguments import Matrix, finite_matrix, float_array, integer, sigmas, unary_energies, wrong_size
@@ -122,7 +122,7 @@ class DenseCRF:
         self._nvar, self._nlabels = integer(nvar, "nvar"), integer(nlabels, "nlabels")
         if self._nvar < 1 or self._nlabels < 1:
             raise CRFError(f"a CRF needs at least one variable and one label, got {self._nvar} and {self._nlabels}")
-        self._field = _native.SteppedMeanField(self._nvar, self._nlabels)
+        self._field = SteppedMeanField(self._nvar, self._nlabels)
         self._has_unary = False
         self._lock = threading.Lock()
         self._field.set_unary(np.zeros((self._nlabels, self._nvar), np.float32))
@@ -167,7 +167,7 @@ class DenseCRF:
         columns = finite_matrix(features, "features")
         if columns.shape[1] != self._nvar:
             raise wrong_size("features", f"[dimensions, {self._nvar}]", columns)
-        new_filter = _native.Filter()
+        new_filter = Filter()
         new_filter.build_from_features(columns, _normalization(kernel, normalization))
         self._add(new_filter, compat)
 
@@ -234,7 +234,7 @@ class DenseCRF:
             raise wrong_size("Q", f"[{self._nlabels}, {self._nvar}], of this CRF", marginals)
         self._field.set_marginals(marginals)
 
-    def _add(self, new_filter: _native.Filter, compat: ArrayLike | Number) -> None:
+    def _add(self, new_filter: Filter, compat: ArrayLike | Number) -> None:
         compatibility = self._compatibility(compat)
         with self._lock:
             self._field.add_term(new_filter, compatibility)
@@ -297,7 +297,7 @@ class DenseCRF2D(DenseCRF):
             CRFError: a standard deviation is not positive, or too small for the image.
         """
         sigma_x, sigma_y = sigmas(sxy, "sxy", 2)
-        new_filter = _native.Filter()
+        new_filter = Filter()
         new_filter.build_gaussian(self._height, self._width, (sigma_x, sigma_y), _normalization(kernel, normalization))
         self._add(new_filter, compat)
 
@@ -336,7 +336,7 @@ class DenseCRF2D(DenseCRF):
             )
         sigma_x, sigma_y = sigmas(sxy, "sxy", 2)
         sigma_r, sigma_g, sigma_b = sigmas(srgb, "srgb", 3)
-        new_filter = _native.Filter()
+        new_filter = Filter()
         new_filter.build_bilateral(
             np.ascontiguousarray(image),
             (sigma_x, sigma_y),

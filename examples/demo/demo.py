@@ -23,7 +23,7 @@ from rich.table import Table
 import atrous
 from atrous.exporter.classes import read_classes
 from atrous.exporter.trained_model import load_trained
-from atrous.exporter.verify_bundle import verify_bundle
+from atrous.exporter.verify.bundle import verify_bundle
 from atrous.runtime.result import save_picture
 
 TRAINED = Path(__file__).parents[1] / "train_camvid"
@@ -43,7 +43,7 @@ def export_bundle(out: Path) -> atrous.Bundle:
         size=SIZES,
         preprocessing=atrous.Preprocessing(trained.architecture.normalization),
         align_corners=trained.architecture.align_corners,
-        license=_LICENSE,
+        options=atrous.ExportOptions(license=_LICENSE),
         overwrite=True,
     )
 

@@ -8,6 +8,7 @@ import onnx
 
 from ...arrays import FloatArray
 from ...errors import EngineError
+from ...runtime.backends.onnxruntime import import_onnxruntime, session_errors, session_options
 
 
 def input_name(graph: onnx.ModelProto) -> str:
@@ -31,8 +32,6 @@ class ActivationSession:
     """
 
     def __init__(self, graph: onnx.ModelProto, names: Sequence[str]) -> None:
-        import onnxruntime as ort
-
         self._input = input_name(graph)
         self._names = tuple(dict.fromkeys(names))
         made = {output for node in graph.graph.node for output in node.output}
@@ -48,21 +47,16 @@ class ActivationSession:
         observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._outputs)
         for output in observed.graph.output:
             output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-        options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors only: they come back as exceptions
+        options = session_options()
         # The arena keeps memory between inputs: without it, clearing new pages made an input take 87 ms instead of 51
         # (demo network, 59 outputs). Memory patterns would plan the layout again for every input size.
         options.enable_mem_pattern = False
         # Otherwise its threads keep spinning on the cores while the caller works on the results.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        try:
-            self._session = ort.InferenceSession(
-                observed.SerializeToString(),
-                options,
-                providers=["CPUExecutionProvider"],
+        with session_errors("refuses the graph with its activations as outputs"):
+            self._session = import_onnxruntime().InferenceSession(
+                observed.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as exc:  # ONNX Runtime's exceptions share no base class
-            raise EngineError(f"ONNX Runtime rejects the graph with its activations as outputs: {exc}") from exc
 
     def run(self, batch: FloatArray) -> dict[str, FloatArray]:
         """Return name → value for preprocessed images [N, 3, H, W] float32, in the order of `names`.
@@ -70,9 +64,7 @@ class ActivationSession:
         Raises:
             EngineError: ONNX Runtime fails.
         """
-        try:
+        with session_errors(f"failed on an input {list(batch.shape)}"):
             results = self._session.run(self._outputs, {self._input: batch}) if self._outputs else []
-        except Exception as exc:  # ONNX Runtime's exceptions share no base class
-            raise EngineError(f"ONNX Runtime failed on an input {list(batch.shape)}: {exc}") from exc
         values = dict(zip(self._outputs, results, strict=True))
         return {name: values.get(name, batch) for name in self._names}

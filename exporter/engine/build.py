@@ -12,10 +12,11 @@ from ...bundle import ENGINE_FOLDER, Bundle, StagedBundle, extend_bundle
 from ...errors import EngineError
 from ...manifest import Artifact, EngineIdentity, EngineProfile, Precision, Size
 from ...runtime.backends.tensorrt_library import TensorRT
+from ..options import BackendChoice
 from ..sizes import DynamicSize
 from .monitor import BuildProgress, BuildWatch
 from .network import SerializedEngine, serialize_engine
-from .target import BackendChoice, BuilderOptions, Target, check_options, choose_targets, engine_profile
+from .target import BuilderOptions, Target, check_options, choose_targets, engine_profile
 
 #: How to make a graph of each precision, for messages.
 _MAKERS: Final = {
@@ -60,7 +61,7 @@ def build_engine(
     batch: int = 1,
     options: BuilderOptions | None = None,
     progress: BuildProgress | None = None,
-) -> Bundle:
+) -> tuple[Bundle, tuple[Artifact, ...]]:
     """Build engines from the bundle's graph of one precision and add `engines/NAME.plan` and `reports/NAME.json`.
 
     An existing engine of the same precision, TensorRT and GPU is replaced. If anything fails, or on Ctrl-C, the bundle
@@ -80,7 +81,7 @@ def build_engine(
             build.
 
     Returns:
-        The reopened bundle.
+        The reopened bundle, and the artifacts of the new engines, one per GPU.
 
     Raises:
         EngineError: the bundle lacks the graph; an option, size or GPU is not supported; or TensorRT fails.
@@ -97,10 +98,11 @@ def build_engine(
     engines = _build_all(bundle, job, targets, progress)
     with extend_bundle(bundle) as staged:
         manifest = Bundle.open(staged.path).manifest
-        for target, engine in zip(targets, engines, strict=True):
-            manifest = manifest.with_artifact(_add_engine(staged, job, target, engine))
+        built = tuple(_add_engine(staged, job, target, engine) for target, engine in zip(targets, engines, strict=True))
+        for artifact in built:
+            manifest = manifest.with_artifact(artifact)
         staged.write_manifest(manifest)
-    return Bundle.open(bundle.path)
+    return Bundle.open(bundle.path), built
 
 
 def _find_graph(bundle: Bundle, precision: Precision) -> Artifact:
@@ -134,11 +136,8 @@ def _build_all(
 def _add_engine(staged: StagedBundle, job: _Job, target: Target, engine: SerializedEngine) -> Artifact:
     name = job.name(target)
     file, report = f"{ENGINE_FOLDER}/{name}.plan", f"reports/{name}.json"
-    for path, data in ((file, engine.data), (report, _report(job, target, engine))):
-        place = staged.path / path
-        place.parent.mkdir(exist_ok=True)
-        place.unlink(missing_ok=True)  # the copy keeps the file's mode, and a read-only one could not be written
-        place.write_bytes(data)
+    staged.write(file, engine.data)
+    staged.write(report, _report(job, target, engine))
     limits = {
         "workspace_bytes": job.options.workspace_bytes,
         "optimization_level": job.options.optimization_level,

@@ -6,13 +6,13 @@ inputs of FP32 convolutions to 10 bits; use FP16 for speed.
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ...errors import EngineError
+from ...files import write_whole
 from ...manifest import EngineProfile
 from ...runtime.backends.tensorrt_library import LogCapture, TensorRT
 from ...runtime.backends.tensorrt_types import (
@@ -168,12 +168,10 @@ def _read_timing_cache(config: IBuilderConfig, options: BuilderOptions, trt: Ten
 
 
 def _write_timing_cache(config: IBuilderConfig, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
-        temporary.replace(path)
+        with write_whole(path) as temporary:
+            temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
     except OSError as exc:
-        temporary.unlink(missing_ok=True)
         raise EngineError(f"cannot write the timing cache {path}: {exc.strerror}") from exc
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from ...errors import DeviceError, EngineError, MissingDependencyError
 from ...gpu import find_driver
@@ -13,9 +13,8 @@ from ...manifest import EngineProfile, HardwareCompatibility, Size, SizePolicy
 from ...runtime.backends.tensorrt_library import FLAVORS, Flavor, TensorRT, installed_flavors, load_tensorrt
 from ...runtime.backends.tensorrt_types import RtxModule
 from ...runtime.preprocess import fit_size
+from ..options import BackendChoice
 from ..sizes import DynamicSize
-
-BackendChoice = Literal["auto", "tensorrt", "tensorrt-rtx"]
 
 _LEVELS: Final = range(6)
 

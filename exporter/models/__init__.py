@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..options import Source
 from .multiscale import MultiScale
-from .registry import ARCHITECTURES, Architecture, Source, create_model, find_architecture
+from .registry import ARCHITECTURES, Architecture, create_model, find_architecture
 
 __all__ = [
     "ARCHITECTURES",

@@ -12,13 +12,13 @@ from typing import Final
 
 from torch import nn
 
+from ..options import Source
 from .deeplab_v2 import DeepLabV2
 from .deeplab_v3 import ASPP, DeepLabV3
 from .deeplab_v3plus import SMP_DECODER, DeepLabV3Plus
 from .inverted_residual import InvertedResidual, SqueezeExcite
 from .layers import ConvBNAct, ImagePooling, SeparableConv
 from .mobilenet import MobileNetV2, MobileNetV3Large
-from .registry import Source
 from .resnet import Bottleneck, ResNet
 
 #: (name of a leaf module here, its foreign name)

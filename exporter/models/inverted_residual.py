@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -40,11 +41,27 @@ class SqueezeExcite(nn.Module):
         return gate * x
 
 
+@dataclass(frozen=True)
+class Depthwise:
+    """The depthwise convolution of a block.
+
+    Attributes:
+        kernel_size: height and width of the kernel.
+        stride: 1 or 2.
+        rate: of the dilation.
+    """
+
+    kernel_size: int
+    stride: int
+    rate: int
+
+
 class InvertedResidual(nn.Module):
     """1×1 expansion, depthwise convolution, linear 1×1 projection, and a shortcut where the shapes allow one.
 
     Args:
         hidden: channels of the depthwise convolution; equal to `in_channels`, there is no expansion.
+        depthwise: what that convolution looks at.
         squeezed: channels inside the squeeze-and-excite gate; None leaves the gate out.
     """
 
@@ -54,9 +71,7 @@ class InvertedResidual(nn.Module):
         hidden: int,
         out_channels: int,
         *,
-        kernel_size: int,
-        stride: int,
-        rate: int,
+        depthwise: Depthwise,
         activation: Activation,
         bn_eps: float,
         squeezed: int | None = None,
@@ -69,9 +84,9 @@ class InvertedResidual(nn.Module):
             ConvBNAct(
                 hidden,
                 hidden,
-                kernel_size,
-                stride=stride,
-                rate=rate,
+                depthwise.kernel_size,
+                stride=depthwise.stride,
+                rate=depthwise.rate,
                 groups=hidden,
                 activation=activation,
                 bn_eps=bn_eps,
@@ -81,7 +96,7 @@ class InvertedResidual(nn.Module):
             layers.append(SqueezeExcite(hidden, squeezed))
         layers.append(ConvBNAct(hidden, out_channels, activation=None, bn_eps=bn_eps))
         self.layers = nn.Sequential(*layers)
-        self.has_shortcut = stride == 1 and in_channels == out_channels
+        self.has_shortcut = depthwise.stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, h, w] → [N, out, h/stride, w/stride]."""
@@ -104,9 +119,11 @@ def inverted_residual_stages(
                     channels,
                     channels * stage.expansion,
                     stage.channels,
-                    kernel_size=stage.kernel_size,
-                    stride=plan.stride if is_entry else 1,
-                    rate=plan.entry_rate if is_entry else plan.rate,
+                    depthwise=Depthwise(
+                        stage.kernel_size,
+                        stride=plan.stride if is_entry else 1,
+                        rate=plan.entry_rate if is_entry else plan.rate,
+                    ),
                     activation=nn.ReLU6,
                     bn_eps=bn_eps,
                 )

@@ -92,8 +92,3 @@ class ImagePooling(nn.Sequential):
 def resize_to(x: Tensor, like: Tensor, *, align_corners: bool = False) -> Tensor:
     """Bilinear interpolation of `x` [N, C, h, w] to the height and width of `like` [N, ·, H, W]."""
     return functional.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=align_corners)
-
-
-def effective_kernel_size(kernel_size: int, rate: int) -> int:
-    """Pixels that a kernel of `kernel_size` taps spans at `rate`: k + (k − 1)(r − 1) (arXiv 1606.00915 §3.1)."""
-    return kernel_size + (kernel_size - 1) * (rate - 1)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from torch import Tensor, nn
 
 from .backbone import RateRule, plan_stages
-from .inverted_residual import InvertedResidual, InvertedStage, inverted_residual_stages
+from .inverted_residual import Depthwise, InvertedResidual, InvertedStage, inverted_residual_stages
 from .layers import ConvBNAct
 
 # arXiv 1801.04381, table 2.
@@ -126,9 +126,7 @@ def _v3_block(in_channels: int, block: _V3Block, *, stride: int, rate: int) -> I
         in_channels,
         block.hidden,
         block.channels,
-        kernel_size=block.kernel_size,
-        stride=stride,
-        rate=rate,
+        depthwise=Depthwise(block.kernel_size, stride, rate),
         activation=nn.Hardswish if block.hard_swish else nn.ReLU,
         bn_eps=_V3_BN_EPS,
         squeezed=_nearest_multiple_of_8(block.hidden // 4) if block.squeeze else None,

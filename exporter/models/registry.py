@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 from torch import nn
 
 from ...errors import ExportError
 from ..normalization import CAFFE, IMAGENET, LITE, Normalization
+from ..options import Source
 from .deeplab_v2 import ASPP_L_RATES, ASPP_S_RATES, LARGE_FOV_RATES, DeepLabV2, DeepLabVGG16
 from .deeplab_v3 import DeepLabV3, aspp_rates
 from .deeplab_v3plus import MOBILE_DECODER, SMP_DECODER, DeepLabV3Plus
@@ -19,12 +20,8 @@ from .efficientnet_lite import EfficientNetLite0
 from .mobilenet import MobileNetV2, MobileNetV3Large
 from .resnet import RESNET50_BLOCKS, RESNET101_BLOCKS, ResNet
 
-#: Library whose key names a state dict uses; `atrous` is this package.
-Source = Literal["atrous", "torchvision", "smp", "kazuto1011"]
-
 # segmentation-models-pytorch uses these at either output stride.
 _SMP_RATES: Final = (12, 24, 36)
-_V3PLUS_LOGITS_STRIDE: Final = 4
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,6 @@ class Architecture:
         align_corners: rule by which the logits are upsampled to the image, from the code that trained the weights.
         normalization: input normalization of trained weights.
         sources: libraries whose state dicts this network can load.
-        decoder: the logits are at stride 4 instead of the backbone's output stride.
     """
 
     name: str
@@ -47,20 +43,11 @@ class Architecture:
     align_corners: bool
     normalization: Normalization
     sources: tuple[Source, ...] = ()
-    decoder: bool = False
 
     @property
     def default_output_stride(self) -> int:
         """Output stride with which public weights were trained."""
         return self.output_strides[0]
-
-    def logits_stride(self, output_stride: int) -> int:
-        """Pixels of the image per logit."""
-        return _V3PLUS_LOGITS_STRIDE if self.decoder else output_stride
-
-    def size_multiple(self, output_stride: int) -> int:
-        """Input sizes m·k sample every stage without a remainder; m·k + 1 where the logits align corners."""
-        return output_stride
 
 
 def _vgg16(name: str, rates: tuple[int, ...]) -> Architecture:
@@ -89,9 +76,7 @@ def _smp_v3plus(name: str, backbone: Callable[[int], ResNet | MobileNetV2]) -> A
     def build(num_classes: int, output_stride: int) -> nn.Module:
         return DeepLabV3Plus(backbone(output_stride), num_classes, rates=_SMP_RATES, style=SMP_DECODER)
 
-    return Architecture(
-        name, build, (16, 8), align_corners=True, normalization=IMAGENET, sources=("smp",), decoder=True
-    )
+    return Architecture(name, build, (16, 8), align_corners=True, normalization=IMAGENET, sources=("smp",))
 
 
 def _smp_resnet50(output_stride: int) -> ResNet:
@@ -153,7 +138,6 @@ _ALL: Final = (
         (16, 8),
         align_corners=False,
         normalization=LITE,
-        decoder=True,
     ),
 )
 

@@ -1,21 +1,16 @@
-"""What a backend is: something that turns a batch of prepared images into coarse logits."""
+"""Protocols of a backend, which turns a batch of prepared images into coarse logits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from ...arrays import FloatArray
-from ...bundle import Bundle
 from ...errors import EngineError
 from ...gpu import Buffer, Device, Stream
-from ...manifest import Artifact, Precision
-
-#: What `auto` tries, in this order; a graph that was packed quantized has no FP32.
-_BY_PRECISION: Final[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
+from ...manifest import Artifact
 
 
 class Backend(Protocol):
@@ -38,7 +33,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineLayout:
-    """What an engine reads and writes for one input shape, C-contiguous in device memory.
+    """Arrays that an engine reads and writes for one input shape, C-contiguous in device memory.
 
     Attributes:
         input_dtype: of the images [N, 3, H, W]; float32 or float16.
@@ -113,28 +108,15 @@ class DeviceBackend(Backend, Protocol):
         ...
 
 
-def by_precision(artifacts: Sequence[Artifact], precision: str) -> list[Artifact]:
-    """Those of that precision; `auto`: all, the most precise first."""
-    wanted: Sequence[str] = _BY_PRECISION if precision == "auto" else (precision,)
-    return [artifact for each in wanted for artifact in artifacts if artifact.precision == each]
+def check_logits(logits: Any, file: str) -> FloatArray:  # noqa: ANN401 - whatever the engine gave
+    """Engines answer float32 [N, C, h, w]; anything else is a foreign graph that slipped through.
 
-
-def find_onnx(bundle: Bundle, precision: str, *, backend: str) -> Artifact:
-    """The ONNX artifact of that precision (`auto`: the most precise), or an error that lists what is there."""
-    graphs = [artifact for artifact in bundle.manifest.artifacts if artifact.kind == "onnx"]
-    found = by_precision(graphs, precision)
-    if found:
-        return found[0]
-    asked = "" if precision == "auto" else f"{precision} "
-    have = ", ".join(artifact.precision for artifact in graphs) or "none"
-    raise EngineError(f"{bundle.path} has no {asked}ONNX graph for the {backend} backend; it has: {have}")
-
-
-def check_logits(logits: Any, artifact: Artifact) -> FloatArray:  # noqa: ANN401 - whatever the engine gave
-    """Engines answer float32 [N, C, h, w]; anything else is a foreign graph that slipped through."""
+    Raises:
+        EngineError: `file` answered something else.
+    """
     if not isinstance(logits, np.ndarray) or logits.ndim != 4 or logits.dtype != np.float32:
         raise EngineError(
-            f"{artifact.file} answered {getattr(logits, 'dtype', type(logits))} {getattr(logits, 'shape', '')}; "
+            f"{file} answered {getattr(logits, 'dtype', type(logits))} {getattr(logits, 'shape', '')}; "
             "expected float32 logits [N, C, h, w]. Pack or export the model again."
         )
     return logits

@@ -1,4 +1,4 @@
-"""Does an engine fit this machine? Judged by what the manifest says of it, before TensorRT sees a byte."""
+"""Check that an engine fits this machine, by its entry in the manifest, before TensorRT sees a byte."""
 
 from __future__ import annotations
 
@@ -8,35 +8,21 @@ from ...bundle import Bundle
 from ...errors import AtrousError, EngineError
 from ...gpu import DeviceProperties
 from ...manifest import Artifact, EngineIdentity
-from .base import by_precision
 from .tensorrt_library import load_tensorrt, version_numbers
 
 #: Engines built for "ampere+" run from here on.
 _AMPERE: Final = (8, 0)
 
 
-def find_engine(bundle: Bundle, precision: str, gpu: DeviceProperties) -> Artifact:
-    """The engine of that precision (`auto`: the most precise) that fits the GPU and the TensorRT that is installed.
+def check_fit(bundle: Bundle, artifact: Artifact, gpu: DeviceProperties) -> None:
+    """Refuse an engine that was not built for the GPU and the TensorRT that are here.
 
     Raises:
-        EngineError: none is there, or none fits; the message says why each does not.
+        EngineError: it does not fit; the message says why.
     """
-    engines = [artifact for artifact in bundle.manifest.artifacts if artifact.kind == "engine"]
-    candidates = by_precision(engines, precision)
-    if not candidates:
-        asked = "" if precision == "auto" else f"{precision} "
-        have = ", ".join(artifact.file for artifact in engines) or "none"
-        raise EngineError(f"{bundle.path} has no {asked}engine; it has: {have}. Build one: atrous build {bundle.path}")
-    reasons = []
-    for artifact in candidates:
-        reason = why_not(artifact, gpu)
-        if reason is None:
-            return artifact
-        reasons.append(f"{artifact.file} {reason}")
-    raise EngineError(
-        f"no engine of {bundle.path} fits here: {'; '.join(reasons)}. Build one on this machine: "
-        f"atrous build {bundle.path}"
-    )
+    reason = why_not(artifact, gpu)
+    if reason is not None:
+        raise EngineError(f"{artifact.file} {reason}. Build an engine on this machine: atrous build {bundle.path}")
 
 
 def why_not(artifact: Artifact, gpu: DeviceProperties) -> str | None:
@@ -69,7 +55,7 @@ def _library_misfit(identity: EngineIdentity) -> str | None:
 
 
 def _is_later(version: str, than: str) -> bool:
-    """Of the same major number."""
+    """True if a version is at least another of the same major number."""
     one, other = version_numbers(version), version_numbers(than)
     return one[0] == other[0] and one >= other
 

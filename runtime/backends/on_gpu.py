@@ -1,4 +1,4 @@
-"""What the GPU backends share: a device for each thread, and arrays of the host in and out for simple callers."""
+"""The parts that GPU backends share: a device for each thread, and arrays of the host in and out."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import ClassVar, Final
 import numpy as np
 
 from ...arrays import FloatArray
-from ...crf import cuda_queue
+from ...crf.cuda_queue import KERNELS as CRF_KERNELS
 from ...errors import EngineError
 from ...gpu import Buffer, Device, Stream
 from ...gpu.kernel_binaries import check_kernels
 from ...manifest import Artifact, Shape
-from .. import frame
+from ..gpu.frame import KERNELS as FRAME_KERNELS
 from .base import DeviceEngine, EngineLayout, check_logits
 
 #: What a picture takes besides the network.
-KERNELS: Final = (frame.KERNELS, cuda_queue.KERNELS)
+KERNELS: Final = (FRAME_KERNELS, CRF_KERNELS)
 
 MakeDevice = Callable[[], Device]
 OpenEngine = Callable[[Device], DeviceEngine]
@@ -32,7 +32,7 @@ _MAX_SHAPES: Final = 2
 
 
 def kernels_origin(compute_capability: tuple[int, int], cuda: tuple[int, int]) -> str:
-    """Where the kernels around the network come from on such a GPU, in words.
+    """Origin of the kernels around the network on such a GPU, in words.
 
     Args:
         compute_capability: of the GPU.
@@ -87,7 +87,7 @@ class GpuBackend(ABC):
         worker: _Worker | None = getattr(self._here, "worker", None)
         if worker is None:
             worker = self._here.worker = _Worker(self.make_device())
-        return check_logits(worker.run(images, self.open_engine), self.artifact)
+        return check_logits(worker.run(images, self.open_engine), self.artifact.file)
 
 
 @dataclass(frozen=True)

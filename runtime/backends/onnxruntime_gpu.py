@@ -10,7 +10,7 @@ import math
 import sys
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -18,13 +18,16 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from ...bundle import Bundle
-from ...errors import EngineError
-from ...gpu import Buffer, Device, Stream, ceil_div, open_device
-from ...manifest import Shape
-from .base import EngineLayout, find_onnx
+from ...errors import DeviceError, EngineError
+from ...gpu import Buffer, Device, Stream, ceil_div, find_driver, open_device
+from ...manifest import Artifact, Shape
+from .base import EngineLayout
+from .notices import warn_once
 from .on_gpu import GpuBackend, MakeDevice
-from .onnxruntime import import_onnxruntime
+from .onnxruntime import import_onnxruntime, session_errors, session_options
+from .spec import BackendSpec, Package
 
+PACKAGE: Final = Package("onnxruntime", "onnxruntime-gpu", "gpu", "ONNX Runtime on CUDA")
 #: Images of one inference, where the graph takes any number.
 _MAX_BATCH: Final = 8
 #: Leaves both installed, so that no later run of pip brings the CPU's build back to satisfy a dependency.
@@ -62,23 +65,22 @@ class OnnxRuntimeGpuBackend(GpuBackend):
 
     Args:
         bundle: holds the graph.
-        precision: `fp32`, `fp16`, `int8`, or `auto` for the most precise that is there.
+        artifact: the graph to open.
         threads: of the operators that the provider leaves to the CPU; 0 for all cores.
         make_device: opens the GPU for the calling thread.
 
     Raises:
         MissingDependencyError: ONNX Runtime, or both of PyCUDA and cuda-bindings, are not installed.
         DeviceError: there is no driver or no GPU.
-        EngineError: no such artifact, or the provider is missing, does not start, or refuses the graph.
+        EngineError: the provider is missing, does not start, or refuses the graph.
         BundleError: the file is not the one that was exported.
     """
 
     provider: ClassVar[Provider]
 
     def __init__(
-        self, bundle: Bundle, *, precision: str = "auto", threads: int = 0, make_device: MakeDevice = open_device
+        self, bundle: Bundle, artifact: Artifact, *, threads: int = 0, make_device: MakeDevice = open_device
     ) -> None:
-        artifact = find_onnx(bundle, precision, backend=self.name)
         check_available(self.provider)
         device = make_device()
         super().__init__(
@@ -198,21 +200,17 @@ class _Session:
     """A session on a stream of its own."""
 
     def __init__(self, graph: bytes, file: str, provider: Provider, device: Device, *, threads: int) -> None:
-        ort = import_onnxruntime()
         self.provider = provider
         self.stream = device.stream()
         self._file = file
         self._device = device
         settings = dict(provider.options)
-        self._run_options = ort.RunOptions()
+        self._run_options = import_onnxruntime().RunOptions()
         if provider.takes_stream:
             settings["user_compute_stream"] = str(self.stream.handle)
             self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors only: they come back as exceptions
         with device.active(f"loading {file}"):
-            self._session = _start(graph, file, provider, settings, options)
+            self._session = _start(graph, file, provider, settings, session_options(threads=threads))
         self.input: str = self._session.get_inputs()[0].name
         self.input_type: str = self._session.get_inputs()[0].type
         self.output: str = self._session.get_outputs()[0].name
@@ -226,11 +224,11 @@ class _Session:
 
     def run(self, binding: Any, shape: Shape) -> None:  # noqa: ANN401 - no stubs
         """Queues what is bound; raises EngineError."""
-        try:
-            with self._device.active(f"running {self._file}"):
-                self._session.run_with_iobinding(binding, self._run_options)
-        except Exception as exc:  # its exceptions share no base class
-            raise EngineError(f"ONNX Runtime failed in {self._file} on an input {list(shape)}: {exc}") from exc
+        with (
+            session_errors(f"failed in {self._file} on an input {list(shape)}"),
+            self._device.active(f"running {self._file}"),
+        ):
+            self._session.run_with_iobinding(binding, self._run_options)
 
 
 def _start(graph: bytes, file: str, provider: Provider, settings: Mapping[str, str], options: Any) -> Any:  # noqa: ANN401
@@ -271,7 +269,7 @@ def check_available(provider: Provider) -> None:
 
 
 def overwritten() -> str | None:
-    """What to say where onnxruntime-gpu is installed and the CPU's build lies in its place, or None.
+    """Advice if onnxruntime-gpu is installed and the CPU's build lies in its place, or None.
 
     Both packages install the folder `onnxruntime`, so the one that pip installs last is the one that is imported, and
     pip reports both as installed.
@@ -290,7 +288,7 @@ def overwritten() -> str | None:
 
 
 def _why_refused(provider: Provider) -> str | None:
-    """Which library a provider misses, as the loader says it, or None. ONNX Runtime tells only its log.
+    """The library that a provider lacks, in the loader's words, or None. ONNX Runtime tells only its log.
 
     To be asked after ONNX Runtime has tried: a provider that is loaded before it would not find its host.
     """
@@ -305,3 +303,45 @@ def _why_refused(provider: Provider) -> str | None:
         cuda = getattr(import_onnxruntime(), "cuda_version", "") or "of the version that it was built for"
         return f"{exc}. It needs CUDA {cuda} and its cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]'"
     return None
+
+
+def _spec(backend: type[OnnxRuntimeGpuBackend], is_expected: Callable[[], bool]) -> BackendSpec:
+    def describe() -> str:
+        check_available(backend.provider)
+        return f"{import_onnxruntime().__version__} with {backend.provider.name}"
+
+    return BackendSpec(
+        name=backend.name,
+        reads="onnx",
+        device="gpu",
+        packages=(PACKAGE,),
+        open=backend,
+        describe=describe,
+        is_expected=is_expected,
+    )
+
+
+def _has_cuda() -> bool:
+    """True if ONNX Runtime has its CUDA provider; warns if there is a GPU and the provider was overwritten."""
+    if OnnxRuntimeCuda.provider.name in import_onnxruntime().get_available_providers():
+        return True
+    problem = overwritten()
+    if problem is not None and _has_gpu():
+        warn_once(f"a GPU is here and ONNX Runtime does not use it: {problem}")
+    return False
+
+
+def _has_gpu() -> bool:
+    try:
+        find_driver()
+    except DeviceError:
+        return False
+    return True
+
+
+SPECS: Final = (
+    _spec(OnnxRuntimeCuda, _has_cuda),
+    # They build an engine for each new shape, which takes seconds to minutes: nothing to happen unasked.
+    _spec(OnnxRuntimeTensorRt, lambda: False),
+    _spec(OnnxRuntimeTensorRtRtx, lambda: False),
+)

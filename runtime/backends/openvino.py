@@ -8,10 +8,13 @@ from typing import Any, ClassVar, Final
 
 from ...arrays import FloatArray
 from ...bundle import Bundle
-from ...errors import EngineError, MissingDependencyError
+from ...errors import EngineError, importing
 from ...manifest import Artifact
-from .base import check_logits, find_onnx
+from .base import check_logits
 from .openvino_qdq import fuse_qdq
+from .spec import BackendSpec, Package
+
+PACKAGE: Final = Package("openvino", "openvino", "cpu", "the fastest CPU backend")
 
 #: Compiled shapes kept; a video has one, a folder of photos a few.
 _MAX_COMPILED_SHAPES: Final = 4
@@ -25,20 +28,21 @@ class OpenVinoBackend:
     has it, and change the answer.
 
     Args:
-        precision: `fp32`, `fp16`, `int8`, or `auto` for the most precise that is there.
+        bundle: holds the graph.
+        artifact: the graph to open.
         threads: of one inference; 0 for all cores.
 
     Raises:
         MissingDependencyError: OpenVINO is not installed.
-        EngineError: no such artifact, or OpenVINO refuses the graph.
+        EngineError: OpenVINO refuses the graph.
         BundleError: the file is not the one that was exported.
     """
 
     name: ClassVar[str] = "openvino"
 
-    def __init__(self, bundle: Bundle, *, precision: str = "auto", threads: int = 0) -> None:
+    def __init__(self, bundle: Bundle, artifact: Artifact, *, threads: int = 0) -> None:
         self._ov = _import_openvino()
-        self.artifact: Artifact = find_onnx(bundle, precision, backend=self.name)
+        self.artifact = artifact
         self.device = "CPU"
         self._config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads:
@@ -46,11 +50,11 @@ class OpenVinoBackend:
         self._core = self._ov.Core()
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._lock = threading.Lock()
-        data = bundle.read(self.artifact)
+        data = bundle.read(artifact)
         try:
             self._model = self._core.read_model(model=data)
         except RuntimeError as exc:
-            raise EngineError(f"OpenVINO refuses {bundle.path / self.artifact.file}: {exc}") from exc
+            raise EngineError(f"OpenVINO refuses {bundle.path / artifact.file}: {exc}") from exc
         fuse_qdq(self._ov, self._model)
 
     def infer(self, images: FloatArray) -> FloatArray:
@@ -62,7 +66,7 @@ class OpenVinoBackend:
             logits = request.get_output_tensor(0).data.copy()
         except RuntimeError as exc:
             raise EngineError(f"OpenVINO failed on an input of {list(images.shape)}: {exc}") from exc
-        return check_logits(logits, self.artifact)
+        return check_logits(logits, self.artifact.file)
 
     def _compile(self, shape: tuple[int, ...]) -> Any:  # noqa: ANN401 - openvino has no stubs
         with self._lock:
@@ -79,8 +83,17 @@ class OpenVinoBackend:
 
 
 def _import_openvino() -> Any:  # noqa: ANN401 - the module has no stubs
-    try:
+    with importing(PACKAGE.extra, purpose="the openvino backend"):
         import openvino
-    except ImportError as exc:
-        raise MissingDependencyError("openvino", extra="cpu", purpose="the openvino backend") from exc
     return openvino
+
+
+SPEC: Final = BackendSpec(
+    name=OpenVinoBackend.name,
+    reads="onnx",
+    device="cpu",
+    packages=(PACKAGE,),
+    open=OpenVinoBackend,
+    describe=lambda: f"{PACKAGE.version} on the CPU",
+    is_expected=lambda: PACKAGE.is_installed,
+)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import threading
 from pathlib import Path
 
+from ...files import write_whole
 from .tensorrt_types import RtxRuntimeCache, RtxRuntimeConfig
 
 _log = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ class RtxKernelCache:
         config.set_runtime_cache(self._cache)
 
     def save(self) -> None:
-        """Writes what is new, whole or not at all."""
+        """Write what is new, whole or not at all."""
         with self._lock:
             cache: RtxRuntimeCache = self._cache
             data = bytes(cache.serialize())
@@ -47,10 +46,8 @@ class RtxKernelCache:
                 return
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                handle, scratch = tempfile.mkstemp(dir=self._path.parent)
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                Path(scratch).replace(self._path)
+                with write_whole(self._path) as temporary:
+                    temporary.write_bytes(data)
             except OSError as exc:
                 _log.info("compiled kernels are not kept in %s: %s", self._path, exc)
             self._saved = data

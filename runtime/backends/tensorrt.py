@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -14,10 +16,11 @@ from ...gpu import Buffer, Device, Stream, open_device
 from ...gpu.compile import cache_folder
 from ...manifest import Artifact, EngineProfile, Shape
 from .base import EngineLayout
-from .engine_fit import find_engine
+from .engine_fit import check_fit, why_not
 from .on_gpu import GpuBackend, MakeDevice
 from .rtx_kernel_cache import RtxKernelCache
-from .tensorrt_library import TensorRT, load_tensorrt
+from .spec import BackendSpec, Package
+from .tensorrt_library import FLAVORS, TensorRT, installed_flavors, load_tensorrt
 from .tensorrt_types import (
     ICudaEngine,
     IExecutionContext,
@@ -41,15 +44,15 @@ class TensorRtBackend(GpuBackend):
     fit this machine, and its SHA-256 is the manifest's.
 
     Args:
-        bundle: holds the engines.
-        precision: `fp32`, `fp16`, `int8`, or `auto` for the most precise engine that fits.
+        bundle: holds the engine.
+        artifact: the engine to open.
         threads: accepted for the sake of uniformity; a GPU has no use for it.
         make_device: opens the GPU for the calling thread.
 
     Raises:
         MissingDependencyError: neither PyCUDA nor cuda-bindings is installed.
         DeviceError: there is no driver or no GPU.
-        EngineError: no engine fits, or TensorRT refuses it.
+        EngineError: the engine does not fit, or TensorRT refuses it.
         BundleError: the file is not the one that was built.
     """
 
@@ -58,13 +61,13 @@ class TensorRtBackend(GpuBackend):
     def __init__(
         self,
         bundle: Bundle,
+        artifact: Artifact,
         *,
-        precision: str = "auto",
         threads: int = 0,  # noqa: ARG002 - every backend takes it
         make_device: MakeDevice = open_device,
     ) -> None:
         device = make_device()
-        artifact = find_engine(bundle, precision, device.properties)
+        check_fit(bundle, artifact, device.properties)
         self._plan = _share(bundle, artifact, device)
         super().__init__(
             artifact, device=device.properties.name, max_batch=self._plan.profile.max[0], make_device=make_device
@@ -219,7 +222,7 @@ _loading: Final = threading.Lock()
 def _share(bundle: Bundle, artifact: Artifact, device: Device) -> _Plan:
     """The deserialized engine of an artifact that fits; one for the whole process."""
     identity = artifact.engine
-    if identity is None:  # find_engine() takes no such artifact
+    if identity is None:  # check_fit() takes no such artifact
         raise EngineError(f"{artifact.file} has no identity in the manifest")
     data = bundle.read(artifact)  # also where the engine is there already: a changed file is never passed over
     trt = load_tensorrt(identity.flavor)
@@ -276,3 +279,27 @@ def _four(file: str, shape: Any) -> Shape:  # noqa: ANN401 - TensorRT's Dims
 
 def _text(shape: Shape) -> str:
     return "×".join(map(str, shape))
+
+
+def make_spec(make_device: MakeDevice = open_device) -> BackendSpec:
+    """The backend on the GPU that `make_device` opens."""
+    return BackendSpec(
+        name=TensorRtBackend.name,
+        reads="engine",
+        device="gpu",
+        packages=tuple(
+            Package(facts.module, facts.distribution, facts.extra, facts.purpose) for facts in FLAVORS.values()
+        ),
+        open=partial(TensorRtBackend, make_device=make_device),
+        describe=lambda: ", ".join(f"{flavor} {load_tensorrt(flavor).version}" for flavor in installed_flavors()),
+        is_expected=lambda: True,  # whoever adds engines to a bundle expects them to be used
+        misfits=partial(_misfits, make_device=make_device),
+    )
+
+
+def _misfits(artifacts: Sequence[Artifact], *, make_device: MakeDevice) -> list[str | None]:
+    gpu = make_device().properties
+    return [why_not(artifact, gpu) for artifact in artifacts]
+
+
+SPEC: Final = make_spec()

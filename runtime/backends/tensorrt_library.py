@@ -28,24 +28,37 @@ _LEVELS: Final = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO
 
 @dataclass(frozen=True)
 class FlavorFacts:
-    """What is true of a flavour wherever it is installed.
+    """Facts about a flavour that hold wherever it is installed.
 
     Attributes:
         module: what it is imported as.
+        distribution: what pip calls it.
         extra: of atrous, which installs it.
+        purpose: what it is for, in words.
         oldest: first version (major, minor) that has everything that is used here.
         builds_without_gpu: takes the compute capability to build for, and then needs neither GPU nor driver.
     """
 
     module: str
+    distribution: str
     extra: str
+    purpose: str
     oldest: tuple[int, int]
     builds_without_gpu: bool
 
 
 FLAVORS: Final[Mapping[Flavor, FlavorFacts]] = {
-    "tensorrt": FlavorFacts("tensorrt", "gpu", (10, 13), builds_without_gpu=False),
-    "tensorrt-rtx": FlavorFacts("tensorrt_rtx", "tensorrt-rtx", (1, 2), builds_without_gpu=True),
+    "tensorrt": FlavorFacts(
+        "tensorrt", "tensorrt", "gpu", "TensorRT engines", oldest=(10, 13), builds_without_gpu=False
+    ),
+    "tensorrt-rtx": FlavorFacts(
+        "tensorrt_rtx",
+        "tensorrt-rtx-cu13",
+        "tensorrt-rtx",
+        "TensorRT-RTX engines",
+        oldest=(1, 2),
+        builds_without_gpu=True,
+    ),
 }
 
 
@@ -66,7 +79,7 @@ class LogCapture:
 
 
 class LogRouter:
-    """Where the messages of one flavour go: into the captures that are open, otherwise to `logging`.
+    """Router of one flavour's messages: into the captures that are open, otherwise to `logging`.
 
     TensorRT keeps the first logger that a process gives it for as long as anything made with it lives, and ignores
     later ones, so there is one for the whole process and it hands on.
@@ -117,7 +130,7 @@ class TensorRT:
 
     @property
     def facts(self) -> FlavorFacts:
-        """What is true of this flavour."""
+        """Facts about this flavour."""
         return FLAVORS[self.flavor]
 
     @property

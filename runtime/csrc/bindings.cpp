@@ -10,20 +10,20 @@
 #include <utility>
 #include <vector>
 
-#include "crf/csrc/filter_kernels.hpp"
-#include "crf/csrc/parallel.hpp"
+#include "arguments.hpp"
 #include "image.hpp"
+#include "native/parallel.hpp"
 #include "resample.hpp"
 #include "resampling.hpp"
 
 namespace py = pybind11;
 
 namespace atrous {
-namespace {
 
-using FloatArray = py::array_t<float, py::array::c_style | py::array::forcecast>;
-using ByteArray = py::array_t<std::uint8_t, py::array::c_style>;
-using Size = std::pair<int, int>;
+void bind_geometry(py::module_& module);
+void bind_frame_plan(py::module_& module);
+
+namespace {
 
 Resampling make_resampling(int length, int out_length) {
     if (length < 1 || out_length < 1) throw py::value_error("an axis has at least one pixel");
@@ -40,27 +40,27 @@ py::array_t<std::int32_t> weights_of(const Resampling& plan) {
     return py::array_t<std::int32_t>({outputs, static_cast<py::ssize_t>(plan.taps)}, plan.weights.data());
 }
 
-ResampleShape shape_of(const FloatArray& logits, Size full, Size out, bool align_corners) {
+ResampleShape shape_of(const FloatArray& logits, const Size& full, const Size& out, bool align_corners) {
     if (logits.ndim() != 3 || logits.size() == 0 || logits.shape(0) > kMaxLabels) {
         throw py::value_error("logits must be [C, h, w] with 1 to 256 channels");
     }
-    if (out.first < 1 || out.second < 1 || out.first > full.first || out.second > full.second) {
+    if (out.height < 1 || out.width < 1 || out.height > full.height || out.width > full.width) {
         throw py::value_error("the wanted part must lie inside the full size");
     }
     return {static_cast<int>(logits.shape(0)),
             static_cast<int>(logits.shape(1)),
             static_cast<int>(logits.shape(2)),
-            full.first,
-            full.second,
-            out.first,
-            out.second,
+            full.height,
+            full.width,
+            out.height,
+            out.width,
             align_corners};
 }
 
-py::array_t<std::uint8_t> upsample_labels(const FloatArray& logits, Size full, Size out, bool align_corners,
-                                          int threads) {
+py::array_t<std::uint8_t> upsample_labels(const FloatArray& logits, const Size& full, const Size& out,
+                                          bool align_corners, int threads) {
     const ResampleShape shape = shape_of(logits, full, out, align_corners);
-    py::array_t<std::uint8_t> labels({out.first, out.second});
+    py::array_t<std::uint8_t> labels({out.height, out.width});
     const float* source = logits.data();
     std::uint8_t* target = labels.mutable_data();
     const py::gil_scoped_release released;
@@ -69,9 +69,10 @@ py::array_t<std::uint8_t> upsample_labels(const FloatArray& logits, Size full, S
 }
 
 template <void (*resample)(const float*, const ResampleShape&, int, float*)>
-py::array_t<float> upsample_maps(const FloatArray& logits, Size full, Size out, bool align_corners, int threads) {
+py::array_t<float> upsample_maps(const FloatArray& logits, const Size& full, const Size& out, bool align_corners,
+                                 int threads) {
     const ResampleShape shape = shape_of(logits, full, out, align_corners);
-    py::array_t<float> maps({shape.channels, out.first, out.second});
+    py::array_t<float> maps({shape.channels, out.height, out.width});
     const float* source = logits.data();
     float* target = maps.mutable_data();
     const py::gil_scoped_release released;
@@ -79,22 +80,21 @@ py::array_t<float> upsample_maps(const FloatArray& logits, Size full, Size out, 
     return maps;
 }
 
-py::array_t<float> normalize(const py::array_t<std::uint8_t>& image, std::array<float, 3> mean,
-                             std::array<float, 3> std, bool swap_rgb, int out_height, int out_width,
-                             std::array<float, 3> pad_value, int threads) {
+py::array_t<float> normalize(const py::array_t<std::uint8_t>& image, const PixelScaling& scaling, const Size& out_size,
+                             int threads) {
     if (image.ndim() != 3 || image.shape(2) != 3 || image.strides(2) != 1 || image.strides(1) != 3) {
         throw py::value_error("the image must be [H, W, 3] uint8 with packed pixels");
     }
-    const auto height = static_cast<int>(image.shape(0));
-    const auto width = static_cast<int>(image.shape(1));
-    if (out_height < height || out_width < width) throw py::value_error("the output is smaller than the image");
-    const NormalizeOptions options{mean, std, swap_rgb, pad_value, out_height, out_width};
-    py::array_t<float> out({3, out_height, out_width});
+    const Size size{static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1))};
+    if (out_size.height < size.height || out_size.width < size.width) {
+        throw py::value_error("the output is smaller than the image");
+    }
+    py::array_t<float> out({3, out_size.height, out_size.width});
     const std::uint8_t* source = image.data();
     const auto row_bytes = static_cast<std::int64_t>(image.strides(0));
     float* target = out.mutable_data();
     const py::gil_scoped_release released;
-    normalize_image(source, height, width, row_bytes, options, resolve_threads(threads), target);
+    normalize_image(source, size, row_bytes, scaling, out_size, resolve_threads(threads), target);
     return out;
 }
 
@@ -119,16 +119,11 @@ py::array_t<std::uint8_t> overlay_labels(const ByteArray& image, const ByteArray
     return out;
 }
 
-bool all_finite(const FloatArray& values) {
-    const float* data = values.data();
-    const auto count = static_cast<std::int64_t>(values.size());
-    const py::gil_scoped_release released;
-    return filter_kernels().all_finite(data, count);
-}
-
 }  // namespace
 
 void bind_runtime(py::module_& module) {
+    bind_geometry(module);
+    bind_frame_plan(module);
     module.def("upsample_labels", &upsample_labels, py::arg("logits"), py::arg("full_size"), py::arg("out_size"),
                py::arg("align_corners"), py::arg("threads") = 0);
     module.def("upsample_logits", &upsample_maps<resample_logits>, py::arg("logits"), py::arg("full_size"),
@@ -141,22 +136,14 @@ void bind_runtime(py::module_& module) {
         .def(py::init(&make_resampling), py::arg("length"), py::arg("out_length"))
         .def_property_readonly("first", &first_of)
         .def_property_readonly("weights", &weights_of);
-    py::class_<ResizePass>(module, "ResizePass")
-        .def_readonly("is_down", &ResizePass::is_down)
-        .def_property_readonly("size", [](const ResizePass& pass) { return Size(pass.height, pass.width); })
-        .def_readonly("resampling", &ResizePass::resampling);
-    module.def(
-        "plan_resize",
-        [](Size from, Size to) {
-            if (std::min({from.first, from.second, to.first, to.second}) < 1) throw py::value_error("an empty picture");
-            return plan_resize(from.first, from.second, to.first, to.second);
-        },
-        py::arg("size"), py::arg("out_size"));
-    module.def("normalize_image", &normalize, py::arg("image"), py::arg("mean"), py::arg("std"), py::arg("swap_rgb"),
-               py::arg("out_height"), py::arg("out_width"), py::arg("pad_value"), py::arg("threads") = 0);
+    py::class_<PixelScaling>(module, "PixelScaling")
+        .def(py::init([](std::array<float, 3> mean, std::array<float, 3> std, bool swap_rgb,
+                         std::array<float, 3> pad_value) { return PixelScaling{mean, std, swap_rgb, pad_value}; }),
+             py::arg("mean"), py::arg("std"), py::arg("swap_rgb"), py::arg("pad_value"));
+    module.def("normalize_image", &normalize, py::arg("image"), py::arg("scaling"), py::arg("out_size"),
+               py::arg("threads") = 0);
     module.def("overlay", &overlay_labels, py::arg("image"), py::arg("labels"), py::arg("palette"), py::arg("alpha"),
                py::arg("threads") = 0);
-    module.def("all_finite", &all_finite, py::arg("values"), "True when no value is NaN or infinite.");
 }
 
 }  // namespace atrous

@@ -3,27 +3,27 @@
 #include <algorithm>
 #include <vector>
 
-#include "crf/csrc/parallel.hpp"
+#include "native/parallel.hpp"
 
 namespace atrous {
 
-void normalize_image(const std::uint8_t* rgb, int height, int width, std::int64_t row_bytes,
-                     const NormalizeOptions& options, int threads, float* out) {
+void normalize_image(const std::uint8_t* rgb, const Size& size, std::int64_t row_bytes, const PixelScaling& scaling,
+                     const Size& out_size, int threads, float* out) {
     float table[3][256];  // every value that a channel can take
     float padding[3];
     for (int c = 0; c < 3; ++c) {
-        for (int v = 0; v < 256; ++v) table[c][v] = (static_cast<float>(v) - options.mean[c]) / options.std[c];
-        padding[c] = (options.pad_value[options.swap_rgb ? 2 - c : c] - options.mean[c]) / options.std[c];
+        for (int v = 0; v < 256; ++v) table[c][v] = (static_cast<float>(v) - scaling.mean[c]) / scaling.std[c];
+        padding[c] = scaling.padding(c);
     }
-    const std::int64_t plane = std::int64_t{options.out_height} * options.out_width;
-    parallel_ranges(options.out_height, 16, threads, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t plane = out_size.area();
+    parallel_ranges(out_size.height, 16, threads, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t y = begin; y < end; ++y) {
-            const int covered = y < height ? width : 0;
+            const int covered = y < size.height ? size.width : 0;
             for (int c = 0; c < 3; ++c) {
-                const std::uint8_t* source = rgb + y * row_bytes + (options.swap_rgb ? 2 - c : c);
-                float* target = out + c * plane + y * options.out_width;
+                const std::uint8_t* source = rgb + y * row_bytes + (scaling.swap_rgb ? 2 - c : c);
+                float* target = out + c * plane + y * out_size.width;
                 for (int x = 0; x < covered; ++x) target[x] = table[c][source[3 * x]];
-                std::fill(target + covered, target + options.out_width, padding[c]);
+                std::fill(target + covered, target + out_size.width, padding[c]);
             }
         }
     });

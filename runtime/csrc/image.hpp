@@ -4,19 +4,26 @@
 #include <array>
 #include <cstdint>
 
+#include "geometry.hpp"
+
 namespace atrous {
 
-/// How an 8-bit image becomes network input. Units of 0…255.
-struct NormalizeOptions {
+/// How 8-bit pixels become network input: (pixel − mean) / std. Units of 0…255.
+struct PixelScaling {
     std::array<float, 3> mean, std;  ///< by output channel
     bool swap_rgb;                   ///< output channels are B, G, R
-    std::array<float, 3> pad_value;  ///< R, G, B; normalised like a pixel
-    int out_height, out_width;       ///< at least the image; the rest, right and below, is padding
+    std::array<float, 3> pad_value;  ///< R, G, B
+
+    /// What an output channel holds beyond the image.
+    float padding(int channel) const {
+        return (pad_value[swap_rgb ? 2 - channel : channel] - mean[channel]) / std[channel];
+    }
 };
 
-/// out [3, out_height, out_width] = (image − mean) / std. `row_bytes` is the distance between image rows.
-void normalize_image(const std::uint8_t* rgb, int height, int width, std::int64_t row_bytes,
-                     const NormalizeOptions& options, int threads, float* out);
+/// out [3, out_size] = the scaled image, and padding right and below it. `row_bytes` is the distance between image
+/// rows.
+void normalize_image(const std::uint8_t* rgb, const Size& size, std::int64_t row_bytes, const PixelScaling& scaling,
+                     const Size& out_size, int threads, float* out);
 
 /// out = image + alpha · (palette[label] − image), rounded to nearest. Arrays [pixels, 3], [pixels], [256, 3].
 void overlay(const std::uint8_t* rgb, const std::uint8_t* labels, const std::uint8_t* palette, std::int64_t pixels,

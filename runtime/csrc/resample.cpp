@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "crf/csrc/parallel.hpp"
+#include "native/parallel.hpp"
 #include "resample_kernels.hpp"
 
 namespace atrous {

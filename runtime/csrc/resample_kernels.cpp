@@ -1,11 +1,11 @@
 #include "resample_kernels.hpp"
 
-#include "crf/csrc/isa.hpp"
+#include "native/isa.hpp"
 
 namespace atrous {
 namespace {
 #define ATROUS_KERNELS "runtime/csrc/resample_kernels.inl"
-#include "crf/csrc/for_each_isa.inc"
+#include "native/for_each_isa.inc"
 }  // namespace
 
 const ResampleKernels& resample_kernels() {

@@ -1,6 +1,6 @@
 // Compiled once per instruction set by resample_kernels.cpp. Vectors run along the output columns.
 
-#include "crf/csrc/lanes.inl"
+#include "native/lanes.inl"
 
 ATROUS_INLINE Float8 gather(const float* row, const std::int32_t* columns) {
     Float8 values;

@@ -1,5 +1,4 @@
-// Pillow's bilinear filter for 8-bit channels, to the last bit: weights and passes, for Python's GPU and C++'s CPU and
-// GPU.
+// Pillow's bilinear filter for 8-bit channels, to the last bit: weights and passes, for CPUs and GPUs.
 #pragma once
 
 #include <cstdint>

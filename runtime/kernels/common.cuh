@@ -9,18 +9,9 @@
 #include <cstdint>
 
 #include "constants.cuh"
+#include "native/kernels/threads.cuh"
 
 namespace atrous {
-
-constexpr int kThreads = 256;  ///< of every block
-
-__device__ inline int global_thread() {
-    return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-}
-
-__device__ inline int all_threads() {
-    return static_cast<int>(gridDim.x * blockDim.x);
-}
 
 __device__ inline int runs_of(int length) {
     return (length + kRun - 1) / kRun;

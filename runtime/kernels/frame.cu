@@ -2,3 +2,4 @@
 #include "overlay.cuh"
 #include "preprocess.cuh"
 #include "resample.cuh"
+#include "tiles.cuh"

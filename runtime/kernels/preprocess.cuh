@@ -46,11 +46,22 @@ extern "C" __global__ void frame_resize_columns(const uint8_t* pictures, int ima
     }
 }
 
-/// pictures [images, height, width, 3], `row_bytes` from one row to the next → out [images, 3, out_height, out_width] =
-/// (picture − mean) / std; beyond the picture, right and below, padding. `constants` [3, 3] are mean, std and padding
-/// by output channel, the last one normalised already. With `swap_rgb`, output channels are B, G, R.
+/// Exchanges the first and the last of three channels.
+extern "C" __global__ void frame_swap_channels(uint8_t* pictures, int pixels) {
+    for (int job = global_thread(); job < pixels; job += all_threads()) {
+        uint8_t* pixel = pictures + 3 * static_cast<size_t>(job);
+        const uint8_t first = pixel[0];
+        pixel[0] = pixel[2];
+        pixel[2] = first;
+    }
+}
+
+/// pictures [images, height, width, 3], `row_bytes` and `image_bytes` from one to the next → out [images, 3,
+/// out_height, out_width] = (picture − mean) / std; beyond the picture, right and below, padding. `constants` [3, 3]
+/// are mean, std and padding by output channel, the last one normalised already. With `swap_rgb`, output channels are
+/// B, G, R.
 template <typename T>
-__device__ void normalize(const uint8_t* pictures, int images, int height, int width, int row_bytes,
+__device__ void normalize(const uint8_t* pictures, int images, int height, int width, int row_bytes, int image_bytes,
                           const float* constants, int swap_rgb, int out_height, int out_width, T* out) {
     const int runs = runs_of(out_width);
     for (int job = global_thread(); job < images * out_height * runs; job += all_threads()) {
@@ -60,8 +71,8 @@ __device__ void normalize(const uint8_t* pictures, int images, int height, int w
         const int covered = y < height ? run_length(x, width) : 0;
         uint8_t pixels[3 * kRun];
         // Nothing is read of a row that does not exist.
-        const size_t row = covered > 0 ? image * height + y : 0;
-        load_pixels(pictures + row * row_bytes + (covered > 0 ? 3 * x : 0), covered, pixels);
+        const size_t begin = image * image_bytes + static_cast<size_t>(y) * row_bytes + 3 * x;
+        load_pixels(pictures + (covered > 0 ? begin : 0), covered, pixels);
 #pragma unroll
         for (int c = 0; c < 3; ++c) {
             const float mean = constants[c];
@@ -78,11 +89,12 @@ __device__ void normalize(const uint8_t* pictures, int images, int height, int w
     }
 }
 
-#define ATROUS_NORMALIZE_KERNEL(suffix, T)                                                                          \
-    extern "C" __global__ void frame_normalize_##suffix(const uint8_t* pictures, int images, int height, int width, \
-                                                        int row_bytes, const float* constants, int swap_rgb,        \
-                                                        int out_height, int out_width, T* out) {                    \
-        normalize(pictures, images, height, width, row_bytes, constants, swap_rgb, out_height, out_width, out);     \
+#define ATROUS_NORMALIZE_KERNEL(suffix, T)                                                                             \
+    extern "C" __global__ void frame_normalize_##suffix(const uint8_t* pictures, int images, int height, int width,    \
+                                                        int row_bytes, int image_bytes, const float* constants,        \
+                                                        int swap_rgb, int out_height, int out_width, T* out) {         \
+        normalize(pictures, images, height, width, row_bytes, image_bytes, constants, swap_rgb, out_height, out_width, \
+                  out);                                                                                                \
     }
 
 ATROUS_NORMALIZE_KERNEL(f32, float)

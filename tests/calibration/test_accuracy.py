@@ -11,7 +11,7 @@ from PIL import Image
 
 from atrous.bundle import Bundle
 from atrous.calibration.accuracy import Reference
-from atrous.errors import CalibrationError, EngineError, EvaluationError
+from atrous.errors import EngineError, EvaluationError
 from atrous.runtime.evaluation import Pair, evaluate
 from atrous.runtime.image import load_image
 from atrous.runtime.segmenter import load
@@ -111,7 +111,7 @@ def test_an_unreadable_picture_is_left_out(tiny_bundle: Bundle, graph: onnx.Mode
 
 class TestRefusals:
     def test_masks_for_arrays(self, tiny_bundle: Bundle, masks: Path) -> None:
-        with pytest.raises(CalibrationError, match="masks belong to pictures by the names of their files"):
+        with pytest.raises(EvaluationError, match="masks belong to pictures by the names of their files"):
             Reference(tiny_bundle, [np.zeros((40, 50, 3), np.uint8)], masks=masks)
 
     def test_a_missing_mask(self, tiny_bundle: Bundle, pictures: list[Path], masks: Path) -> None:

@@ -21,13 +21,14 @@ from tiny_networks import TinyDeepLab
 
 import atrous
 from atrous.bundle import Bundle, extend_bundle
-from atrous.calibration.quantize import CALIBRATION_FILE, DEFAULT_METHOD, HTML_FILE, INT8_FILE, TEXT_FILE, quantize
+from atrous.calibration.options import DEFAULT_METHOD, QuantizeOptions
+from atrous.calibration.quantize import CALIBRATION_FILE, HTML_FILE, INT8_FILE, TEXT_FILE, quantize
 from atrous.calibration.report.model import QuantizationReport
 from atrous.errors import BundleError, CalibrationError, EngineError, EvaluationError
 from atrous.exporter.export import export
 from atrous.exporter.pack import pack
 from atrous.exporter.sizes import DynamicSize
-from atrous.exporter.verify_bundle import verify_bundle
+from atrous.exporter.verify.bundle import verify_bundle
 from atrous.runtime.evaluation import evaluate, pair_by_stem
 from atrous.runtime.segmenter import load
 
@@ -125,7 +126,7 @@ class TestBundle:
         assert labels.shape == (64, 80)
 
     def test_the_report_says_it_all(self, bundle: Bundle, damaged: Callable[..., Path]) -> None:
-        extended, report = quantize(bundle, images=damaged("1.png"), method="entropy", seed=5)
+        extended, report = quantize(bundle, images=damaged("1.png"), method="entropy", options=QuantizeOptions(seed=5))
         assert (report.method, report.seed, report.images, report.reused) == ("entropy", 5, 7, False)
         assert [Path(each.name).name for each in report.skipped] == ["1.png"]
         assert [(layer.name, layer.reason is None) for layer in report.layers] == [
@@ -162,14 +163,14 @@ class TestBundle:
 
     def test_a_fixed_size(self, tmp_path: Path, images: Path) -> None:
         fixed = make_bundle(tmp_path / "fixed.atrous", local_layers(5), fixed=(64, 80))
-        extended, report = quantize(fixed, images=images, max_images=3)
+        extended, report = quantize(fixed, images=images, options=QuantizeOptions(max_images=3))
         assert {shape for check in extended.manifest.verification for shape in check.inputs} == {(1, 3, 64, 80)}
         assert (report.images, report.sensitivity_images) == (3, 3)
 
     def test_the_rest_is_fp16(self, tmp_path: Path, images: Path) -> None:
         size = DynamicSize((32, 32), (64, 80), (128, 128), multiple=8)
         bundle = export(TinyDeepLab().eval(), tmp_path / "exported.atrous", classes=list("abcde"), size=size)
-        extended, report = quantize(bundle, images=images, max_images=4)
+        extended, report = quantize(bundle, images=images, options=QuantizeOptions(max_images=4))
         int8 = extended.manifest.artifacts[1]
         assert (report.rest, int8.provenance["rest"], int8.provenance["fp32_nodes"]) == ("fp16", "fp16", {})
         graph = onnx.load(extended.path / INT8_FILE).graph
@@ -181,7 +182,8 @@ class TestBundle:
             assert check.passed, check
 
     def test_the_seed_chooses_the_pictures(self, bundle: Bundle, images: Path) -> None:
-        hashes = [quantize(bundle, images=images, max_images=3, seed=seed)[1].data_sha256 for seed in (0, 1)]
+        chosen = [QuantizeOptions(max_images=3, seed=seed) for seed in (0, 1)]
+        hashes = [quantize(bundle, images=images, options=options)[1].data_sha256 for options in chosen]
         assert hashes[0] != hashes[1]
 
     def test_progress_is_told(self, bundle: Bundle, images: Path) -> None:
@@ -235,7 +237,7 @@ class TestRangesAreReused:
         self, bundle: Bundle, made: tuple[Bundle, QuantizationReport], images: Path, tmp_path: Path
     ) -> None:
         file = Path(shutil.copy(made[0].path / CALIBRATION_FILE, tmp_path / "ranges.json"))
-        extended, report = quantize(bundle, images=images, calibration=file)
+        extended, report = quantize(bundle, images=images, options=QuantizeOptions(calibration=file))
         assert report.reused
         assert (extended.path / CALIBRATION_FILE).read_bytes() == file.read_bytes()
         assert report.accuracy.agreement == made[1].accuracy.agreement
@@ -243,16 +245,20 @@ class TestRangesAreReused:
     def test_a_file_of_another_model_is_refused(self, quantized: Bundle, images: Path, tmp_path: Path) -> None:
         other = make_bundle(tmp_path / "other.atrous", local_layers(4), fixed=(64, 80))
         with pytest.raises(CalibrationError, match="does not match this quantization: model_sha256"):
-            quantize(other, images=images, calibration=quantized.path / CALIBRATION_FILE)
+            quantize(other, images=images, options=QuantizeOptions(calibration=quantized.path / CALIBRATION_FILE))
 
     def test_a_file_of_other_pictures_is_refused(self, quantized: Bundle, images: Path) -> None:
         with pytest.raises(CalibrationError, match="does not match this quantization: data_sha256"):
-            quantize(quantized, images=images, max_images=4, calibration=quantized.path / CALIBRATION_FILE)
+            quantize(
+                quantized,
+                images=images,
+                options=QuantizeOptions(max_images=4, calibration=quantized.path / CALIBRATION_FILE),
+            )
 
 
 class TestMasks:
     def test_mean_iou_is_that_of_an_evaluation(self, bundle: Bundle, images: Path, masks: Path) -> None:
-        extended, report = quantize(bundle, images=images, masks=masks, ignore=(9,))
+        extended, report = quantize(bundle, images=images, masks=masks, options=QuantizeOptions(ignore=(9,)))
         pairs = pair_by_stem(sorted(images.iterdir()), masks)
         fp32, int8 = (
             evaluate(load(extended.path, backend="onnxruntime", precision=each), pairs, ignore=(9,)).scores.miou
@@ -316,7 +322,7 @@ class TestNothingChanges:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 1000, hard))  # the report is larger
         try:
-            with pytest.raises(BundleError, match=r"cannot write reports/int8\.html .* The bundle is unchanged"):
+            with pytest.raises(BundleError, match=r"cannot write reports/int8\.html: .* The bundle is as it was"):
                 quantize(bundle, images=images)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -367,11 +373,11 @@ class TestNothingChanges:
     ) -> None:
         change(masks)
         with pytest.raises(EvaluationError, match=message):
-            quantize(bundle, images=images, masks=masks, ignore=(9,))
+            quantize(bundle, images=images, masks=masks, options=QuantizeOptions(ignore=(9,)))
 
     def test_on_masks_that_are_all_void(self, bundle: Bundle, images: Path, masks: Path) -> None:
         with pytest.raises(CalibrationError, match="nothing in the masks is scored"):
-            quantize(bundle, images=images, masks=masks, ignore=range(10))
+            quantize(bundle, images=images, masks=masks, options=QuantizeOptions(ignore=range(10)))
 
 
 def relabelled(bundle: Bundle, **changes: Any) -> Bundle:

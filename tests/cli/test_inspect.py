@@ -9,6 +9,7 @@ from command_line import Command
 from tiny_graphs import color_layers, save_graph
 
 from atrous.bundle import Bundle
+from atrous.exporter.options import PackOptions
 from atrous.exporter.pack import pack
 
 
@@ -42,7 +43,7 @@ def test_json_is_the_manifest(atrous: Command, tiny_bundle: Bundle) -> None:
 @pytest.mark.parametrize("text", ["[bold]licence[/bold]", "[/]", "CC BY-NC 4.0 :copyright: [research only]"])
 def test_texts_are_taken_literally(atrous: Command, tmp_path: Path, text: str) -> None:
     graph = save_graph(tmp_path / "model.onnx", color_layers(8), size=(32, 32))
-    pack(graph, tmp_path / "[x].atrous", classes=[text, "b", "c"], license=text)
+    pack(graph, tmp_path / "[x].atrous", classes=[text, "b", "c"], options=PackOptions(license=text))
     outcome = atrous("inspect", tmp_path / "[x].atrous")
     assert outcome.code == 0
     assert outcome.out.count(text) == 2

@@ -3,16 +3,16 @@ from __future__ import annotations
 import inspect
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from command_line import Command
 from PIL import Image
 
 from atrous.bundle import Bundle
+from atrous.calibration.options import Method, QuantizeOptions
 from atrous.calibration.quantize import quantize as quantize_bundle
-from atrous.calibration.thresholds import Method as MethodName
-from atrous.cli.quantize import Method, quantize
+from atrous.cli.quantize import quantize
 from atrous.runtime.segmenter import load
 
 
@@ -67,10 +67,12 @@ class TestOutputs:
 
     def test_defaults_are_those_of_python(self) -> None:
         ours, theirs = (inspect.signature(each).parameters for each in (quantize, quantize_bundle))
-        assert (ours["method"].default.value, ours["max_images"].default, ours["seed"].default) == tuple(
-            theirs[name].default for name in ("method", "max_images", "seed")
-        )
-        assert {each.value for each in Method} == set(MethodName.__args__)
+        assert ours["method"].default == theirs["method"].default
+        options = QuantizeOptions()
+        assert (ours["max_images"].default, ours["seed"].default) == (options.max_images, options.seed)
+
+    def test_help_lists_the_methods(self, atrous: Command) -> None:
+        assert "|".join(get_args(Method)) in atrous("quantize", "--help").out
 
 
 class TestRefusals:

@@ -1,10 +1,11 @@
 # The stand-in for libcuda.so.1 with the kernels inside, from tests/emulator.
 set(emulator "${ATROUS_ROOT}/tests/emulator")
-set(shim -include "${emulator}/cuda_shim.h" "-I${emulator}")
+set(shim -include "${emulator}/cuda_shim.h" "-I${emulator}" "-I${ATROUS_ROOT}")
 # -ffp-contract=off is what nvcc's -fmad=false is.
 set(kernel_options -std=c++17 -O2 -ffp-contract=off -Wno-psabi -Wno-unknown-pragmas)
 
-file(GLOB kernel_headers CONFIGURE_DEPENDS "${ATROUS_ROOT}/crf/kernels/*.cuh" "${ATROUS_ROOT}/runtime/kernels/*.cuh")
+file(GLOB kernel_headers CONFIGURE_DEPENDS
+  "${ATROUS_ROOT}/native/kernels/*.cuh" "${ATROUS_ROOT}/crf/kernels/*.cuh" "${ATROUS_ROOT}/runtime/kernels/*.cuh")
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${ATROUS_KERNELS} ${kernel_headers})
 add_library(emulated_threads OBJECT "${emulator}/scheduler.cpp")  # the same in each
 target_compile_options(emulated_threads PRIVATE ${kernel_options} ${shim})

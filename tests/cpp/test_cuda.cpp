@@ -17,7 +17,6 @@
 #include "failure.hpp"
 #include "fixtures.hpp"
 #include "gpu.hpp"
-#include "stretch.hpp"
 #include "testing.hpp"
 
 using namespace atrous::core;
@@ -128,7 +127,7 @@ Picture noisy(int height, int width) {
 TEST(cuda_mean_field_is_the_cpu_core) {
     const cuda::Current current(*device());
     const cuda::Stream stream(device());
-    cuda::KernelQueue queue(device(), stream, cuda::kCrfImage);
+    cuda::Replayer queue(device(), stream, cuda::kCrfImage);
     std::mt19937 random(7);
     for (const auto& [classes, height, width, iterations] :
          {std::tuple{3, 17, 19, 10}, {21, 12, 13, 5}, {1, 4, 4, 2}, {5, 1, 1, 3}, {3, 8, 9, 0}, {130, 5, 6, 2}}) {

@@ -50,7 +50,7 @@ struct Scene {
 
 std::vector<float> on_gpu(const cuda::FieldSpec& spec, const Compatibility& compatibility, const Scene& scene) {
     const cuda::Stream stream(device());
-    cuda::KernelQueue queue(device(), stream, cuda::kCrfImage);
+    cuda::Replayer queue(device(), stream, cuda::kCrfImage);
     cuda::Field field(queue, spec, compatibility);
     const cuda::Memory picture(device(), scene.rgb.size());
     const cuda::Memory marginals(device(), scene.maps.size() * sizeof(float));
@@ -148,7 +148,7 @@ TEST(cuda_field_takes_batches) {
 TEST(cuda_field_refuses_what_kernels_cannot_index_or_memory_cannot_hold) {
     const cuda::Current current(*device());
     const cuda::Stream stream(device());
-    cuda::KernelQueue queue(device(), stream, cuda::kCrfImage);
+    cuda::Replayer queue(device(), stream, cuda::kCrfImage);
     const auto message = [&](const cuda::FieldSpec& spec) -> std::string {
         try {
             const cuda::Field field(queue, spec);

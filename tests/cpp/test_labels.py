@@ -7,10 +7,8 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-import needs
 import numpy as np
 import onnx
-import PIL
 import pytest
 from cpp_library import Library
 from int8_graphs import ASPP, observed, replace_constant
@@ -130,7 +128,6 @@ def test_logits_on_pixels(library, tmp_path, size):
 # Larger and smaller along each axis; shrinking both, where the order of the two passes shows.
 @pytest.mark.parametrize("size", [(64, 96), (64, 50), (31, 96), (150, 131), (131, 150), (7, 5)])
 @pytest.mark.parametrize("resize", ["stretch", "none"])
-@needs.PILLOW_13.unless(int(PIL.__version__.split(".")[0]) >= 13)  # older ones resize in another order of passes
 def test_fixed_size(library, tmp_path, size, resize):
     path = tmp_path / "b.atrous"
     make_bundle(path, local_layers(3), fixed=(64, 96), normalization=UNEVEN, resize=resize)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
+import launch_plans
 import numpy as np
 import pytest
 from emulator.build import kernels_of, signatures_of
 
 from atrous import _native
-from atrous._native import PlannedCopy, PlannedFill, PlannedLaunch, Slot
+from atrous._native import PlannedLaunch, Slot
 from atrous.crf import CRFParams
 from atrous.crf.cuda_field import FieldSpec
 from atrous.crf.cuda_queue import KERNELS
@@ -71,33 +72,24 @@ def signatures() -> dict[str, list[str]]:
     return signatures_of(KERNELS)
 
 
-def kind_of(parameter: str) -> type:
-    """What a plan passes for a parameter as it is declared."""
-    if "*" in parameter:
-        return Slot
-    return {"int": int, "float": float}[parameter.split()[0]]
-
-
 def slots_of(step: _native.Step) -> list[tuple[Slot, bool]]:
-    """The memory of a step, and whether it is only read."""
-    work = step.work
-    if isinstance(work, PlannedFill):
-        return [(work.target, False)]
-    if isinstance(work, PlannedCopy):
-        return [(work.source, True), (work.target, False)]
-    pairs = zip(work.args, signatures()[work.kernel], strict=True)
-    return [(slot, parameter.startswith("const ")) for slot, parameter in pairs if isinstance(slot, Slot)]
+    return launch_plans.slots_of(step, signatures())
+
+
+def steps_of(plan: Plan) -> list[_native.Step]:
+    return [step for sequence in plan.sequences.values() for step in sequence]
 
 
 def test_arguments_are_of_the_kernels_types(plan):
-    for step in (step for sequence in plan.sequences.values() for step in sequence):
-        if isinstance(step.work, PlannedLaunch):
-            expected = [kind_of(parameter) for parameter in signatures()[step.work.kernel]]
-            assert [type(value) for value in step.work.args] == expected, step.work.kernel
+    launch_plans.assert_arguments_fit(steps_of(plan), signatures())
+
+
+def test_blocks_are_of_a_size_that_gpus_have(plan):
+    launch_plans.assert_blocks_fit(steps_of(plan))
 
 
 def test_slots_lie_inside_their_buffers(plan):
-    for step in (step for sequence in plan.sequences.values() for step in sequence):
+    for step in steps_of(plan):
         for slot, _ in slots_of(step):
             assert slot.nbytes > 0
             assert slot.offset % 4 == 0
@@ -106,7 +98,7 @@ def test_slots_lie_inside_their_buffers(plan):
 
 def test_what_is_written_is_not_read_under_another_name(plan):
     """Only the last update works in place: a pixel reads its own before it writes."""
-    for step in (step for sequence in plan.sequences.values() for step in sequence):
+    for step in steps_of(plan):
         slots = slots_of(step)
         for i, (slot, is_const) in enumerate(slots):
             for other, is_other_const in slots[:i]:
@@ -115,14 +107,6 @@ def test_what_is_written_is_not_read_under_another_name(plan):
                     continue
                 assert step.work.kernel.startswith("crf_last_step_")
                 assert slot.buffer == "logits"
-
-
-def covered(intervals: list[tuple[int, int]], slot: Slot) -> bool:
-    """Whether parts that were written are together all of a slot."""
-    at = slot.offset
-    for begin, end in sorted(intervals):
-        at = max(at, end) if begin <= at else at
-    return at >= slot.offset + slot.nbytes
 
 
 class Memory:
@@ -145,7 +129,7 @@ class Memory:
 
     def holds(self, slot: Slot) -> bool:
         is_given = self._plan.sizes[slot.buffer].use == "given"
-        return is_given or covered(self._written.get(slot.buffer, []), slot)
+        return is_given or launch_plans.covered(self._written.get(slot.buffer, []), slot)
 
     def terms(self, count: int) -> list[Slot]:
         """What the first terms of the table point to."""
@@ -187,14 +171,6 @@ def test_memory_of_the_first_plan_goes_over_to_the_second(plan):
     }
     assert "report" in first
     assert "report" in second
-
-
-def test_blocks_are_of_a_size_that_gpus_have(plan):
-    for step in (step for sequence in plan.sequences.values() for step in sequence):
-        if isinstance(step.work, PlannedLaunch):
-            width, height = step.work.block
-            assert 1 <= width * height <= 256
-            assert 1 <= step.work.grid < 2**31
 
 
 def test_every_kernel_is_in_a_plan_and_every_launch_is_of_a_kernel():

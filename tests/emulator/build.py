@@ -14,7 +14,8 @@ from pathlib import Path
 from atrous.crf import cuda_queue
 from atrous.gpu import KernelSource
 from atrous.gpu.compile import find_nvcc
-from atrous.runtime import frame
+from atrous.gpu.toolchain import include_flags
+from atrous.runtime.gpu import frame
 
 HERE = Path(__file__).parent
 # -ffp-contract=off is what nvcc's -fmad=false is. -Wno-psabi: see setup.py.
@@ -41,7 +42,7 @@ def build(source: KernelSource, *, sanitize: bool = False) -> Path:
             registry = Path(scratch) / "registry.cpp"
             registry.write_text(_registry(source), encoding="utf-8")
             out = registry.with_suffix(".so")
-            _gcc(*flags, *_includes(), str(registry), str(HERE / "scheduler.cpp"), "-o", str(out))
+            _gcc(*flags, *_includes(source), str(registry), str(HERE / "scheduler.cpp"), "-o", str(out))
             out.replace(library)  # two test processes may build the same one
     return library
 
@@ -104,13 +105,14 @@ def _without_nvcc(folder: Path) -> dict[str, str]:
     return {"CUDA_HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
 
 
-def _includes() -> tuple[str, ...]:
-    return ("-include", str(HERE / "cuda_shim.h"), f"-I{HERE}", "-Wno-unknown-pragmas")
+def _includes(source: KernelSource) -> tuple[str, ...]:
+    shim = ("-include", str(HERE / "cuda_shim.h"), f"-I{HERE}", "-Wno-unknown-pragmas")
+    return (*shim, *include_flags(source.includes))
 
 
 def signatures_of(source: KernelSource) -> dict[str, list[str]]:
     """The parameters of all kernels of a translation unit, those that macros make included, as they are declared."""
-    expanded = _gcc("-std=c++17", "-E", "-P", *_includes(), str(source.path), "-x", "c++", language=True)
+    expanded = _gcc("-std=c++17", "-E", "-P", *_includes(source), str(source.path), "-x", "c++", language=True)
     return {name: [" ".join(each.split()) for each in text.split(",")] for name, text in _KERNEL.findall(expanded)}
 
 

@@ -37,6 +37,7 @@ from atrous.errors import BundleError, ExportError
 from atrous.exporter.export import export
 from atrous.exporter.models import MultiScale
 from atrous.exporter.onnx_export import StandaloneHead
+from atrous.exporter.options import ExportOptions
 from atrous.exporter.sizes import DynamicSize
 
 ODD_SHAPES = [(1, 3, 33, 47), (2, 3, 17, 65), (3, 3, 64, 16)]
@@ -167,7 +168,9 @@ def deinterlaced(
 ) -> Bundle:
     """The tiny network with both additions: deinterlaced, and a standalone graph of labels."""
     path = tmp_path_factory.mktemp("deinterlaced") / "street.atrous"
-    return export(network, path, classes=classes, size=sizes, atrous="deinterlaced", head="labels")
+    return export(
+        network, path, classes=classes, size=sizes, options=ExportOptions(atrous="deinterlaced", head="labels")
+    )
 
 
 class TestDeinterlaced:
@@ -208,8 +211,8 @@ class TestStandaloneHead:
             folder / "street.atrous",
             classes=classes,
             size=FIXED,
-            head="probabilities",
             align_corners=align_corners,
+            options=ExportOptions(head="probabilities"),
         )
         images = picture(1, 3, *FIXED)
         with torch.inference_mode():
@@ -329,7 +332,9 @@ class TestEfficientNetLite0:
         size: DynamicSize,
         shapes: list[tuple[int, ...]],
     ) -> None:
-        bundle = export(lite0, folder / "street.atrous", classes=classes, size=size, atrous="deinterlaced")
+        bundle = export(
+            lite0, folder / "street.atrous", classes=classes, size=size, options=ExportOptions(atrous="deinterlaced")
+        )
         assert rates(bundle) <= {1}
         assert bundle.manifest.output.stride == 4
         for shape in shapes:

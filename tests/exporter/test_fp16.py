@@ -32,7 +32,7 @@ from atrous.exporter.normalization import Normalization
 from atrous.exporter.passes import ConvertToHalf, RoundToHalf, run_passes
 from atrous.exporter.sizes import DynamicSize
 from atrous.exporter.trained_model import load_trained
-from atrous.exporter.verify_bundle import verify_bundle
+from atrous.exporter.verify.bundle import verify_bundle
 from atrous.manifest import Artifact, Precision
 from atrous.runtime.backends.onnxruntime import OnnxSession
 
@@ -253,5 +253,5 @@ def test_networks_verify_and_build_with_tensorrt_rtx(case: Case, tmp_path: Path)
     for check in verify_bundle(extended).checks:
         assert check.passed, check
     needs.TENSORRT_RTX.load("tensorrt_rtx")
-    built = atrous.build_engine(extended, sm=("89", "120"), batch=2 if case.dynamic else 1)
+    built, _ = atrous.build_engine(extended, sm=("89", "120"), batch=2 if case.dynamic else 1)
     assert [artifact.kind for artifact in built.manifest.artifacts] == ["onnx", "onnx", "engine", "engine"]

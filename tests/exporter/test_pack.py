@@ -12,9 +12,10 @@ from tiny_graphs import Conv, local_layers, save_graph
 import atrous
 from atrous.bundle import Bundle
 from atrous.errors import BundleError, EngineError, ExportError
+from atrous.exporter.options import PackOptions
 from atrous.exporter.pack import pack
 from atrous.exporter.sizes import DynamicSize
-from atrous.exporter.verify_bundle import verify_bundle
+from atrous.exporter.verify.bundle import verify_bundle
 from atrous.manifest import Size
 
 CLASSES = ("sky", "road", "car", "tree", "person")
@@ -88,11 +89,16 @@ class TestBundle:
         pack(fixed_graph, folder / "street.atrous", classes=CLASSES)
 
     def test_an_existing_bundle_is_kept_unless_asked(self, fixed_graph: Path, folder: Path) -> None:
-        path = pack(fixed_graph, folder / "street.atrous", classes=CLASSES, license="mine").path
+        path = pack(fixed_graph, folder / "street.atrous", classes=CLASSES, options=PackOptions(license="mine")).path
         with pytest.raises(BundleError, match="exists already"):
-            pack(fixed_graph, path, classes=CLASSES, license="other")
+            pack(fixed_graph, path, classes=CLASSES, options=PackOptions(license="other"))
         assert Bundle.open(path).manifest.license == "mine"
-        assert pack(fixed_graph, path, classes=CLASSES, license="other", overwrite=True).manifest.license == "other"
+        assert (
+            pack(
+                fixed_graph, path, classes=CLASSES, options=PackOptions(license="other"), overwrite=True
+            ).manifest.license
+            == "other"
+        )
 
 
 class TestExternalData:

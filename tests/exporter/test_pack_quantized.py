@@ -20,7 +20,7 @@ from atrous.bundle import Bundle
 from atrous.exporter.engine.build import build_engine
 from atrous.exporter.pack import pack
 from atrous.exporter.sizes import DynamicSize
-from atrous.exporter.verify_bundle import verify_bundle
+from atrous.exporter.verify.bundle import verify_bundle
 
 CLASSES = ("sky", "road", "car", "tree", "person")
 SIZES = DynamicSize((16, 16), (32, 48), (64, 64), multiple=8)
@@ -136,8 +136,7 @@ def test_runs_in_every_backend(bundle: Bundle) -> None:
 def test_builds_with_tensorrt_rtx(bundle: Bundle, tmp_path: Path) -> None:
     needs.TENSORRT_RTX.load("tensorrt_rtx")
     copy = Bundle.open(shutil.copytree(bundle.path, tmp_path / "qat.atrous"))
-    built = build_engine(copy, precision="int8", sm=["89", "120"])
-    engines = [artifact for artifact in built.manifest.artifacts if artifact.kind == "engine"]
+    _, engines = build_engine(copy, precision="int8", sm=["89", "120"])
     assert [engine.precision for engine in engines] == ["int8", "int8"]
     for engine in engines:
         assert engine.provenance["reading"]["Int8"] >= CONVOLUTIONS

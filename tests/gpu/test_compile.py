@@ -10,7 +10,8 @@ from atrous.crf import cuda_queue
 from atrous.errors import DeviceError
 from atrous.gpu import KernelSource
 from atrous.gpu.compile import cache_folder, compile_cubin
-from atrous.runtime import frame
+from atrous.gpu.toolchain import digest_of, include_flags
+from atrous.runtime.gpu import frame
 
 
 @pytest.fixture
@@ -59,6 +60,22 @@ def test_an_nvcc_that_does_not_run_is_an_error(source, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     with pytest.raises(DeviceError, match=r"(?s)exit code 3.*no licence"):
         compile_cubin(source, (9, 0), tmp_path)
+
+
+def test_headers_of_other_folders_count(tmp_path):
+    """What all kernels share is found by its path from the root, and a change of it compiles anew."""
+    folder, shared = tmp_path / "crf" / "kernels", tmp_path / "native" / "kernels"
+    for each in (folder, shared):
+        each.mkdir(parents=True)
+    (folder / "unit.cu").write_text('#include "native/kernels/grid.cuh"\n')
+    (shared / "grid.cuh").write_text("constexpr int kThreads = 256;\n")
+    source = KernelSource(folder / "unit.cu", includes=(shared,))
+    assert source.files() == [folder / "unit.cu", shared / "grid.cuh"]
+    assert include_flags(source.includes) == [f"-I{tmp_path}"]
+    before = digest_of(source.path, includes=source.includes)
+    assert before != digest_of(source.path)
+    (shared / "grid.cuh").write_text("constexpr int kThreads = 128;\n")
+    assert digest_of(source.path, includes=source.includes) != before
 
 
 def test_the_cache_follows_the_users_setting(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from atrous.errors import DeviceError, MissingDependencyError
 from atrous.gpu import KernelSource, Launch
 from atrous.gpu.kernel_binaries import Fatbin, check_kernels, find_fatbin, load_kernels
 from atrous.gpu.toolchain import ARCHITECTURES, EXACT, PORTABLE
-from atrous.runtime import frame
+from atrous.runtime.gpu import frame
 
 PROBE = Path(__file__).parents[1] / "emulator" / "probe.cu"
 HOPPER, CUDA_13 = (9, 0), (13, 0)

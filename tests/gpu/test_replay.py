@@ -10,8 +10,9 @@ from atrous import _native
 from atrous.crf import CRFParams
 from atrous.crf.cuda_field import FieldSpec
 from atrous.crf.cuda_queue import Queue
-from atrous.gpu import Device, Region, allocate, prepare
+from atrous.gpu import Device, Region, Replayer, allocate, ceil_div, prepare
 from atrous.gpu.replay import Part
+from atrous.runtime.gpu import frame
 
 SPEC = FieldSpec(1, 3, 9, 11, "fp32", 2, "symmetric", CRFParams.deeplab_v2_resnet()).native
 
@@ -80,6 +81,45 @@ def test_a_sequence_runs_on_what_the_caller_gives(device):
     for copy in copies:
         Queue(device, stream).replay(sequence, {**memory, "report_copy": copy})
         assert (fetched(device, copy, np.uint32) == words).all()
+
+
+@pytest.mark.parametrize("count", [1, 256, 1025, 100_000])
+def test_kernels_get_numbers_of_their_types(device, rng, count):
+    """Pointers, a float and an int, in as many blocks as it takes."""
+    picture, palette = (rng.integers(0, 256, size=(size, 3), dtype=np.uint8) for size in (count, 256))
+    labels = rng.integers(0, 256, size=count, dtype=np.uint8)
+    plan = _native.plan_overlay(count, 0.35, device.properties.multiprocessors)
+    stream, memory = device.stream(), {planned.name: device.allocate(planned.nbytes) for planned in plan.buffers}
+    for name, values in (("pictures", picture), ("labels", labels), ("palette", palette)):
+        device.upload(memory[name], values, stream)
+    Replayer(device, stream, frame.KERNELS).replay(prepare(plan.sequences["overlay"]), memory)
+    expected = _native.overlay(picture[None], labels[None], palette, 0.35)
+    assert (fetched(device, memory["overlay"], np.uint8) == expected.ravel()).all()
+
+
+def test_the_network_is_the_callers(device):
+    """It gets the memory and the stream of the plan."""
+    size = (8, 8)
+    spec = _native.FrameSpec(
+        _native.Geometry(size, size, size),
+        None,
+        _native.PixelScaling((0, 0, 0), (1, 1, 1), False, (0, 0, 0)),
+        False,
+        (1, 2, 4, 4),
+        True,
+        False,
+    )
+    plan, stream, asked = _native.plan_frame(spec, 2), device.stream(), []
+    memory = allocate(plan, device, stream)
+    Replayer(device, stream, frame.KERNELS).replay(
+        prepare(plan.sequences["inference"]), memory, lambda *each: asked.append(each)
+    )
+    assert asked == [(memory["input"], memory["output"], stream)]
+    assert (memory["input"].nbytes, memory["output"].nbytes) == (4 * 3 * 64, 2 * 2 * 16)
+
+
+def test_quotients_are_rounded_up():
+    assert [ceil_div(a, 4) for a in (0, 1, 4, 5)] == [0, 1, 1, 2]
 
 
 def test_a_part_is_the_buffer_itself_or_lies_within(device):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterator
 
@@ -13,8 +12,7 @@ from standins.fixtures import AddEngine
 
 from atrous.bundle import Bundle
 from atrous.errors import EngineError
-from atrous.runtime.backends import BACKENDS
-from atrous.runtime.backends.tensorrt import TensorRtBackend
+from atrous.runtime.backends import BACKENDS, tensorrt
 from atrous.runtime.benchmark import Contender, Latency, as_plain, bundle_contenders, measure
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
@@ -63,7 +61,7 @@ def test_the_crf_is_compared_with_the_crf() -> None:
 def test_a_gpu_has_its_stages_and_several_pictures_in_work(
     tiny_bundle: Bundle, add_engine: AddEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(BACKENDS, "tensorrt", functools.partial(TensorRtBackend, make_device=EmulatedDevice))
+    monkeypatch.setitem(BACKENDS, "tensorrt", tensorrt.make_spec(EmulatedDevice))
     bundle = add_engine(tiny_bundle)
     contenders, left_out = bundle_contenders(bundle, backends=["onnxruntime", "tensorrt"], crf=False)
     assert left_out == []

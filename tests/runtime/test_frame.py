@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import PIL
 import pytest
+from emulator.calls import Calls
 from emulator.emulated_device import BACKWARDS, SHUFFLED, EmulatedDevice
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,13 +16,18 @@ from PIL import Image
 from tolerances import RESIZE_ORDER_LEVELS
 
 from atrous import _native
-from atrous.gpu import Region
-from atrous.manifest import InputSpec, SizePolicy
-from atrous.runtime import frame
-from atrous.runtime.frame import CoarseLogits, DeviceResampling, DeviceStretch, FrameQueue, Pictures, constants_of
+from atrous._native import Geometry
+from atrous.errors import EngineError
+from atrous.gpu import Buffer, Memory, Region, Replayer, allocate, prepare
+from atrous.manifest import InputSpec, OutputSpec, SizePolicy
+from atrous.runtime.backends.base import EngineLayout
+from atrous.runtime.gpu import frame
+from atrous.runtime.gpu.frame import frame_spec
 from atrous.runtime.postprocess import upsample_labels, upsample_probabilities
-from atrous.runtime.preprocess import prepare_image
+from atrous.runtime.preprocess import plan_geometry, prepare_image
+from atrous.runtime.tiling import blend_tiles, plan_tiles
 
+BLOCK = (256, 1)
 DTYPES = [np.dtype(np.float32), np.dtype(np.float16)]
 IMAGENET = InputSpec(
     color_order="RGB",
@@ -36,79 +42,96 @@ CAFFE = replace(IMAGENET, color_order="BGR", mean=(104.0, 116.7, 122.7), std=(1.
 
 
 class Frames:
-    """The queue's operations on arrays; every result lies between guards where the device has them."""
+    """Sequences of plans on arrays; every result lies between guards where the device has them."""
 
     def __init__(self, device) -> None:
         self.device = device
-        self.queue = FrameQueue(device, device.stream())
+        self.stream = device.stream()
+        self.call = Calls(device, frame.KERNELS)
+        self._replayer = Replayer(device, self.stream, frame.KERNELS)
 
-    def sent(self, array: np.ndarray, *, offset: int = 0):
+    def sent(self, array: np.ndarray, *, offset: int = 0) -> Buffer:
         """The array, `offset` bytes into a buffer, so that words of it are not aligned."""
         padded = np.concatenate([np.zeros(offset, np.uint8), np.ascontiguousarray(array).view(np.uint8).ravel()])
         buffer = self.device.allocate(padded.nbytes)
-        self.device.upload(buffer, padded, self.queue.stream)
+        self.device.upload(buffer, padded, self.stream)
         return Region(buffer, offset, array.nbytes) if offset else buffer
 
-    def fetched(self, buffer, shape: tuple[int, ...], dtype) -> np.ndarray:
+    def fetched(self, buffer: Buffer, shape: tuple[int, ...], dtype) -> np.ndarray:
         out = np.empty(shape, dtype)
-        self.device.download(out, buffer, self.queue.stream)
+        self.device.download(out, buffer, self.stream)
         assert not hasattr(buffer, "guards_hold") or buffer.guards_hold()
         return out
 
-    def prepared(self, batch: np.ndarray, inputs: InputSpec, size, dtype, *, row_bytes: int = 0) -> np.ndarray:
-        count, height, width, _ = batch.shape
-        row_bytes = row_bytes or 3 * width
-        rows = np.zeros((count, height, row_bytes), np.uint8)
-        rows[..., : 3 * width] = batch.reshape(count, height, 3 * width)
-        out = self.device.allocate(count * 3 * size[0] * size[1] * dtype.itemsize)
-        pictures = Pictures(self.sent(rows), count, (height, width), row_bytes)
-        constants = self.sent(constants_of(inputs))
-        self.queue.normalize(pictures, constants, out, inputs=inputs, size=size, dtype=dtype)
-        return self.fetched(out, (count, 3, *size), dtype)
+    def run(self, plan: _native.LaunchPlan, sequence: str, infer=None, **given: np.ndarray | Buffer) -> Memory:
+        """What a sequence leaves; arrays go into the plan's memory before."""
+        memory = allocate(plan, self.device, self.stream)
+        for planned in plan.buffers:
+            value = given.get(planned.name)
+            if isinstance(value, np.ndarray):
+                value = self.sent(value)
+            if value is not None or planned.use == "given":
+                memory[planned.name] = value if value is not None else self.device.allocate(planned.nbytes)
+        self._replayer.replay(prepare(plan.sequences[sequence]), memory, infer)
+        return memory
+
+    def preprocessed(self, batch: np.ndarray, inputs: InputSpec, geometry: Geometry, dtype=DTYPES[0]) -> Memory:
+        layout = EngineLayout(dtype, (len(batch), 1, 1, 1), DTYPES[0])
+        return self.run(planned(geometry, None, layout, inputs, OutputSpec(1)), "preprocess", pictures=batch)
+
+    def prepared(self, batch: np.ndarray, inputs: InputSpec, size, dtype) -> np.ndarray:
+        memory = self.preprocessed(batch, inputs, Geometry(batch.shape[1:3], size, size), dtype)
+        return self.fetched(memory["input"], (len(batch), 3, *size), dtype)
 
     def stretched(self, batch: np.ndarray, size) -> np.ndarray:
-        count, height, width, _ = batch.shape
-        stretch = DeviceStretch(self.queue, count, (height, width), size)
-        out = stretch.queue(Pictures(self.sent(batch), count, (height, width), 3 * width))
-        return self.fetched(out.buffer, (count, *size, 3), np.uint8)
+        image = batch.shape[1:3]
+        memory = self.preprocessed(batch, IMAGENET, Geometry(image, size, image))
+        resized = memory[max((name for name in memory if name.startswith("resized")), default="pictures")]
+        return self.fetched(resized, (len(batch), *size, 3), np.uint8)
 
     def resized(self, batch: np.ndarray, size) -> np.ndarray:
+        """Along rows and then along columns."""
         count, height, width, _ = batch.shape
-        rows, columns = (
-            DeviceResampling.of(self.device, _native.Resampling(*lengths), self.queue.stream)
-            for lengths in ((width, size[1]), (height, size[0]))
-        )
-        wide = self.device.allocate(count * height * size[1] * 3)
-        out = self.device.allocate(count * size[0] * size[1] * 3)
-        self.queue.resize_rows(Pictures(self.sent(batch), count, (height, width), 3 * width), rows, wide)
-        self.queue.resize_columns(Pictures(wide, count, (height, size[1]), 3 * size[1]), columns, out)
-        return self.fetched(out, (count, *size, 3), np.uint8)
+        across, down = _native.Resampling(width, size[1]), _native.Resampling(height, size[0])
+        wide, out = np.empty((count, height, size[1], 3), np.uint8), np.empty((count, *size, 3), np.uint8)
+        rows = (np.int32(count * height), np.int32(3 * width))
+        taps = [(each.first, each.weights, np.int32(each.weights.shape[1])) for each in (across, down)]
+        self.call("frame_resize_rows", 7, BLOCK, batch, *rows, *taps[0], np.int32(size[1]), wide)
+        columns = (np.int32(count), np.int32(height), np.int32(3 * size[1]))
+        self.call("frame_resize_columns", 7, BLOCK, wide, *columns, *taps[1], np.int32(size[0]), out)
+        return out
 
-    def logits(self, maps: np.ndarray, full_size, crop, align_corners: bool) -> CoarseLogits:
-        return CoarseLogits(self.sent(maps), maps.shape, maps.dtype, full_size, crop or full_size, align_corners)
+    def resample(self, sequence: str, maps: np.ndarray, full_size, crop, align_corners: bool) -> np.ndarray:
+        """What "labels", "probabilities" or "check" make of logits."""
+        geometry = Geometry(crop or full_size, full_size, full_size)
+        layout = EngineLayout(DTYPES[0], maps.shape, maps.dtype)
+        plan = planned(geometry, None, layout, IMAGENET, OutputSpec(1, align_corners))
+        memory = self.run(plan, sequence, output=maps)
+        if sequence == "check":
+            return self.fetched(memory["first_bad"], (1,), np.uint32)
+        size, is_labels = geometry.image_size, sequence == "labels"
+        shape = (len(maps), *size) if is_labels else (*maps.shape[:2], *size)
+        return self.fetched(memory[sequence], shape, np.uint8 if is_labels else np.float32)
 
-    def labels(self, logits: CoarseLogits) -> np.ndarray:
-        shape = (logits.shape[0], *logits.crop)
-        out = self.device.allocate(int(np.prod(shape)))
-        self.queue.labels(logits, out)
-        return self.fetched(out, shape, np.uint8)
+    def labels(self, maps: np.ndarray, full_size, crop, align_corners: bool) -> np.ndarray:
+        return self.resample("labels", maps, full_size, crop, align_corners)
 
-    def probabilities(self, logits: CoarseLogits) -> np.ndarray:
-        shape = (*logits.shape[:2], *logits.crop)
-        out = self.device.allocate(4 * int(np.prod(shape)))
-        self.queue.probabilities(logits, out)
-        return self.fetched(out, shape, np.float32)
+    def probabilities(self, maps: np.ndarray, full_size, crop, align_corners: bool) -> np.ndarray:
+        return self.resample("probabilities", maps, full_size, crop, align_corners)
 
     def first_bad(self, maps: np.ndarray) -> int:
-        out = self.device.allocate(4)
-        self.queue.find_not_finite(self.logits(maps, (1, 1), None, False), out)
-        return int(self.fetched(out, (1,), np.uint32)[0])
+        return int(self.resample("check", maps, (1, 1), None, False)[0])
 
     def overlay(self, picture: np.ndarray, labels: np.ndarray, palette: np.ndarray, alpha: float, offset: int = 0):
-        buffers = self.sent(picture, offset=3 * offset), self.sent(labels), self.sent(palette)
-        out = self.device.allocate(picture.nbytes)
-        self.queue.overlay(*buffers, out, pixels=labels.size, alpha=alpha)
-        return self.fetched(out, picture.shape, np.uint8)
+        plan = _native.plan_overlay(labels.size, alpha, self.device.properties.multiprocessors)
+        memory = self.run(
+            plan, "overlay", pictures=self.sent(picture, offset=3 * offset), labels=labels, palette=palette
+        )
+        return self.fetched(memory["overlay"], picture.shape, np.uint8)
+
+
+def planned(geometry, tiles, layout: EngineLayout, inputs: InputSpec, outputs: OutputSpec) -> _native.LaunchPlan:
+    return _native.plan_frame(frame_spec(geometry, tiles, layout, inputs, outputs), multiprocessors=2)
 
 
 @pytest.fixture
@@ -123,7 +146,8 @@ def random_pictures(rng, *shape: int) -> np.ndarray:
 def test_python_and_kernels_agree_on_constants():
     text = "".join(path.read_text(encoding="utf-8") for path in frame.KERNELS.files())
     found = dict(re.findall(r"constexpr int (k\w+) = (\d+);", text))
-    assert found == {name: str(_native.KERNEL_CONSTANTS[name]) for name in ("kThreads", "kRun", "kWeightBits")}
+    names = ("kThreads", "kWarp", "kBlocksPerMultiprocessor", "kRun", "kWeightBits")
+    assert found == {name: str(_native.KERNEL_CONSTANTS[name]) for name in names}
     assert _native.Resampling(1, 1).weights.tolist() == [[1 << _native.KERNEL_CONSTANTS["kWeightBits"]]]
 
 
@@ -149,8 +173,15 @@ class TestNormalize:
     @pytest.mark.parametrize("row_bytes", [33, 34, 36, 64])
     def test_a_batch_with_any_row_pitch(self, frames, rng, row_bytes):
         batch = random_pictures(rng, 3, 9, 11)
-        got = frames.prepared(batch, IMAGENET, (16, 16), DTYPES[0], row_bytes=row_bytes)
-        for one, picture in zip(got, batch, strict=True):
+        rows, out = np.zeros((3, 10, row_bytes), np.uint8), np.empty((3, 3, 16, 16), np.float32)
+        rows[:, :9, :33] = batch.reshape(3, 9, 33)
+        scale = np.float32(IMAGENET.scale)
+        mean, std = (np.array(each, np.float32) / scale for each in (IMAGENET.mean, IMAGENET.std))
+        constants = np.stack([mean, std, (np.array(IMAGENET.pad_value, np.float32) - mean) / std])
+        sizes = [np.int32(each) for each in (3, 9, 11, row_bytes, 10 * row_bytes)]
+        swap_and_size = [np.int32(each) for each in (0, 16, 16)]
+        frames.call("frame_normalize_f32", 3, BLOCK, rows, *sizes, constants, *swap_and_size, out)
+        for one, picture in zip(out, batch, strict=True):
             np.testing.assert_array_equal(one, prepare_image(picture, (16, 16), IMAGENET))
 
 
@@ -214,14 +245,14 @@ RESAMPLED = [
 class TestResample:
     def test_labels_are_the_cpus(self, frames, rng, shape, full_size, crop, dtype, align_corners):
         maps = (rng.normal(size=(2, *shape)) * 5).astype(dtype)
-        got = frames.labels(frames.logits(maps, full_size, crop, align_corners))
+        got = frames.labels(maps, full_size, crop, align_corners)
         for one, logits in zip(got, maps, strict=True):
             expected = upsample_labels(logits, full_size, crop=crop, align_corners=align_corners)
             np.testing.assert_array_equal(one, expected)
 
     def test_probabilities_are_the_cpus_bit_for_bit(self, frames, rng, shape, full_size, crop, dtype, align_corners):
         maps = (rng.normal(size=(2, *shape)) * 5).astype(dtype)
-        got = frames.probabilities(frames.logits(maps, full_size, crop, align_corners))
+        got = frames.probabilities(maps, full_size, crop, align_corners)
         for one, logits in zip(got, maps, strict=True):
             expected = upsample_probabilities(logits, full_size, crop=crop, align_corners=align_corners)
             np.testing.assert_array_equal(one, expected)
@@ -238,10 +269,9 @@ def test_any_size_gives_the_cpus_bits(frames, data, align_corners, dtype):
     crop = data.draw(st.tuples(st.integers(1, full_size[0]), st.integers(1, full_size[1])))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     maps = (rng.normal(size=shape) * 4).astype(dtype)
-    logits = frames.logits(maps[None], full_size, crop, align_corners)
-    options = {"crop": crop, "align_corners": align_corners}
-    np.testing.assert_array_equal(frames.labels(logits)[0], upsample_labels(maps, full_size, **options))
-    np.testing.assert_array_equal(frames.probabilities(logits)[0], upsample_probabilities(maps, full_size, **options))
+    logits, options = (maps[None], full_size, crop, align_corners), {"crop": crop, "align_corners": align_corners}
+    np.testing.assert_array_equal(frames.labels(*logits)[0], upsample_labels(maps, full_size, **options))
+    np.testing.assert_array_equal(frames.probabilities(*logits)[0], upsample_probabilities(maps, full_size, **options))
     picture = random_pictures(rng, *shape[1:])
     out_size = (shape[1] + data.draw(SIDE), shape[2] + data.draw(SIDE))
     expected = prepare_image(picture, out_size, CAFFE).astype(dtype)
@@ -251,12 +281,12 @@ def test_any_size_gives_the_cpus_bits(frames, data, align_corners, dtype):
 def test_of_equal_logits_the_first_class_wins(frames):
     maps = np.zeros((1, 4, 3, 3), np.float32)
     maps[0, 2] = maps[0, 1] = 1
-    assert (frames.labels(frames.logits(maps, (11, 11), None, True)) == 1).all()
+    assert (frames.labels(maps, (11, 11), None, True) == 1).all()
 
 
 def test_far_apart_logits(frames):
     maps = np.array([1e4, -1e4, 0], np.float32).reshape(1, 3, 1, 1)
-    got = frames.probabilities(frames.logits(maps, (2, 2), None, False))
+    got = frames.probabilities(maps, (2, 2), None, False)
     assert (got == np.array([1, 0, 0], np.float32).reshape(1, 3, 1, 1)).all()
 
 
@@ -267,6 +297,73 @@ def test_the_first_value_that_is_not_finite_is_found(frames, rng, dtype, bad):
     assert frames.first_bad(maps) == 0xFFFFFFFF
     maps[1, 2, 3, 4] = maps[1, 4, 0, 0] = bad
     assert frames.first_bad(maps) == np.ravel_multi_index((1, 2, 3, 4), maps.shape)
+
+
+class Tiles:
+    """A network of no size: it answers logits that are drawn before, and keeps what it is asked for."""
+
+    def __init__(self, frames: Frames, image, count: int, dtypes, *, offset: int = 0) -> None:
+        low, high = (16 + offset,) * 2, (48 + offset, 64 + offset)
+        self.inputs = replace(IMAGENET, size=SizePolicy(low, low, high, multiple=8, offset=offset))
+        self.outputs = OutputSpec(4)
+        self.geometry = plan_geometry(image, self.inputs)
+        self.tiles = plan_tiles(self.geometry, self.inputs, self.outputs)
+        self.shape = (count, 3, *self.tiles.coarse_size(self.tiles.tile_size))
+        self.layout = EngineLayout(dtypes[0], self.shape, dtypes[1])
+        rng = np.random.default_rng(1)
+        self.logits = [(rng.normal(size=self.shape) * 4).astype(dtypes[1]) for _ in self.tiles.origins]
+        self.asked: list[np.ndarray] = []
+        self._frames = frames
+
+    def infer(self, source: Buffer, result: Buffer, stream) -> None:
+        shape = (self.shape[0], 3, *self.tiles.tile_size)
+        logits = self.logits[len(self.asked)]
+        self.asked.append(self._frames.fetched(source, shape, self.layout.input_dtype))
+        self._frames.device.upload(result, logits, stream)
+
+    def blended(self, index: int) -> np.ndarray:
+        """By the CPU, of one picture."""
+        answers = iter(self.logits)
+        return blend_tiles(self.tiles, lambda _top, _left: next(answers)[index].astype(np.float32))
+
+    def plan(self) -> _native.LaunchPlan:
+        return planned(self.geometry, self.tiles, self.layout, self.inputs, self.outputs)
+
+
+class TestTiles:
+    @pytest.mark.parametrize("dtypes", [DTYPES, DTYPES[::-1]], ids=["half-logits", "half-input"])
+    @pytest.mark.parametrize("offset", [0, 1])
+    @pytest.mark.parametrize("count", [1, 3])
+    @pytest.mark.parametrize("image", [(50, 150), (49, 60), (161, 33), (130, 131)])
+    def test_inputs_and_blended_logits_are_the_cpus_bit_for_bit(self, frames, rng, image, count, offset, dtypes):
+        batch = random_pictures(rng, count, *image)
+        network = Tiles(frames, image, count, dtypes, offset=offset)
+        memory = frames.run(network.plan(), "inference", network.infer, pictures=batch)
+        height, width = network.tiles.tile_size
+        for got, (top, left) in zip(network.asked, network.tiles.origins, strict=True):
+            for one, picture in zip(got, batch, strict=True):
+                tile = picture[top : top + height, left : left + width]
+                expected = prepare_image(tile, network.tiles.tile_size, network.inputs).astype(dtypes[0])
+                np.testing.assert_array_equal(one, expected)
+        shape = (count, 3, *network.tiles.coarse_size(network.tiles.full_size))
+        for index, one in enumerate(frames.fetched(memory["blended"], shape, np.float32)):
+            np.testing.assert_array_equal(one, network.blended(index))
+
+    def test_logits_at_another_stride_than_the_manifests_are_refused(self, frames):
+        network = Tiles(frames, (50, 150), 1, DTYPES)
+        network.layout = EngineLayout(DTYPES[0], (1, 3, 5, 5), DTYPES[0])
+        with pytest.raises(EngineError, match=r"5x5 logits for a tile of 48x64; expected 12x16 at stride 4"):
+            network.plan()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("size", [(1, 1), (3, 7), (40, 33)])
+def test_channels_are_swapped_in_place(frames, rng, size, count):
+    batch = random_pictures(rng, count, *size)
+    layout = EngineLayout(DTYPES[0], (count, 1, 1, 1), DTYPES[0])
+    plan = planned(Geometry(size, size, size), None, layout, IMAGENET, OutputSpec(1))
+    memory = frames.run(plan, "swap", pictures=batch)
+    np.testing.assert_array_equal(frames.fetched(memory["pictures"], batch.shape, np.uint8), batch[..., ::-1])
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.35, 0.6, 1.0])
@@ -285,10 +382,10 @@ def test_the_order_of_threads_and_blocks_does_not_matter(rng, order):
     results = []
     for device in (EmulatedDevice(), EmulatedDevice(order=order)):
         frames = Frames(device)
-        logits = frames.logits(maps, (72, 72), (70, 71), False)
+        logits = (maps, (72, 72), (70, 71), False)
         prepared = frames.prepared(picture, IMAGENET, (48, 64), DTYPES[1])
         results.append(
-            [prepared, frames.resized(picture, (32, 80)), frames.labels(logits), frames.probabilities(logits)]
+            [prepared, frames.resized(picture, (32, 80)), frames.labels(*logits), frames.probabilities(*logits)]
         )
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -40,9 +40,11 @@ class TestErrors:
             np.testing.assert_array_equal(segmenter(pixels).labels, on_cpu(tiny_bundle)(pixels).labels)
 
     def test_a_size_outside_of_the_profile(self, open_gpu, tiny_bundle):
-        pipeline = open_gpu(tiny_bundle)._gpu._pipeline
+        segmenter = open_gpu(tiny_bundle)
+        segmenter.backend.sizes = replace(segmenter.backend.sizes, max=(64, 96))  # fewer than the manifest says
+        pipeline = segmenter._path._pipeline
         with pytest.raises(EngineError, match="outside of its profile"):
-            pipeline.submit([picture((400, 400))]).result()
+            pipeline.submit([picture((100, 100))]).result()
         assert pipeline.submit([picture((40, 40))]).result().labels.shape == (1, 40, 40)
 
     @pytest.mark.parametrize("capturable", [True, False])

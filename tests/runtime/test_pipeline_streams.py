@@ -14,9 +14,9 @@ from standins.onnx_device_backend import OnnxDeviceBackend
 from atrous.bundle import Bundle
 from atrous.crf import DenseCRF
 from atrous.errors import DeviceError
-from atrous.runtime.frame_program import FrameProgram, Lanes, Recipe
-from atrous.runtime.frame_slot import FrameKey
-from atrous.runtime.worker import MAX_PROGRAMS
+from atrous.runtime.gpu.frame_program import FrameProgram, Lanes, Recipe
+from atrous.runtime.gpu.frame_slot import FrameKey
+from atrous.runtime.gpu.worker import MAX_PROGRAMS
 
 
 def lazy_device() -> EmulatedDevice:

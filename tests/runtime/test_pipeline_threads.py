@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from queue import Queue
 
 import numpy as np
@@ -19,8 +19,8 @@ from standins.onnx_device_backend import OnnxDeviceBackend
 
 from atrous.bundle import Bundle
 from atrous.errors import EngineError, ImageError, ShapeError
-from atrous.runtime.frame_slot import SLOTS
-from atrous.runtime.pipeline import Pipeline
+from atrous.runtime.gpu.frame_slot import SLOTS
+from atrous.runtime.gpu.pipeline import Pipeline
 from atrous.runtime.result import Result
 from atrous.runtime.segmenter import Segmenter
 
@@ -77,11 +77,21 @@ class TestFutures:
         with pytest.raises(ImageError, match="no such image"):
             open_gpu(color_bundle).submit(tmp_path / "absent.png")
 
-    def test_a_tiled_picture_is_done_on_return(self, open_gpu, tiny_bundle):
-        future = open_gpu(tiny_bundle).submit(picture((130, 300)))
-        assert future.done()
-        expected = on_cpu(tiny_bundle)(picture((130, 300))).labels
-        np.testing.assert_array_equal(future.result().labels, expected)
+    def test_a_tiled_picture_is_done_later(self, tiny_bundle):
+        backend = Gated(tiny_bundle)
+        with closing(Segmenter(tiny_bundle, backend)) as segmenter:
+            future = segmenter.submit(picture((130, 300)))
+            assert not future.done()
+            backend.gate.set()
+            expected = on_cpu(tiny_bundle)(picture((130, 300))).labels
+            np.testing.assert_array_equal(future.result().labels, expected)
+
+    def test_tiled_pictures_of_a_batch(self, open_gpu, tiny_bundle):
+        """With others between, and no more at once than a batch of whole ones is large."""
+        segmenter = open_gpu(tiny_bundle)
+        pictures = [picture(size, seed) for seed, size in enumerate([(130, 140), (32, 40)] * 3 + [(130, 300)])]
+        for got, pixels in zip(segmenter.batch(pictures), pictures, strict=True):
+            np.testing.assert_array_equal(got.labels, on_cpu(tiny_bundle)(pixels).labels)
 
     def test_a_stream_keeps_order_and_runs_ahead_by_what_is_in_work(self, open_gpu, color_bundle):
         read = []
@@ -132,13 +142,13 @@ class TestFutures:
         backend.gate.set()
         assert later.get(timeout=20).result().labels.shape == (16, 16)
         assert len(errors) == 2
-        assert "hand the work to another thread" in errors[0]
+        assert "Do the work in another thread" in errors[0]
         segmenter.close()
 
     @pytest.mark.parametrize("shapes", [[], [(32, 32), (32, 40)]])
     def test_a_batch_that_is_none(self, open_gpu, color_bundle, shapes):
         with pytest.raises(ShapeError, match="all are of one size"):
-            open_gpu(color_bundle)._gpu._pipeline.submit([picture(shape) for shape in shapes])
+            open_gpu(color_bundle)._path._pipeline.submit([picture(shape) for shape in shapes])
 
 
 class TestEnd:

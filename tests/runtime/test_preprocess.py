@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import PIL
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from tolerances import NORMALIZE_RELATIVE
+from tolerances import NORMALIZE_RELATIVE, RESIZE_ORDER_LEVELS
 
+from atrous import _native
 from atrous.errors import ShapeError
 from atrous.exporter.normalization import NORMALIZATIONS
 from atrous.manifest import InputSpec, Size, SizePolicy
 from atrous.runtime.preprocess import fit_size, plan_geometry, prepare_image
 
+RESIZE_LEVELS = 0 if int(PIL.__version__.split(".")[0]) >= 13 else RESIZE_ORDER_LEVELS
+SIDE = st.integers(1, 90)
 SIZES = SizePolicy((32, 32), (64, 96), (128, 160), 16)
 
 
@@ -24,6 +28,12 @@ def input_spec(name: str = "imagenet", *, size: SizePolicy = SIZES, resize: str 
     norm = NORMALIZATIONS[name]
     spec = InputSpec(size, norm.color_order, norm.mean, norm.std, norm.scale, pad_value=(10, 20, 30))
     return dataclasses.replace(spec, resize=resize)
+
+
+def levels_from_pillow(image: NDArray[np.uint8], size: Size, threads: int = 0) -> int:
+    """How far the native core is from the Pillow that is installed."""
+    resized = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    return int(np.abs(_native.resize_image(image, size, threads).astype(int) - resized).max())
 
 
 def defined(image: NDArray[np.uint8], size: Size, spec: InputSpec) -> NDArray[np.float64]:
@@ -67,10 +77,44 @@ class TestPrepare:
     @pytest.mark.parametrize("shape", [(1, 1), (200, 64), (64, 96), (500, 700)])
     def test_stretch_resizes_like_pillow(self, rng: np.random.Generator, shape: Size) -> None:
         image, spec = rng.integers(0, 256, (*shape, 3), dtype=np.uint8), input_spec(resize="stretch")
-        resized = np.asarray(Image.fromarray(image).resize((96, 64), Image.Resampling.BILINEAR))
+        resized = _native.resize_image(image, (64, 96))
         np.testing.assert_array_equal(
             prepare_image(image, (64, 96), spec), prepare_image(resized, (64, 96), input_spec())
         )
+        assert levels_from_pillow(image, (64, 96)) <= RESIZE_LEVELS
+
+
+class TestResize:
+    @pytest.mark.parametrize(
+        ("shape", "size"),
+        [
+            ((1, 1), (5, 7)), ((7, 3), (3, 9)), ((30, 40), (64, 64)), ((50, 90), (16, 8)), ((5, 200), (1, 1)),
+            ((16, 16), (16, 16)), ((400, 100), (100, 90)), ((300, 300), (90, 200)), ((100, 100), (60, 120)),
+            ((90, 60), (70, 50)), ((91, 60), (70, 50)), ((60, 90), (50, 70)), ((40, 30), (90, 30)),
+        ],
+    )  # fmt: skip
+    @pytest.mark.parametrize("threads", [0, 1, 3])
+    def test_is_pillow_13s(self, rng: np.random.Generator, shape: Size, size: Size, threads: int) -> None:
+        """Whatever Pillow is installed: older ones go along rows first, and each pass rounds."""
+        image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        assert levels_from_pillow(image, size, threads) <= RESIZE_LEVELS
+
+    @given(shape=st.tuples(SIDE, SIDE), size=st.tuples(SIDE, SIDE), seed=st.integers(0, 99))
+    def test_any_size(self, shape: Size, size: Size, seed: int) -> None:
+        image = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+        assert levels_from_pillow(image, size) <= RESIZE_LEVELS
+
+    def test_rows_may_lie_apart(self, rng: np.random.Generator) -> None:
+        image = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        for part in (image[3:30, 5:41], image[::-1], image[:, ::-2]):
+            np.testing.assert_array_equal(
+                _native.resize_image(part, (20, 30)), _native.resize_image(part.copy(), (20, 30))
+            )
+
+    @pytest.mark.parametrize("image", [np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)], ids=["none", "grey"])
+    def test_what_is_no_image_is_refused(self, image: NDArray[np.uint8]) -> None:
+        with pytest.raises(ValueError, match="at least one pixel"):
+            _native.resize_image(image, (2, 2))
 
 
 class TestGeometry:

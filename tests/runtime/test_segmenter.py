@@ -68,6 +68,11 @@ class TestCall:
         assert list(result.timings_ms) == ["preprocess", "inference", "postprocess"]
         assert min(result.timings_ms.values()) > 0
 
+    def test_a_bundle_that_is_open_is_taken_as_it_is(self, tiny_bundle: Bundle, tiny: Segmenter, backend: str) -> None:
+        segmenter = load(tiny_bundle, backend=backend)
+        assert segmenter.bundle is tiny_bundle
+        np.testing.assert_array_equal(segmenter(noise((40, 50))).labels, tiny(noise((40, 50))).labels)
+
     def test_the_known_answer(self, color_bundle: Bundle, backend: str) -> None:
         """Bands lie on cells of 8 pixels, so that upsampling puts their edges where they are."""
         labels = load(color_bundle.path, backend=backend)(flag(16, 32)).labels

@@ -11,9 +11,10 @@ from tiny_graphs import color_layers, make_bundle
 
 from atrous.bundle import Bundle
 from atrous.exporter.sizes import DynamicSize
-from atrous.gpu import Buffer, Device, KernelQueue, KernelSource, Stream
+from atrous.gpu import Buffer, Device, KernelSource, Launch, Module, Stream, ceil_div
+from atrous.runtime.backends import choose_artifact
 from atrous.runtime.backends.base import EngineLayout
-from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from atrous.runtime.backends.onnxruntime import SPEC, OnnxRuntimeBackend
 
 PROBE = KernelSource(Path(__file__).parents[1] / "emulator" / "probe.cu")
 
@@ -34,7 +35,7 @@ class KernelBackend(OnnxRuntimeBackend):
     max_batch = 8
 
     def __init__(self, bundle: Bundle, make_device: Callable[[], Device]) -> None:
-        super().__init__(bundle)
+        super().__init__(bundle, choose_artifact(SPEC, bundle))
         self.make_device = make_device
 
     def open_engine(self, device: Device) -> KernelEngine:
@@ -47,13 +48,14 @@ class KernelEngine:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._count = 0
-        self._queue: KernelQueue | None = None
+        self._module: Module | None = None
 
     def prepare(self, shape: tuple[int, int, int, int]) -> EngineLayout:
         self._count = math.prod(shape)
         return EngineLayout(np.dtype(np.float32), shape, np.dtype(np.float32))
 
     def queue(self, source: Buffer, result: Buffer, stream: Stream) -> None:
-        if self._queue is None:
-            self._queue = KernelQueue(self._device, stream, PROBE)
-        self._queue.each("scale", self._count, source, 1.0, self._count, result)
+        if self._module is None:
+            self._module = self._device.load(PROBE)
+        args = (source, np.float32(1), np.int32(self._count), result)
+        self._module.launch(Launch("scale", min(ceil_div(self._count, 256), 1024), (256, 1), args), stream)

@@ -13,8 +13,9 @@ from emulator.emulated_device import EmulatedDevice
 from atrous.bundle import Bundle
 from atrous.errors import EngineError
 from atrous.gpu import Buffer, Device, Stream
-from atrous.runtime.backends.base import EngineLayout, find_onnx
-from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from atrous.runtime.backends import choose_artifact
+from atrous.runtime.backends.base import EngineLayout
+from atrous.runtime.backends.onnxruntime import SPEC, OnnxRuntimeBackend
 
 
 class OnnxDeviceBackend(OnnxRuntimeBackend):
@@ -40,8 +41,7 @@ class OnnxDeviceBackend(OnnxRuntimeBackend):
         through_host: bool = False,
         max_batch: int = 4,
     ) -> None:
-        super().__init__(bundle)
-        self.artifact = find_onnx(bundle, "auto", backend=self.name)
+        super().__init__(bundle, choose_artifact(SPEC, bundle))
         self.max_batch = 1 if bundle.manifest.input.size.is_fixed else max_batch
         self.dtype = np.dtype(dtype)
         self.capturable = capturable

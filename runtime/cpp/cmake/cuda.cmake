@@ -6,14 +6,12 @@ list(APPEND ATROUS_SOURCES
   src/cuda/device_pipeline.cpp
   src/cuda/driver.cpp
   src/cuda/frame_program.cpp
-  src/cuda/frame_queue.cpp
   src/cuda/replay.cpp)
 target_compile_definitions(atrous_settings INTERFACE ATROUS_WITH_CUDA)
 
 set(ATROUS_KERNELS
   "${ATROUS_ROOT}/crf/kernels/dense_crf.cu"
-  "${ATROUS_ROOT}/runtime/kernels/frame.cu"
-  "${CMAKE_CURRENT_SOURCE_DIR}/src/cuda/convert.cu")
+  "${ATROUS_ROOT}/runtime/kernels/frame.cu")
 
 if(ATROUS_CUDA_EMULATOR)
   list(APPEND ATROUS_SOURCES src/cuda/images_emulated.cpp)
@@ -34,14 +32,15 @@ foreach(architecture ${ATROUS_CUDA_ARCHITECTURES})
   endif()
 endforeach()
 
-file(GLOB headers CONFIGURE_DEPENDS "${ATROUS_ROOT}/crf/kernels/*.cuh" "${ATROUS_ROOT}/runtime/kernels/*.cuh")
+file(GLOB headers CONFIGURE_DEPENDS
+  "${ATROUS_ROOT}/native/kernels/*.cuh" "${ATROUS_ROOT}/crf/kernels/*.cuh" "${ATROUS_ROOT}/runtime/kernels/*.cuh")
 set(fatbins "")
 foreach(source ${ATROUS_KERNELS})
   get_filename_component(name "${source}" NAME_WE)
   set(fatbin "${CMAKE_CURRENT_BINARY_DIR}/${name}.fatbin")
   # -fmad=false: which simplex a pixel lies in is decided by the last bit, and the CPU rounds every product and sum.
   add_custom_command(OUTPUT "${fatbin}"
-    COMMAND "${ATROUS_NVCC}" -std=c++17 -O3 -fmad=false ${codes} -fatbin "${source}" -o "${fatbin}"
+    COMMAND "${ATROUS_NVCC}" -std=c++17 -O3 -fmad=false "-I${ATROUS_ROOT}" ${codes} -fatbin "${source}" -o "${fatbin}"
     DEPENDS "${source}" ${headers}
     COMMENT "Compiling ${name}.cu for ${ATROUS_CUDA_ARCHITECTURES}"
     VERBATIM)

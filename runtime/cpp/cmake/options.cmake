@@ -2,7 +2,7 @@
 add_library(atrous_settings INTERFACE)
 target_include_directories(atrous_settings INTERFACE
   "${CMAKE_CURRENT_SOURCE_DIR}/include" "${CMAKE_CURRENT_SOURCE_DIR}/src" "${CMAKE_CURRENT_BINARY_DIR}/generated")
-# The native core includes by path from the root: "crf/csrc/parallel.hpp".
+# The native core includes by path from the root: "native/parallel.hpp".
 target_include_directories(atrous_settings INTERFACE "${ATROUS_ROOT}")
 target_link_libraries(atrous_settings INTERFACE Threads::Threads ${CMAKE_DL_LIBS} nlohmann_json::nlohmann_json)
 

@@ -1,5 +1,6 @@
 # What the library is made of: ATROUS_SOURCES, and the headers that are generated.
-file(GLOB core_sources CONFIGURE_DEPENDS "${ATROUS_ROOT}/crf/csrc/*.cpp" "${ATROUS_ROOT}/runtime/csrc/*.cpp")
+file(GLOB core_sources CONFIGURE_DEPENDS
+  "${ATROUS_ROOT}/native/*.cpp" "${ATROUS_ROOT}/crf/csrc/*.cpp" "${ATROUS_ROOT}/runtime/csrc/*.cpp")
 list(FILTER core_sources EXCLUDE REGEX "(bindings|module)\\.cpp$")  # Python's
 set(ATROUS_SOURCES
   ${core_sources}
@@ -10,12 +11,10 @@ set(ATROUS_SOURCES
   src/cpu_pipeline.cpp
   src/crf_params.cpp
   src/engine_fit.cpp
-  src/geometry.cpp
   src/manifest.cpp
   src/schema.cpp
   src/segmenter.cpp
-  src/sha256.cpp
-  src/stretch.cpp)
+  src/sha256.cpp)
 if(ATROUS_WITH_OPENVINO)
   list(APPEND ATROUS_SOURCES src/openvino_engine.cpp src/openvino_qdq.cpp)
 endif()

@@ -4,10 +4,10 @@
 
 #include <algorithm>
 
-#include "crf/csrc/error.hpp"
 #include "crf/csrc/features.hpp"
-#include "crf/csrc/parallel.hpp"
 #include "failure.hpp"
+#include "native/error.hpp"
+#include "native/parallel.hpp"
 
 namespace atrous::core {
 namespace {

@@ -8,14 +8,15 @@
 #include <vector>
 
 #include "cpu_crf.hpp"
-#include "crf/csrc/filter_kernels.hpp"
-#include "crf/csrc/parallel.hpp"
 #include "engine_guard.hpp"
 #include "failure.hpp"
 #include "lanes.hpp"
+#include "native/finite.hpp"
+#include "native/parallel.hpp"
 #include "runtime/csrc/image.hpp"
 #include "runtime/csrc/resample.hpp"
-#include "stretch.hpp"
+#include "runtime/csrc/stretch.hpp"
+#include "runtime/csrc/tiling.hpp"
 
 namespace atrous::core {
 namespace {
@@ -36,20 +37,6 @@ struct Lane {
     std::vector<float> blended, probabilities;
 };
 
-NormalizeOptions normalize_options(const InputSpec& inputs, const Size& out, bool is_bgr) {
-    NormalizeOptions options{};
-    for (int c = 0; c < 3; ++c) {
-        options.mean[c] = static_cast<float>(inputs.mean[c]) / static_cast<float>(inputs.scale);
-        options.std[c] = static_cast<float>(inputs.std[c]) / static_cast<float>(inputs.scale);
-        // In the picture's order of channels, as pixels are.
-        options.pad_value[c] = static_cast<float>(inputs.pad[is_bgr ? 2 - c : c]);
-    }
-    options.swap_rgb = inputs.is_bgr != is_bgr;
-    options.out_height = out.height;
-    options.out_width = out.width;
-    return options;
-}
-
 class CpuPipeline : public Pipeline {
   public:
     CpuPipeline(std::shared_ptr<const Bundle> bundle, std::unique_ptr<Engine> engine, const Options& options)
@@ -69,11 +56,11 @@ class CpuPipeline : public Pipeline {
                  " backend reads host memory; memory of a GPU needs the tensorrt backend");
         }
         lanes_.use([&](Lane& lane) {
-            Geometry geometry = plan_geometry(frame.size, manifest_.input);
+            Geometry geometry = plan_geometry(frame.size, manifest_.input.size, manifest_.input.stretches);
             const Picture picture{frame.pixels, frame.size, frame.row_bytes, frame.is_bgr};
             Logits logits;
-            if (needs_tiles(geometry, manifest_.input)) {
-                const TilePlan plan = plan_tiles(geometry, manifest_.input, manifest_.output);
+            if (needs_tiles(geometry, manifest_.input.size)) {
+                const TilePlan plan = plan_tiles(geometry, manifest_.input.size, manifest_.output.stride);
                 logits = infer_tiles(lane, picture, plan, timings);
                 geometry.full = plan.full;
             } else {
@@ -107,11 +94,12 @@ class CpuPipeline : public Pipeline {
         {
             const StageClock clock(timings, Stage::preprocess);
             if (manifest_.input.stretches && picture.size != input) {
-                stretch(picture.pixels, picture.size, picture.row_bytes, input, threads_, lane.stretched);
+                lane.stretched.resize(static_cast<std::size_t>(3 * input.area()));
+                stretch(picture.pixels, picture.size, picture.row_bytes, input, threads_, lane.stretched.data());
                 picture = {lane.stretched.data(), input, std::int64_t{3} * input.width, picture.is_bgr};
             }
-            normalize_image(picture.pixels, picture.size.height, picture.size.width, picture.row_bytes,
-                            normalize_options(manifest_.input, input, picture.is_bgr), threads_, prepared);
+            normalize_image(picture.pixels, picture.size, picture.row_bytes, manifest_.input.scaling(picture.is_bgr),
+                            input, threads_, prepared);
         }
         const StageClock clock(timings, Stage::inference);
         return call_engine(engine_name(), [&] { return lane.session->run(); });
@@ -139,7 +127,7 @@ class CpuPipeline : public Pipeline {
         if (logits.size.height < 1 || logits.size.width < 1) {
             fail(ATROUS_ERROR_ENGINE, description.artifact, " gives no logits");
         }
-        if (!filter_kernels().all_finite(logits.values, static_cast<std::int64_t>(logits.count()))) {
+        if (!all_finite(logits.values, static_cast<std::int64_t>(logits.count()))) {
             fail(ATROUS_ERROR_ENGINE, description.artifact,
                  " gives logits that are not finite; overflow in half precision is a common cause");
         }

@@ -4,9 +4,11 @@
 
 #include <memory>
 
-#include "geometry.hpp"
+#include "runtime/csrc/tiling.hpp"
 
 namespace atrous::core {
+
+using atrous::Logits;
 
 /// One inference at a time, with memory of its own; a call borrows one.
 class Session {

@@ -119,8 +119,16 @@ Artifact to_artifact(const json& value) {
 
 }  // namespace
 
-std::string to_text(const Size& size) {
-    return text(size.height, "x", size.width);
+PixelScaling InputSpec::scaling(bool is_bgr_image) const {
+    PixelScaling scaling{};
+    for (int c = 0; c < 3; ++c) {
+        scaling.mean[c] = static_cast<float>(mean[c]) / static_cast<float>(scale);
+        scaling.std[c] = static_cast<float>(std[c]) / static_cast<float>(scale);
+        // In the image's order of channels, as pixels are.
+        scaling.pad_value[c] = static_cast<float>(pad[is_bgr_image ? 2 - c : c]);
+    }
+    scaling.swap_rgb = is_bgr != is_bgr_image;
+    return scaling;
 }
 
 Manifest parse_manifest(const std::string& json_text) {

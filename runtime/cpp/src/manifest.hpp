@@ -8,27 +8,17 @@
 #include <string>
 #include <vector>
 
+#include "runtime/csrc/image.hpp"
+
 namespace atrous::core {
 
-/// Pixels, or cells of a coarse map.
-struct Size {
-    int height = 0, width = 0;
-    friend bool operator==(const Size& a, const Size& b) { return a.height == b.height && a.width == b.width; }
-    friend bool operator!=(const Size& a, const Size& b) { return !(a == b); }
-};
-
-std::string to_text(const Size& size);
+using atrous::Size;
+using atrous::SizePolicy;
 
 /// One class; its index in the manifest is its value in the labels.
 struct ClassInfo {
     std::string name;
     std::array<std::uint8_t, 3> color;  ///< RGB
-};
-
-/// Sizes that the network takes: from min to max, k · multiple + offset.
-struct SizePolicy {
-    Size min, opt, max;
-    int multiple, offset;
 };
 
 /// How a picture becomes the network's input: (pixel · scale − mean) / std.
@@ -39,6 +29,9 @@ struct InputSpec {
     double scale;
     bool stretches;                   ///< resized to size.opt; otherwise padded, and tiled where larger than size.max
     std::array<std::uint8_t, 3> pad;  ///< RGB
+
+    /// The same for pixels, whose first channel is B with `is_bgr_image`.
+    PixelScaling scaling(bool is_bgr_image) const;
 };
 
 /// Where the logits lie.

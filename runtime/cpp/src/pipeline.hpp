@@ -7,7 +7,7 @@
 #include <memory>
 #include <string>
 
-#include "geometry.hpp"
+#include "manifest.hpp"
 
 namespace atrous::core {
 

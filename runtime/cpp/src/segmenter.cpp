@@ -4,8 +4,8 @@
 #include <new>
 #include <utility>
 
-#include "crf/csrc/error.hpp"
 #include "failure.hpp"
+#include "native/error.hpp"
 
 namespace atrous::core {
 namespace {
@@ -43,6 +43,10 @@ Outcome outcome_of_exception() noexcept {
         return outcome_with(failure.status(), failure.what());
     } catch (const CrfError& error) {
         return outcome_with(ATROUS_ERROR_CRF, error.what());
+    } catch (const ShapeError& error) {
+        return outcome_with(ATROUS_ERROR_SHAPE, error.what());
+    } catch (const EngineError& error) {
+        return outcome_with(ATROUS_ERROR_ENGINE, error.what());
     } catch (const std::bad_alloc&) {
         return outcome_with(ATROUS_ERROR_MEMORY, "there is not enough memory");
     } catch (const std::exception& error) {

@@ -73,8 +73,9 @@ def fixed(folder: Path) -> Bundle:
 
 class TestBundle:
     def test_holds_the_engine(self, bundle: Bundle) -> None:
-        extended = build_engine(bundle, precision="fp32", sm=["89"])
+        extended, built = build_engine(bundle, precision="fp32", sm=["89"])
         graph, engine = extended.manifest.artifacts
+        assert built == (engine,)
         assert (engine.kind, engine.precision, engine.file) == ("engine", "fp32", PLAN)
         assert engine.sha256 == hash_file(bundle.path / PLAN)
         profile = EngineProfile((1, 3, 32, 32), (1, 3, 64, 96), (1, 3, 128, 128))
@@ -86,7 +87,7 @@ class TestBundle:
         extended.check()
 
     def test_says_what_is_in_it(self, bundle: Bundle) -> None:
-        provenance = build_engine(bundle, precision="fp32", sm=["89"]).manifest.artifacts[1].provenance
+        provenance = build_engine(bundle, precision="fp32", sm=["89"])[1][0].provenance
         report = json.loads((bundle.path / provenance["report"]).read_text())
         assert provenance["layers"] == report["summary"]["layers"] > 0
         assert provenance["reading"] == {"Float": provenance["layers"]}
@@ -98,14 +99,15 @@ class TestBundle:
         assert report["engine"]["compute_capability"] == "8.9"
 
     def test_several_gpus_at_once(self, bundle: Bundle) -> None:
-        extended = build_engine(bundle, precision="fp32", backend="tensorrt-rtx", sm=["89", "120", "89"])
+        extended, built = build_engine(bundle, precision="fp32", backend="tensorrt-rtx", sm=["89", "120", "89"])
+        assert [each.engine.compute_capability for each in built if each.engine] == ["8.9", "12.0"]
         engines = [artifact for artifact in extended.manifest.artifacts if artifact.kind == "engine"]
         assert [each.engine.compute_capability for each in engines if each.engine] == ["8.9", "12.0"]
         assert len({each.sha256 for each in engines}) == 2
 
     def test_again_replaces_it(self, bundle: Bundle) -> None:
         build_engine(bundle, precision="fp32", sm=["89"])
-        extended = build_engine(bundle, precision="fp32", sm=["89"], size=(64, 64), batch=2)
+        extended, _ = build_engine(bundle, precision="fp32", sm=["89"], size=(64, 64), batch=2)
         assert [artifact.kind for artifact in extended.manifest.artifacts] == ["onnx", "engine"]
         shape = (2, 3, 64, 64)
         (engine,) = (each.engine for each in extended.manifest.artifacts if each.engine)
@@ -113,11 +115,12 @@ class TestBundle:
 
     def test_what_was_added_meanwhile_stays(self, bundle: Bundle) -> None:
         build_engine(bundle, precision="fp32", sm=["89"])
-        extended = build_engine(bundle, precision="fp32", sm=["120"])  # `bundle` was opened before both
+        extended, built = build_engine(bundle, precision="fp32", sm=["120"])  # `bundle` was opened before both
         assert len(extended.manifest.artifacts) == 3
+        assert built == extended.manifest.artifacts[2:]
 
     def test_a_fixed_graph(self, fixed: Bundle) -> None:
-        extended = build_engine(fixed, precision="fp32", sm=["89"])
+        extended, _ = build_engine(fixed, precision="fp32", sm=["89"])
         shape = (1, 3, 64, 96)
         (engine,) = (each.engine for each in extended.manifest.artifacts if each.engine)
         assert engine.profile == EngineProfile(shape, shape, shape)
@@ -128,11 +131,10 @@ class TestBundle:
 
 def test_types_are_those_of_the_graph(bundle: Bundle) -> None:
     extended, _ = atrous.add_fp16(bundle)
-    engine = build_engine(extended, sm=["89"]).find(kind="engine", precision="fp16")
-    assert engine is not None
+    extended, (engine,) = build_engine(extended, sm=["89"])
     assert engine.provenance["reading"]["Half"] >= len(local_layers(5)) - 1
     plan = extended.path / engine.file
-    fp32 = build_engine(extended, precision="fp32", sm=["89"])
+    fp32, _ = build_engine(extended, precision="fp32", sm=["89"])
     assert plan.stat().st_size < (fp32.path / PLAN).stat().st_size + 1
 
 
@@ -343,15 +345,15 @@ class TestOnTheGpuHere:
     @pytest.fixture
     def built(self, bundle: Bundle, backend: BackendChoice) -> EngineIdentity:
         try:
-            extended = build_engine(bundle, precision="fp32", backend=backend)
+            extended, built = build_engine(bundle, precision="fp32", backend=backend)
         except (DeviceError, MissingDependencyError) as exc:
             needs.GPU.skip(str(exc))
         except EngineError as exc:
             if "does not build for SM" in str(exc):  # TensorRT-RTX on a data-centre GPU
                 pytest.skip(str(exc))
             raise
-        engine = extended.find(kind="engine")
-        assert engine is not None
+        (engine,) = built
+        assert extended.find(kind="engine") == engine
         assert engine.engine is not None
         assert engine.provenance["layers"] > 0
         return engine.engine

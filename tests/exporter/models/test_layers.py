@@ -12,7 +12,6 @@ from atrous.exporter.models.layers import (
     ConvBNAct,
     ImagePooling,
     SeparableConv,
-    effective_kernel_size,
     resize_to,
 )
 
@@ -35,14 +34,6 @@ def support(module, length, channels=2):
     return rows
 
 
-@pytest.mark.parametrize(
-    ("kernel_size", "rate", "expected"),
-    [(3, 1, 3), (3, 2, 5), (3, 6, 13), (3, 12, 25), (3, 24, 49), (3, 36, 73), (5, 2, 9), (1, 12, 1)],
-)
-def test_effective_kernel_size(kernel_size, rate, expected):
-    assert effective_kernel_size(kernel_size, rate) == expected
-
-
 @pytest.mark.parametrize("rate", PUBLISHED_RATES)
 @pytest.mark.parametrize("is_separable", [False, True])
 def test_an_atrous_branch_sees_three_rows_a_rate_apart(rate, is_separable):
@@ -51,7 +42,6 @@ def test_an_atrous_branch_sees_three_rows_a_rate_apart(rate, is_separable):
     centre = length // 2
     rows = support(layer, length)
     assert rows == [centre - rate, centre, centre + rate]
-    assert rows[-1] - rows[0] + 1 == effective_kernel_size(3, rate)
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])

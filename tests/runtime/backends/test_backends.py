@@ -18,10 +18,8 @@ from tolerances import BACKEND_ABSOLUTE, FLOAT64_RELATIVE
 from atrous.bundle import Bundle, stage_bundle
 from atrous.errors import BundleError, EngineError
 from atrous.manifest import Artifact
-from atrous.runtime.backends import BACKENDS, Backend, backend_status, cpu_backend, open_backend
-from atrous.runtime.backends.base import find_onnx
+from atrous.runtime.backends import BACKENDS, Backend, backend_status, choose_artifact, cpu_backend, open_backend
 from atrous.runtime.backends.onnxruntime import OnnxSession
-from atrous.runtime.backends.openvino import OpenVinoBackend
 
 ov = needs.OPENVINO.load("openvino")
 
@@ -92,7 +90,7 @@ class TestInfer:
             assert np.abs(logits - expected).max() / np.abs(expected).max() <= FLOAT64_RELATIVE, name
 
     def test_openvino_says_that_it_runs_in_f32(self, tiny_bundle: Bundle) -> None:
-        backend = OpenVinoBackend(tiny_bundle)
+        backend = open_backend(tiny_bundle, backend="openvino")
         backend.infer(images(1, 3, 32, 32))
         (compiled,) = backend._compiled.values()
         assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
@@ -104,13 +102,13 @@ class TestInfer:
         assert executed == {"f32"}
 
     def test_threads_of_one_inference(self, tiny_bundle: Bundle) -> None:
-        backend = OpenVinoBackend(tiny_bundle, threads=1)
+        backend = open_backend(tiny_bundle, backend="openvino", threads=1)
         backend.infer(images(1, 3, 32, 32))
         (compiled,) = backend._compiled.values()
         assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 
     def test_openvino_keeps_the_last_few_shapes(self, tiny_bundle: Bundle) -> None:
-        backend = OpenVinoBackend(tiny_bundle)
+        backend = open_backend(tiny_bundle, backend="openvino")
         shapes = [(1, 3, 32, 32 + 8 * index) for index in range(6)]
         for shape in shapes:
             backend.infer(images(*shape))
@@ -183,18 +181,18 @@ class TestChoice:
 
     @pytest.mark.parametrize(("precision", "file"), [("auto", "onnx.fp16"), ("int8", "onnx.int8")])
     def test_auto_is_the_most_precise_graph(self, mixed: Bundle, precision: str, file: str) -> None:
-        assert find_onnx(mixed, precision, backend="x").file == file
+        assert choose_artifact(BACKENDS["openvino"], mixed, precision).file == file
 
     def test_a_precision_that_is_not_there_lists_what_is(self, mixed: Bundle) -> None:
-        with pytest.raises(EngineError, match=r"no fp32 ONNX graph for the x backend; it has: int8, fp16"):
-            find_onnx(mixed, "fp32", backend="x")
+        with pytest.raises(EngineError, match=r"no fp32 ONNX graph for the openvino backend; it has: int8, fp16"):
+            choose_artifact(BACKENDS["openvino"], mixed, "fp32")
         empty = Bundle(mixed.path, dataclasses.replace(mixed.manifest, artifacts=()))
         with pytest.raises(EngineError, match=r"no ONNX graph.*it has: none"):
-            find_onnx(empty, "auto", backend="x")
+            choose_artifact(BACKENDS["openvino"], empty)
 
     def test_auto_opens_what_it_chooses(self, tiny_bundle: Bundle) -> None:
         backend = open_backend(tiny_bundle)
-        assert (backend.name, backend.device) == (cpu_backend(), "CPU")
+        assert (backend.name, backend.device) == (cpu_backend().name, "CPU")
         assert backend.artifact == tiny_bundle.find(kind="onnx")
 
     def test_status_names_every_backend_with_its_version(self) -> None:

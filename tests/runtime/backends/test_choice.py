@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import subprocess
@@ -19,22 +18,22 @@ from standins.driver import compile_driver
 from atrous.bundle import Bundle
 from atrous.errors import BundleError, DeviceError, EngineError
 from atrous.gpu import KernelSource
-from atrous.runtime.backends import BACKENDS, _say_once, backend_status, cpu_backend, on_gpu, open_backend
+from atrous.runtime.backends import BACKENDS, backend_status, cpu_backend, on_gpu, open_backend, tensorrt
+from atrous.runtime.backends.notices import warn_once
 from atrous.runtime.backends.onnxruntime_gpu import OnnxRuntimeCuda
-from atrous.runtime.backends.tensorrt import TensorRtBackend
 
 pytestmark = pytest.mark.usefixtures("stand_ins")
 
 
 @pytest.fixture(autouse=True)
 def _nothing_said() -> None:
-    _say_once.cache_clear()
+    warn_once.cache_clear()
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """An emulated device as the GPU of this machine."""
-    monkeypatch.setitem(BACKENDS, "tensorrt", functools.partial(TensorRtBackend, make_device=EmulatedDevice))
+    monkeypatch.setitem(BACKENDS, "tensorrt", tensorrt.make_spec(EmulatedDevice))
 
 
 @pytest.mark.usefixtures("gpu")
@@ -50,11 +49,11 @@ class TestWithAGpu:
     ) -> None:
         bundle = add_engine(tiny_bundle, compute_capability="8.9")
         names = {open_backend(bundle).name for _ in range(3)}
-        assert names == {cpu_backend()}
+        assert names == {cpu_backend().name}
         (record,) = caplog.records
         assert record.levelno == logging.WARNING
         assert record.name == "atrous.runtime.backends"
-        for text in ("does not run in the tensorrt backend", "built for compute capability 8.9", "atrous build"):
+        for text in ("skipping the tensorrt backend for", "built for compute capability 8.9", "atrous build"):
             assert text in record.getMessage()
 
     def test_asked_for_it_is_an_error(self, tiny_bundle: Bundle, add_engine) -> None:
@@ -83,7 +82,7 @@ class TestWithAGpu:
         tmp_path: Path,
     ) -> None:
         monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-        assert open_backend(add_engine(tiny_bundle)).name == cpu_backend()
+        assert open_backend(add_engine(tiny_bundle)).name == cpu_backend().name
         assert "compiling kernels needs nvcc" in caplog.text
 
     def test_kernels_that_were_compiled_with_the_package_need_none(
@@ -101,14 +100,14 @@ class TestWithAGpu:
     def test_a_bundle_without_engines_needs_no_word(
         self, tiny_bundle: Bundle, caplog: pytest.LogCaptureFixture
     ) -> None:
-        assert open_backend(tiny_bundle).name == cpu_backend()
+        assert open_backend(tiny_bundle).name == cpu_backend().name
         assert caplog.records == []
 
 
 @needs.needs_no_driver
 class TestWithoutADriver:
     def test_an_engine_is_passed_over(self, tiny_bundle: Bundle, add_engine, caplog: pytest.LogCaptureFixture) -> None:
-        assert open_backend(add_engine(tiny_bundle)).name == cpu_backend()
+        assert open_backend(add_engine(tiny_bundle)).name == cpu_backend().name
         assert "there is no NVIDIA driver" in caplog.text
 
     def test_asked_for_it_is_an_error(self, tiny_bundle: Bundle, add_engine) -> None:
@@ -178,7 +177,7 @@ class TestOverwrittenOnnxRuntime:
         if needs.has_driver():
             needs.NO_DRIVER.skip()
         monkeypatch.syspath_prepend(listed)
-        assert open_backend(tiny_bundle).name == cpu_backend()
+        assert open_backend(tiny_bundle).name == cpu_backend().name
         assert caplog.records == []
 
     @needs.needs_no_driver

@@ -15,14 +15,21 @@ from tolerances import BACKEND_ABSOLUTE
 
 from atrous.bundle import Bundle
 from atrous.errors import DeviceError, EngineError
-from atrous.runtime.backends import BACKENDS
+from atrous.runtime.backends import choose_artifact, open_backend, open_reference
 from atrous.runtime.backends.base import DeviceBackend
-from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from atrous.runtime.backends.onnxruntime_gpu import OnnxRuntimeCuda, OnnxRuntimeGpuBackend, Provider, _why_refused
+from atrous.runtime.backends.onnxruntime import SPEC
+from atrous.runtime.backends.onnxruntime_gpu import (
+    OnnxRuntimeCuda,
+    OnnxRuntimeGpuBackend,
+    OnnxRuntimeTensorRt,
+    OnnxRuntimeTensorRtRtx,
+    Provider,
+    _why_refused,
+)
 from atrous.runtime.backends.tensorrt_library import version_numbers
 from atrous.runtime.segmenter import Segmenter
 
-GPU_BACKENDS = [name for name in BACKENDS if name.startswith("onnxruntime-")]
+GPU_BACKENDS = (OnnxRuntimeCuda, OnnxRuntimeTensorRt, OnnxRuntimeTensorRtRtx)
 
 
 class Rehearsal(OnnxRuntimeGpuBackend):
@@ -37,13 +44,14 @@ def images(*shape: int) -> np.ndarray:
 
 
 def opened(bundle: Bundle, device: EmulatedDevice | None = None) -> Rehearsal:
-    return Rehearsal(bundle, make_device=lambda: device or EmulatedDevice())
+    artifact = choose_artifact(SPEC, bundle)
+    return Rehearsal(bundle, artifact, make_device=lambda: device or EmulatedDevice())
 
 
 class TestRehearsal:
     @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (2, 3, 64, 96), (8, 3, 40, 128)])
     def test_equals_plain_onnxruntime(self, tiny_bundle: Bundle, shape: tuple[int, ...]) -> None:
-        expected = OnnxRuntimeBackend(tiny_bundle).infer(images(*shape))
+        expected = open_reference(tiny_bundle).infer(images(*shape))
         assert np.abs(opened(tiny_bundle).infer(images(*shape)) - expected).max() <= BACKEND_ABSOLUTE
 
     def test_it_is_a_device_backend(self, tiny_bundle: Bundle) -> None:
@@ -64,7 +72,7 @@ class TestRehearsal:
             allocations = device.allocations
             engine.queue(source, result, stream)
             assert device.allocations == allocations
-            expected = OnnxRuntimeBackend(tiny_bundle).infer(batch)
+            expected = open_reference(tiny_bundle).infer(batch)
             assert np.abs(result.read(np.float32).reshape(1, 5, 4, 4) - expected).max() <= BACKEND_ABSOLUTE
         assert source.guards_hold()
         assert result.guards_hold()
@@ -97,20 +105,19 @@ class TestSegmenter:
     @pytest.mark.parametrize("size", [(32, 32), (50, 70), (300, 200)], ids=["whole", "padded", "tiled"])
     def test_labels_are_those_of_the_cpu(self, color_bundle: Bundle, size: tuple[int, int]) -> None:
         picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-        expected = Segmenter(color_bundle, OnnxRuntimeBackend(color_bundle))(picture).labels
+        expected = Segmenter(color_bundle, open_reference(color_bundle))(picture).labels
         segmenter = Segmenter(color_bundle, opened(color_bundle), workers=2)
         for result in segmenter.stream([picture] * 4):
             np.testing.assert_array_equal(result.labels, expected)
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("name", GPU_BACKENDS)
-    def test_a_build_without_the_provider(self, tiny_bundle: Bundle, name: str) -> None:
-        backend = BACKENDS[name]
+    @pytest.mark.parametrize("backend", GPU_BACKENDS, ids=lambda backend: backend.name)
+    def test_a_build_without_the_provider(self, tiny_bundle: Bundle, backend: type[OnnxRuntimeGpuBackend]) -> None:
         if backend.provider.name in onnxruntime.get_available_providers():
             pytest.skip(f"this build has the {backend.provider.name}")
         with pytest.raises(EngineError, match=rf"has no {backend.provider.name}; it has: .*CPUExecutionProvider"):
-            backend(tiny_bundle)
+            open_backend(tiny_bundle, backend=backend.name)
 
     def test_a_provider_that_misses_a_library_says_which(self) -> None:
         assert re.search(
@@ -120,7 +127,7 @@ class TestRefusals:
 
 
 def test_providers_have_the_names_that_onnxruntime_knows() -> None:
-    names = {BACKENDS[name].provider.name for name in GPU_BACKENDS}
+    names = {backend.provider.name for backend in GPU_BACKENDS}
     if version_numbers(onnxruntime.__version__) >= (1, 32):
         names -= {"NvTensorRTRTXExecutionProvider"}  # a plug-in since, which no build of ONNX Runtime has in it
     assert names <= set(onnxruntime.get_all_providers())
@@ -129,9 +136,9 @@ def test_providers_have_the_names_that_onnxruntime_knows() -> None:
 @pytest.mark.gpu
 def test_cuda_equals_the_cpu(tiny_bundle: Bundle) -> None:
     try:
-        backend = OnnxRuntimeCuda(tiny_bundle)
+        backend = open_backend(tiny_bundle, backend="onnxruntime-cuda")
     except (EngineError, DeviceError, ImportError) as exc:
         needs.GPU.skip(str(exc))
     batch = images(2, 3, 64, 96)
-    expected = OnnxRuntimeBackend(tiny_bundle).infer(batch)
+    expected = open_reference(tiny_bundle).infer(batch)
     assert np.abs(backend.infer(batch) - expected).max() <= BACKEND_ABSOLUTE

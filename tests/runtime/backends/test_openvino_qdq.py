@@ -17,7 +17,7 @@ from tolerances import BACKEND_ABSOLUTE, INT8_REST_RELATIVE
 from atrous.bundle import Bundle, stage_bundle
 from atrous.calibration.plan import plan_quantization
 from atrous.calibration.qdq import halve_rest, quantize_graph
-from atrous.runtime.backends.openvino import OpenVinoBackend
+from atrous.runtime.backends import open_backend
 from atrous.runtime.backends.openvino_qdq import fuse_qdq
 
 ov = needs.OPENVINO.load("openvino")
@@ -79,6 +79,6 @@ def test_the_backend_uses_it(tiny_bundle: Bundle, image: NDArray[np.float32], tm
         artifact = staged.artifact("model.int8.onnx", kind="onnx", precision="int8", provenance={})
         classes = tiny_bundle.manifest.classes[:4]
         staged.write_manifest(dataclasses.replace(tiny_bundle.manifest, classes=classes, artifacts=(artifact,)))
-    backend = OpenVinoBackend(Bundle.open(tmp_path / "int8.atrous"), precision="int8")
+    backend = open_backend(Bundle.open(tmp_path / "int8.atrous"), backend="openvino", precision="int8")
     expected = run(graph, image)
     assert np.abs(backend.infer(image) - expected).max() <= BACKEND_ABSOLUTE * np.abs(expected).max()

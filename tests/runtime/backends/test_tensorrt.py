@@ -20,9 +20,9 @@ from atrous.bundle import Bundle
 from atrous.errors import BundleError, DeviceError, EngineError, MissingDependencyError
 from atrous.gpu.compile import cache_folder
 from atrous.manifest import EngineProfile
+from atrous.runtime.backends import choose_artifact, open_reference
 from atrous.runtime.backends.base import DeviceBackend
-from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from atrous.runtime.backends.tensorrt import TensorRtBackend
+from atrous.runtime.backends.tensorrt import TensorRtBackend, make_spec
 from atrous.runtime.backends.tensorrt_library import FLAVORS
 from atrous.runtime.segmenter import Segmenter
 
@@ -42,8 +42,9 @@ def bundle(tiny_bundle: Bundle, add_engine, flavor: str) -> Bundle:
     return add_engine(tiny_bundle, flavor=flavor)
 
 
-def opened(bundle: Bundle, device: EmulatedDevice | None = None, **options: str) -> TensorRtBackend:
-    return TensorRtBackend(bundle, make_device=lambda: device or EmulatedDevice(), **options)
+def opened(bundle: Bundle, device: EmulatedDevice | None = None, precision: str = "auto") -> TensorRtBackend:
+    spec = make_spec(lambda: device or EmulatedDevice())
+    return spec.open(bundle, choose_artifact(spec, bundle, precision))
 
 
 def on(**properties: object) -> EmulatedDevice:
@@ -64,13 +65,13 @@ def _without_profile(bundle: Bundle) -> Bundle:
 class TestInfer:
     @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 3, 64, 96), (4, 3, 40, 128)])
     def test_equals_onnxruntime(self, bundle: Bundle, shape: Shape) -> None:
-        expected = OnnxRuntimeBackend(bundle).infer(images(*shape))
+        expected = open_reference(bundle).infer(images(*shape))
         assert np.abs(opened(bundle).infer(images(*shape)) - expected).max() <= BACKEND_ABSOLUTE
 
     def test_half_precision_tensors(self, tiny_bundle: Bundle, add_engine) -> None:
         backend = opened(add_engine(tiny_bundle, precision="fp16", dtype="float16"))
         batch = images(1, 3, 64, 64)
-        expected = OnnxRuntimeBackend(tiny_bundle).infer(batch)
+        expected = open_reference(tiny_bundle).infer(batch)
         logits = backend.infer(batch)
         assert logits.dtype == np.float32
         assert np.abs(logits - expected).max() <= STANDIN_HALF_RELATIVE * np.abs(expected).max()
@@ -108,7 +109,7 @@ class TestInfer:
     def test_threads_have_contexts_of_their_own_and_share_the_engine(self, bundle: Bundle) -> None:
         backend = opened(bundle)
         batches = [images(1, 3, 32, 32) * scale for scale in range(1, 9)]
-        expected = [OnnxRuntimeBackend(bundle).infer(batch) for batch in batches]
+        expected = [open_reference(bundle).infer(batch) for batch in batches]
         wrong: list[object] = []
 
         def work(index: int) -> None:
@@ -151,7 +152,7 @@ class TestEngines:
         graph.replay(stream)
         logits = np.empty(layout.output_shape, np.float32)
         device.download(logits, result, stream)
-        assert np.abs(logits - OnnxRuntimeBackend(bundle).infer(-batch)).max() <= BACKEND_ABSOLUTE
+        assert np.abs(logits - open_reference(bundle).infer(-batch)).max() <= BACKEND_ABSOLUTE
         assert standin.calls["address"] == 2
 
     def test_a_context_belongs_to_its_thread(self, bundle: Bundle) -> None:
@@ -308,7 +309,9 @@ class TestIdentity:
             raise error
 
         with pytest.raises(type(error)):
-            TensorRtBackend(bundle, make_device=fail)
+            choose_artifact(make_spec(fail), bundle)
+        with pytest.raises(type(error)):
+            make_spec(fail).open(bundle, bundle.find(kind="engine"))
 
 
 class TestCompatibility:
@@ -354,7 +357,7 @@ class TestSegmenter:
         profile = EngineProfile((1, 3, 32, 32), (1, 3, 64, 64), (2, 3, 64, 128))
         bundle = add_engine(color_bundle, flavor=flavor, profile=profile)
         picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-        expected = Segmenter(color_bundle, OnnxRuntimeBackend(color_bundle))(picture)
+        expected = Segmenter(color_bundle, open_reference(color_bundle))(picture)
         result = self.segmenter(bundle)(picture)
         np.testing.assert_array_equal(result.labels, expected.labels)
 

@@ -15,8 +15,7 @@ from tolerances import TENSORRT_FP32_RELATIVE
 from atrous.bundle import Bundle
 from atrous.errors import AtrousError
 from atrous.exporter.engine.build import build_engine
-from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from atrous.runtime.backends.tensorrt import TensorRtBackend
+from atrous.runtime.backends import open_backend, open_reference
 
 pytestmark = pytest.mark.gpu
 
@@ -27,7 +26,7 @@ def bundle(request: pytest.FixtureRequest, tiny_bundle: Bundle, tmp_path_factory
     try:
         open_gpu()
         path = shutil.copytree(tiny_bundle.path, tmp_path_factory.mktemp("gpu") / "tiny.atrous")
-        return build_engine(Bundle.open(Path(path)), precision="fp32", backend=request.param, batch=4)
+        return build_engine(Bundle.open(Path(path)), precision="fp32", backend=request.param, batch=4)[0]
     except AtrousError as exc:
         needs.GPU.skip(str(exc))
 
@@ -38,13 +37,13 @@ def images(*shape: int) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 3, 64, 96), (4, 3, 40, 128)])
 def test_equals_onnxruntime(bundle: Bundle, shape: tuple[int, ...]) -> None:
-    expected = OnnxRuntimeBackend(bundle).infer(images(*shape))
-    difference = np.abs(TensorRtBackend(bundle).infer(images(*shape)) - expected).max()
+    expected = open_reference(bundle).infer(images(*shape))
+    difference = np.abs(open_backend(bundle, backend="tensorrt").infer(images(*shape)) - expected).max()
     assert difference <= TENSORRT_FP32_RELATIVE * np.abs(expected).max()
 
 
 def test_an_engine_runs_in_a_recorded_graph(bundle: Bundle) -> None:
-    backend = TensorRtBackend(bundle)
+    backend = open_backend(bundle, backend="tensorrt")
     device = backend.make_device()
     engine = backend.open_engine(device)
     layout = engine.prepare((1, 3, 32, 32))
@@ -60,12 +59,12 @@ def test_an_engine_runs_in_a_recorded_graph(bundle: Bundle) -> None:
     graph.replay(stream)
     logits = np.empty(layout.output_shape, np.float32)
     device.download(logits, result, stream)
-    expected = OnnxRuntimeBackend(bundle).infer(-batch)
+    expected = open_reference(bundle).infer(-batch)
     assert np.abs(logits - expected).max() <= TENSORRT_FP32_RELATIVE * np.abs(expected).max()
 
 
 def test_threads_share_an_engine(bundle: Bundle) -> None:
-    backend = TensorRtBackend(bundle)
+    backend = open_backend(bundle, backend="tensorrt")
     expected = backend.infer(images(1, 3, 64, 64))
     answers: list[np.ndarray] = []
     threads = [

@@ -16,7 +16,8 @@ from emulator.emulated_device import EmulatedDevice
 from atrous.bundle import MANIFEST_FILE, Bundle
 from atrous.errors import BundleError, EngineError
 from atrous.exporter.engine.build import build_engine
-from atrous.runtime.backends.tensorrt import TensorRtBackend
+from atrous.runtime.backends import choose_artifact
+from atrous.runtime.backends.tensorrt import make_spec
 
 pytestmark = needs.TENSORRT_RTX.importable("tensorrt_rtx")
 
@@ -25,7 +26,7 @@ pytestmark = needs.TENSORRT_RTX.importable("tensorrt_rtx")
 def built(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The tiny network with engines for compute capability 8.9 and 12.0."""
     path = shutil.copytree(tiny_bundle.path, tmp_path_factory.mktemp("built") / "tiny.atrous")
-    return build_engine(Bundle.open(Path(path)), precision="fp32", backend="tensorrt-rtx", sm=("89", "120"))
+    return build_engine(Bundle.open(Path(path)), precision="fp32", backend="tensorrt-rtx", sm=("89", "120"))[0]
 
 
 @pytest.fixture
@@ -40,9 +41,14 @@ def on(**properties: object) -> EmulatedDevice:
     return device
 
 
+def open_on(bundle: Bundle, device: EmulatedDevice) -> None:
+    spec = make_spec(lambda: device)
+    spec.open(bundle, choose_artifact(spec, bundle))
+
+
 def refused(bundle: Bundle, device: EmulatedDevice, reason: str) -> None:
     with pytest.raises(EngineError, match=reason):
-        TensorRtBackend(bundle, make_device=lambda: device)
+        open_on(bundle, device)
 
 
 def test_another_gpu_is_told_what_each_was_built_for(built: Bundle) -> None:
@@ -70,7 +76,7 @@ def test_a_flipped_bit(bundle: Bundle, position: float) -> None:
     data[int(position * len(data))] ^= 1
     path.write_bytes(data)
     with pytest.raises(BundleError, match="SHA-256"):
-        TensorRtBackend(bundle, make_device=lambda: on(compute_capability=(8, 9)))
+        open_on(bundle, on(compute_capability=(8, 9)))
 
 
 def test_a_truncated_plan_does_not_even_open(bundle: Bundle) -> None:

@@ -7,14 +7,14 @@
 
 namespace atrous::core::cuda {
 
-Field::Field(KernelQueue& queue, const FieldSpec& spec, std::optional<Compatibility> compatibility)
+Field::Field(Replayer& queue, const FieldSpec& spec, std::optional<Compatibility> compatibility)
     : queue_(queue), spec_(spec) {
     if (!compatibility) compatibility = Compatibility{std::vector<float>(spec.classes, -1.0f), {}};
     const auto& device = queue.device();
     const LaunchPlan build = plan_field(spec, *compatibility, device->multiprocessors(), std::nullopt);
     check_memory();
     memory_.allocate(build, device, queue.stream());
-    replay(build.sequences.at("build"), queue, memory_);
+    queue.replay(build.sequences.at("build"), memory_);
     const FieldReport built = read_report();
     check_sigmas(spec, built.failures, true);
     LaunchPlan plan = plan_field(spec, *compatibility, device->multiprocessors(), built.gaussian_vertices);

@@ -19,7 +19,7 @@ class Field {
   public:
     /// `compatibility` multiplies the weight of each kernel; none is Potts, −1 on the diagonal. Throws CrfError where a
     /// sigma is too small or there are too many pixels, Failure(DEVICE or MEMORY).
-    Field(KernelQueue& queue, const FieldSpec& spec, std::optional<Compatibility> compatibility = std::nullopt);
+    Field(Replayer& queue, const FieldSpec& spec, std::optional<Compatibility> compatibility = std::nullopt);
 
     const FieldSpec& spec() const { return spec_; }
     /// Where probabilities [images, classes, height, width] are to be written.
@@ -39,10 +39,10 @@ class Field {
     void check_memory() const;
     FieldReport read_report() const;
     void queue(const char* sequence, const char* given, const Region& region) {
-        replay(sequences_.at(sequence), queue_, memory_, {{given, region}});
+        queue_.replay(sequences_.at(sequence), memory_, {{given, region}});
     }
 
-    KernelQueue& queue_;
+    Replayer& queue_;
     FieldSpec spec_;
     PlanMemory memory_;
     std::map<std::string, Sequence> sequences_;

@@ -116,6 +116,18 @@ void Stream::copy(const Region& target, const Region& source) const {
     check(driver().cuMemcpyDtoDAsync_v2(target.address, source.address, source.bytes, handle()), "copying on the GPU");
 }
 
+void Stream::copy_rows(const Rows& target, const Rows& source, const Size& size) const {
+    Copy2d rows{};
+    rows.source_type = rows.target_type = kDeviceMemory;
+    rows.source_device = source.address;
+    rows.source_pitch = static_cast<std::size_t>(source.pitch_bytes);
+    rows.target_device = target.address;
+    rows.target_pitch = static_cast<std::size_t>(target.pitch_bytes);
+    rows.width_bytes = static_cast<std::size_t>(size.width);
+    rows.height = static_cast<std::size_t>(size.height);
+    check(driver().cuMemcpy2DAsync_v2(&rows, handle()), "copying rows on the GPU");
+}
+
 void Stream::upload(const Region& target, const void* source, std::size_t bytes) const {
     check(driver().cuMemcpyHtoDAsync_v2(target.address, source, bytes, handle()), "copying to the GPU");
 }

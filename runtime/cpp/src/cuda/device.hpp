@@ -8,6 +8,7 @@
 #include <string>
 
 #include "cuda/driver.hpp"
+#include "runtime/csrc/geometry.hpp"
 
 namespace atrous::core::cuda {
 
@@ -83,6 +84,12 @@ class HostMemory {
     std::shared_ptr<void> owner_;
 };
 
+/// Rows of bytes in device memory.
+struct Rows {
+    Address address;
+    std::int64_t pitch_bytes;  ///< from one to the next
+};
+
 /// A queue of work, in order; independent of all others.
 class Stream {
   public:
@@ -92,6 +99,8 @@ class Stream {
 
     void fill(const Region& region, std::uint32_t word) const;
     void copy(const Region& target, const Region& source) const;
+    /// `size.height` rows of `size.width` bytes.
+    void copy_rows(const Rows& target, const Rows& source, const Size& size) const;
     void upload(const Region& target, const void* source, std::size_t bytes) const;
     void download(void* target, const Region& source, std::size_t bytes) const;
 

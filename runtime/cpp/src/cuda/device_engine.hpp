@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "cuda/device.hpp"
-#include "geometry.hpp"
+#include "runtime/csrc/geometry.hpp"
 
 namespace atrous::core::cuda {
 

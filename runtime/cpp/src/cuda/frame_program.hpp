@@ -1,15 +1,20 @@
 // Everything that the GPU does for pictures of one size: memory, an engine, and the launches as graphs.
 #pragma once
 
+#include <array>
+#include <iterator>
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "bundle.hpp"
 #include "crf_params.hpp"
 #include "cuda/crf_field.hpp"
-#include "cuda/frame_queue.hpp"
+#include "cuda/device_engine.hpp"
 #include "pipeline.hpp"
+#include "runtime/csrc/launch_plan.hpp"
 
 namespace atrous::core::cuda {
 
@@ -28,7 +33,7 @@ struct Recipe {
 struct Queues {
     explicit Queues(const std::shared_ptr<const Device>& device);
     Stream stream;
-    KernelQueue frames, crf, convert;
+    Replayer frames, crf;
 };
 
 /// Allocates when made and never again, unless a picture has more lattice vertices than any before.
@@ -48,18 +53,17 @@ class FrameProgram {
     void run(const Frame& frame, Timings& timings);
 
   private:
-    enum Mark { kStart, kPrepared, kInferred, kUpsampled, kRefined, kMarks };
+    static constexpr Stage kStages[] = {Stage::preprocess, Stage::inference, Stage::postprocess, Stage::crf};
     struct Answer {
         std::uint32_t first_bad, unused[3];
         FieldReport report;
     };
 
+    void allocate(const LaunchPlan& plan);
     void queue_picture(const Frame& frame);
-    void queue_work(bool recorded);
-    void queue_input();
-    void queue_inference();
-    void queue_tiles();
-    void queue_postprocess();
+    void queue_work();
+    void queue_stage(Stage stage);
+    void queue(const char* sequence, const Given& given);
     void queue_crf();
     void record();
     void deliver(const Frame& frame);
@@ -72,19 +76,16 @@ class FrameProgram {
     const Manifest& manifest_;
     Size size_;
     bool wants_probabilities_;
-    Geometry geometry_;
-    std::optional<TilePlan> tiles_;
     std::unique_ptr<DeviceEngine> engine_;
-    EngineLayout layout_{};
-    Memory pictures_, input_, output_, blended_, constants_, answer_, labels_, probabilities_;
+    PlanMemory memory_;
+    std::map<std::string, Sequence> sequences_;
+    Memory pictures_, answer_, labels_, probabilities_;
+    Given given_;  ///< these, by the names of the plan
     HostMemory sent_, received_;
-    std::optional<DeviceStretch> stretch_;
     std::optional<Field> field_;
-    DeviceLogits logits_{};
-    std::vector<float> tile_values_, blended_values_;
-    std::vector<Event> marks_;
+    std::vector<Event> marks_;  ///< around each stage
     Event caller_;
-    Graph preprocess_, inference_, postprocess_, crf_;
+    std::array<Graph, std::size(kStages)> graphs_;
 };
 
 }  // namespace atrous::core::cuda

@@ -3,8 +3,7 @@
 
 namespace atrous::core::cuda {
 
-extern const char* const kCrfImage;      ///< crf/kernels/dense_crf.cu
-extern const char* const kFrameImage;    ///< runtime/kernels/frame.cu
-extern const char* const kConvertImage;  ///< convert.cu
+extern const char* const kCrfImage;    ///< crf/kernels/dense_crf.cu
+extern const char* const kFrameImage;  ///< runtime/kernels/frame.cu
 
 }  // namespace atrous::core::cuda

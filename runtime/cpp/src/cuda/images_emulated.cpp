@@ -5,6 +5,5 @@ namespace atrous::core::cuda {
 
 const char* const kCrfImage = "\177ELF";
 const char* const kFrameImage = "\177ELF";
-const char* const kConvertImage = "\177ELF";
 
 }  // namespace atrous::core::cuda

@@ -169,7 +169,7 @@ class TensorRtEngine : public DeviceEngine {
             fits(input.height, low.d[2], high.d[2]) && fits(input.width, low.d[3], high.d[3])) {
             return;
         }
-        fail(ATROUS_ERROR_ENGINE, plan_->file(), " was asked for 1x3x", core::to_text(input),
+        fail(ATROUS_ERROR_ENGINE, plan_->file(), " was asked for 1x3x", to_text(input),
              ", which is outside of its profile: min ", to_text(low), ", max ", to_text(high),
              ". Build an engine for this shape, or resize the picture");
     }

@@ -1,0 +1,45 @@
+"""Options of exporting, packing and building; light, so that the command line can import them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ..crf import CRFParams
+
+#: How atrous convolutions are written.
+AtrousForm = Literal["dilated", "deinterlaced"]
+#: What a graph ends in.
+Head = Literal["logits", "probabilities", "labels"]
+#: Projects whose names of weights are known.
+Source = Literal["atrous", "torchvision", "smp", "kazuto1011"]
+SourceChoice = Literal["auto", Source]
+#: The TensorRT to build engines with.
+BackendChoice = Literal["auto", "tensorrt", "tensorrt-rtx"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackOptions:
+    """Facts about a model that a bundle keeps, besides its input and output.
+
+    Attributes:
+        crf: parameters that `crf=True` will use; DeepLab v2's when None.
+        license: terms of the weights.
+    """
+
+    crf: CRFParams | None = None
+    license: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(PackOptions):
+    """The same, and how the graph is written.
+
+    Attributes:
+        atrous: `deinterlaced` rewrites atrous convolutions as dense ones over subsampled maps (arXiv 1606.00915 §3.1).
+        head: `probabilities` or `labels` adds a second graph that ends in them, for use without this runtime.
+    """
+
+    atrous: AtrousForm = "dilated"
+    head: Head = "logits"

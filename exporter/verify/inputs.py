@@ -1,0 +1,67 @@
+"""Inputs to compare networks on: synthetic images of the sizes that a graph takes, or a user's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...arrays import FloatArray
+from ...manifest import InputSpec, Size
+from ...runtime.image import ImageSource, load_image
+from ...runtime.preprocess import fit_size, plan_geometry, prepare_image
+
+_SEED: Final = 1606_00915
+
+
+def probe_inputs(inputs: InputSpec) -> list[FloatArray]:
+    """Prepared synthetic pictures that exercise the sizes of a graph.
+
+    A range of sizes: three of them (as far as it has three), the smallest and the optimal among them, and a batch of
+    two. One size: three pictures of it, since the graph takes nothing else.
+    """
+    generator = np.random.default_rng(_SEED)
+    policy = inputs.size
+    if policy.is_fixed:
+        return [_probe(generator, [policy.opt], inputs) for _ in range(3)]
+    middle = tuple(
+        min(high, fit_size((low + mid) // 2 + policy.multiple, policy.multiple, policy.offset))
+        for low, mid, high in zip(policy.min, policy.opt, policy.max, strict=True)
+    )
+    shapes = [policy.min, policy.opt, (middle[0], policy.min[1]), (policy.min[0], middle[1]), policy.max]
+    distinct = list(dict.fromkeys(shapes))[:3]
+    batches = [*([shape] for shape in distinct), [distinct[-1]] * 2]
+    return [_probe(generator, sizes, inputs) for sizes in batches]
+
+
+def photo_inputs(images: Sequence[ImageSource], inputs: InputSpec) -> list[FloatArray]:
+    """Prepared pictures of a user; what exceeds the maximum is cropped to it, since coarse logits are compared."""
+    prepared = []
+    for image in images:
+        picture = load_image(image)
+        if inputs.resize == "none":
+            picture = picture[: inputs.size.max[0], : inputs.size.max[1]]
+        geometry = plan_geometry((picture.shape[0], picture.shape[1]), inputs)
+        prepared.append(prepare_image(picture, geometry.input_size, inputs)[None])
+    return prepared
+
+
+def _probe(generator: np.random.Generator, sizes: Sequence[Size], inputs: InputSpec) -> FloatArray:
+    return np.stack([prepare_image(synthetic_photo(generator, size), size, inputs) for size in sizes])
+
+
+def synthetic_photo(generator: np.random.Generator, size: Size) -> NDArray[np.uint8]:
+    """Smooth shading, a few flat rectangles with hard edges, and a little noise: [H, W, 3] uint8."""
+    height, width = size
+    rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    phase = generator.uniform(0, 2 * np.pi, (3, 2))
+    waves = [np.sin(3 * rows + down) + np.cos(4 * columns + across) for down, across in phase]
+    photo = 128 + 50 * np.stack(waves, axis=2)
+    for _ in range(12):
+        top, left = int(generator.integers(height)), int(generator.integers(width))
+        bottom, right = top + height // 4 + 1, left + width // 4 + 1
+        photo[top:bottom, left:right] = generator.uniform(0, 255, 3)
+    photo += generator.normal(0, 6, photo.shape)
+    return photo.clip(0, 255).astype(np.uint8)

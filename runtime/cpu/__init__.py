@@ -1,0 +1,1 @@
+"""Images to results on the CPU."""

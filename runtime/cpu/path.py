@@ -1,0 +1,184 @@
+"""Images to results on the CPU, around any network that takes and gives arrays of the host."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...arrays import FloatArray
+from ...crf import DenseCRF
+from ...errors import AtrousError, EngineError
+from ...manifest import Manifest, Size
+from ..path import MAX_BATCH, ReadImage
+from ..postprocess import upsample_labels, upsample_probabilities
+from ..preprocess import Geometry, plan_geometry, prepare_image
+from ..result import Result
+from ..tiling import blend_tiles, needs_tiles, plan_tiles
+
+#: Coarse logits [N, C, h, w] float32 of prepared images [N, 3, H, W] float32.
+Infer = Callable[[FloatArray], FloatArray]
+
+
+class CpuPath:
+    """Prepares images, runs the network, and makes labels of its logits; everything is done when `submit` returns.
+
+    Images larger than the network's maximum input are cut into overlapping tiles.
+
+    Args:
+        manifest: describes input, output and classes.
+        infer: runs the network; safe to call from many threads.
+        source: what errors call the network.
+        crf: refines the probabilities, or None.
+        threads: of preprocessing and upsampling; 0 for all cores.
+    """
+
+    def __init__(
+        self, manifest: Manifest, infer: Infer, *, source: str, crf: DenseCRF | None = None, threads: int = 0
+    ) -> None:
+        self.in_work = 0
+        self._inputs = manifest.input
+        self._output = manifest.output
+        self._classes = manifest.classes
+        self._infer = infer
+        self._source = source
+        self._crf = crf
+        self._threads = threads
+        # A graph with a fixed size has a fixed batch of one as well.
+        self._max_batch = 1 if manifest.input.size.is_fixed else MAX_BATCH
+
+    def submit(self, images: Sequence[ReadImage]) -> list[Future[Result]]:
+        """A future for each image, in their order, all of them done; the same input sizes share an inference."""
+        frames = [_Frame(image, plan_geometry(image.size, self._inputs)) for image in images]
+        groups: defaultdict[Size, list[_Frame]] = defaultdict(list)
+        for frame in frames:
+            size = frame.geometry.input_size
+            if needs_tiles(frame.geometry, self._inputs):
+                with frame.errors():
+                    self._segment_in_tiles(frame)
+                continue
+            groups[size].append(frame)
+            if len(groups[size]) == self._max_batch:
+                self._segment_together(groups.pop(size))
+        for group in groups.values():
+            self._segment_together(group)
+        return [frame.future for frame in frames]
+
+    def check_may_wait(self) -> None:
+        """Waiting is always allowed: there is nothing to wait for."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _segment_together(self, frames: Sequence[_Frame]) -> None:
+        """Frames of one input size, in one inference."""
+        try:
+            prepared = [self._prepare(frame, frame.image.pixels, frame.geometry.input_size) for frame in frames]
+            start = time.perf_counter()
+            logits = self._run(prepared[0][None] if len(prepared) == 1 else np.stack(prepared))
+            share_ms = (time.perf_counter() - start) * 1e3 / len(frames)
+        except AtrousError as exc:
+            for frame in frames:
+                frame.future.set_exception(exc)
+            return
+        for frame, own in zip(frames, logits, strict=True):
+            frame.timings_ms["inference"] = share_ms
+            with frame.errors():
+                self._finish(frame, own, frame.geometry)
+
+    def _segment_in_tiles(self, frame: _Frame) -> None:
+        plan = plan_tiles(frame.geometry, self._inputs, self._output)
+        height, width = plan.tile_size
+
+        def infer(top: int, left: int) -> FloatArray:
+            tile = frame.image.pixels[top : top + height, left : left + width]
+            prepared = self._prepare(frame, tile, plan.tile_size)
+            with frame.measure("inference"):
+                own: FloatArray = self._run(prepared[None])[0]
+            return own
+
+        logits = blend_tiles(plan, infer)
+        self._finish(frame, logits, Geometry(frame.geometry.image_size, plan.full_size, plan.full_size))
+
+    def _prepare(self, frame: _Frame, pixels: NDArray[np.uint8], input_size: Size) -> FloatArray:
+        """The network's input [3, H, W] of an image or a tile of it."""
+        with frame.measure("preprocess"):
+            return prepare_image(pixels, input_size, self._inputs, threads=self._threads)
+
+    def _run(self, prepared: FloatArray) -> FloatArray:
+        logits = self._infer(prepared)
+        if logits.shape[1] != len(self._classes):
+            raise EngineError(
+                f"{self._source} gives {logits.shape[1]} classes; the manifest lists {len(self._classes)}"
+            )
+        return logits
+
+    def _finish(self, frame: _Frame, logits: FloatArray, geometry: Geometry) -> None:
+        """Make the result of coarse logits [C, h, w]; full-resolution ones exist only where the CRF needs them."""
+
+        def softmax() -> FloatArray:
+            return upsample_probabilities(
+                logits,
+                geometry.full_size,
+                crop=geometry.image_size,
+                align_corners=self._output.align_corners,
+                threads=self._threads,
+            )
+
+        pixels, timings_ms = frame.image.pixels, frame.timings_ms
+        if self._crf is None:
+            with frame.measure("postprocess"):
+                labels = upsample_labels(
+                    logits,
+                    geometry.full_size,
+                    crop=geometry.image_size,
+                    align_corners=self._output.align_corners,
+                    threads=self._threads,
+                )
+            frame.future.set_result(Result(labels, pixels, self._classes, timings_ms, softmax))
+            return
+        with frame.measure("postprocess"):
+            probabilities = softmax()
+        with frame.measure("crf"):
+            labels, marginals = self._crf.labels_and_marginals(probabilities, pixels)
+        frame.future.set_result(Result(labels, pixels, self._classes, timings_ms, lambda: marginals))
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """An image on its way.
+
+    Attributes:
+        geometry: where its logits will lie.
+        timings_ms: milliseconds by stage; a stage that runs several times adds up.
+        future: gets the result, or the error.
+    """
+
+    image: ReadImage
+    geometry: Geometry
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    future: Future[Result] = field(default_factory=Future)
+
+    def __post_init__(self) -> None:
+        self.timings_ms["preprocess"] = self.image.read_ms
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time that the block takes to a stage."""
+        start = time.perf_counter()
+        yield
+        self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + (time.perf_counter() - start) * 1e3
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Pass what the block raises on to the future."""
+        try:
+            yield
+        except AtrousError as exc:
+            self.future.set_exception(exc)

@@ -1,0 +1,87 @@
+// Python face of geometry, tiles and resizing.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "arguments.hpp"
+#include "geometry.hpp"
+#include "native/parallel.hpp"
+#include "resampling.hpp"
+#include "stretch.hpp"
+#include "tiling.hpp"
+
+namespace py = pybind11;
+
+namespace atrous {
+namespace {
+
+std::vector<std::pair<int, int>> origins_of(const TilePlan& plan) {
+    std::vector<std::pair<int, int>> origins;
+    for (const int top : plan.tops) {
+        for (const int left : plan.lefts) origins.emplace_back(top, left);
+    }
+    return origins;
+}
+
+/// [C, h, w], of the whole.
+py::array_t<float> blend(const TilePlan& plan, const py::function& infer) {
+    FloatArray tile;  // stays until it is blended
+    std::vector<float> blended;
+    const auto infer_tile = [&](int top, int left) -> Logits {
+        tile = infer(top, left).cast<FloatArray>();
+        if (tile.ndim() != 3) throw py::value_error("logits of a tile are [C, h, w]");
+        return {tile.data(),
+                static_cast<int>(tile.shape(0)),
+                {static_cast<int>(tile.shape(1)), static_cast<int>(tile.shape(2))}};
+    };
+    const Logits whole = blend_tiles(plan, infer_tile, blended);
+    return py::array_t<float>({whole.channels, whole.size.height, whole.size.width}, whole.values);
+}
+
+py::array_t<std::uint8_t> resize_image(const ByteArray& image, const Size& size, int threads) {
+    if (image.ndim() != 3 || image.shape(2) != 3 || image.size() == 0) {
+        throw py::value_error("the image must be [H, W, 3] uint8 with at least one pixel");
+    }
+    if (std::min(size.height, size.width) < 1) throw py::value_error("an empty size");
+    const Size from{static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1))};
+    py::array_t<std::uint8_t> out({size.height, size.width, 3});
+    const std::uint8_t* source = image.data();
+    std::uint8_t* target = out.mutable_data();
+    const py::gil_scoped_release released;
+    stretch(source, from, std::int64_t{3} * from.width, size, resolve_threads(threads), target);
+    return out;
+}
+
+}  // namespace
+
+void bind_geometry(py::module_& module) {
+    py::class_<SizePolicy>(module, "SizePolicy")
+        .def(py::init([](const Size& min, const Size& opt, const Size& max, int multiple, int offset) {
+                 return SizePolicy{min, opt, max, multiple, offset};
+             }),
+             py::arg("min"), py::arg("opt"), py::arg("max"), py::arg("multiple"), py::arg("offset"));
+    py::class_<Geometry>(module, "Geometry")
+        .def(py::init(
+                 [](const Size& image, const Size& input, const Size& full) { return Geometry{image, input, full}; }),
+             py::arg("image_size"), py::arg("input_size"), py::arg("full_size"))
+        .def_readonly("image_size", &Geometry::image)
+        .def_readonly("input_size", &Geometry::input)
+        .def_readonly("full_size", &Geometry::full);
+    py::class_<TilePlan>(module, "TilePlan")
+        .def_readonly("tile_size", &TilePlan::tile)
+        .def_property_readonly("origins", &origins_of)
+        .def_readonly("full_size", &TilePlan::full)
+        .def("coarse_size", &TilePlan::coarse, py::arg("size"));
+    module.def("fit_size", &fit_length, py::arg("length"), py::arg("multiple"), py::arg("offset"));
+    module.def("plan_geometry", &plan_geometry, py::arg("image_size"), py::arg("policy"), py::arg("stretches"));
+    module.def("needs_tiles", &needs_tiles, py::arg("geometry"), py::arg("policy"));
+    module.def("plan_tiles", &plan_tiles, py::arg("geometry"), py::arg("policy"), py::arg("stride"));
+    module.def("blend_tiles", &blend, py::arg("plan"), py::arg("infer"));
+    module.def("resize_image", &resize_image, py::arg("image"), py::arg("size"), py::arg("threads") = 0);
+}
+
+}  // namespace atrous

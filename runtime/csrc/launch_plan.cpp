@@ -1,0 +1,232 @@
+#include "launch_plan.hpp"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "native/error.hpp"
+#include "resampling.hpp"
+#include "runtime/kernels/constants.cuh"
+
+namespace atrous {
+namespace {
+
+/// Kernels index with 32 bits, and step beyond the last item.
+constexpr std::int64_t kMaxItems = (std::int64_t{1} << 31) - (std::int64_t{1} << 24);
+constexpr std::uint32_t kNone = 0xFFFFFFFF;
+
+std::int64_t whole_words(std::int64_t bytes) {
+    return ceil_div(bytes, 4) * 4;
+}
+
+/// Samples a pixel, rounded as on the CPU.
+float scale_of(int length, int full, bool align_corners) {
+    if (!align_corners) return static_cast<float>(length) / static_cast<float>(full);
+    return full > 1 ? static_cast<float>(length - 1) / static_cast<float>(full - 1) : 0.0f;
+}
+
+/// Images in memory, or the same part of each.
+struct Images {
+    Slot pixels;  ///< from the first pixel on
+    Size size;
+    int row_bytes, image_bytes;
+
+    static Images packed(const Slot& pixels, const Size& size) {
+        return {pixels, size, 3 * size.width, static_cast<int>(3 * size.area())};
+    }
+    /// The part that a tile covers, which may begin beyond the image.
+    Images tile(int top, int left, const Size& tile_size) const {
+        const Size covered{std::clamp(size.height - top, 0, tile_size.height),
+                           std::clamp(size.width - left, 0, tile_size.width)};
+        const bool is_empty = covered.area() == 0;
+        const std::int64_t corner = is_empty ? 0 : std::int64_t{top} * row_bytes + std::int64_t{3} * left;
+        return {pixels.part(corner, pixels.bytes - corner), covered, row_bytes, image_bytes};
+    }
+};
+
+/// Writes down a frame.
+class FrameWriter {
+  public:
+    FrameWriter(const FrameSpec& spec, int multiprocessors);
+    LaunchPlan run();
+
+  private:
+    void set_tables();
+    Images stretch(Images images);
+    void normalize(const Images& images);
+    void preprocess();
+    void infer_tiles(const TilePlan& tiles);
+    void check();
+    void resample(const std::string& what);
+    std::string logits_suffix() const { return spec_.has_half_output && !spec_.tiles ? "_f16" : "_f32"; }
+    Slot logits() const { return plan_[spec_.tiles ? "blended" : "output"]; }
+    std::int64_t values(const Size& size) const { return spec_.images * spec_.classes * size.area(); }
+
+    const FrameSpec& spec_;
+    PlanWriter plan_;
+};
+
+FrameWriter::FrameWriter(const FrameSpec& spec, int multiprocessors) : spec_(spec), plan_(multiprocessors) {
+    const std::int64_t pixels = spec.images * spec.geometry.image.area();
+    plan_.declare("pictures", whole_words(3 * pixels), BufferUse::given);
+    plan_.declare("first_bad", 4, BufferUse::given);
+    plan_.declare("labels", pixels, BufferUse::given);
+    plan_.declare("probabilities", 4 * values(spec.geometry.image), BufferUse::given);
+    plan_.declare("input", (spec.has_half_input ? 2 : 4) * 3 * spec.images * spec.input().area(), BufferUse::kept);
+    plan_.declare("output", (spec.has_half_output ? 2 : 4) * values(spec.output), BufferUse::kept);
+    plan_.declare("blended", 4 * values(spec.coarse()), BufferUse::kept);
+    set_tables();
+}
+
+/// What buffers hold from the start.
+void FrameWriter::set_tables() {
+    const PixelScaling& pixels = spec_.pixels;
+    std::vector<float> constants(pixels.mean.begin(), pixels.mean.end());
+    constants.insert(constants.end(), pixels.std.begin(), pixels.std.end());
+    for (int c = 0; c < 3; ++c) constants.push_back(pixels.padding(c));
+    plan_.table("constants", std::move(constants));
+    if (!spec_.tiles) return;
+    plan_.table("row_weights", spec_.tiles->row_weights());
+    plan_.table("column_weights", spec_.tiles->column_weights());
+    plan_.table("sum_weights", spec_.tiles->sum_weights());
+}
+
+LaunchPlan FrameWriter::run() {
+    const std::int64_t pixels = spec_.images * spec_.geometry.image.area();
+    plan_.begin_sequence("swap");
+    plan_.begin("preprocess");
+    plan_.each("frame_swap_channels", pixels, plan_["pictures"], pixels);
+    if (spec_.tiles) {
+        infer_tiles(*spec_.tiles);
+    } else {
+        preprocess();
+        plan_.begin_sequence("inference");
+        plan_.begin("inference");
+        plan_.infer(plan_["input"], plan_["output"]);
+    }
+    check();
+    resample("labels");
+    resample("probabilities");
+    return plan_.take();
+}
+
+void FrameWriter::preprocess() {
+    plan_.begin_sequence("preprocess");
+    plan_.begin("preprocess");
+    const Images images = Images::packed(plan_["pictures"], spec_.geometry.image);
+    normalize(spec_.stretches() ? stretch(images) : images);
+}
+
+Images FrameWriter::stretch(Images images) {
+    const Size& from = images.size;
+    const Size to = spec_.input();
+    int number = 0;
+    for (ResizePass& pass : plan_resize(from.height, from.width, to.height, to.width)) {
+        const std::string suffix = "." + std::to_string(number++);
+        const Size size{pass.height, pass.width};
+        plan_.declare("resized" + suffix, 3 * spec_.images * size.area(), BufferUse::scratch);
+        const Slot resized = plan_["resized" + suffix];
+        const Slot first = plan_.table("first" + suffix, std::move(pass.resampling.first));
+        const Slot weights = plan_.table("weights" + suffix, std::move(pass.resampling.weights));
+        const int taps = pass.resampling.taps;
+        if (pass.is_down) {
+            plan_.each("frame_resize_columns", spec_.images * std::int64_t{pass.height} * images.row_bytes,
+                       images.pixels, spec_.images, images.size.height, images.row_bytes, first, weights, taps,
+                       pass.height, resized);
+        } else {
+            const std::int64_t rows = std::int64_t{spec_.images} * pass.height;
+            plan_.each("frame_resize_rows", rows * pass.width, images.pixels, rows, images.row_bytes, first, weights,
+                       taps, pass.width, resized);
+        }
+        images = Images::packed(resized, size);
+    }
+    return images;
+}
+
+void FrameWriter::normalize(const Images& images) {
+    const Size out = spec_.input();
+    plan_.each(spec_.has_half_input ? "frame_normalize_f16" : "frame_normalize_f32",
+               spec_.images * std::int64_t{out.height} * ceil_div(out.width, kRun), images.pixels, spec_.images,
+               images.size.height, images.size.width, images.row_bytes, images.image_bytes, plan_["constants"],
+               spec_.pixels.swap_rgb, out.height, out.width, plan_["input"]);
+}
+
+/// One tile after the other, each of all images.
+void FrameWriter::infer_tiles(const TilePlan& tiles) {
+    const Size cells = tiles.coarse(tiles.tile);
+    const Size whole = tiles.coarse(tiles.full);
+    const Images images = Images::packed(plan_["pictures"], spec_.geometry.image);
+    const Slot blended = plan_["blended"];
+    const std::int64_t planes = std::int64_t{spec_.images} * spec_.classes;
+    plan_.begin_sequence("inference");
+    plan_.begin("inference");
+    plan_.fill(blended, 0);
+    for (std::size_t i = 0; i < tiles.tops.size(); ++i) {
+        const Slot rows = plan_["row_weights"].part(4 * i * cells.height, std::int64_t{4} * cells.height);
+        for (std::size_t j = 0; j < tiles.lefts.size(); ++j) {
+            const Slot columns = plan_["column_weights"].part(4 * j * cells.width, std::int64_t{4} * cells.width);
+            const std::int64_t cell =
+                std::int64_t{tiles.tops[i] / tiles.stride} * whole.width + tiles.lefts[j] / tiles.stride;
+            normalize(images.tile(tiles.tops[i], tiles.lefts[j], tiles.tile));
+            plan_.infer(plan_["input"], plan_["output"]);
+            plan_.each(spec_.has_half_output ? "frame_blend_tile_f16" : "frame_blend_tile_f32", planes * cells.area(),
+                       plan_["output"], planes, cells.height, cells.width, rows, columns, whole.area(), whole.width,
+                       blended.part(4 * cell, blended.bytes - 4 * cell));
+        }
+    }
+    plan_.each("frame_average_tiles", planes * whole.area(), plan_["sum_weights"], planes, whole.area(), blended);
+}
+
+void FrameWriter::check() {
+    plan_.begin_sequence("check");
+    plan_.begin("postprocess");
+    plan_.fill(plan_["first_bad"], kNone);
+    const std::int64_t count = values(spec_.coarse());
+    plan_.each("frame_find_not_finite" + logits_suffix(), count, logits(), count, plan_["first_bad"]);
+}
+
+/// A sequence of the name of what it writes.
+void FrameWriter::resample(const std::string& what) {
+    plan_.begin_sequence(what);
+    plan_.begin("postprocess");
+    const Size from = spec_.coarse();
+    const Size full = spec_.full();
+    const Size& out = spec_.geometry.image;
+    plan_.each("frame_" + what + logits_suffix(), spec_.images * std::int64_t{out.height} * ceil_div(out.width, kRun),
+               logits(), spec_.images, spec_.classes, from.height, from.width,
+               scale_of(from.height, full.height, spec_.align_corners),
+               scale_of(from.width, full.width, spec_.align_corners), spec_.align_corners, out.height, out.width,
+               plan_[what]);
+}
+
+}  // namespace
+
+LaunchPlan plan_frame(const FrameSpec& spec, int multiprocessors) {
+    if (spec.tiles) spec.tiles->check_logits(spec.output);
+    const std::int64_t pixels = std::max(spec.geometry.image.area(), spec.input().area());
+    const std::int64_t cells = std::max(spec.output.area(), spec.coarse().area());
+    const std::int64_t items = spec.images * std::max(3 * pixels, spec.classes * cells);
+    if (items > kMaxItems) {
+        throw ShapeError(std::to_string(spec.images) + "x" + to_text(spec.geometry.image) + " pixels of " +
+                             std::to_string(spec.classes) +
+                             " classes are beyond the 32-bit indices of the kernels. Segment fewer images at once, or "
+                             "smaller ones",
+                         "at most " + std::to_string(kMaxItems) + " values", std::to_string(items) + " values");
+    }
+    return FrameWriter(spec, multiprocessors).run();
+}
+
+LaunchPlan plan_overlay(std::int64_t pixels, float alpha, int multiprocessors) {
+    PlanWriter plan(multiprocessors);
+    plan.declare("pictures", 3 * pixels, BufferUse::given);
+    plan.declare("labels", pixels, BufferUse::given);
+    plan.declare("palette", std::int64_t{3} * 256, BufferUse::given);
+    plan.declare("overlay", 3 * pixels, BufferUse::given);
+    plan.begin_sequence("overlay");
+    plan.begin("output");
+    plan.each("frame_overlay", ceil_div(pixels, kRun), plan["pictures"], plan["labels"], plan["palette"], alpha, pixels,
+              plan["overlay"]);
+    return plan.take();
+}
+
+}  // namespace atrous

@@ -1,0 +1,49 @@
+// What a GPU does around the network for images of one size: all memory and every launch, as data.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "image.hpp"
+#include "native/launch.hpp"
+#include "tiling.hpp"
+
+namespace atrous {
+
+/// What the memory and the launches of a frame depend on.
+struct FrameSpec {
+    int images, classes;
+    Geometry geometry;
+    std::optional<TilePlan> tiles;  ///< none: the network takes the image whole
+    PixelScaling pixels;
+    bool has_half_input;  ///< the network's input is in half precision; otherwise single
+    Size output;          ///< of the network's logits
+    bool has_half_output;
+    bool align_corners;
+
+    /// Of the network's input: of the image or of a tile.
+    Size input() const { return tiles ? tiles->tile : geometry.input; }
+    /// What all logits cover, in pixels.
+    Size full() const { return tiles ? tiles->full : geometry.full; }
+    /// Of all logits.
+    Size coarse() const { return tiles ? tiles->coarse(tiles->full) : output; }
+    /// Resized; otherwise padded.
+    bool stretches() const { return geometry.full != geometry.input; }
+};
+
+/// The work of a frame. Given are "pictures", RGB [images, height, width, 3], and where results go:
+///   "swap"           exchanges R and B of the pictures
+///   "preprocess"     → "input", what the network takes; nothing where there are tiles
+///   "inference"      → "output", or of all tiles "blended", logits [images, classes, height, width] of `coarse()`
+///   "check"          → "first_bad", the index of the first logit that is NaN or infinite, or 2³² − 1
+///   "labels"         → "labels" [images, height, width]
+///   "probabilities"  → "probabilities" [images, classes, height, width], their softmax
+///
+/// Throws ShapeError where the kernels' indices do not reach, EngineError where a tile's logits do not lie as the
+/// manifest says.
+LaunchPlan plan_frame(const FrameSpec& spec, int multiprocessors);
+
+/// "overlay" of given "pictures" and "labels" in the colours of the given "palette" [256, 3] → "overlay".
+LaunchPlan plan_overlay(std::int64_t pixels, float alpha, int multiprocessors);
+
+}  // namespace atrous

@@ -1,0 +1,1 @@
+"""Images to results on a GPU: only labels come back."""
