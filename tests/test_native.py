@@ -131,7 +131,7 @@ def test_clang_builds_the_core_without_warnings_and_to_the_same_bits(tmp_path):
         return str(target)
 
     with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, sorted(root.glob("*/csrc/*.cpp"))))
+        objects = list(pool.map(compile_one, sorted([*root.glob("native/*.cpp"), *root.glob("*/csrc/*.cpp")])))
     core = tmp_path / "core" / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
     core.parent.mkdir()
     subprocess.run(["clang++", "-shared", "-pthread", *objects, "-o", str(core)], check=True)
