@@ -111,7 +111,7 @@ def load_mask(path: Path) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """A pair, read and judged.
+    """A pair, read and validated.
 
     Attributes:
         picture: [H, W, 3] uint8 RGB.

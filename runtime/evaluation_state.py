@@ -128,7 +128,7 @@ class EvaluationState:
                 )
 
     def _record(self, value: Mapping[str, Any]) -> Record:
-        """A line's values, judged; raises what a wrong structure happens to raise."""
+        """A line's values, validated; raises what a wrong structure happens to raise."""
         rings = _dense(value["rings"], (MAX_BAND_PX + 1, self._classes, self._classes))
         boundary = np.array(value["boundary"], np.int64).reshape(4, self._classes)
         return Record(str(value["picture"]), str(value["sha256"]), Counts(rings, boundary), float(value["latency_ms"]))

@@ -18,7 +18,7 @@ constexpr std::int64_t kBlurRange = 4096;
 constexpr std::int64_t kWeightRange = 65536;
 
 /// Less than this is what rounding leaves where barycentric weights are 0.
-constexpr float kLeastMass = 1e-30f;
+constexpr float kMinMass = 1e-30f;
 
 /// Divides the weights of one vertex by their sum, which is its mass.
 float take_mass(SplatEntry* begin, SplatEntry* end) {
@@ -27,7 +27,7 @@ float take_mass(SplatEntry* begin, SplatEntry* end) {
         entry->weight = std::max(entry->weight, 0.0f);  // rounding may have left it below
         mass += entry->weight;
     }
-    float scale = mass > kLeastMass ? 1.0f / mass : 0.0f;
+    float scale = mass > kMinMass ? 1.0f / mass : 0.0f;
     // Rounding must not lift a mean of ones above 1, for which there is no fraction. Sums of smaller values, added in
     // the same order, are never rounded to more than this one.
     while (true) {
@@ -126,7 +126,7 @@ void Lattice::share_masses(int threads) {
                 const float next = 0.5f * from[link.next];
                 const float mass = from[vertex] + (previous + next);
                 // Rounded down, so that both are at most 1 together.
-                const float scale = mass > kLeastMass ? kWhole / mass : 0.0f;
+                const float scale = mass > kMinMass ? kWhole / mass : 0.0f;
                 shares_[axis][vertex] = {static_cast<Fraction>(previous * scale), static_cast<Fraction>(next * scale)};
                 to[vertex] = mass;
             }

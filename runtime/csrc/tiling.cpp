@@ -14,7 +14,7 @@ constexpr double kOverlap = 0.25;
 /// Share of the overlap, next to a tile's inner edge, that is left to the other tile: the network saw zeros beyond.
 constexpr float kMargin = 0.25f;
 /// Weight of the margin, for cells that no other tile covers.
-constexpr float kLeastWeight = 1e-6f;
+constexpr float kMinWeight = 1e-6f;
 
 struct Axis {
     int tile, covered;
@@ -39,7 +39,7 @@ void add_ramp(int length, bool has_before, bool has_after, std::vector<float>& w
     float* ramp = weights.data() + begin;
     for (int i = 0; i < length; ++i) {
         const float depth = (static_cast<float>(i) + 0.5f) / overlap;
-        const float rising = std::min(std::max((depth - kMargin) / (1 - 2 * kMargin), kLeastWeight), 1.0f);
+        const float rising = std::min(std::max((depth - kMargin) / (1 - 2 * kMargin), kMinWeight), 1.0f);
         if (has_before) ramp[i] = std::min(ramp[i], rising);
         if (has_after) ramp[length - 1 - i] = std::min(ramp[length - 1 - i], rising);
     }

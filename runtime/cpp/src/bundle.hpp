@@ -10,7 +10,7 @@ namespace atrous::core {
 
 class Bundle {
   public:
-    /// Judges the manifest; every file that it lists must be inside, there, and as long as said.
+    /// Validates the manifest; every listed file must lie inside the bundle, exist, and have the stated size.
     /// Throws Failure(BUNDLE).
     explicit Bundle(const std::string& path);
 

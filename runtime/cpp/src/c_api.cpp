@@ -1,4 +1,4 @@
-// The C interface: judges arguments, finds handles, and turns every exception into a status and a text.
+// The C interface: validates arguments, finds handles, and turns every exception into a status and a text.
 #include <atomic>
 #include <cstddef>
 #include <iterator>
@@ -292,7 +292,7 @@ atrous_status atrous_submit(atrous_segmenter* segmenter, const atrous_frame* fra
         try {
             *job = jobs().add(submitted);
         } catch (...) {  // a job without a handle must not write to memory that nobody keeps for it
-            submitted->drop("there is no memory for its handle");
+            submitted->drop("out of memory for its handle");
             throw;
         }
     });

@@ -21,7 +21,7 @@ auto call_engine(const std::string& what, const Call& call) -> decltype(call()) 
     } catch (const std::exception& error) {
         fail(ATROUS_ERROR_ENGINE, what, " failed: ", error.what());
     } catch (...) {
-        fail(ATROUS_ERROR_ENGINE, what, " failed without a word");
+        fail(ATROUS_ERROR_ENGINE, what, " failed with an unknown exception");
     }
 }
 

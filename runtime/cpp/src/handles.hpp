@@ -48,7 +48,7 @@ class Handles {
   private:
     [[noreturn]] void refuse(const Face* handle) const {
         if (handle == nullptr) fail(ATROUS_ERROR_HANDLE, "the ", kind_, " handle is null");
-        fail(ATROUS_ERROR_HANDLE, "this is no open ", kind_, ": it was closed, or is a handle of something else");
+        fail(ATROUS_ERROR_HANDLE, "invalid ", kind_, " handle: already closed, or a handle of another kind");
     }
 
     const char* kind_;

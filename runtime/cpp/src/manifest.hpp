@@ -65,7 +65,7 @@ struct Manifest {
     std::vector<Artifact> artifacts;
 };
 
-/// Parses and judges the text of a manifest.json.
+/// Parses and validates the text of a manifest.json.
 /// Throws Failure(BUNDLE): not JSON, another major version, or not what the schema says.
 Manifest parse_manifest(const std::string& json_text);
 

@@ -83,21 +83,21 @@ bool has_type(const json& value, const std::string& type) {
     return type == "integer" && is_integer(value);
 }
 
-class Judge {
+class Validator {
   public:
-    Judge(const json& root, const json& value, std::string place)
+    Validator(const json& root, const json& value, std::string place)
         : root_(root), value_(value), place_(std::move(place)) {}
 
-    Found judge(const json& schema) const {
+    Found validate(const json& schema) const {
         if (schema.is_boolean()) {
             return schema.get<bool>() ? std::nullopt : violation("is not allowed here");
         }
         if (schema.contains("$ref")) {
             const auto target = schema["$ref"].get<std::string>();  // "#/$defs/size"
-            if (Found found = judge(root_.at(json::json_pointer(target.substr(1))))) return found;
+            if (Found found = validate(root_.at(json::json_pointer(target.substr(1))))) return found;
         }
-        for (const auto check : {&Judge::check_value, &Judge::check_number, &Judge::check_text, &Judge::check_array,
-                                 &Judge::check_object, &Judge::check_condition}) {
+        for (const auto check : {&Validator::check_value, &Validator::check_number, &Validator::check_text,
+                                 &Validator::check_array, &Validator::check_object, &Validator::check_condition}) {
             if (Found found = (this->*check)(schema)) return found;
         }
         return std::nullopt;
@@ -107,7 +107,7 @@ class Judge {
     Found violation(const std::string& what) const { return Violation{place_, what}; }
 
     Found inside(const json& value, const std::string& step, const json& schema) const {
-        return Judge(root_, value, place_.empty() ? step : place_ + "/" + step).judge(schema);
+        return Validator(root_, value, place_.empty() ? step : place_ + "/" + step).validate(schema);
     }
 
     Found check_value(const json& schema) const {
@@ -196,8 +196,8 @@ class Judge {
 
     Found check_condition(const json& schema) const {
         if (!schema.contains("if")) return std::nullopt;
-        const char* const branch = judge(schema["if"]) ? "else" : "then";
-        return schema.contains(branch) ? judge(schema[branch]) : std::nullopt;
+        const char* const branch = validate(schema["if"]) ? "else" : "then";
+        return schema.contains(branch) ? validate(schema[branch]) : std::nullopt;
     }
 
     const json& root_;
@@ -219,7 +219,7 @@ Schema::Schema(json root) : root_(std::move(root)) {
 }
 
 std::optional<Violation> Schema::check(const json& document) const {
-    return Judge(root_, document, "").judge(root_);
+    return Validator(root_, document, "").validate(root_);
 }
 
 }  // namespace atrous::core

@@ -63,7 +63,8 @@ ATROUS_API const char* atrous_engines(void);
 
 typedef struct atrous_bundle atrous_bundle;
 
-/* Opens NAME.atrous and judges its manifest; every file that it lists must be inside, there, and as long as said.
+/* Opens NAME.atrous and validates its manifest; every listed file must lie inside the bundle, exist, and have the
+ * stated size.
  * Contents are hashed before they are loaded, or by atrous_bundle_check. */
 ATROUS_API atrous_status atrous_bundle_open(const char* path, atrous_bundle** bundle);
 

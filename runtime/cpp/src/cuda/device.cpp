@@ -63,7 +63,7 @@ void Device::check_owns(const void* address, const char* name) const {
     const auto pointer = reinterpret_cast<Address>(address);
     const bool is_known = driver().cuPointerGetAttribute(&type, kPointerMemoryType, pointer) == 0 &&
                           driver().cuPointerGetAttribute(&owner, kPointerDevice, pointer) == 0;
-    if (!is_known || type != kDeviceMemory) fail(ATROUS_ERROR_DEVICE, name, " is no memory of a GPU");
+    if (!is_known || type != kDeviceMemory) fail(ATROUS_ERROR_DEVICE, name, " is not GPU memory");
     if (owner != ordinal_) {
         fail(ATROUS_ERROR_DEVICE, name, " is memory of GPU ", owner, "; the segmenter runs on GPU ", ordinal_);
     }
@@ -73,7 +73,7 @@ void Device::check_owns_stream(void* stream) const {
     if (stream == nullptr) return;
     void* context = nullptr;
     if (driver().cuStreamGetCtx(stream, &context) != 0 || context != context_) {
-        fail(ATROUS_ERROR_DEVICE, "the stream is none of the primary context of GPU ", ordinal_);
+        fail(ATROUS_ERROR_DEVICE, "the stream does not belong to the primary context of GPU ", ordinal_);
     }
 }
 

@@ -17,7 +17,7 @@ namespace atrous::core::cuda {
 namespace {
 
 constexpr const char* kName = "tensorrt";
-constexpr std::size_t kLeastScratchBytes = 256;
+constexpr std::size_t kMinScratchBytes = 256;
 
 /// Keeps what TensorRT says is wrong, for the message of the call that failed.
 class Log : public nvinfer1::ILogger {
@@ -135,7 +135,7 @@ class TensorRtEngine : public DeviceEngine {
         if (output.nbDims != 4 || output.d[0] != 1) {
             fail(ATROUS_ERROR_ENGINE, plan_->file(), " answers ", to_text(output), "; expected logits 1xCxhxw");
         }
-        scratch_ = Memory(plan_->device(), std::max(context_->updateDeviceMemorySizeForShapes(), kLeastScratchBytes));
+        scratch_ = Memory(plan_->device(), std::max(context_->updateDeviceMemorySizeForShapes(), kMinScratchBytes));
         context_->setDeviceMemoryV2(reinterpret_cast<void*>(scratch_.region().address),
                                     static_cast<std::int64_t>(scratch_.region().bytes));
         return {is_half(engine.getTensorDataType(plan_->input()), plan_->file()),
