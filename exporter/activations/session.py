@@ -53,7 +53,7 @@ class ActivationSession:
         options.enable_mem_pattern = False
         # Otherwise its threads keep spinning on the cores while the caller works on the results.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        with session_errors("refuses the graph with its activations as outputs"):
+        with session_errors("rejects the graph with its activations as outputs"):
             self._session = import_onnxruntime().InferenceSession(
                 observed.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )

@@ -63,7 +63,7 @@ class OnnxSession:
         optimize: apply ONNX Runtime's graph optimizations.
 
     Raises:
-        EngineError: ONNX Runtime refuses the graph.
+        EngineError: ONNX Runtime rejects the graph.
     """
 
     def __init__(self, graph: bytes, *, name: str, threads: int = 0, optimize: bool = True) -> None:
@@ -100,7 +100,7 @@ class OnnxRuntimeBackend:
         threads: of one inference on the CPU; 0 for all cores.
 
     Raises:
-        EngineError: ONNX Runtime refuses the graph.
+        EngineError: ONNX Runtime rejects the graph.
         BundleError: the file is not the one that was exported.
     """
 

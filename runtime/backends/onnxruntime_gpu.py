@@ -72,7 +72,7 @@ class OnnxRuntimeGpuBackend(GpuBackend):
     Raises:
         MissingDependencyError: ONNX Runtime, or both of PyCUDA and cuda-bindings, are not installed.
         DeviceError: there is no driver or no GPU.
-        EngineError: the provider is missing, does not start, or refuses the graph.
+        EngineError: the provider is missing, does not start, or rejects the graph.
         BundleError: the file is not the one that was exported.
     """
 

@@ -34,7 +34,7 @@ class OpenVinoBackend:
 
     Raises:
         MissingDependencyError: OpenVINO is not installed.
-        EngineError: OpenVINO refuses the graph.
+        EngineError: OpenVINO rejects the graph.
         BundleError: the file is not the one that was exported.
     """
 
