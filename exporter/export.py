@@ -22,7 +22,7 @@ from .classes import describe_classes
 from .model_description import ModelDescription, Preprocessing
 from .onnx_export import StandaloneHead, coarse_shape, export_graph
 from .options import AtrousForm, ExportOptions
-from .passes import DeinterlaceAtrousConv, run_passes
+from .passes import ATROUS_PASSES, run_passes
 from .sizes import DynamicSize
 from .verify import Infer, compare, probe_inputs, require_passed
 
@@ -117,8 +117,8 @@ def _write_graph(
     model: nn.Module, path: Path, manifest: Manifest, *, atrous: AtrousForm, output_name: str
 ) -> dict[str, Any]:
     provenance = export_graph(model, path, manifest.input.size, output_name=output_name)
-    if atrous == "deinterlaced":
-        onnx.save(run_passes(path, [DeinterlaceAtrousConv()]), path)
+    if atrous in ATROUS_PASSES:
+        onnx.save(run_passes(path, [ATROUS_PASSES[atrous]()]), path)
     return provenance | {"atrous": atrous, "model": type(model).__name__}
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ..crf import CRFParams
 
 #: How atrous convolutions are written.
-AtrousForm = Literal["dilated", "deinterlaced"]
+AtrousForm = Literal["dilated", "deinterlaced", "taps"]
 #: What a graph ends in.
 Head = Literal["logits", "probabilities", "labels"]
 #: Projects whose names of weights are known.
@@ -37,7 +37,8 @@ class ExportOptions(PackOptions):
     """The same, and how the graph is written.
 
     Attributes:
-        atrous: `deinterlaced` rewrites atrous convolutions as dense ones over subsampled maps (arXiv 1606.00915 §3.1).
+        atrous: `deinterlaced` rewrites atrous convolutions as dense ones over subsampled maps (arXiv 1606.00915 §3.1),
+            `taps` as a sum of 1×1 convolutions on shifted views of their input.
         head: `probabilities` or `labels` adds a second graph that ends in them, for use without this runtime.
     """
 

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from .atrous import SkippedConv
 from .base import run_passes
-from .deinterlace import DeinterlaceAtrousConv, SkippedConv
+from .deinterlace import DeinterlaceAtrousConv
 from .half import ConvertToHalf, RoundToHalf
 from .nodes import KeptNode
+from .taps import SplitAtrousConvIntoTaps
 
-__all__ = ["ConvertToHalf", "DeinterlaceAtrousConv", "KeptNode", "RoundToHalf", "SkippedConv", "run_passes"]
+#: Pass that writes atrous convolutions in another form than `dilated`.
+ATROUS_PASSES: Final = {"deinterlaced": DeinterlaceAtrousConv, "taps": SplitAtrousConvIntoTaps}
+
+__all__ = [
+    "ATROUS_PASSES",
+    "ConvertToHalf",
+    "DeinterlaceAtrousConv",
+    "KeptNode",
+    "RoundToHalf",
+    "SkippedConv",
+    "SplitAtrousConvIntoTaps",
+    "run_passes",
+]

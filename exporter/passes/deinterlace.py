@@ -13,13 +13,13 @@ remainder is 0, so a size divisible by r needs neither `Pad` nor `Slice`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
+from .atrous import AxisGeometry, SkippedConv, atrous_convs, axis_geometry
 from .emitter import Emitter, Int64Array, Sizes, dims
 
 _MIN_OPSET: Final = 18  # first opset with the current form of all emitted operators
@@ -27,19 +27,6 @@ _MIN_OPSET: Final = 18  # first opset with the current form of all emitted opera
 _KEPT_ATTRIBUTES: Final = ("group", "kernel_shape")
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SkippedConv:
-    """Atrous convolution that the pass did not rewrite.
-
-    Attributes:
-        name: the node's name.
-        reason: reason in words.
-    """
-
-    name: str
-    reason: str
 
 
 class DeinterlaceAtrousConv(ir.passes.InPlacePass):
@@ -71,7 +58,7 @@ class DeinterlaceAtrousConv(ir.passes.InPlacePass):
         """Rewrites `model` in place."""
         rewritten: list[str] = []
         skipped: list[SkippedConv] = []
-        for conv in list(_atrous_convs(model)):
+        for conv in list(atrous_convs(model)):
             name = conv.name or conv.outputs[0].name or "?"
             geometry = _geometry(conv)
             if isinstance(geometry, str):
@@ -85,25 +72,13 @@ class DeinterlaceAtrousConv(ir.passes.InPlacePass):
 
     def ensures(self, model: ir.Model) -> None:
         """Raises `onnx_ir.passes.PostconditionError` if a dilated `Conv` is left that `skipped` does not explain."""
-        left = sum(1 for _ in _atrous_convs(model))
+        left = sum(1 for _ in atrous_convs(model))
         if left != len(self.skipped):
             raise ir.passes.PostconditionError(f"{left} convolutions are dilated, expected {len(self.skipped)}")
 
 
-def _atrous_convs(model: ir.Model) -> Iterator[ir.Node]:
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        if node.op_type == "Conv" and node.domain == "" and max(node.attributes.get_ints("dilations", (1,))) > 1:
-            yield node
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """One spatial axis of an atrous convolution of stride 1."""
-
-    kernel: int
-    rate: int
-    pad_begin: int
-    pad_end: int
+class _Axis(AxisGeometry):
+    """One spatial axis, at stride 1, with what deinterlacing derives from it."""
 
     @property
     def lead(self) -> int:
@@ -123,7 +98,7 @@ class _Axis:
     @property
     def growth(self) -> int:
         """Output size minus input size of the atrous convolution."""
-        return self.pad_begin + self.pad_end - self.rate * (self.kernel - 1)
+        return self.pad_begin + self.pad_end - self.reach
 
 
 @dataclass(frozen=True)
@@ -150,24 +125,6 @@ class _Geometry:
         return np.array([getattr(axis, quantity) for axis in self.axes], np.int64)
 
 
-def _axes(conv: ir.Node, kernel_shape: Sequence[int]) -> tuple[_Axis, _Axis]:
-    """Height and width."""
-    attributes = conv.attributes
-    auto_pad = attributes.get_string("auto_pad", "NOTSET")
-    pads = attributes.get_ints("pads", (0, 0, 0, 0))
-    axes = []
-    for index, (kernel, dilation) in enumerate(zip(kernel_shape, attributes.get_ints("dilations"), strict=True)):
-        rate = dilation if kernel > 1 else 1  # one tap has no holes
-        begin, end = pads[index], pads[index + 2]
-        if auto_pad != "NOTSET":
-            # At stride 1 "same" padding does not depend on the size of the input.
-            total = 0 if auto_pad == "VALID" else rate * (kernel - 1)
-            begin = total // 2 if auto_pad != "SAME_LOWER" else total - total // 2
-            end = total - begin
-        axes.append(_Axis(kernel, rate, begin, end))
-    return axes[0], axes[1]
-
-
 def _geometry(conv: ir.Node) -> _Geometry | str:
     """Geometry of `conv`, or the reason why it cannot be deinterlaced."""
     source, weight, *_ = conv.inputs
@@ -182,9 +139,10 @@ def _geometry(conv: ir.Node) -> _Geometry | str:
     if max(kernel_shape) == 1:
         return "a 1x1 kernel has no holes"
     batch = source.shape[0] if source.shape is not None else None
+    height, width = axis_geometry(conv, kernel_shape)
     return _Geometry(
         source=source,
-        axes=_axes(conv, kernel_shape),
+        axes=(_Axis(*astuple(height)), _Axis(*astuple(width))),
         batch=batch if isinstance(batch, int) else None,
         in_channels=group_channels * conv.attributes.get_int("group", 1),
         out_channels=out_channels,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -55,9 +55,11 @@ class Emitter:
         *,
         name: str | None = None,
         metadata: dict[str, str] | None = None,
+        dtype: ir.DataType | None = None,
     ) -> ir.Value:
-        """Add a node whose output is a feature map; None in `shape` is a dynamic size."""
-        output = ir.Value(name=f"{self._prefix}/{label}", shape=ir.Shape(shape), type=self._type)
+        """Add a node whose output is a feature map; None in `shape` is a dynamic size, `dtype` another element type."""
+        type_ = self._type if dtype is None else ir.TensorType(dtype)
+        output = ir.Value(name=f"{self._prefix}/{label}", shape=ir.Shape(shape), type=type_)
         return self._tape.op(
             op_type,
             inputs,
@@ -104,7 +106,11 @@ class Emitter:
         """Convert sizes to a graph value: static ones become an initializer."""
         if isinstance(sizes, ir.Value):
             return sizes
-        return self._tape.initializer(ir.tensor(sizes, name=f"{self._prefix}/{label}"))
+        return self.constant(label, sizes, ir.DataType.INT64)
+
+    def constant(self, label: str, values: npt.NDArray[Any], dtype: ir.DataType) -> ir.Value:
+        """Add an initializer."""
+        return self._tape.initializer(ir.tensor(values, dtype=dtype, name=f"{self._prefix}/{label}"))
 
     def _vector(
         self, label: str, op_type: str, inputs: Sequence[ir.Value], attributes: Mapping[str, Attribute] | None = None

@@ -190,6 +190,25 @@ class TestDeinterlaced:
         assert relative_error(run(deinterlaced, images), expected) <= DEINTERLACED_EXPORT_RELATIVE
 
 
+@pytest.mark.parametrize("size", [FIXED, None], ids=["fixed", "dynamic"])
+def test_split_into_taps(
+    size: Size | None,
+    network: nn.Module,
+    classes: tuple[str, ...],
+    sizes: DynamicSize,
+    dynamic_bundle: Bundle,
+    folder: Path,
+) -> None:
+    options = ExportOptions(atrous="taps")
+    bundle = export(network, folder / "street.atrous", classes=classes, size=size or sizes, options=options)
+    assert rates(bundle) <= {1}
+    assert bundle.manifest.artifacts[0].provenance["atrous"] == "taps"
+    for shape in ODD_SHAPES if size is None else [(1, 3, *size)]:
+        images = picture(*shape)
+        expected = torch.from_numpy(run(dynamic_bundle, images))
+        assert relative_error(run(bundle, images), expected) <= DEINTERLACED_EXPORT_RELATIVE
+
+
 class TestStandaloneHead:
     def test_labels(self, network: nn.Module, deinterlaced: Bundle) -> None:
         wrapped = StandaloneHead(network, "labels", align_corners=False)
