@@ -249,7 +249,7 @@ class _Taps:
         )
 
     def _view(self, label: str, high: _Window, wide: _Window) -> ir.Value:
-        """What a tap reads of the input, dequantized where the input is."""
+        """The part of the input that a tap reads, dequantized where the input is."""
         geometry, view = self._geometry, self._source
         shape = [geometry.batch, geometry.in_channels, high.count, wide.count]
         if not (high.is_all_of(geometry.size[0]) and wide.is_all_of(geometry.size[1])):

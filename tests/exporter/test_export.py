@@ -192,7 +192,7 @@ class TestDeinterlaced:
 
 @pytest.mark.parametrize("size", [FIXED, None], ids=["fixed", "dynamic"])
 def test_split_into_taps(
-    size: Size | None,
+    size: tuple[int, int] | None,
     network: nn.Module,
     classes: tuple[str, ...],
     sizes: DynamicSize,
