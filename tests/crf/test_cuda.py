@@ -15,6 +15,8 @@ from atrous.crf import CRFParams, DenseCRF
 from atrous.crf.cuda import CudaDenseCRF, DeviceArray
 from atrous.errors import CRFError, DeviceError, ShapeError
 
+pytestmark = pytest.mark.slow  # in sum
+
 P1, P2 = CRFParams.deeplab_v2_resnet(), CRFParams.deeplab_v2_vgg()
 P3 = CRFParams(
     bilateral_weight=10,

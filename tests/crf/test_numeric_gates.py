@@ -13,6 +13,8 @@ from tolerances import CRF_PEER_ABS, CRF_UNORM16_PHOTO_ABS, CRF_UNORM16_PHOTO_FL
 
 from atrous.crf import CRFParams, DenseCRF
 
+pytestmark = pytest.mark.slow  # in sum
+
 needs.SCIKIT_LEARN.load("sklearn.datasets")
 
 CLASSES = 21

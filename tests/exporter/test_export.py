@@ -40,6 +40,8 @@ from atrous.exporter.onnx_export import StandaloneHead
 from atrous.exporter.options import ExportOptions
 from atrous.exporter.sizes import DynamicSize
 
+pytestmark = pytest.mark.slow  # in sum
+
 ODD_SHAPES = [(1, 3, 33, 47), (2, 3, 17, 65), (3, 3, 64, 16)]
 FIXED = (33, 46)
 

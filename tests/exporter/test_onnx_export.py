@@ -15,6 +15,8 @@ from atrous.errors import ExportError
 from atrous.exporter.onnx_export import OPSET, StandaloneHead, coarse_shape, export_graph
 from atrous.manifest import Size, SizePolicy
 
+pytestmark = pytest.mark.slow  # in sum
+
 FIXED = SizePolicy((24, 40), (24, 40), (24, 40), 4)
 DYNAMIC = SizePolicy((16, 16), (32, 32), (64, 64), 8)
 

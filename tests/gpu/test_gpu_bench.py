@@ -19,6 +19,8 @@ from tiny_networks import TinyDeepLab
 from atrous.crf.cuda import CudaDenseCRF
 from atrous.gpu import Buffer, KernelSource, Launch
 
+pytestmark = pytest.mark.slow  # in sum
+
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:

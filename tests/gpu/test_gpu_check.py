@@ -28,6 +28,8 @@ from atrous.crf import DenseCRF, cuda_queue
 from atrous.gpu import Launch
 from atrous.runtime.segmenter import Segmenter
 
+pytestmark = pytest.mark.slow  # in sum
+
 PASSED = {"status": "passed", "seconds": 1, "output": ""}
 
 

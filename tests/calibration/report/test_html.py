@@ -27,6 +27,8 @@ from atrous.calibration.report.model import LayerResult, QuantizationReport, Sam
 from atrous.calibration.report.text import headline, percent
 from atrous.manifest import ClassInfo
 
+pytestmark = pytest.mark.slow  # in sum
+
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 7*7 }}"
 _WIDE, _PHONE = 1200, 375

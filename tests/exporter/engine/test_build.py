@@ -30,6 +30,8 @@ from atrous.gpu import Driver, Gpu, find_driver
 from atrous.manifest import EngineIdentity, EngineProfile
 from atrous.runtime.backends.tensorrt_library import load_tensorrt
 
+pytestmark = pytest.mark.slow  # in sum
+
 needs.TENSORRT_RTX.load("tensorrt_rtx")
 
 VERSION = load_tensorrt("tensorrt-rtx").version

@@ -14,6 +14,8 @@ from atrous.exporter.checkpoints import load_into, num_classes_of
 from atrous.exporter.models import ARCHITECTURES, create_model
 from atrous.exporter.models.adapters import detect_source, foreign_names
 
+pytestmark = pytest.mark.slow  # in sum
+
 # As torchvision documents them (`num_params` of the weights), auxiliary head included.
 TORCHVISION_PARAMETERS = {
     "torchvision resnet50": 42_004_074,

@@ -13,6 +13,8 @@ from torch import nn
 from atrous.errors import ExportError
 from atrous.exporter.models import ARCHITECTURES, create_model
 
+pytestmark = pytest.mark.slow  # in sum
+
 # 21 classes. The DeepLabv3 counts plus the auxiliary heads are torchvision's documented ones: see test_adapters.py.
 PARAMETERS = {
     "deeplab_largefov_vgg16": 20_505_429,
