@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import EvaluationError, ImageError
 from ..manifest import ClassInfo, Manifest
-from .image import open_picture
+from .image import open_picture, turn_to_page
 from .mask_rules import MAX_VALUE, MaskRules
 from .metrics import Mask, Scores
 
@@ -47,6 +47,7 @@ def load_mask(path: Path) -> NDArray[Any]:
                 path=path,
             )
         try:
+            turn_to_page(picture, None, path)
             pixels = _decode(picture)
         except Exception as exc:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
             raise ImageError(f"cannot decode {path}: {exc}. Is it truncated or damaged?", path=path) from exc
