@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -33,3 +34,8 @@ class QuantizeOptions:
     max_images: int = DEFAULT_MAX_IMAGES
     calibration: str | os.PathLike[str] | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        # NumPy's integers too: the sample is drawn by Python's generator, which takes none.
+        object.__setattr__(self, "max_images", operator.index(self.max_images))
+        object.__setattr__(self, "seed", operator.index(self.seed))

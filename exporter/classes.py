@@ -32,9 +32,15 @@ def describe_classes(classes: Sequence[str | ClassInfo]) -> tuple[ClassInfo, ...
     if not 1 <= len(classes) <= MAX_CLASSES:
         raise ExportError(f"a bundle has 1 to {MAX_CLASSES} classes; got {len(classes)}")
     return tuple(
-        entry if isinstance(entry, ClassInfo) else ClassInfo(index, entry, voc_color(index))
+        _plain(entry) if isinstance(entry, ClassInfo) else ClassInfo(index, entry, voc_color(index))
         for index, entry in enumerate(classes)
     )
+
+
+def _plain(entry: ClassInfo) -> ClassInfo:
+    """The same with numbers of Python in place of NumPy's, which JSON does not take."""
+    red, green, blue = map(int, entry.color)
+    return ClassInfo(int(entry.id), entry.name, (red, green, blue))
 
 
 def read_classes(path: Path) -> tuple[ClassInfo, ...]:

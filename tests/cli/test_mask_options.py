@@ -120,3 +120,16 @@ def test_colours(atrous: Command, bundle: Path, images: Path, masks: Path) -> No
     assert "colours that are not of exactly one class of the bundle: 9,9,9" in atrous(*arguments).err
     report = atrous(*arguments, "--mask-map", "9,9,9=2", "--json").json()
     assert np.sum(report["confusion"], axis=1).tolist() == [4 * (64 * 56 - 32 * 32), 4 * 32 * 32, 4 * 64 * 8]
+
+
+def test_a_tree_of_cities(atrous: Command, bundle: Path, images: Path, masks: Path, tmp_path: Path) -> None:
+    """Cityscapes: pictures and masks end differently, and lie in a folder a city."""
+    for index, city in enumerate(("aachen", "aachen", "ulm", "ulm")):
+        for source, folder, ending in ((images, "left", "leftImg8bit"), (masks, "fine", "gtFine_labelIds")):
+            target = tmp_path / folder / city / f"{city}_00000{index}_000019_{ending}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (source / f"{index}.png").rename(target)
+    options = ("--images", tmp_path / "left/*/*.png", "--masks", tmp_path / "fine", "--mask-map", "255=1", "--json")
+    report = atrous("eval", bundle, *options, "--mask-pattern", "**/*_gtFine_labelIds.png").json()
+    assert (report["pictures"], report["in_no_mask"]) == (4, [])
+    assert report["miou"] > 0.9

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from atrous.errors import ExportError
@@ -24,6 +25,10 @@ class TestClasses:
     def test_names_become_entries_and_entries_stay(self) -> None:
         mine = ClassInfo(1, "car", (1, 2, 3))
         assert describe_classes(["road", mine]) == (ClassInfo(0, "road", (0, 0, 0)), mine)
+
+    def test_numbers_of_numpy_become_pythons(self) -> None:
+        (found,) = describe_classes([ClassInfo(np.int64(0), "road", tuple(np.uint8([1, 2, 3])))])
+        assert json.dumps([found.id, *found.color]) == "[0, 1, 2, 3]"
 
     @pytest.mark.parametrize("count", [0, 257])
     def test_labels_are_uint8(self, count: int) -> None:

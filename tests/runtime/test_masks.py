@@ -278,3 +278,11 @@ class TestTruthThrownAway:
         assert len(state.read_text().splitlines()) == 2
         with pytest.raises(EvaluationError, match="another evaluation: its masks is None"):
             evaluate(load(color_bundle.path), pairs, state=state, rules=MaskRules(mapping={255: 1}))
+
+    def test_numbers_of_numpy(self, color_bundle: Bundle, tmp_path: Path) -> None:
+        """The state of an evaluation is JSON, which takes none."""
+        pairs, rules = self.pairs(tmp_path, [self.lesion(32)]), MaskRules(mapping={np.uint8(255): np.int64(1)})
+        state = tmp_path / "state.jsonl"
+        for kind in (int, np.int64):
+            scores = evaluate(load(color_bundle.path), pairs, ignore=(kind(2),), rules=rules, state=state).scores
+            assert scores.absent == ()
