@@ -378,6 +378,15 @@ class TestDepth:
         path = saved(tmp_path, picture, "x.tif", tiffinfo={281: top})  # MaxSampleValue
         np.testing.assert_array_equal(load_image(path)[0, :, 0], [0, 127, 255])
 
+    def test_a_tiff_of_12_packed_bits(self, tmp_path: Path) -> None:
+        """Two pixels in three bytes, which Pillow reads and does not write."""
+        tags = ((256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 3))
+        entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
+        path = tmp_path / "x.tif"
+        header = b"II*\0" + struct.pack("<I", 12)
+        path.write_bytes(header + bytes([0x7F, 0xFF, 0xFF, 0]) + struct.pack("<H", len(tags)) + entries + bytes(4))
+        np.testing.assert_array_equal(load_image(path)[0, :, 0], [127, 255])
+
     def test_a_pgm_says_it(self, tmp_path: Path) -> None:
         path = tmp_path / "x.pgm"
         path.write_bytes(b"P5 3 1 4095\n" + np.array([0, 800, 900], ">u2").tobytes())
