@@ -17,8 +17,10 @@ from ..errors import CalibrationError, ImageError
 from ..runtime.backends import open_reference
 from ..runtime.backends.onnxruntime import OnnxSession
 from ..runtime.cpu.path import CpuPath, Infer
-from ..runtime.evaluation import Pair, load_truth, pair_by_stem, void_ids
+from ..runtime.evaluation import Pair, load_truth, pair_by_stem
 from ..runtime.image import ImageSource, load_image
+from ..runtime.mask_rules import MaskRules
+from ..runtime.masks import MaskReader, check_void
 from ..runtime.metrics import Counts, Tally
 from ..runtime.path import read_image
 from .parallel_map import parallel_map
@@ -74,6 +76,7 @@ class Reference:
         pictures: as the runtime takes them; files, where there are masks. Unreadable ones are left out.
         masks: folder with a mask `NAME.png` for each picture `NAME.*`, or None.
         ignore: ids of masks that are void, besides the bundle's own.
+        rules: how masks are called and what their pixels mean.
         progress: told of each picture.
 
     Attributes:
@@ -82,7 +85,7 @@ class Reference:
     Raises:
         CalibrationError: there are masks, and nothing in them is scored.
         EvaluationError: there are masks, and a picture is no file or has none that fits it, or ids to ignore are out
-            of range.
+            of range; or a class is in no mask while much is void.
         EngineError: ONNX Runtime fails.
     """
 
@@ -93,16 +96,17 @@ class Reference:
         *,
         masks: Path | None = None,
         ignore: Collection[int] = (),
+        rules: MaskRules | None = None,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._bundle = bundle
-        self._void = void_ids(bundle.manifest, ignore)
+        self._reader = MaskReader(bundle.manifest, ignore=ignore, rules=rules)
         self._pictures: list[_Labelled] = []
         self.skipped: list[SkippedImage] = []
         network = open_reference(bundle, precision="fp32", threads=1)
         path = self._path(network.infer, network.artifact.file)
         tally = self._tally()
-        sources = pictures if masks is None else pair_by_stem(pictures, masks)
+        sources = pictures if masks is None else pair_by_stem(pictures, masks, rules)
         results = parallel_map(lambda source: self._try(path, source), sources)
         for number, (source, result) in enumerate(zip(sources, results, strict=True), start=1):
             if isinstance(result, ImageError):
@@ -118,6 +122,8 @@ class Reference:
                 f"nothing in the masks is scored: every pixel of {masks} is void. Leave the masks out, or ignore fewer "
                 "ids."
             )
+        if self._scores:
+            check_void(self._scores, bundle.manifest)
 
     @property
     def sources(self) -> tuple[ImageSource, ...]:
@@ -168,12 +174,12 @@ class Reference:
         if not isinstance(source, Pair):
             picture = load_image(source)
             return _Segmented(picture, _labels(path, picture), None)
-        truth = load_truth(source, len(self._bundle.manifest.classes), self._void)
+        truth = load_truth(source, self._reader, len(self._bundle.manifest.classes))
         labels = _labels(path, truth.picture)
         return _Segmented(truth.picture, labels, truth.count(labels))
 
     def _tally(self) -> Tally:
-        return Tally(len(self._bundle.manifest.classes), ignored=self._void)
+        return Tally(len(self._bundle.manifest.classes), ignored=self._reader.ignored)
 
 
 def _labels(path: CpuPath, picture: Labels) -> Labels:

@@ -69,8 +69,9 @@ def quantize(
         bundle: a bundle with an FP32 graph.
         images: a folder or a sequence of images like those in production; a hundred different ones are plenty. They
             need no masks.
-        masks: a folder with a mask `NAME.png` for each image `NAME.*`. The drop is then in points of mean IoU; without
-            masks, in points of agreement: the share of pixels with the same label as in FP32.
+        masks: a folder with a mask `NAME.png` for each image `NAME.*`, or as `options.mask_rules` says. The drop is
+            then in points of mean IoU; without masks, in points of agreement: the share of pixels with the same label
+            as in FP32.
         method: chooses the ranges: `minmax`, `percentile`, `entropy` or `mse`.
         max_drop: budget in points; the most sensitive layers leave INT8 until it holds.
         keep: name patterns (`node_Conv_*`) of layers to keep out of INT8.
@@ -84,7 +85,7 @@ def quantize(
         CalibrationError: the images, their activations, a pattern or the calibration are invalid; the graph is already
             quantized, or has nothing to quantize; `max_drop` cannot be held; or, without `max_drop`, more than a tenth
             of the pixels change their label.
-        EvaluationError: a mask is missing or does not fit its image.
+        EvaluationError: a mask is missing or does not fit its image; or a class is in no mask while much is void.
         EngineError: the bundle has no FP32 graph, or ONNX Runtime fails.
         BundleError: a file was changed, or the bundle cannot be written.
         ShapeError: an input array is not an image.
@@ -109,6 +110,7 @@ def _run(
         job.images.readable,
         masks=None if masks is None else Path(masks),
         ignore=options.ignore,
+        rules=options.mask_rules,
         progress=job.counter("labelling in FP32", len(job.images.readable)),
     )
     manifest = job.bundle.manifest

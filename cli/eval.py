@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from ..runtime.mask_rules import DEFAULT_PATTERN
 from .console import JsonFlag, errors, finite, print_json, print_line, print_table, progress_bar, results
 from .inputs import find_images
+from .mask_options import IgnoreOption, MaskMapOption, MaskPatternOption, OneBasedOption, chosen_rules
 from .options import BackendOption, BundleArgument, PrecisionOption, ThreadsOption
 
 if TYPE_CHECKING:
@@ -30,10 +32,10 @@ def evaluate(
     crf: Annotated[bool, typer.Option("--crf", help="Refine with the dense CRF.")] = False,
     threads: ThreadsOption = 0,
     workers: Annotated[int, typer.Option(min=1, help="Pictures in work at once; each takes --threads.")] = 1,
-    ignore: Annotated[
-        list[int] | None,
-        typer.Option(min=0, max=255, metavar="ID", help="An id of masks that is void, besides the bundle's own."),
-    ] = None,
+    ignore: IgnoreOption = None,
+    mask_pattern: MaskPatternOption = DEFAULT_PATTERN,
+    mask_map: MaskMapOption = None,
+    mask_one_based: OneBasedOption = False,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the scores to a CSV file as well.")] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Keep each picture's counts in this file, and do not run those in it again.")
@@ -50,7 +52,8 @@ def evaluate(
     from ..runtime.evaluation import evaluate, pair_by_stem
     from ..runtime.segmenter import load
 
-    pairs = pair_by_stem(find_images([images]), masks)
+    rules = chosen_rules(mask_pattern, mask_map, one_based=mask_one_based)
+    pairs = pair_by_stem(find_images([images]), masks, rules)
     segmenter = load(bundle, backend=backend, precision=precision, crf=crf, threads=threads)
     with progress_bar() as progress:
         task = progress.add_task("evaluating", total=len(pairs))
@@ -58,6 +61,7 @@ def evaluate(
             segmenter,
             pairs,
             ignore=ignore or (),
+            rules=rules,
             workers=workers,
             state=resume,
             progress=lambda done: progress.update(task, completed=done),
@@ -88,6 +92,8 @@ def _plain(segmenter: Segmenter, found: Evaluation) -> dict[str, Any]:
         "miou": finite(scores.miou),
         "pixel_accuracy": finite(scores.pixel_accuracy),
         "mean_boundary_f": finite(scores.mean_boundary_f),
+        "void_share": finite(scores.void_share),
+        "in_no_mask": [names[index] for index in scores.absent],
         "classes": [
             {"name": name, "iou": finite(iou), "boundary_f": finite(boundary)}
             for name, iou, boundary in zip(names, scores.iou, scores.boundary_f, strict=True)
@@ -120,6 +126,8 @@ def _write_csv(path: Path, segmenter: Segmenter, scores: Scores) -> None:
 
 
 def _print_tables(segmenter: Segmenter, found: Evaluation) -> None:
+    from ..runtime.masks import describe_truth
+
     scores, backend = found.scores, segmenter.backend
     by_class = Table("class", "IoU", "boundary F")
     for entry in segmenter.classes:
@@ -132,6 +140,7 @@ def _print_tables(segmenter: Segmenter, found: Evaluation) -> None:
     by_band.add_row("mean IoU", *(_text(scores.trimap_miou[width - 1]) for width in _SHOWN_BANDS), _text(scores.miou))
     print_table(by_band)
     results.print(f"pixel accuracy {_text(scores.pixel_accuracy)} over {found.pictures} pictures")
+    print_line(describe_truth(scores, segmenter.classes))
 
 
 def _text(value: float) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import ImageError
@@ -17,7 +19,7 @@ def find_images(sources: Iterable[Path | str]) -> list[Path]:
     """
     from ..runtime.image import list_pictures
 
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}  # by the absolute path: a folder may be given twice in two ways
     for source in sources:
         path = Path(source)
         if path.is_dir():
@@ -31,5 +33,37 @@ def find_images(sources: Iterable[Path | str]) -> list[Path]:
             problem = f"no such file, folder or match: {source}"
         if not matches:
             raise ImageError(problem, path=path)
-        found.update(dict.fromkeys(matches))
-    return list(found)
+        for match in matches:
+            found.setdefault(_absolute(match), match)
+    return list(found.values())
+
+
+def output_names(paths: Sequence[Path]) -> dict[Path, Path]:
+    """Relative name, without an ending, for what each input becomes; no two are equal.
+
+    Names are the stems; where two are equal, whole file names; and where inputs of several folders have one name, all
+    of them keep their folders, below the one that they share.
+    """
+    folders = [_absolute(path.parent) for path in paths]
+    base = os.path.commonpath(folders)
+    flat = [Path()] * len(paths)
+    trees = [Path(os.path.relpath(folder, base)) for folder in folders]
+    candidates = [names(paths, below) for below in (flat, trees) for names in (_stems, _file_names)]
+    chosen = next((names for names in candidates if len(set(names)) == len(paths)), candidates[-1])
+    return dict(zip(paths, chosen, strict=True))
+
+
+def _stems(paths: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
+    """Stems in these folders, or file names where two stems are equal."""
+    stems = [folder / path.stem for folder, path in zip(folders, paths, strict=True)]
+    times = Counter(stems)
+    return [stem if times[stem] == 1 else named for stem, named in zip(stems, _file_names(paths, folders), strict=True)]
+
+
+def _file_names(paths: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
+    return [folder / path.name for folder, path in zip(folders, paths, strict=True)]
+
+
+def _absolute(path: Path) -> str:
+    """Absolute path without `..`; links stay what they are, since two links to one file are two inputs."""
+    return os.path.abspath(path)  # noqa: PTH100 - Path.resolve follows links

@@ -26,7 +26,7 @@ ClassesOption = Annotated[
     Path | None,
     typer.Option(
         rich_help_panel=MODEL_PANEL,
-        help='Classes: a text file with a name a line, or JSON [{"name": …, "color": \\[r, g, b]}, …].',
+        help='Classes: text with a name a line; JSON [{"name": …, "color": \\[r, g, b]}, …], names, or id2label.',
     ),
 ]
 SizeOption = Annotated[

@@ -10,7 +10,9 @@ import typer
 from ..bundle import Bundle
 from ..calibration.options import DEFAULT_MAX_IMAGES, DEFAULT_METHOD, Method, QuantizeOptions
 from ..errors import importing
+from ..runtime.mask_rules import DEFAULT_PATTERN
 from .console import JsonFlag, errors, finite, print_json, print_line, progress_bar
+from .mask_options import IgnoreOption, MaskMapOption, MaskPatternOption, OneBasedOption, chosen_rules
 from .options import BundleArgument
 
 if TYPE_CHECKING:
@@ -25,10 +27,10 @@ def quantize(
     masks: Annotated[
         Path | None, typer.Option(help="Folder of masks, NAME.png for each picture NAME.*: count losses in mean IoU.")
     ] = None,
-    ignore: Annotated[
-        list[int] | None,
-        typer.Option(min=0, max=255, metavar="ID", help="An id of masks that is void, besides the bundle's own."),
-    ] = None,
+    ignore: IgnoreOption = None,
+    mask_pattern: MaskPatternOption = DEFAULT_PATTERN,
+    mask_map: MaskMapOption = None,
+    mask_one_based: OneBasedOption = False,
     method: Annotated[Method, typer.Option(help="How the ranges of activations are chosen.")] = DEFAULT_METHOD,
     max_images: Annotated[int, typer.Option(min=1, help="The most images to use.")] = DEFAULT_MAX_IMAGES,
     max_drop: Annotated[
@@ -61,7 +63,13 @@ def quantize(
             method=method,
             max_drop=max_drop,
             keep=keep or (),
-            options=QuantizeOptions(ignore=ignore or (), max_images=max_images, calibration=calibration, seed=seed),
+            options=QuantizeOptions(
+                ignore=ignore or (),
+                mask_rules=chosen_rules(mask_pattern, mask_map, one_based=mask_one_based),
+                max_images=max_images,
+                calibration=calibration,
+                seed=seed,
+            ),
             progress=_Steps(progress),
         )
     for each in report.skipped:
@@ -102,6 +110,8 @@ def _plain(bundle: Bundle, report: QuantizationReport) -> dict[str, Any]:
         "agreement": accuracy.agreement,
         "fp32_miou": accuracy.fp32.miou if accuracy.fp32 else None,
         "int8_miou": accuracy.int8.miou if accuracy.int8 else None,
+        "void_share": finite(accuracy.fp32.void_share) if accuracy.fp32 else None,
+        "in_no_mask": [report.classes[index].name for index in accuracy.fp32.absent] if accuracy.fp32 else None,
         "max_drop": report.max_drop,
         "tries": [{"returned": step.returned, "drop": step.drop} for step in report.steps],
         "layers": [

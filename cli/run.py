@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +10,10 @@ import typer
 from rich.table import Column, Table
 
 from ..errors import AtrousError, ImageError
+from ..runtime.result import DEFAULT_ALPHA
 from .console import JsonFlag, errors, print_error, print_json, print_table, progress_bar, results
-from .inputs import find_images
+from .crf_options import CrfParamsOption, chosen_crf
+from .inputs import find_images, output_names
 from .options import BackendOption, BundleArgument, PrecisionOption, ThreadsOption
 
 if TYPE_CHECKING:
@@ -25,7 +27,20 @@ def run(
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
     crf: Annotated[bool, typer.Option("--crf", help="Refine with the dense CRF.")] = False,
+    crf_params: CrfParamsOption = None,
     threads: ThreadsOption = 0,
+    alpha: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the classes' colours in overlays.")
+    ] = DEFAULT_ALPHA,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Of a video, write the labels of every frame: NAME.labels/000001.png.")
+    ] = False,
+    page: Annotated[
+        int | None, typer.Option(min=1, help="Page of TIFFs, frame of animations; the first by default.")
+    ] = None,
+    bits: Annotated[
+        int | None, typer.Option(min=9, max=16, help="Significant bits of 16-bit images that do not say it.")
+    ] = None,
     *,
     as_json: JsonFlag = False,
 ) -> None:
@@ -38,19 +53,22 @@ def run(
     from ..runtime.segmenter import load
 
     paths = find_images(inputs)
-    names = _output_names(paths)
-    segmenter = load(bundle, backend=backend, precision=precision, crf=crf, threads=threads)
+    names = output_names(paths)
+    chosen = chosen_crf(crf_params, crf=crf, threads=threads)
+    segmenter = load(bundle, backend=backend, precision=precision, crf=chosen, threads=threads)
+    wishes = _Wishes(alpha=alpha, labels=labels, page=page, bits=bits)
     _make_folder(out)
     rows: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
     with progress_bar() as progress:
         for path in progress.track(paths, description="segmenting"):
             try:
-                rows.append(_segment(segmenter, path, out / names[path]))
+                _make_folder((out / names[path]).parent)
+                rows.append(_segment(segmenter, path, out / names[path], wishes))
             except AtrousError as exc:
                 failures.append({"input": str(path), "error": str(exc)})
                 print_error(exc, console=progress.console)
-    _report(segmenter, rows, failures, as_json=as_json)
+    _report(segmenter, rows, failures, out, as_json=as_json)
     if failures:
         errors.print(f"{len(failures)} of {len(paths)} inputs failed")
         raise typer.Exit(1)
@@ -63,22 +81,34 @@ def _make_folder(path: Path) -> None:
         raise ImageError(f"cannot write to {path}: {exc.strerror}. Choose a writable folder with --out.") from exc
 
 
-def _segment(segmenter: Segmenter, path: Path, stem: Path) -> dict[str, Any]:
-    from ..runtime.image import VIDEO_SUFFIXES
+@dataclass(frozen=True, kw_only=True)
+class _Wishes:
+    """Options of `run` that concern single inputs, as the command line has them."""
 
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        from ..runtime.video import segment_video
+    alpha: float
+    labels: bool
+    page: int | None
+    bits: int | None
 
-        target = stem.with_name(f"{stem.name}.overlay.mp4")
-        frames, timings = segment_video(segmenter, path, target)
-        return {"input": str(path), "overlay": str(target), "frames": frames, "timings_ms": timings}
+
+def _segment(segmenter: Segmenter, path: Path, stem: Path, wishes: _Wishes) -> dict[str, Any]:
+    """Segment an input into files whose names begin with `stem`; a row of the report."""
+    from ..runtime.image import VIDEO_SUFFIXES, load_image
     from ..runtime.result import save_picture
+    from ..runtime.video import segment_video
 
-    result = segmenter(path)
     labels = stem.with_name(f"{stem.name}.labels.png")
     overlay = stem.with_name(f"{stem.name}.overlay.png")
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        overlay = overlay.with_suffix(".mp4")
+        folder = labels.with_suffix("") if wishes.labels else None
+        frames, timings = segment_video(segmenter, path, overlay, alpha=wishes.alpha, labels=folder)
+        written = {"labels": str(folder)} if folder else {}
+        return {"input": str(path), **written, "overlay": str(overlay), "frames": frames, "timings_ms": timings}
+    chosen = wishes.page is not None or wishes.bits is not None
+    result = segmenter(load_image(path, page=wishes.page, bits=wishes.bits) if chosen else path)
     result.save(labels)
-    save_picture(result.overlay(), overlay)
+    save_picture(result.overlay(wishes.alpha), overlay)
     return {
         "input": str(path),
         "labels": str(labels),
@@ -87,19 +117,9 @@ def _segment(segmenter: Segmenter, path: Path, stem: Path) -> dict[str, Any]:
     }
 
 
-def _output_names(paths: list[Path]) -> dict[Path, str]:
-    """A name for what each input becomes: its stem, or its whole file name where two stems are equal."""
-    stems = Counter(path.stem for path in paths)
-    names = {path: path.stem if stems[path.stem] == 1 else path.name for path in paths}
-    repeated = [name for name, count in Counter(names.values()).items() if count > 1]
-    if repeated:
-        raise ImageError(
-            f"several inputs are called {repeated[0]!r} and would overwrite each other; run them separately"
-        )
-    return names
-
-
-def _report(segmenter: Segmenter, rows: list[dict[str, Any]], failures: list[dict[str, str]], *, as_json: bool) -> None:
+def _report(
+    segmenter: Segmenter, rows: list[dict[str, Any]], failures: list[dict[str, str]], out: Path, *, as_json: bool
+) -> None:
     backend = segmenter.backend
     if as_json:
         print_json(
@@ -118,10 +138,10 @@ def _report(segmenter: Segmenter, rows: list[dict[str, Any]], failures: list[dic
     table.caption = f"{backend.name} on the {backend.device}, {backend.artifact.precision}"
     for row in rows:
         timings = row["timings_ms"]
-        table.add_row(Path(row["overlay"]).name, *(f"{timings.get(stage, 0):.1f}" for stage in stages))
+        table.add_row(str(Path(row["overlay"]).relative_to(out)), *(f"{timings.get(stage, 0):.1f}" for stage in stages))
     print_table(table)
     if rows:
-        results.print(f"in {Path(rows[0]['overlay']).parent}/", markup=False, highlight=False, soft_wrap=True)
+        results.print(f"in {out}/", markup=False, highlight=False, soft_wrap=True)
 
 
 #: Stages in the order in which they run → their column.

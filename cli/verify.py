@@ -12,8 +12,10 @@ from rich.text import Text
 
 from ..bundle import Bundle
 from ..manifest import Verification
+from ..runtime.mask_rules import DEFAULT_PATTERN
 from .console import JsonFlag, errors, finite, print_json, print_line, print_table, status, verdict
 from .inputs import find_images
+from .mask_options import IgnoreOption, MaskMapOption, MaskPatternOption, OneBasedOption, chosen_rules
 from .options import BundleArgument
 
 if TYPE_CHECKING:
@@ -29,10 +31,10 @@ def verify(
     masks: Annotated[
         Path | None, typer.Option(help="Folder of masks: NAME.png for each picture; compares mean IoU as well.")
     ] = None,
-    ignore: Annotated[
-        list[int] | None,
-        typer.Option(min=0, max=255, metavar="ID", help="An id of masks that is void, besides the bundle's own."),
-    ] = None,
+    ignore: IgnoreOption = None,
+    mask_pattern: MaskPatternOption = DEFAULT_PATTERN,
+    mask_map: MaskMapOption = None,
+    mask_one_based: OneBasedOption = False,
     allow_not_run: Annotated[
         bool, typer.Option("--allow-not-run", help="Do not fail because an engine cannot be run on this machine.")
     ] = False,
@@ -45,18 +47,23 @@ def verify(
     then. Example: atrous verify street.atrous --images val/
     """
     from ..exporter.verify.bundle import verify_bundle
+    from ..runtime.masks import describe_truth
 
     if masks and not images:
         raise typer.BadParameter("--masks belong to --images; pass both")
     opened = Bundle.open(bundle)
     paths = find_images(images) if images else []
+    rules = chosen_rules(mask_pattern, mask_map, one_based=mask_one_based)
     with status("verifying"):
-        found = verify_bundle(opened, images=paths, masks=masks, ignore=ignore or ())
+        found = verify_bundle(opened, images=paths, masks=masks, ignore=ignore or (), rules=rules)
     if as_json:
         checks = [_plain(check) for check in found.checks]
-        print_json({"checks": checks, "not_run": [dataclasses.asdict(each) for each in found.not_run]})
+        not_run = [dataclasses.asdict(each) for each in found.not_run]
+        print_json({"checks": checks, "not_run": not_run, **_plain_truth(found, opened)})
     else:
         _print_table(found)
+        if found.reference_scores:
+            print_line(describe_truth(found.reference_scores, opened.manifest.classes))
     for each in found.not_run:
         print_line(f"not run: {each.artifact}: {each.reason}", console=errors)
     if not found.passed or (found.not_run and not allow_not_run):
@@ -80,3 +87,12 @@ def _print_table(found: BundleVerification) -> None:
 def _plain(check: Verification) -> dict[str, Any]:
     """As JSON values; None stands for answers that cannot be compared."""
     return dataclasses.asdict(check) | {"max_abs": finite(check.max_abs)}
+
+
+def _plain_truth(found: BundleVerification, bundle: Bundle) -> dict[str, Any]:
+    """Share of void and classes without truth as JSON values; nothing without masks."""
+    scores = found.reference_scores
+    if scores is None:
+        return {}
+    names = [entry.name for entry in bundle.manifest.classes]
+    return {"void_share": finite(scores.void_share), "in_no_mask": [names[index] for index in scores.absent]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
 from typing import TypeAlias, get_args
@@ -43,7 +44,7 @@ class DenseCRF:
             precision.
 
     Raises:
-        CRFError: `iterations` or `threads` is negative, or `storage` is unknown.
+        CRFError: `iterations` or `threads` is negative or not whole, or `storage` is unknown.
     """
 
     def __init__(
@@ -54,14 +55,11 @@ class DenseCRF:
         threads: int = 0,
         storage: Storage = "fp32",
     ) -> None:
-        for name, value in (("iterations", iterations), ("threads", threads)):
-            if value < 0:
-                raise CRFError(f"{name} must be 0 or more, got {value}")
+        self.iterations = _whole_number("iterations", iterations)
+        self.threads = _whole_number("threads", threads)
         if storage not in get_args(Storage):
             raise CRFError(f"storage must be one of {', '.join(get_args(Storage))}, got {storage!r}")
         self.params = params if params is not None else CRFParams.deeplab_v2_resnet()
-        self.iterations = iterations
-        self.threads = threads
         self.storage: Storage = storage
         self._lock = threading.Lock()
         self._size: tuple[int, int, int] | None = None
@@ -194,3 +192,14 @@ def _check_memory(classes: int, height: int, width: int, storage: Storage) -> No
             f"machine has {available / 2**30:.1f} GiB and the limit is {2**31 // _BILATERAL_CORNERS / 1e6:.0f} million "
             "pixels. Refine a smaller image or tiles of it"
         )
+
+
+def _whole_number(name: str, value: int) -> int:
+    """Validate a count; NumPy's integers become Python's."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise CRFError(f"{name} must be a whole number, 0 or more, got {value}")
+    return number

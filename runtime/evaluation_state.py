@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import EvaluationError
 from .metrics import MAX_BAND_PX, Counts, IntArray
 
-_FORMAT: Final = "atrous evaluation 1"
+_FORMAT: Final = "atrous evaluation 2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +76,7 @@ class EvaluationState:
                     "latency_ms": round(record.latency_ms, 3),
                     "rings": _sparse(record.counts.rings),
                     "boundary": record.counts.boundary.tolist(),
+                    "void_px": [record.counts.void_px, record.counts.assumed_void_px],
                 }
             )
 
@@ -131,7 +132,9 @@ class EvaluationState:
         """A line's values, validated; raises what a wrong structure happens to raise."""
         rings = _dense(value["rings"], (MAX_BAND_PX + 1, self._classes, self._classes))
         boundary = np.array(value["boundary"], np.int64).reshape(4, self._classes)
-        return Record(str(value["picture"]), str(value["sha256"]), Counts(rings, boundary), float(value["latency_ms"]))
+        void_px, assumed_void_px = map(int, value["void_px"])
+        counts = Counts(rings, boundary, void_px, assumed_void_px)
+        return Record(str(value["picture"]), str(value["sha256"]), counts, float(value["latency_ms"]))
 
 
 def _sparse(counts: IntArray) -> list[list[int]]:

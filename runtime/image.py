@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import operator
 import os
 import threading
 import warnings
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError, ShapeError
+from .color_profiles import profile_to_srgb
+from .sample_depth import check_wide_color, is_wide_color, scale_to_8_bits, stored_bits
 
 #: Endings of videos, which Pillow may claim to read too.
 VIDEO_SUFFIXES: Final = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"})
@@ -23,24 +27,37 @@ ImageSource = Union[str, "os.PathLike[str]", Image.Image, NDArray[np.uint8]]
 _MODES_16_BIT: Final = ("I", "I;16", "I;16B", "I;16L")
 _WARNING_FILTERS: Final = threading.Lock()
 
+_logger = logging.getLogger(__name__)
+#: What was said of which file: once is enough, however often it is read.
+_said: set[str] = set()
+#: A folder of thousands of such files says it of the first ones.
+_MOST_SAID: Final = 100
 
-def load_image(source: ImageSource) -> NDArray[np.uint8]:
+
+def load_image(source: ImageSource, *, page: int | None = None, bits: int | None = None) -> NDArray[np.uint8]:
     """Read a picture as [H, W, 3] uint8 RGB, upright.
 
-    Paths and PIL images: the EXIF orientation is applied, grey, palette and CMYK are converted, alpha is dropped,
-    16-bit grey is scaled to 8 bits. Arrays: [H, W] grey, [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA, uint8.
+    Paths and PIL images: the EXIF orientation is applied; colours with another ICC profile become sRGB; grey, palette
+    and CMYK are converted; alpha is dropped, and 16-bit grey scaled to 8 bits. Arrays: [H, W] grey, [H, W, 1],
+    [H, W, 3] RGB or [H, W, 4] RGBA, uint8. That transparency is dropped, or that the first of several pages is taken,
+    is logged once for each file.
+
+    Args:
+        page: page of a TIFF or frame of an animation, from 1; by default the first.
+        bits: significant bits of 16-bit values, 9 to 16; by default what the file says of itself.
 
     Raises:
-        ImageError: the file is missing, empty, truncated, not a picture, or too large for Pillow's limit.
+        ImageError: the file is missing, empty, truncated, not a picture, or too large for Pillow's limit; it has no
+            such page; or its 16-bit values may be of fewer bits and neither the file nor `bits` says so.
         ShapeError: an array of another shape or dtype.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
-        return _from_pil(source, path=None)
+        return _from_pil(source, path=None, page=page, bits=bits)
     path = Path(source)
     with open_picture(path) as image:
-        return _from_pil(image, path=path)
+        return _from_pil(image, path=path, page=page, bits=bits)
 
 
 def list_pictures(folder: Path) -> list[Path]:
@@ -84,27 +101,70 @@ def open_picture(path: Path) -> Image.Image:
         raise ImageError(f"cannot read {path} as a picture: {reason}", path=path) from exc
 
 
-def _from_pil(image: Image.Image, *, path: Path | None) -> NDArray[np.uint8]:
+def say_once(text: str, path: Path | None) -> None:
+    """Log a warning about a file, unless it was said of that file before."""
+    line = f"{path or 'the image'} {text}"
+    if line not in _said and len(_said) < _MOST_SAID:
+        _said.add(line)
+        _logger.warning(line)
+
+
+def turn_to_page(image: Image.Image, page: int | None, path: Path | None) -> None:
+    """Choose a page, from 1; without a choice it is the first of a file, which is said where there are more.
+
+    Raises:
+        ImageError: there is no such page.
+    """
+    pages = getattr(image, "n_frames", 1)
+    if page is not None:
+        number = operator.index(page)
+        if not 1 <= number <= pages:
+            raise ImageError(f"{path or 'the image'} has no page {page}; it has {pages}, from 1", path=path)
+        image.seek(number - 1)
+    # The other pictures of an MPO are previews or other views of the first; a PIL image is where its owner put it.
+    elif pages > 1 and path is not None and image.format != "MPO":
+        say_once(f"has {pages} pages, of which page 1 is used; choose with --page or load_image(…, page=…)", path)
+
+
+def _from_pil(image: Image.Image, *, path: Path | None, page: int | None, bits: int | None) -> NDArray[np.uint8]:
     name = str(path) if path else "the image"
     if 0 in image.size:
         raise ImageError(f"{name} has no pixels: it is {image.width}×{image.height}", path=path)
     try:
+        turn_to_page(image, page, path)
+        known, wide_color = stored_bits(image), is_wide_color(image)
         upright = ImageOps.exif_transpose(image)  # decodes the pixels, if nothing did before
-        rgb = None if upright.mode in (*_MODES_16_BIT, "F") else upright.convert("RGB")
+        rgb = None if upright.mode in (*_MODES_16_BIT, "F") else _to_rgb(upright, path)
+    except ImageError:
+        raise
     except Exception as exc:  # Pillow's decoders raise OSError, SyntaxError, ValueError, RuntimeError, struct.error, …
         raise ImageError(f"cannot decode {name}: {exc}. Is it truncated or damaged?", path=path) from exc
     if rgb is not None:
-        return np.asarray(rgb)
+        pixels = np.asarray(rgb)
+        if wide_color:
+            check_wide_color(pixels, bits, path)
+        return pixels
     if upright.mode == "F":
         raise ImageError(f"{name} holds floats, which have no agreed range; convert it to 8 bits first", path=path)
-    wide = np.asarray(upright)
-    if wide.min() < 0 or wide.max() > np.iinfo(np.uint16).max:
-        raise ImageError(
-            f"{name} is grey with values from {wide.min()} to {wide.max()}; expected 8 or 16 bits: 0 to 65535. "
-            "Convert it to 8 bits first.",
-            path=path,
-        )
-    return _from_array((wide >> 8).astype(np.uint8))
+    return _from_array(scale_to_8_bits(np.asarray(upright), known if bits is None else bits, path))
+
+
+def _to_rgb(image: Image.Image, path: Path | None) -> Image.Image:
+    """Colours as sRGB, without alpha."""
+    profile = image.info.get("icc_profile")
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            say_once("is partly transparent, which is ignored: its colours are taken as they are stored", path)
+        image = image.convert("RGB")
+    elif image.mode not in ("RGB", "L", "CMYK"):
+        image = image.convert("RGB")
+    if profile:
+        try:
+            return profile_to_srgb(image, profile)
+        except ValueError as exc:
+            say_once(f"has an ICC profile that is ignored: {exc}", path)
+    return image.convert("RGB")
 
 
 def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -34,10 +34,14 @@ class Counts:
             edge in the truth: ring r holds r ≤ distance < r + 1 px, the last one all that is further away.
         boundary: [4, C] int64: boundary pixels of the labels that are near one of the truth, all of the labels',
             boundary pixels of the truth that are near one of the labels, all of the truth's.
+        void_px: pixels of the truth that are void.
+        assumed_void_px: those of them that are void because of the bundle's `ignore_index` alone.
     """
 
     rings: IntArray
     boundary: IntArray
+    void_px: int = 0
+    assumed_void_px: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +57,9 @@ class Scores:
             than w px from an edge pixel.
         boundary_f: [C] float64, F-score of the boundary in a picture, averaged over the pictures with that class.
         mean_boundary_f: the mean of `boundary_f`.
+        void_share: share of the truth's pixels that are void.
+        assumed_void_share: share that is void because of the bundle's `ignore_index` alone.
+        absent: classes that are in no truth, without those that are ignored.
     """
 
     confusion: IntArray
@@ -62,6 +69,9 @@ class Scores:
     trimap_miou: Float64Array
     boundary_f: Float64Array
     mean_boundary_f: float
+    void_share: float
+    assumed_void_share: float
+    absent: tuple[int, ...]
 
 
 def count(truth: NDArray[np.uint8], labels: NDArray[np.uint8], valid: Mask, classes: int) -> Counts:
@@ -97,7 +107,8 @@ def count(truth: NDArray[np.uint8], labels: NDArray[np.uint8], valid: Mask, clas
     cells = (ring * classes + scored_truth) * classes + scored_labels
     shape = (MAX_BAND_PX + 1, classes, classes)
     rings = np.bincount(cells, minlength=math.prod(shape)).reshape(shape)
-    return Counts(rings, _boundary_counts(truth, labels, valid, classes))
+    void_px = int(valid.size - np.count_nonzero(valid))
+    return Counts(rings, _boundary_counts(truth, labels, valid, classes), void_px)
 
 
 def label_edges(labels: NDArray[Any], valid: Mask) -> Mask:
@@ -164,6 +175,7 @@ class Tally:
         self._rings = np.zeros((MAX_BAND_PX + 1, classes, classes), np.int64)
         self._boundary_sum = np.zeros(classes)
         self._boundary_pictures = np.zeros(classes, np.int64)
+        self._void_px = self._assumed_void_px = 0
 
     def add(self, counts: Counts) -> None:
         """Add one picture. In another order, boundary scores can differ in their last bit."""
@@ -171,6 +183,8 @@ class Tally:
         scores = boundary_f_scores(counts.boundary)
         self._boundary_sum += np.nan_to_num(scores)
         self._boundary_pictures += ~np.isnan(scores)
+        self._void_px += counts.void_px
+        self._assumed_void_px += counts.assumed_void_px
 
     def scores(self) -> Scores:
         """The scores of what was added so far."""
@@ -179,6 +193,7 @@ class Tally:
         by_band = np.where(self._scored, iou(self._rings[:MAX_BAND_PX].cumsum(0)), np.nan)
         boundary = np.where(self._scored, _ratio(self._boundary_sum, self._boundary_pictures), np.nan)
         accuracy = _ratio(np.trace(confusion), confusion.sum())
+        pixels = confusion.sum() + self._void_px
         return Scores(
             confusion=confusion,
             iou=by_class,
@@ -187,6 +202,9 @@ class Tally:
             trimap_miou=_mean(by_band),
             boundary_f=boundary,
             mean_boundary_f=float(_mean(boundary)),
+            void_share=float(_ratio(self._void_px, pixels)),
+            assumed_void_share=float(_ratio(self._assumed_void_px, pixels)),
+            absent=tuple(np.flatnonzero(self._scored & (confusion.sum(1) == 0)).tolist()),
         )
 
 

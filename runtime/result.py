@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from .._native import overlay as blend_colors
 from ..errors import ImageError
 from ..files import write_whole
 from ..manifest import ClassInfo
+
+#: Share of the classes' colours in an overlay.
+DEFAULT_ALPHA: Final = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +49,9 @@ class Result:
         """
         return self._compute_probabilities()
 
-    def overlay(self, alpha: float = 0.6) -> Image.Image:
+    def overlay(self, alpha: float = DEFAULT_ALPHA) -> Image.Image:
         """The picture with the classes' colours over it; `alpha` 0 shows the picture, 1 the colours."""
-        if not 0 <= alpha <= 1:
-            raise ImageError(f"alpha is a share between 0 and 1; got {alpha}")
-        return Image.fromarray(blend_colors(self.image, self.labels, self._palette, alpha))
+        return Image.fromarray(blend_colors(self.image, self.labels, self._palette, check_alpha(alpha)))
 
     def colored(self) -> Image.Image:
         """The labels as a palette PNG would show them: mode P, so that pixel values are class ids."""
@@ -72,6 +74,17 @@ class Result:
         palette = np.zeros((256, 3), np.uint8)
         palette[: len(self.classes)] = [entry.color for entry in self.classes]
         return palette
+
+
+def check_alpha(alpha: float) -> float:
+    """Validate the share of the classes' colours in an overlay; NumPy's numbers become Python's.
+
+    Raises:
+        ImageError: it is not between 0 and 1.
+    """
+    if not 0 <= alpha <= 1:
+        raise ImageError(f"alpha is a share between 0 and 1; got {alpha}")
+    return float(alpha)
 
 
 def save_picture(picture: Image.Image, path: str | os.PathLike[str]) -> None:

@@ -48,6 +48,7 @@ def render_html(report: QuantizationReport) -> str:
         report=report,
         headline=text.headline(report),
         budget_outcome=text.budget_outcome(report),
+        masks_held=text.masks_held(report),
         kept=[layer for layer in report.layers if layer.reason],
         sqnr_plot=plot_sqnr(report.layers),
         sensitive=sensitive,

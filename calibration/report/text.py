@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+from ...runtime.masks import describe_truth
 from .model import LayerResult, QuantizationReport
 
 _METRIC_NAMES: Final = {"miou": "mean IoU", "agreement": "agreement with FP32"}
@@ -40,6 +41,12 @@ def budget_outcome(report: QuantizationReport) -> str | None:
         else "with all layers in INT8"
     )
     return f"The budget of {report.max_drop:g} points holds {effort}."
+
+
+def masks_held(report: QuantizationReport) -> str | None:
+    """One sentence on void, and on classes that no mask holds; None without masks."""
+    scores = report.accuracy.fp32
+    return f"Masks: {describe_truth(scores, report.classes)}." if scores else None
 
 
 def percent(share: float, digits: int = 2) -> str:
@@ -82,6 +89,8 @@ def _lines(report: QuantizationReport) -> Iterator[str]:
     kept = [layer for layer in report.layers if layer.reason]
     yield headline(report)
     yield f"{percent(report.accuracy.agreement, 3)} of the pixels have the same label as in FP32."
+    if truth := masks_held(report):
+        yield truth
     if outcome := budget_outcome(report):
         yield outcome
     yield (

@@ -15,6 +15,8 @@ from ...manifest import Artifact, EngineProfile, InputSpec, Verification
 from ...runtime.backends import BACKENDS, Backend, BackendSpec, backend_status, open_reference
 from ...runtime.evaluation import evaluate, pair_by_stem
 from ...runtime.image import ImageSource
+from ...runtime.mask_rules import MaskRules
+from ...runtime.metrics import Scores
 from ...runtime.segmenter import Segmenter
 from .compare import TOLERANCES, compare
 from .inputs import photo_inputs, probe_inputs
@@ -35,10 +37,12 @@ class BundleVerification:
     Attributes:
         checks: the comparisons.
         not_run: artifacts that no comparison could be made of, e.g. engines for another GPU.
+        reference_scores: of the reference, where there are masks.
     """
 
     checks: tuple[Verification, ...]
     not_run: tuple[NotRun, ...]
+    reference_scores: Scores | None = None
 
     @property
     def passed(self) -> bool:
@@ -52,6 +56,7 @@ def verify_bundle(
     images: Sequence[ImageSource] = (),
     masks: Path | None = None,
     ignore: Collection[int] = (),
+    rules: MaskRules | None = None,
 ) -> BundleVerification:
     """Hash every file; run each ONNX graph in each installed backend, and each engine, against ONNX Runtime on the CPU.
 
@@ -63,15 +68,17 @@ def verify_bundle(
         images: pictures to compare on; synthetic ones when empty. Files, where there are masks.
         masks: folder with a mask `NAME.png` for each picture, whose mean IoU is then compared as well.
         ignore: ids of masks that are void, besides the bundle's own.
+        rules: how masks are called and what their pixels mean.
 
     Raises:
         BundleError: a file was changed.
         EngineError: a backend of the CPU refuses an artifact.
-        EvaluationError: there are masks without pictures, or they do not fit them.
+        EvaluationError: there are masks without pictures, or they do not fit them; or a class is in no mask
+            while much is void.
         ImageError, ShapeError: a picture is unusable.
     """
     bundle.check()
-    verifier = _Verifier(bundle, images, masks, ignore)
+    verifier = _Verifier(bundle, images, MaskRules() if rules is None else rules, masks=masks, ignore=ignore)
     checks: list[Verification] = []
     not_run: list[NotRun] = []
     for spec, artifact in _candidates(bundle):
@@ -81,7 +88,7 @@ def verify_bundle(
             if spec.device == "cpu":
                 raise
             not_run.append(NotRun(f"{artifact.file} in {spec.name}", str(exc)))
-    return BundleVerification(tuple(checks), tuple(not_run))
+    return BundleVerification(tuple(checks), tuple(not_run), verifier.reference_scores)
 
 
 def _candidates(bundle: Bundle) -> Iterator[tuple[BackendSpec, Artifact]]:
@@ -96,13 +103,20 @@ class _Verifier:
     """Compares backends with the reference on the same pictures."""
 
     def __init__(
-        self, bundle: Bundle, images: Sequence[ImageSource], masks: Path | None, ignore: Collection[int]
+        self,
+        bundle: Bundle,
+        images: Sequence[ImageSource],
+        rules: MaskRules,
+        *,
+        masks: Path | None,
+        ignore: Collection[int],
     ) -> None:
         self._bundle = bundle
         self._reference = open_reference(bundle)
         self._images = images
         self._ignore = ignore
-        self._pairs = () if masks is None else tuple(pair_by_stem(images, masks))
+        self._rules = rules
+        self._pairs = () if masks is None else tuple(pair_by_stem(images, masks, rules))
 
     def check(self, backend: Backend) -> Verification:
         """One backend with its artifact."""
@@ -119,16 +133,22 @@ class _Verifier:
         )
         if not self._pairs:
             return found
-        delta = self._miou(backend) - self._reference_miou
+        delta = self._scores(backend).miou - self._reference_scores.miou
         passed = found.passed and delta >= -tolerance.max_miou_drop
         return dataclasses.replace(found, miou_delta=delta, passed=passed)
 
-    @functools.cached_property
-    def _reference_miou(self) -> float:
-        return self._miou(self._reference)
+    @property
+    def reference_scores(self) -> Scores | None:
+        """Scores of the reference; None without masks."""
+        return self._reference_scores if self._pairs else None
 
-    def _miou(self, backend: Backend) -> float:
-        return float(evaluate(Segmenter(self._bundle, backend), self._pairs, ignore=self._ignore).scores.miou)
+    @functools.cached_property
+    def _reference_scores(self) -> Scores:
+        return self._scores(self._reference)
+
+    def _scores(self, backend: Backend) -> Scores:
+        segmenter = Segmenter(self._bundle, backend)
+        return evaluate(segmenter, self._pairs, ignore=self._ignore, rules=self._rules).scores
 
 
 def _inputs(images: Sequence[ImageSource], inputs: InputSpec, profile: EngineProfile | None) -> list[FloatArray]:

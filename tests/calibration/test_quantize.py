@@ -186,6 +186,13 @@ class TestBundle:
         hashes = [quantize(bundle, images=images, options=options)[1].data_sha256 for options in chosen]
         assert hashes[0] != hashes[1]
 
+    def test_numbers_of_numpy(self, bundle: Bundle, images: Path) -> None:
+        drawn = [
+            quantize(bundle, images=images, options=QuantizeOptions(max_images=kind(3), seed=kind(1)))[1].data_sha256
+            for kind in (int, np.int64)
+        ]
+        assert drawn[0] == drawn[1]
+
     def test_progress_is_told(self, bundle: Bundle, images: Path) -> None:
         told: dict[str, list[int]] = {}
         totals = {}

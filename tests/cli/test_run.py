@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from command_line import Command
 from PIL import Image
 
 from atrous.bundle import Bundle
+from atrous.crf import CRFParams, DenseCRF
 from atrous.runtime.segmenter import load
 
 
@@ -79,6 +81,10 @@ class TestOutputs:
         assert outcome.code == 0, outcome.err
         assert outcome.json()["results"][0]["frames"] == 3
         assert written(tmp_path / "out") == ["clip.overlay.mp4"]
+        options = ("--out", tmp_path / "out", "--labels", "--json")
+        (row,) = atrous("run", tiny_bundle.path, tmp_path / "clip.mp4", *options).json()["results"]
+        assert row["labels"] == str(tmp_path / "out" / "clip.labels")
+        assert written(Path(row["labels"])) == ["000001.png", "000002.png", "000003.png"]
 
 
 class TestNames:
@@ -92,10 +98,93 @@ class TestNames:
 
     def test_one_name_in_two_folders(self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
         shutil.copytree(photos, tmp_path / "more")
+        outcome = atrous("run", tiny_bundle.path, photos, tmp_path / "more", "--out", tmp_path / "out", "--json")
+        assert outcome.code == 0, outcome.err
+        assert written(tmp_path / "out") == ["more", "photos"]
+        expected = [f"{name}.{kind}.png" for name in "abc" for kind in ("labels", "overlay")]
+        assert written(tmp_path / "out" / "more") == written(tmp_path / "out" / "photos") == expected
+        for row in outcome.json()["results"]:
+            folder, name = Path(row["input"]).parts[-2:]
+            assert Path(row["labels"]) == tmp_path / "out" / folder / f"{Path(name).stem}.labels.png"
+
+    def test_a_table_names_the_folders(
+        self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(photos, tmp_path / "more")
         outcome = atrous("run", tiny_bundle.path, photos, tmp_path / "more", "--out", tmp_path / "out")
+        assert "more/a.overlay.png" in outcome.out
+        assert outcome.out.endswith(f"in {tmp_path / 'out'}/\n")
+
+    def test_a_folder_given_twice(
+        self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        sources = (photos, "photos", "photos/../photos", photos / "a.png")
+        outcome = atrous("run", tiny_bundle.path, *sources, "--out", tmp_path / "out", "--json")
+        assert outcome.code == 0, outcome.err
+        assert len(outcome.json()["results"]) == 3
+        assert written(tmp_path / "out") == [f"{name}.{kind}.png" for name in "abc" for kind in ("labels", "overlay")]
+
+
+class TestWishes:
+    def test_alpha(self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
+        assert atrous("run", tiny_bundle.path, photos / "a.png", "--out", tmp_path / "out", "--alpha", 0).code == 0
+        with Image.open(tmp_path / "out" / "a.overlay.png") as overlay, Image.open(photos / "a.png") as photo:
+            assert np.array_equal(np.asarray(overlay), np.asarray(photo))
+        assert atrous("run", tiny_bundle.path, photos / "a.png", "--alpha", 1.5).code == 2
+
+    def test_crf_parameters(self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
+        params = CRFParams.pydensecrf_readme()
+        (tmp_path / "crf.json").write_text(json.dumps({**params.to_dict(), "iterations": 3}))
+        options = ("--crf-params", tmp_path / "crf.json", "--backend", "onnxruntime", "--out", tmp_path / "out")
+        report = atrous("run", tiny_bundle.path, photos / "a.png", *options, "--json").json()
+        assert report["crf"] is True
+        segmenter = load(tiny_bundle.path, backend="onnxruntime", crf=DenseCRF(params, iterations=3))
+        with Image.open(tmp_path / "out" / "a.labels.png") as labels:
+            assert np.array_equal(np.asarray(labels), segmenter(photos / "a.png").labels)
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("{", "cannot read CRF parameters from"),
+            ("[1]", "holds no CRF parameters; expected {"),
+            ('{"bilateral_weight": 4}', "missing CRF parameters"),
+            ('{"sxy": 4}', "missing CRF parameters"),
+            ('{"iterations": 2.5}', "iterations must be a whole number"),
+        ],
+    )
+    def test_other_crf_parameters(
+        self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path, text: str, said: str
+    ) -> None:
+        (tmp_path / "crf.json").write_text(text)
+        outcome = atrous("run", tiny_bundle.path, photos / "a.png", "--crf-params", tmp_path / "crf.json")
         assert outcome.code == 1
-        assert "several inputs are called 'a.png'" in outcome.err
-        assert not (tmp_path / "out").exists()
+        assert said in outcome.err
+        assert "crf.json" in outcome.err
+
+    def test_a_page(self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
+        names = ("a.png", "c.png")
+        pages = [Image.open(photos / name) for name in names]
+        pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+        for page, name in enumerate(names, start=1):
+            out = tmp_path / f"out{page}"
+            assert atrous("run", tiny_bundle.path, tmp_path / "pages.tif", "--page", page, "--out", out).code == 0
+            with Image.open(out / "pages.labels.png") as labels:
+                assert np.array_equal(np.asarray(labels), load(tiny_bundle.path)(photos / name).labels)
+        outcome = atrous("run", tiny_bundle.path, tmp_path / "pages.tif", "--page", 3, "--out", tmp_path / "out3")
+        assert outcome.code == 1
+        assert "has no page 3; it has 2" in outcome.err
+
+    def test_bits(self, atrous: Command, tiny_bundle: Bundle, tmp_path: Path, rng: np.random.Generator) -> None:
+        grey = rng.integers(0, 4096, (40, 50), np.uint16)
+        Image.fromarray(grey).save(tmp_path / "x.png")
+        outcome = atrous("run", tiny_bundle.path, tmp_path / "x.png", "--out", tmp_path / "out")
+        assert outcome.code == 1
+        assert "--bits 12" in outcome.err
+        outcome = atrous("run", tiny_bundle.path, tmp_path / "x.png", "--out", tmp_path / "out", "--bits", 12)
+        assert outcome.code == 0, outcome.err
+        with Image.open(tmp_path / "out" / "x.labels.png") as labels:
+            assert np.array_equal(np.asarray(labels), load(tiny_bundle.path)((grey >> 4).astype(np.uint8)).labels)
 
 
 class TestFailures:

@@ -290,3 +290,11 @@ def test_negative_options_are_refused(option):
 def test_an_unknown_storage_is_refused():
     with pytest.raises(CRFError, match="storage must be one of fp32, unorm16, got 'fp16'"):
         DenseCRF(storage="fp16")
+
+
+@pytest.mark.parametrize("name", ["iterations", "threads"])
+def test_counts_are_whole_numbers(name):
+    assert type(getattr(DenseCRF(**{name: np.int64(2)}), name)) is int
+    for value in (-1, np.int64(-1), 2.5, "2"):
+        with pytest.raises(CRFError, match=f"{name} must be a whole number, 0 or more, got {value}"):
+            DenseCRF(**{name: value})

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from atrous.crf import CRFParams
@@ -24,6 +25,20 @@ def test_parameters_survive_json():
 def test_values_that_are_not_finite_numbers_are_refused(name, value):
     with pytest.raises(CRFError, match=name):
         CRFParams.from_dict(CRFParams.deeplab_v2_resnet().to_dict() | {name: value})
+
+
+@pytest.mark.parametrize("kind", [int, float, np.int64, np.uint8, np.float16, np.float32, np.float64])
+def test_numbers_of_numpy_are_numbers(kind):
+    """A grid search takes its values from `np.arange` or `np.linspace`."""
+    params = CRFParams.from_dict({name: kind(value) for name, value in CRFParams.deeplab_v2_vgg().to_dict().items()})
+    assert params == CRFParams.deeplab_v2_vgg()
+    assert json.dumps(params.to_dict()) == json.dumps(CRFParams.deeplab_v2_vgg().to_dict())
+
+
+@pytest.mark.parametrize("value", [np.float32("nan"), np.bool_(True), np.array([3.0]), np.complex64(3)])
+def test_other_values_of_numpy_are_refused(value):
+    with pytest.raises(CRFError, match="must be a finite number"):
+        CRFParams.from_dict(CRFParams.deeplab_v2_resnet().to_dict() | {"gaussian_weight": value})
 
 
 @pytest.mark.parametrize("value", [0, -1])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from atrous.errors import ExportError
@@ -24,6 +26,10 @@ class TestClasses:
         mine = ClassInfo(1, "car", (1, 2, 3))
         assert describe_classes(["road", mine]) == (ClassInfo(0, "road", (0, 0, 0)), mine)
 
+    def test_numbers_of_numpy_become_pythons(self) -> None:
+        (found,) = describe_classes([ClassInfo(np.int64(0), "road", tuple(np.uint8([1, 2, 3])))])
+        assert json.dumps([found.id, *found.color]) == "[0, 1, 2, 3]"
+
     @pytest.mark.parametrize("count", [0, 257])
     def test_labels_are_uint8(self, count: int) -> None:
         with pytest.raises(ExportError, match=f"1 to 256 classes; got {count}"):
@@ -41,12 +47,45 @@ class TestReadClasses:
         path.write_text('[{"name": "road", "color": [128, 64, 128]}, {"name": "car"}]')
         assert read_classes(path) == (ClassInfo(0, "road", (128, 64, 128)), ClassInfo(1, "car", voc_color(1)))
 
+    def test_names_in_json(self, tmp_path: Path) -> None:
+        path = tmp_path / "classes.json"
+        path.write_text('["road", {"name": "car", "color": [1, 2, 3]}]')
+        assert read_classes(path) == (ClassInfo(0, "road", voc_color(0)), ClassInfo(1, "car", (1, 2, 3)))
+
+    def test_the_config_of_hugging_face(self, tmp_path: Path) -> None:
+        path = tmp_path / "config.json"
+        labels = {str(index): f"class {index}" for index in (10, *range(10))}  # ids, not places in the file
+        path.write_text(json.dumps({"architectures": ["X"], "id2label": labels, "label2id": {"class 3": 0}}))
+        assert read_classes(path) == describe_classes([f"class {index}" for index in range(11)])
+
+    def test_comments(self, tmp_path: Path) -> None:
+        path = tmp_path / "names.txt"
+        path.write_text("# of the street data set\nroad\n  # not counted\nC# code\n")
+        assert [entry.name for entry in read_classes(path)] == ["road", "C# code"]
+
+    @pytest.mark.parametrize("name", ["classes.csv", "classes.yaml", "data.YML", "classes.tsv", "classes.toml"])
+    def test_other_formats_are_refused_by_name(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / name
+        path.write_text("0,road\n1,car\n")
+        with pytest.raises(
+            ExportError, match=r"is (a CSV table|a table|YAML|TOML), .*one a line .*or as JSON: \["
+        ) as caught:
+            read_classes(path)
+        assert name in str(caught.value)
+
     @pytest.mark.parametrize(
         "text",
         [
             '[{"name": "road"',
             '{"road": [1, 2, 3]}',
-            '["road", "car"]',
+            '["road", 7]',
+            '["road", null]',
+            '{"id2label": {"0": "road", "2": "car"}}',
+            '{"id2label": {"1": "road", "2": "car"}}',
+            '{"id2label": {"road": 0}}',
+            '{"id2label": ["road"]}',
+            '{"label2id": {"road": 0}}',
+            '"road"',
             '[{"color": [1, 2, 3]}]',
             '[{"name": "road", "color": [1, 2]}]',
             '[{"name": "road", "color": [300, 0, 0]}]',

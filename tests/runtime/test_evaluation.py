@@ -16,11 +16,11 @@ from sklearn.metrics import confusion_matrix
 
 import atrous
 from atrous.bundle import Bundle
-from atrous.errors import EvaluationError, ImageError
+from atrous.errors import EvaluationError
 from atrous.exporter.classes import read_classes
 from atrous.exporter.model_description import Preprocessing
 from atrous.exporter.trained_model import load_trained
-from atrous.runtime.evaluation import Evaluation, Pair, evaluate, load_mask, pair_by_stem
+from atrous.runtime.evaluation import Evaluation, Pair, evaluate, pair_by_stem
 from atrous.runtime.segmenter import Segmenter, load
 
 TRAINED = Path(__file__).parents[2] / "examples" / "train_camvid"
@@ -80,30 +80,6 @@ class TestPairs:
             pair_by_stem([], tmp_path)
         with pytest.raises(EvaluationError, match="nothing to evaluate"):
             evaluate(segmenter, [])
-
-
-class TestMasks:
-    @pytest.mark.parametrize("mode", ["L", "P"])
-    def test_pixels_are_ids(self, tmp_path: Path, mode: str) -> None:
-        ids = np.arange(256, dtype=np.uint8).reshape(16, 16)
-        picture = Image.fromarray(ids)
-        if mode == "P":
-            picture.putpalette(np.arange(768)[::-1].astype(np.uint8).tobytes())
-        picture.save(tmp_path / "mask.png")
-        assert np.array_equal(load_mask(tmp_path / "mask.png"), ids)
-
-    @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "1", "I;16"])
-    def test_other_pixels_are_refused(self, tmp_path: Path, mode: str) -> None:
-        Image.new(mode, (4, 4)).save(tmp_path / "mask.png")
-        with pytest.raises(EvaluationError, match=f"mode {mode}; expected class ids"):
-            load_mask(tmp_path / "mask.png")
-
-    def test_unreadable(self, tmp_path: Path, rng: np.random.Generator) -> None:
-        Image.fromarray(rng.integers(0, 3, (64, 64), np.uint8)).save(tmp_path / "mask.png")
-        whole = (tmp_path / "mask.png").read_bytes()
-        (tmp_path / "mask.png").write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(ImageError, match="truncated or damaged"):
-            load_mask(tmp_path / "mask.png")
 
 
 class TestScores:

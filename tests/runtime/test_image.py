@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
-from tolerances import JPEG_LEVELS
+from PIL import Image, ImageCms
+from tolerances import ICC_LEVELS, JPEG_LEVELS
 
 from atrous.errors import ImageError, ShapeError
 from atrous.runtime.image import load_image
@@ -297,3 +297,214 @@ class TestBadFiles:
                     continue
             assert image.dtype == np.uint8
             assert image.shape[2] == 3
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What is logged, as if nothing had been said before."""
+    monkeypatch.setattr("atrous.runtime.image._said", set())
+    return caplog
+
+
+def colors_in(folder: Path, name: str, **options: Any) -> Path:
+    """Red, green and blue as three pages."""
+    pages = [Image.new("RGB", (3, 2), color) for color in (RED, GREEN, BLUE)]
+    return saved(folder, pages[0], name, save_all=True, append_images=pages[1:], **options)
+
+
+class TestPages:
+    @pytest.mark.parametrize("name", ["x.tif", "x.png", "x.gif", "x.webp"])
+    def test_each_can_be_chosen(self, tmp_path: Path, name: str, said: pytest.LogCaptureFixture) -> None:
+        path = colors_in(tmp_path, name, **({"lossless": True} if name == "x.webp" else {}))
+        for page, color in enumerate((RED, GREEN, BLUE), start=1):
+            np.testing.assert_array_equal(load_image(path, page=np.int64(page)), np.tile(color, (2, 3, 1)))
+        assert said.text == ""
+
+    @pytest.mark.parametrize("name", ["x.tif", "x.png", "x.gif", "x.webp"])
+    def test_the_first_is_taken_and_that_is_said_once(
+        self, tmp_path: Path, name: str, said: pytest.LogCaptureFixture
+    ) -> None:
+        path = colors_in(tmp_path, name, **({"lossless": True} if name == "x.webp" else {}))
+        for _ in range(3):
+            np.testing.assert_array_equal(load_image(path), np.tile(RED, (2, 3, 1)))
+        (message,) = said.messages
+        assert message.startswith(f"{path} has 3 pages, of which page 1 is used")
+
+    def test_one_page_says_nothing(self, tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+        path = saved(tmp_path, two_colors("RGB"), "x.tif")
+        np.testing.assert_array_equal(load_image(path, page=1), load_image(path))
+        assert said.text == ""
+
+    @pytest.mark.parametrize("page", [0, -1, 4])
+    def test_others_are_refused(self, tmp_path: Path, page: int) -> None:
+        path = colors_in(tmp_path, "x.tif")
+        with pytest.raises(ImageError, match=rf"has no page {page}; it has 3, from 1"):
+            load_image(path, page=page)
+
+
+def png_of_16_bits(path: Path, row: NDArray[np.uint16]) -> Path:
+    """One row [W, 3] of 16-bit RGB, which Pillow cannot write."""
+    header = struct.pack(">IIBBBBB", len(row), 1, 16, 2, 0, 0, 0)
+    data = b"\0" + row.astype(">u2").tobytes()
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        )
+    )
+    return path
+
+
+class TestDepth:
+    @pytest.mark.parametrize("bits", [10, 12, 14])
+    @pytest.mark.parametrize("name", ["x.png", "x.tif"])
+    def test_fewer_bits_are_asked_for(self, tmp_path: Path, name: str, bits: int) -> None:
+        top = (1 << bits) - 1
+        path = saved(tmp_path, Image.fromarray(np.array([[0, top // 2, top]], np.uint16)), name)
+        with pytest.raises(
+            ImageError, match=rf"16-bit grey with values up to {top} only.*--bits {max(bits, 12)}"
+        ) as caught:
+            load_image(path)
+        assert caught.value.path == path
+        np.testing.assert_array_equal(load_image(path, bits=np.int64(bits))[0, :, 0], [0, 127, 255])
+        assert load_image(path, bits=16).max() == top >> 8
+
+    @pytest.mark.parametrize("bits", [10, 12, 14])
+    def test_a_tiff_that_says_it(self, tmp_path: Path, bits: int) -> None:
+        top = (1 << bits) - 1
+        picture = Image.fromarray(np.array([[0, top // 2, top]], np.uint16))
+        path = saved(tmp_path, picture, "x.tif", tiffinfo={281: top})  # MaxSampleValue
+        np.testing.assert_array_equal(load_image(path)[0, :, 0], [0, 127, 255])
+
+    def test_a_tiff_of_12_packed_bits(self, tmp_path: Path) -> None:
+        """Two pixels in three bytes, which Pillow reads and does not write."""
+        tags = ((256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 3))
+        entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
+        path = tmp_path / "x.tif"
+        header = b"II*\0" + struct.pack("<I", 12)
+        path.write_bytes(header + bytes([0x7F, 0xFF, 0xFF, 0]) + struct.pack("<H", len(tags)) + entries + bytes(4))
+        np.testing.assert_array_equal(load_image(path)[0, :, 0], [127, 255])
+
+    def test_a_pgm_says_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.pgm"
+        path.write_bytes(b"P5 3 1 4095\n" + np.array([0, 800, 900], ">u2").tobytes())
+        np.testing.assert_array_equal(
+            load_image(path)[0, :, 0], [0, 800 * 65535 // 4095 >> 8, 900 * 65535 // 4095 >> 8]
+        )
+
+    def test_black_is_black(self, tmp_path: Path) -> None:
+        path = saved(tmp_path, Image.fromarray(np.zeros((2, 2), np.uint16)), "x.png")
+        assert load_image(path).max() == 0
+
+    def test_values_beyond_the_bits(self, tmp_path: Path) -> None:
+        path = saved(tmp_path, Image.fromarray(np.array([[5000]], np.uint16)), "x.png")
+        with pytest.raises(ImageError, match="values up to 5000, which are not of 12 bits"):
+            load_image(path, bits=12)
+
+    @pytest.mark.parametrize("bits", [0, 8, 17])
+    def test_bits_out_of_range(self, tmp_path: Path, bits: int) -> None:
+        path = saved(tmp_path, Image.fromarray(np.array([[0]], np.uint16)), "x.png")
+        with pytest.raises(ImageError, match="9 to 16"):
+            load_image(path, bits=bits)
+
+    @pytest.mark.parametrize("top", [255, 4095, 16383])
+    def test_colours_of_fewer_bits_are_refused(self, tmp_path: Path, top: int) -> None:
+        path = png_of_16_bits(tmp_path / "x.png", np.array([[top, 0, 0], [0, top, 7]], np.uint16))
+        for bits in (None, 12):
+            with pytest.raises(ImageError, match="Pillow reads the high bytes alone"):
+                load_image(path, bits=bits)
+        assert load_image(path, bits=16).max() == top >> 8
+
+    def test_8_bits_need_no_word(self, tmp_path: Path) -> None:
+        path = saved(tmp_path, Image.new("RGB", (160, 16), (3, 3, 3)), "x.tif")
+        np.testing.assert_array_equal(load_image(path), np.full((16, 160, 3), 3))
+
+
+#: Colorants of Display P3 for D50, as its profile has them: columns X, Y, Z of red, green, blue.
+DISPLAY_P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
+SRGB = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410))
+
+
+def srgb_profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def profile_with(colorants: tuple[tuple[float, float, float], ...]) -> bytes:
+    """Profile with the transfer curve of sRGB and other colorants."""
+    data = bytearray(srgb_profile())
+    for name, values in zip((b"rXYZ", b"gXYZ", b"bXYZ"), colorants, strict=True):
+        (start,) = struct.unpack(">I", data[data.index(name) + 4 :][:4])
+        data[start + 8 : start + 20] = struct.pack(">3i", *(round(value * 65536) for value in values))
+    return bytes(data)
+
+
+def converted(pixels: NDArray[np.uint8], colorants: tuple[tuple[float, float, float], ...]) -> NDArray[np.float64]:
+    """Conversion to sRGB by the formula: curve, matrices, clipping, curve."""
+    values = pixels / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    light = linear @ np.array(colorants) @ np.linalg.inv(np.array(SRGB))
+    light = light.clip(0, 1)
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+class TestProfiles:
+    @pytest.mark.parametrize("name", ["x.png", "x.tif", "x.webp"])
+    def test_wide_gamuts_become_srgb(self, photo: NDArray[np.uint8], tmp_path: Path, name: str) -> None:
+        options = {"lossless": True} if name == "x.webp" else {}
+        path = saved(tmp_path, Image.fromarray(photo), name, icc_profile=profile_with(DISPLAY_P3), **options)
+        image = load_image(path)
+        assert np.abs(image - converted(photo, DISPLAY_P3)).max() <= ICC_LEVELS
+        assert np.abs(image.astype(int) - photo).max() > 20
+
+    @pytest.mark.parametrize("mode", ["RGBA", "P"])
+    def test_in_other_modes(self, tmp_path: Path, mode: str) -> None:
+        picture = Image.new("RGB", (3, 2), (204, 102, 51)).convert(mode)  # a colour of Pillow's palette
+        image = load_image(saved(tmp_path, picture, "x.png", icc_profile=profile_with(DISPLAY_P3)))
+        assert np.abs(image - converted(np.uint8([204, 102, 51]), DISPLAY_P3)).max() <= ICC_LEVELS
+
+    def test_srgb_keeps_its_bits(self, photo: NDArray[np.uint8], tmp_path: Path) -> None:
+        path = saved(tmp_path, Image.fromarray(photo), "x.png", icc_profile=srgb_profile())
+        np.testing.assert_array_equal(load_image(path), photo)
+
+    def test_a_pil_image(self, photo: NDArray[np.uint8], tmp_path: Path) -> None:
+        path = saved(tmp_path, Image.fromarray(photo), "x.png", icc_profile=profile_with(DISPLAY_P3))
+        with Image.open(path) as picture:
+            np.testing.assert_array_equal(load_image(picture), load_image(path))
+
+    @pytest.mark.parametrize("profile", [b"nonsense", b"\0" * 200])
+    def test_damaged_ones_are_ignored_and_that_is_said(
+        self, photo: NDArray[np.uint8], tmp_path: Path, profile: bytes, said: pytest.LogCaptureFixture
+    ) -> None:
+        path = saved(tmp_path, Image.fromarray(photo), "x.png", icc_profile=profile)
+        np.testing.assert_array_equal(load_image(path), photo)
+        assert "has an ICC profile that is ignored" in said.text
+
+    def test_one_of_other_colours_is_ignored(self, tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+        """Tools that make an image grey leave the profile of its colours."""
+        grey = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
+        path = saved(tmp_path, grey, "x.png", icc_profile=profile_with(DISPLAY_P3))
+        np.testing.assert_array_equal(load_image(path)[..., 0], np.arange(12).reshape(3, 4))
+        assert "has an ICC profile that is ignored" in said.text
+
+
+class TestTransparency:
+    @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
+    def test_is_said_once(self, tmp_path: Path, mode: str, said: pytest.LogCaptureFixture) -> None:
+        picture = Image.new("RGBA", (3, 2), (*RED, 128)).convert(mode)
+        source = picture if mode == "PA" else saved(tmp_path, picture, "x.tif")  # no format of files has PA
+        for _ in range(2):
+            load_image(source)
+        assert len(said.messages) == 1
+        assert "partly transparent, which is ignored" in said.text
+
+    def test_of_a_palette(self, tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+        picture = two_colors("P")
+        path = saved(tmp_path, picture, "x.png", transparency=picture.getpixel((0, 0)))
+        np.testing.assert_array_equal(load_image(path), [[RED, BLUE]])
+        assert "partly transparent" in said.text
+
+    def test_opaque_ones_say_nothing(self, tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+        load_image(saved(tmp_path, two_colors("RGBA"), "x.png"))
+        assert said.text == ""
