@@ -1,28 +1,40 @@
 """The deployable artifact: a directory `NAME.atrous/` with a manifest and the files that it lists.
 
-A bundle is written whole or not at all (`stage_bundle`), and nothing in it is loaded before its path, size and
-SHA-256 have been checked (`Bundle.open`, `Bundle.read`).
+A bundle is written whole or not at all (`stage_bundle`), by one writer at a time, and nothing in it is loaded before
+its path, size and SHA-256 have been checked (`Bundle.open`, `Bundle.read`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
+from .bundle_folders import (
+    MANIFEST_FILE,
+    asides,
+    discard,
+    hidden_beside,
+    make_folder,
+    make_private,
+    publish,
+    remove_leftovers,
+)
+from .bundle_lock import lock_bundle
 from .errors import BundleError
-from .manifest import Artifact, Manifest, Precision
+from .manifest import Artifact, Manifest, Precision, Verification
 
 SUFFIX: Final = ".atrous"
-MANIFEST_FILE: Final = "manifest.json"
 ENGINE_FOLDER: Final = "engines"
 _HASH_CHUNK_BYTES: Final = 1 << 20
+#: How long a reader waits for a bundle that steps aside, on filesystems that cannot exchange two folders.
+_STEPPING_ASIDE_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -42,23 +54,44 @@ class Bundle:
             BundleError: not a bundle, a damaged or foreign manifest, or a file missing, truncated or outside.
         """
         folder = Path(path)
+        while True:
+            text = _read_manifest(folder)
+            try:
+                bundle = cls(folder, Manifest.from_json(text))
+            except BundleError as exc:
+                raise BundleError(f"{folder}: {exc}", path=folder) from exc
+            try:
+                for artifact in bundle.manifest.artifacts:
+                    bundle._check_size(artifact)
+            except BundleError:
+                if _read_manifest(folder) != text:  # replaced meanwhile: its files belong to another manifest
+                    continue
+                raise
+            return bundle
+
+    @property
+    def is_current(self) -> bool:
+        """False if the bundle at `path` was changed or replaced after this one was opened."""
         try:
-            text = (folder / MANIFEST_FILE).read_text(encoding="utf-8")
-        except UnicodeDecodeError as exc:
-            raise BundleError(f"{folder / MANIFEST_FILE} is not UTF-8 text: {exc}", path=folder) from exc
-        except OSError as exc:
-            raise BundleError(
-                f"{folder} is not an atrous bundle: cannot read {MANIFEST_FILE} ({exc.strerror}). "
-                f"Expected a directory made by `atrous export` or `atrous pack`.",
-                path=folder,
-            ) from exc
-        try:
-            bundle = cls(folder, Manifest.from_json(text))
-        except BundleError as exc:
-            raise BundleError(f"{folder}: {exc}", path=folder) from exc
-        for artifact in bundle.manifest.artifacts:
-            bundle._check_size(artifact)
-        return bundle
+            return Manifest.from_json(_read_manifest(self.path)) == self.manifest
+        except BundleError:
+            return False
+
+    def reopen(self) -> Bundle:
+        """Open the bundle as it is now, and hash every file.
+
+        Raises:
+            BundleError: as `open` and `check`.
+        """
+        while True:
+            bundle = Bundle.open(self.path)
+            try:
+                bundle.check()
+            except BundleError:
+                if bundle.is_current:
+                    raise
+            else:
+                return bundle
 
     def find(
         self, *, kind: Literal["onnx", "engine", "standalone"], precision: Precision | None = None
@@ -132,6 +165,12 @@ class Bundle:
 
     def _compare_hash(self, artifact: Artifact, actual: str) -> None:
         if actual != artifact.sha256:
+            if not self.is_current:
+                raise BundleError(
+                    f"{self.path} was changed by another writer since it was opened, and {artifact.file} with it; "
+                    "open it again",
+                    path=self.path / artifact.file,
+                )
             raise BundleError(
                 f"{self.path / artifact.file} has SHA-256 {actual}; the manifest says {artifact.sha256}. "
                 "The file was changed or damaged after export: nothing was loaded. Export it again.",
@@ -198,39 +237,62 @@ class StagedBundle:
             raise BundleError(f"cannot write to {self.path}: {exc.strerror}", path=self.path) from exc
         return Bundle.open(self.path)
 
+    def add(self, artifact: Artifact, *verification: Verification) -> Bundle:
+        """Add an artifact, whose file is there, to the manifest; see `Manifest.with_artifact` and `write_manifest`."""
+        return self.write_manifest(self.manifest.with_artifact(artifact, *verification))
+
+    @property
+    def manifest(self) -> Manifest:
+        """Manifest as it was copied or written last; raises `BundleError` if there is none."""
+        return Manifest.from_json(_read_manifest(self.path))
+
 
 @contextmanager
 def stage_bundle(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[StagedBundle]:
-    """Write a bundle whole or not at all.
+    """Write a bundle whole or not at all, as the only writer of `path`.
 
-    Files go to a temporary directory beside `path`, which is renamed to `path` when the block ends without an
-    exception; whatever happens before, also Ctrl-C, leaves `path` as it was.
+    Files go to a temporary directory beside `path`, which takes its place when the block ends without an exception;
+    whatever happens before, also Ctrl-C, leaves `path` as it was. Another writer is waited for, and what one that was
+    killed left behind is removed.
 
     Args:
         path: the bundle to make; must end in `.atrous`.
         overwrite: replace an existing bundle at `path`.
 
     Raises:
-        BundleError: the name is wrong, something is in the way, or the folder cannot be written.
+        BundleError: the name is wrong, something is in the way, the folder cannot be written, or another writer does
+            not end (`bundle_lock.lock_bundle`).
     """
     target = Path(path)
     _check_target(target, overwrite=overwrite)
-    staging = _hidden_beside(target)
-    try:
-        _make_private(staging)
-        yield StagedBundle(staging)
-        staging.chmod(0o755)  # a bundle is to be served to others
-        _publish(staging, target, overwrite=overwrite)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    make_folder(target.parent)
+    with lock_bundle(target) as is_alone:
+        if is_alone:
+            remove_leftovers(target)
+        _check_target(target, overwrite=overwrite)  # again: another writer may have put a bundle there
+        staging = hidden_beside(target)
+        try:
+            make_private(staging)
+            yield StagedBundle(staging)
+            staging.chmod(0o755)  # a bundle is to be served to others
+            publish(staging, target, overwrite=overwrite)
+        finally:
+            discard(staging)
 
 
 @contextmanager
-def extend_bundle(bundle: Bundle) -> Iterator[StagedBundle]:
+def extend_bundle(bundle: Bundle, *, source: Artifact | None = None) -> Iterator[StagedBundle]:
     """Add to a bundle, or change it, whole or not at all: yields a copy that takes its place as in `stage_bundle`.
 
+    The copy is of the bundle as it is now, with what others added since `bundle` was opened.
+
+    Args:
+        bundle: the bundle to change.
+        source: the artifact that the addition is made from.
+
     Raises:
-        BundleError: the bundle's name does not end in `.atrous`, or its folder cannot be written.
+        BundleError: the bundle's name does not end in `.atrous`, its folder cannot be written, or `source` was replaced
+            since `bundle` was opened.
     """
     target = bundle.path.resolve()  # so that a link to it stays a link to it
     with stage_bundle(target, overwrite=True) as staged:
@@ -238,7 +300,36 @@ def extend_bundle(bundle: Bundle) -> Iterator[StagedBundle]:
             shutil.copytree(target, staged.path, dirs_exist_ok=True)
         except (OSError, shutil.Error) as exc:
             raise BundleError(f"cannot copy {target} to change it: {exc}", path=target) from exc
+        if source is not None and source not in staged.manifest.artifacts:
+            raise BundleError(
+                f"{target}: {source.file} was replaced while something was made from it. The bundle is as it was; "
+                "do it again.",
+                path=target,
+            )
         yield staged
+
+
+def _read_manifest(folder: Path) -> str:
+    """Text of `manifest.json`; raises BundleError where there is none."""
+    patience = time.monotonic() + _STEPPING_ASIDE_S
+    while True:
+        try:
+            return (folder / MANIFEST_FILE).read_text(encoding="utf-8")
+        except UnicodeDecodeError as exc:
+            raise BundleError(f"{folder / MANIFEST_FILE} is not UTF-8 text: {exc}", path=folder) from exc
+        except OSError as exc:
+            aside = next(iter(asides(folder)), None) if isinstance(exc, FileNotFoundError) else None
+            if aside is not None and time.monotonic() < patience:
+                time.sleep(0.01)
+                continue
+            hint = "Expected a directory made by `atrous export` or `atrous pack`."
+            if aside is not None:
+                hint = f"A writer was killed while it replaced the bundle, which is at {aside}: move it back."
+            raise BundleError(
+                f"{folder} is not an atrous bundle: cannot read {MANIFEST_FILE} ({exc.strerror}). {hint}", path=folder
+            ) from exc
+        except ValueError as exc:  # a path that no file can have
+            raise BundleError(f"{str(folder)!r} is not an atrous bundle: {exc}", path=folder) from exc
 
 
 def hash_file(path: Path) -> str:
@@ -259,38 +350,3 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
         raise BundleError(f"{target} exists already. Choose another name, or overwrite it on purpose.", path=target)
     if not (target / MANIFEST_FILE).is_file():
         raise BundleError(f"{target} exists and is not a bundle: refusing to replace it", path=target)
-
-
-def _hidden_beside(target: Path, *, kind: str = "") -> Path:
-    """A name that nobody else has. Known before the folder exists, so that Ctrl-C right after making it removes it."""
-    return target.parent / f".{target.name}.{kind}{secrets.token_hex(8)}"
-
-
-def _make_private(folder: Path) -> None:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)
-    except OSError as exc:
-        raise BundleError(
-            f"cannot write to {folder.parent}: {exc.strerror}. Choose a writable folder.", path=folder.parent
-        ) from exc
-
-
-def _publish(staging: Path, target: Path, *, overwrite: bool) -> None:
-    """Rename `staging` to `target`; an old bundle there steps aside first and comes back if anything goes wrong."""
-    try:
-        if not (overwrite and target.exists()):
-            staging.rename(target)  # fails when another process has put a bundle there meanwhile
-            return
-        aside = _hidden_beside(target, kind="old.")
-        old = aside / target.name
-        try:
-            _make_private(aside)
-            target.rename(old)
-            staging.rename(target)
-        finally:
-            if old.exists() and not target.exists():
-                old.rename(target)
-            shutil.rmtree(aside, ignore_errors=True)
-    except OSError as exc:
-        raise BundleError(f"cannot put the bundle at {target}: {exc.strerror}", path=target) from exc

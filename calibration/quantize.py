@@ -192,7 +192,7 @@ def _open(
 ) -> _Job:
     """Validate everything that can be validated before the first inference."""
     started = time.perf_counter()
-    bundle.check()
+    bundle = bundle.reopen()
     source = bundle.find(kind="onnx", precision="fp32")
     if source is None:
         raise EngineError(f"{bundle.path} has no FP32 graph to quantize; export or pack one")
@@ -318,8 +318,8 @@ def _write(
         "rest": report.rest,
         "fp32_nodes": {node.name: node.reason for node in candidate.fp32_nodes},
     }
-    with extend_bundle(job.bundle) as staged:
+    with extend_bundle(job.bundle, source=job.source) as staged:
         for name, data in files.items():
             staged.write(name, data)
         artifact = staged.artifact(INT8_FILE, kind="onnx", precision="int8", provenance=provenance)
-        staged.write_manifest(job.bundle.manifest.with_artifact(artifact, verification))
+        staged.add(artifact, verification)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias, get_args
 
 import numpy as np
@@ -109,6 +111,11 @@ class DenseCRF:
         with self._lock:
             field, shape = self._infer(probabilities, image)
             return field.labels().reshape(shape[1:]), field.marginals().reshape(shape)
+
+    def __reduce__(self) -> tuple[Callable[[CRFParams], DenseCRF], tuple[CRFParams]]:
+        """Pickle as parameters and options, without buffers."""
+        make = partial(DenseCRF, iterations=self.iterations, threads=self.threads, storage=self.storage)
+        return make, (self.params,)
 
     def _infer(self, probabilities: ArrayLike, image: ArrayLike) -> tuple[_Field, tuple[int, int, int]]:
         unchecked = class_maps(probabilities, "probabilities")

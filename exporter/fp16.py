@@ -63,7 +63,7 @@ def add_fp16(
         BundleError: a file was changed, or the bundle cannot be written.
         ImageError, ShapeError: an image is unreadable or invalid.
     """
-    bundle.check()
+    bundle = bundle.reopen()
     source = bundle.find(kind="onnx", precision="fp32")
     if source is None:
         raise EngineError(f"{bundle.path} has no FP32 graph to convert; export or pack one")
@@ -80,7 +80,7 @@ def add_fp16(
         "fp16_nodes": len(convert.halved),
         "fp32_nodes": {node.name: node.reason for node in convert.kept},
     }
-    with extend_bundle(bundle) as staged:
+    with extend_bundle(bundle, source=source) as staged:
         verification = _add_graph(staged, bundle, half, provenance, images)
     report = FP16Report(convert.halved, convert.kept, len(images), verification)
     return Bundle.open(bundle.path), report
@@ -96,7 +96,7 @@ def _add_graph(
     """Write the graph, and verify it both as ONNX Runtime runs it and rounded after every node, as a GPU does."""
     staged.write(FP16_FILE, half.SerializeToString())
     artifact = staged.artifact(FP16_FILE, kind="onnx", precision="fp16", provenance=provenance)
-    extended = staged.write_manifest(bundle.manifest.with_artifact(artifact))
+    extended = staged.add(artifact)
     reference = open_reference(bundle, precision="fp32")
     rounded = OnnxSession(run_passes(half, [RoundToHalf()]).SerializeToString(), name=f"{FP16_FILE}, rounded")
     candidates = {
@@ -117,5 +117,5 @@ def _add_graph(
     )
     for each in verification:
         require_passed(each, tolerance)
-    staged.write_manifest(bundle.manifest.with_artifact(artifact, *verification))
+    staged.add(artifact, *verification)
     return verification

@@ -24,7 +24,7 @@ DEFAULT_ALPHA: Final = 0.6
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One segmented picture.
+    """One segmented picture. It pickles; from a GPU without the probabilities, unless they were asked for before.
 
     Attributes:
         labels: [H, W] uint8, the class id of every pixel of the picture.

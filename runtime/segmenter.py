@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 
 from ..bundle import Bundle
 from ..crf import CRFParams, DenseCRF
-from ..errors import AtrousError, CRFError
-from ..manifest import ClassInfo, Manifest
-from .backends import Backend, DeviceBackend, open_backend
+from ..errors import AtrousError, BundleError, CRFError, EngineError
+from ..manifest import Artifact, ClassInfo, Manifest
+from .backends import BACKENDS, Backend, DeviceBackend, open_backend
+from .backends.select import find_spec
 from .cpu.path import CpuPath
 from .gpu.path import GpuPath
 from .image import ImageSource
@@ -51,13 +52,15 @@ def load(
         MissingDependencyError: the backend's library is not installed.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    return Segmenter(
-        opened,
-        open_backend(opened, backend=backend, precision=precision, threads=threads),
-        crf=_chosen_crf(opened, crf, threads),
-        threads=threads,
-        workers=workers,
-    )
+    while True:
+        try:
+            running = open_backend(opened, backend=backend, precision=precision, threads=threads)
+        except BundleError:
+            if isinstance(bundle, Bundle) or opened.is_current:
+                raise
+            opened = Bundle.open(bundle)  # a writer replaced it between our reading its manifest and its graph
+        else:
+            return Segmenter(opened, running, crf=_chosen_crf(opened, crf, threads), threads=threads, workers=workers)
 
 
 class Segmenter:
@@ -72,6 +75,9 @@ class Segmenter:
         crf: refines the probabilities, or None.
         threads: of the native pre- and postprocessing; 0 for all cores.
         workers: threads on the GPU, each with two images in work; nothing on the CPU.
+
+    A segmenter pickles, for the workers of `multiprocessing` and of data loaders: the other process opens the same
+    artifact of the bundle, which must lie at the same path there, in the same backend, on a GPU a GPU of its own.
 
     Raises:
         EngineError: `workers` is less than 1.
@@ -91,6 +97,7 @@ class Segmenter:
         self.backend = backend
         self.crf = crf
         self.threads = threads
+        self._workers = workers
         self._path = _open_path(_fitting(bundle.manifest, backend), backend, crf, threads=threads, workers=workers)
 
     @property
@@ -150,6 +157,16 @@ class Segmenter:
         """Give the GPU back; a segmenter that is forgotten does so by itself."""
         self._path.close()
 
+    def __reduce__(self) -> tuple[Callable[..., Segmenter], tuple[object, ...]]:
+        """Pickle as bundle, artifact and options; raises `EngineError` if that is not enough to open it again."""
+        if self.backend.name not in BACKENDS:
+            raise EngineError(
+                f"a segmenter with the backend {self.backend.name!r} cannot be pickled, because another process could "
+                f"not open it: expected {', '.join(BACKENDS)}. Make the segmenter in that process"
+            )
+        bundle = dataclasses.replace(self.bundle, path=self.bundle.path.absolute())
+        return _reopen, (bundle, self.backend.name, self.backend.artifact, self.crf, self.threads, self._workers)
+
     def _submit_or_fail(self, image: ImageSource) -> Future[Result]:
         """A future in any case."""
         try:
@@ -158,6 +175,14 @@ class Segmenter:
             failed: Future[Result] = Future()
             failed.set_exception(exc)
             return failed
+
+
+def _reopen(
+    bundle: Bundle, backend: str, artifact: Artifact, crf: DenseCRF | None, threads: int, workers: int
+) -> Segmenter:
+    """Open a pickled segmenter; raises as `load`, and `BundleError` if the artifact is not the same file any longer."""
+    running = find_spec(backend).open(bundle, artifact, threads=threads)
+    return Segmenter(bundle, running, crf=crf, threads=threads, workers=workers)
 
 
 def _fitting(manifest: Manifest, backend: Backend) -> Manifest:

@@ -29,6 +29,7 @@ LAYERS = (
     ("crf",),
     ("gpu",),
     ("bundle",),
+    ("bundle_folders", "bundle_lock"),
     ("manifest", "_native"),
     ("arrays",),
     ("errors", "files", "_version"),

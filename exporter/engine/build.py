@@ -96,12 +96,8 @@ def build_engine(
     job = _Job(trt, source, profile, options or BuilderOptions())
     check_options(job.options, trt.flavor)
     engines = _build_all(bundle, job, targets, progress)
-    with extend_bundle(bundle) as staged:
-        manifest = Bundle.open(staged.path).manifest
+    with extend_bundle(bundle, source=source) as staged:
         built = tuple(_add_engine(staged, job, target, engine) for target, engine in zip(targets, engines, strict=True))
-        for artifact in built:
-            manifest = manifest.with_artifact(artifact)
-        staged.write_manifest(manifest)
     return Bundle.open(bundle.path), built
 
 
@@ -149,7 +145,9 @@ def _add_engine(staged: StagedBundle, job: _Job, target: Target, engine: Seriali
         "report": report,
     }
     artifact = staged.artifact(file, kind="engine", precision=job.source.precision, provenance=provenance)
-    return dataclasses.replace(artifact, engine=job.identity(target))
+    artifact = dataclasses.replace(artifact, engine=job.identity(target))
+    staged.add(artifact)
+    return artifact
 
 
 def _report(job: _Job, target: Target, engine: SerializedEngine) -> bytes:

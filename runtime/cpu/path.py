@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,16 +122,14 @@ class CpuPath:
 
     def _finish(self, frame: _Frame, logits: FloatArray, geometry: Geometry) -> None:
         """Make the result of coarse logits [C, h, w]; full-resolution ones exist only where the CRF needs them."""
-
-        def softmax() -> FloatArray:
-            return upsample_probabilities(
-                logits,
-                geometry.full_size,
-                crop=geometry.image_size,
-                align_corners=self._output.align_corners,
-                threads=self._threads,
-            )
-
+        softmax = partial(  # a result pickles with the coarse logits, which are small
+            upsample_probabilities,
+            logits,
+            geometry.full_size,
+            crop=geometry.image_size,
+            align_corners=self._output.align_corners,
+            threads=self._threads,
+        )
         pixels, timings_ms = frame.image.pixels, frame.timings_ms
         if self._crf is None:
             with frame.measure("postprocess"):
@@ -147,7 +146,11 @@ class CpuPath:
             probabilities = softmax()
         with frame.measure("crf"):
             labels, marginals = self._crf.labels_and_marginals(probabilities, pixels)
-        frame.future.set_result(Result(labels, pixels, self._classes, timings_ms, lambda: marginals))
+        frame.future.set_result(Result(labels, pixels, self._classes, timings_ms, partial(_same, marginals)))
+
+
+def _same(values: FloatArray) -> FloatArray:
+    return values
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,12 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import EngineError
 from ..path import MAX_BATCH, ReadImage
 from ..preprocess import plan_geometry
 from ..result import Result
@@ -93,7 +93,7 @@ class GpuPath:
                     image.pixels,
                     self._classes,
                     {"read": image.read_ms, **timings},
-                    partial(_probabilities, self._pipeline, image.pixels),
+                    _SecondPass(self._pipeline, image.pixels),
                 )
             )
 
@@ -101,10 +101,32 @@ class GpuPath:
         return result
 
 
-def _probabilities(pipeline: Pipeline, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[C, H, W] of one image, which goes through the GPU again."""
-    pipeline.check_may_wait()
-    batch = pipeline.submit([pixels], wants_probabilities=True).result().probabilities
-    assert batch is not None  # noqa: S101 - they were asked for
-    own: NDArray[np.float32] = batch[0]
-    return own
+class _SecondPass:
+    """Probabilities [C, H, W] of one image, which goes through the GPU again.
+
+    Pickled without the pipeline, which belongs to its process.
+    """
+
+    def __init__(self, pipeline: Pipeline, pixels: NDArray[np.uint8]) -> None:
+        self._pipeline = pipeline
+        self._pixels = pixels
+
+    def __call__(self) -> NDArray[np.float32]:
+        self._pipeline.check_may_wait()
+        batch = self._pipeline.submit([self._pixels], wants_probabilities=True).result().probabilities
+        assert batch is not None  # noqa: S101 - they were asked for
+        own: NDArray[np.float32] = batch[0]
+        return own
+
+    def __reduce__(self) -> tuple[type[_OtherProcess], tuple[()]]:
+        return _OtherProcess, ()
+
+
+class _OtherProcess:
+    """Stands for a second pass where the pipeline is not."""
+
+    def __call__(self) -> NoReturn:
+        raise EngineError(
+            "the probabilities of a pickled result need the GPU of the process that made it: ask for "
+            "result.probabilities there, before pickling, or segment the image here"
+        )
