@@ -6,24 +6,21 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import onnx
 
 from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..errors import ExportError
-from ..manifest import ClassInfo, Manifest, Precision, Size
+from ..manifest import ClassInfo, Manifest, Size
 from ..runtime.backends import open_reference
 from ..runtime.backends.onnxruntime import OnnxSession
 from .classes import describe_classes
+from .graph_precision import graph_precision
 from .model_description import ModelDescription, Preprocessing
 from .options import PackOptions
 from .sizes import DynamicSize
 from .verify import TOLERANCES, compare, probe_inputs, require_passed
-
-#: Operators that mark a graph as INT8.
-_QUANTIZED_OPS: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 def pack(
@@ -80,7 +77,7 @@ def _add_graph(
     staged: StagedBundle, model: onnx.ModelProto, manifest: Manifest, plain: OnnxSession, source: Path
 ) -> Manifest:
     """Write the graph, and verify ONNX Runtime's optimized form of it against the plain one."""
-    precision = _precision(model)
+    precision = graph_precision(model)
     file = f"model.{precision}.onnx"
     if _is_all_of(source, model):
         shutil.copyfile(source, staged.path / file)
@@ -160,14 +157,6 @@ def _graph_size(model: onnx.ModelProto, source: Path, size: Size | DynamicSize |
             "Give one size, or export the graph again with dynamic axes."
         )
     return size
-
-
-def _precision(model: onnx.ModelProto) -> Precision:
-    if any(node.op_type in _QUANTIZED_OPS for node in model.graph.node):
-        return "int8"
-    if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
-        return "fp16"
-    return "fp32"
 
 
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
