@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -90,7 +89,6 @@ def export(
         from ..exporter.export import export as export_model
         from ..exporter.model_description import Preprocessing
         from ..exporter.models import MultiScale
-        from ..exporter.sizes import DynamicSize
         from ..exporter.trained_model import load_trained
     with status(f"reading {checkpoint}"):
         trained = load_trained(
@@ -102,8 +100,6 @@ def export(
         )
     _print_dropped(trained.dropped)
     rules = trained.architecture
-    if isinstance(sizes, DynamicSize):
-        sizes = dataclasses.replace(sizes, multiple=trained.output_stride)
     model = MultiScale(trained.model, align_corners=rules.align_corners) if multi_scale else trained.model
     with status("exporting and verifying against PyTorch"):
         bundle = export_model(

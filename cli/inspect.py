@@ -85,4 +85,8 @@ def _requirements(engine: EngineIdentity) -> str:
 
 def _sizes(policy: SizePolicy) -> str:
     low, mid, high = (f"{height}×{width}" for height, width in (policy.min, policy.opt, policy.max))
-    return f"fixed {mid}" if policy.is_fixed else f"{low} … {mid} … {high}, multiples of {policy.multiple}"
+    if policy.is_fixed:
+        return f"fixed {mid}"
+    plus = f" plus {policy.offset}" if policy.offset else ""
+    grid = "every size" if policy.multiple == 1 else f"multiples of {policy.multiple}{plus}"
+    return f"{low} … {mid} … {high}, {grid}"

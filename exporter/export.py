@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def export(
     description = ModelDescription(
         describe_classes(classes), size, preprocessing or Preprocessing(), align_corners, options.crf, options.license
     )
-    manifest = description.draft_manifest(Path(path), coarse_shape(model, description.provisional_size().opt))
+    manifest = description.draft_manifest(Path(path), functools.partial(coarse_shape, model))
     with stage_bundle(path, overwrite=overwrite) as staged:
         manifest = _add_graph(staged, model, manifest, atrous=options.atrous)
         if options.head != "logits":

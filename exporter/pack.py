@@ -65,9 +65,7 @@ def pack(
         options.license,
     )
     plain = OnnxSession(model.SerializeToString(), name=str(source), optimize=False)
-    provisional = description.provisional_size()
-    first = np.zeros((1, 3, *provisional.opt), np.float32)
-    manifest = description.draft_manifest(Path(path), plain.run(first).shape)
+    manifest = description.draft_manifest(Path(path), lambda size: plain.run(np.zeros((1, 3, *size), np.float32)).shape)
     with stage_bundle(path, overwrite=overwrite) as staged:
         staged.write_manifest(_add_graph(staged, model, manifest, plain, source))
     return Bundle.open(path)

@@ -135,10 +135,13 @@ class TestGraph:
         with torch.inference_mode():
             assert relative_error(run(bundle, images), network(images)) <= EXPORT_RELATIVE
 
-    def test_logits_on_a_grid(self, classes: tuple[str, ...], sizes: DynamicSize, folder: Path) -> None:
+    @pytest.mark.parametrize("multiple", [None, 8])
+    def test_logits_on_a_grid(self, classes: tuple[str, ...], folder: Path, multiple: int | None) -> None:
+        sizes = DynamicSize((17, 17), (33, 49), (65, 65), multiple)
         bundle = export(OnGrid(), folder / "street.atrous", classes=classes, size=sizes, align_corners=True)
         policy, output = bundle.manifest.input.size, bundle.manifest.output
         assert (policy.min, policy.opt, policy.max) == ((17, 17), (33, 49), (65, 65))
+        assert (policy.multiple, policy.offset) == (multiple or 1, 1)
         assert (output.stride, output.align_corners) == (4, True)
 
     def test_a_model_that_writes_to_its_input(self, classes: tuple[str, ...], folder: Path) -> None:
@@ -254,6 +257,7 @@ class TestRefusals:
         [
             ((0, 32), "must be positive"),
             (DynamicSize((64, 64), (32, 32), (128, 128)), "min ≤ opt ≤ max"),
+            (DynamicSize((16, 16), (33, 33), (64, 64), 8), r"multiple=8 .* k · 8; got .* The nearest range is 16x16:"),
         ],
     )
     def test_sizes(
