@@ -21,9 +21,12 @@ from torch.nn import functional
 
 from ..errors import ExportError
 from ..manifest import Size, SizePolicy
+from .traced_sizes import check_traced_sizes
 
 OPSET: Final = 20
 INPUT_NAME: Final = "image"
+#: Pixels by which the sides of an example differ at least, where the range allows it.
+_SIDE_STEP: Final = 32
 
 
 class StandaloneHead(nn.Module):
@@ -54,14 +57,13 @@ def export_graph(model: nn.Module, path: Path, sizes: SizePolicy, *, output_name
         sizes: a fixed size gives a graph of [1, 3, H, W]; a range gives dynamic N, H and W.
 
     Raises:
-        ExportError: torch cannot trace or convert the model.
+        ExportError: torch cannot trace or convert the model, or the trace does not hold for all sizes of the range.
     """
     dynamic_shapes = None
     example = torch.zeros(1, 3, *sizes.opt)
     if not sizes.is_fixed:
-        # Batch 2 and different sides: torch.export specializes on 1, and treats equal sides as one symbol.
-        height, width = sizes.opt
-        example = torch.zeros(2, 3, height, width + sizes.multiple if width == height else width)
+        # Batch 2: torch.export specializes on 1.
+        example = torch.zeros(2, 3, *unequal_sides(sizes))
         any_size = torch.export.Dim.DYNAMIC
         dynamic_shapes = ({0: any_size, 2: any_size, 3: any_size},)
     try:
@@ -82,9 +84,25 @@ def export_graph(model: nn.Module, path: Path, sizes: SizePolicy, *, output_name
             ClearMetadataAndDocStringPass()(program.model)
             program.save(path, external_data=False)
         onnx.checker.check_model(str(path), full_check=True)
+        if not sizes.is_fixed and program.exported_program is not None:
+            check_traced_sizes(program.exported_program, sizes, name=type(model).__name__)
+    except ExportError:
+        raise
     except Exception as exc:  # torch's exceptions here share no base class
         raise ExportError(f"torch cannot export {type(model).__name__} to ONNX: {_first_lines(exc)}") from exc
     return {"exporter": f"torch {torch.__version__}", "opset": OPSET}
+
+
+def unequal_sides(sizes: SizePolicy) -> Size:
+    """Size in the range whose sides differ on every coarse map: torch.export treats equal sides as one symbol."""
+    height, width = sizes.opt
+    if height != width:
+        return sizes.opt
+    step = -(-_SIDE_STEP // sizes.multiple) * sizes.multiple
+    for other in (width + step, width - step, sizes.max[1], sizes.min[1]):
+        if other != height and sizes.min[1] <= other <= sizes.max[1]:
+            return height, other
+    return (sizes.min[0] if sizes.min[0] != width else sizes.max[0]), width
 
 
 def coarse_shape(model: nn.Module, size: Size) -> tuple[int, ...]:
