@@ -49,22 +49,29 @@ class StandaloneHead(nn.Module):
         return logits.softmax(dim=1) if self.head == "probabilities" else logits.argmax(dim=1).to(torch.uint8)
 
 
-def export_graph(model: nn.Module, path: Path, sizes: SizePolicy, *, output_name: str = "logits") -> dict[str, Any]:
+def export_graph(
+    model: nn.Module, path: Path, sizes: SizePolicy, *, output_name: str = "logits", dynamic_batch: bool = False
+) -> dict[str, Any]:
     """Write `model` to `path` as ONNX and return its provenance.
 
     Args:
         model: module in eval mode with one input [N, 3, H, W].
         sizes: a fixed size gives a graph of [1, 3, H, W]; a range gives dynamic N, H and W.
+        output_name: name of the graph's output.
+        dynamic_batch: a fixed size with a dynamic N.
 
     Raises:
         ExportError: torch cannot trace or convert the model, or the trace does not hold for all sizes of the range.
     """
-    dynamic_shapes = None
+    dynamic_shapes: tuple[dict[int, Any]] | None = None
     example = torch.zeros(1, 3, *sizes.opt)
-    if not sizes.is_fixed:
+    any_size = torch.export.Dim.DYNAMIC
+    if sizes.is_fixed and dynamic_batch:
+        example = torch.zeros(2, 3, *sizes.opt)
+        dynamic_shapes = ({0: any_size},)
+    elif not sizes.is_fixed:
         # Batch 2: torch.export specializes on 1.
         example = torch.zeros(2, 3, *unequal_sides(sizes))
-        any_size = torch.export.Dim.DYNAMIC
         dynamic_shapes = ({0: any_size, 2: any_size, 3: any_size},)
     try:
         with _quiet_exporter(), torch.inference_mode():
@@ -84,7 +91,7 @@ def export_graph(model: nn.Module, path: Path, sizes: SizePolicy, *, output_name
             ClearMetadataAndDocStringPass()(program.model)
             program.save(path, external_data=False)
         onnx.checker.check_model(str(path), full_check=True)
-        if not sizes.is_fixed and program.exported_program is not None:
+        if dynamic_shapes is not None and program.exported_program is not None:
             check_traced_sizes(program.exported_program, sizes, name=type(model).__name__)
     except ExportError:
         raise

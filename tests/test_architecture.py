@@ -30,7 +30,7 @@ LAYERS = (
     ("gpu",),
     ("bundle",),
     ("manifest", "_native"),
-    ("arrays",),
+    ("arrays", "evidence"),
     ("errors", "files", "_version"),
 )
 LEVEL = {member: level for level, members in enumerate(LAYERS) for member in members}

@@ -88,12 +88,17 @@ class TestBundle:
         assert artifact.provenance["model"] == "TinyDeepLab"
         assert artifact.provenance["atrous"] == "dilated"
 
-    def test_was_verified_at_three_sizes_and_as_a_batch(self, dynamic_bundle: Bundle) -> None:
-        (check,) = dynamic_bundle.manifest.verification
-        assert check.passed
-        assert check.against.startswith("torch ")
-        assert len({shape[2:] for shape in check.inputs}) == 3
-        assert max(shape[0] for shape in check.inputs) == 2
+    def test_was_verified_over_its_claim_in_every_backend(self, dynamic_bundle: Bundle) -> None:
+        sizes = dynamic_bundle.manifest.input.size
+        checks = dynamic_bundle.manifest.verification
+        assert {check.artifact for check in checks} == {"model.fp32.onnx", "model.fp32.onnx in openvino (CPU)"}
+        for check in checks:
+            assert check.passed
+            assert check.against.startswith("torch ")
+            assert {sizes.min, sizes.opt, sizes.max} <= {shape[2:] for shape in check.inputs}
+            assert {shape[0] for shape in check.inputs} == {1, 2, 3, 8}
+            assert set(check.pictures) == {"photo", "noise"}
+            assert (len(check.pictures), check.skipped) == (len(check.inputs), ())
 
     def test_holds_nothing_else(self, dynamic_bundle: Bundle) -> None:
         assert sorted(path.name for path in dynamic_bundle.path.iterdir()) == ["manifest.json", "model.fp32.onnx"]
@@ -130,10 +135,26 @@ class TestGraph:
     def test_one_odd_size(self, network: nn.Module, classes: tuple[str, ...], folder: Path) -> None:
         bundle = export(network, folder / "street.atrous", classes=classes, size=FIXED)
         assert bundle.manifest.input.size.is_fixed
-        assert bundle.manifest.verification[0].inputs == ((1, 3, *FIXED),) * 3
+        assert not bundle.manifest.input.takes_batches
+        for check in bundle.manifest.verification:
+            assert (set(check.inputs), check.pictures) == ({(1, 3, *FIXED)}, ("photo", "photo", "photo", "noise"))
         images = picture(1, 3, *FIXED)
         with torch.inference_mode():
             assert relative_error(run(bundle, images), network(images)) <= EXPORT_RELATIVE
+
+    def test_one_size_with_batches(self, network: nn.Module, classes: tuple[str, ...], folder: Path) -> None:
+        options = ExportOptions(dynamic_batch=True)
+        bundle = export(network, folder / "street.atrous", classes=classes, size=FIXED, options=options)
+        assert bundle.manifest.input.size.is_fixed
+        for check in bundle.manifest.verification:
+            assert {shape[0] for shape in check.inputs} == {1, 2, 3, 8}
+        images = picture(5, 3, *FIXED)
+        with torch.inference_mode():
+            assert relative_error(run(bundle, images), network(images)) <= EXPORT_RELATIVE
+        pictures = [np.full((30, 40, 3), 20 * index, np.uint8) for index in range(5)]
+        segmenter = atrous.load(bundle)
+        for one, each in zip(segmenter.batch(pictures), pictures, strict=True):
+            assert np.array_equal(one.labels, segmenter(each).labels)
 
     @pytest.mark.parametrize("multiple", [None, 8])
     def test_logits_on_a_grid(self, classes: tuple[str, ...], folder: Path, multiple: int | None) -> None:
@@ -227,7 +248,8 @@ class TestStandaloneHead:
     def test_is_there_beside_what_the_runtime_loads(self, deinterlaced: Bundle) -> None:
         kinds = {artifact.file: artifact.kind for artifact in deinterlaced.manifest.artifacts}
         assert kinds == {"model.fp32.onnx": "onnx", "model.fp32.labels.onnx": "standalone"}
-        assert [check.artifact for check in deinterlaced.manifest.verification] == list(kinds)
+        verified = [check.artifact for check in deinterlaced.manifest.verification]
+        assert verified == ["model.fp32.onnx", "model.fp32.onnx in openvino (CPU)", "model.fp32.labels.onnx"]
         assert atrous.load(deinterlaced.path).backend.artifact.kind == "onnx"
 
 
