@@ -50,6 +50,7 @@ class Verification:
         miou_delta: mean IoU of the artifact minus the reference's; None without masks.
         pictures: what each of the inputs showed: `photo` (natural, synthetic), `noise`, or `given` by a user.
         skipped: inputs that belong to the claim and were not run.
+        failed: those of the inputs whose outputs differ beyond the tolerance, or cannot be compared.
     """
 
     artifact: str
@@ -61,10 +62,12 @@ class Verification:
     miou_delta: float | None = None
     pictures: tuple[str, ...] = ()
     skipped: tuple[SkippedInput, ...] = ()
+    failed: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Verification:
         """Convert from validated JSON."""
-        inputs = tuple(tuple(shape) for shape in data.get("inputs", ()))
+        inputs, failed = (tuple(map(tuple, data.get(field, ()))) for field in ("inputs", "failed"))
         skipped = tuple(SkippedInput(tuple(each["input"]), each["reason"]) for each in data.get("skipped", ()))
-        return cls(**{**data, "inputs": inputs, "pictures": tuple(data.get("pictures", ())), "skipped": skipped})
+        pictures = tuple(data.get("pictures", ()))
+        return cls(**{**data, "inputs": inputs, "pictures": pictures, "skipped": skipped, "failed": failed})

@@ -57,14 +57,17 @@ def check_traced_sizes(program: ExportedProgram, sizes: SizePolicy, *, name: str
         ExportError: a size in the range violates a condition; the message has the condition and the lengths that hold.
     """
     choices = {"N": range(1, MAX_BATCH + 1), "H": _lengths(sizes, 0), "W": _lengths(sizes, 1)}
-    for condition in _conditions(program):
+    conditions = list(_conditions(program))
+    for condition in conditions:
         few = {axis: _spread(choices[axis], _MOST_PAIRS) for axis in choices}
         axes = condition.axes
         tried = choices if len(axes) == 1 else few
         points = [dict(zip(axes, lengths, strict=True)) for lengths in itertools.product(*(tried[a] for a in axes))]
         failing = [point for point in points if condition.fails_at(point)]
         if failing:
-            raise ExportError(_message(name, condition, points, failing))
+            alike = [each for each in conditions if each.axes == axes]
+            fine = [point for point in points if not any(each.fails_at(point) for each in alike)]
+            raise ExportError(_message(name, condition, failing[0], fine))
 
 
 def _conditions(program: ExportedProgram) -> Iterator[_Condition]:
@@ -115,16 +118,19 @@ def _spread(lengths: Iterable[int], most: int) -> list[int]:
     return [*every[:third], *(every[index] for index in middle), *every[-third:]]
 
 
-def _message(name: str, condition: _Condition, points: list[dict[str, int]], failing: list[dict[str, int]]) -> str:
-    worst = failing[0]
-    example = ", ".join(f"{axis}={length}" for axis, length in worst.items())
+def _message(name: str, condition: _Condition, failing: dict[str, int], fine: list[dict[str, int]]) -> str:
+    example = ", ".join(f"{axis}={length}" for axis, length in failing.items())
     said = f"{name} decides by the size of its input: torch.export traced it for {condition.holds} only, and {example} "
     said += "in the range that was asked for is not. ONNX holds one branch, so other sizes would be computed wrong. "
-    fine = [point for point in points if point not in failing]
-    if len(condition.axes) == 1 and fine:
-        (axis,) = condition.axes
-        values = sorted(point[axis] for point in fine)
-        steps = sorted(set(np.diff(values).tolist()))
-        grid = f" in steps of {steps[0]}" if len(steps) == 1 and steps[0] > 1 else ""
-        said += f"Of the asked {axis}, {values[0]} to {values[-1]}{grid} hold. "
+    if len(failing) == 1:
+        (axis,) = failing
+        said += f"Of the asked {axis}, {_lengths_in_words([point[axis] for point in fine])}. "
     return said + "Narrow the range, export one size, or make the network compute the same way at every size."
+
+
+def _lengths_in_words(lengths: list[int]) -> str:
+    if len(lengths) < 2:
+        return f"only {lengths[0]} holds" if lengths else "none holds"
+    steps = set(np.diff(lengths).tolist())
+    grid = f" in steps of {min(steps)}" if len(steps) == 1 and min(steps) > 1 else ""
+    return f"{lengths[0]} to {lengths[-1]}{grid} hold"

@@ -59,7 +59,8 @@ class Comparison:
         self._names = artifact, against
         self._tolerance = tolerance
         self._max_abs, self._same, self._positions = 0.0, 0, 0
-        self._within, self._comparable = True, True
+        self._comparable = True
+        self._failed: list[tuple[int, ...]] = []
         self._shapes: list[tuple[int, ...]] = []
         self._pictures: list[str] = []
 
@@ -75,12 +76,14 @@ class Comparison:
         # A NaN or an infinity on either side fails too: no difference can be taken, and max() would drop a NaN.
         if expected.shape != actual.shape or not (np.isfinite(expected).all() and np.isfinite(actual).all()):
             self._comparable = False
+            self._failed.append(batch.shape)
             return False
         if np.issubdtype(expected.dtype, np.floating):
             difference = float(np.abs(expected - actual).max())
             self._max_abs = max(self._max_abs, difference)
             # Each input by itself: a size that goes wrong must not hide among others with larger logits.
-            self._within &= difference <= self._tolerance.max_relative * float(np.abs(expected).max())
+            if difference > self._tolerance.max_relative * float(np.abs(expected).max()):
+                self._failed.append(batch.shape)
             expected, actual = expected.argmax(axis=1), actual.argmax(axis=1)
         self._same += int((expected == actual).sum())
         self._positions += expected.size
@@ -95,10 +98,11 @@ class Comparison:
             *self._names,
             max_abs,
             agreement,
-            passed=self._comparable and self._within and agreement >= self._tolerance.min_agreement,
+            passed=not self._failed and agreement >= self._tolerance.min_agreement,
             inputs=tuple(self._shapes),
             pictures=tuple(self._pictures),
             skipped=tuple(skipped),
+            failed=tuple(dict.fromkeys(self._failed)),
         )
 
 
@@ -123,11 +127,12 @@ def require_passed(verification: Verification, tolerance: Tolerance = FP32_TOLER
     """Raise `ExportError` with the numbers when a comparison failed."""
     if verification.passed:
         return
-    where = sorted({"×".join(map(str, shape)) for shape in verification.inputs})
+    shapes = ", ".join("×".join(map(str, shape)) for shape in verification.failed[:8])
+    where = f" The inputs that differ: {shapes}." if shapes else ""
     raise ExportError(
         f"{verification.artifact} does not compute what {verification.against} computes: largest difference "
         f"{verification.max_abs:.3g}, same class at {verification.argmax_agreement:.4%} of positions; allowed are "
-        f"{tolerance.max_relative:g} of the largest logit and at least {tolerance.min_agreement:.2%}, on "
-        f"{', '.join(where[:8])}. "
-        "Nothing was written. Does the model behave differently between calls, or depend on the values of its input?"
+        f"{tolerance.max_relative:g} of the largest logit and at least {tolerance.min_agreement:.2%}.{where} "
+        "Nothing was written. Does the model behave differently between calls, or decide by the values of its input, "
+        "by its size or by its batch?"
     )

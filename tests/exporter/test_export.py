@@ -20,7 +20,9 @@ from tiny_networks import (
     Interrupted,
     NormalizingInPlace,
     OnGrid,
+    PoolingByKernel,
     TinyDeepLab,
+    Turning,
     Unsteady,
 )
 from tolerances import (
@@ -287,6 +289,24 @@ class TestRefusals:
     ) -> None:
         with pytest.raises(ExportError, match=said):
             export(network, folder / "street.atrous", classes=classes, size=size)
+        assert list(folder.iterdir()) == []
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("multiple", [None, 16])
+    @pytest.mark.parametrize(
+        ("make", "said"),
+        [
+            (lambda: Turning(lambda image: image.shape[2] > 100), r"H <= 100 only"),
+            (lambda: Turning(lambda image: image.shape[0] > 1), r"The inputs that differ: 1×3×.* by its batch"),
+            (PoolingByKernel, r"PoolingByKernel decides by the size of its input"),
+        ],
+    )
+    def test_networks_that_decide_by_the_shape(
+        self, make: Callable[[], nn.Module], said: str, multiple: int | None, folder: Path
+    ) -> None:
+        size = DynamicSize((32, 32), (64, 64), (128, 128), multiple)
+        with pytest.raises(ExportError, match=said):
+            export(make(), folder / "street.atrous", classes=["a", "b", "c"], size=size)
         assert list(folder.iterdir()) == []
 
     @pytest.mark.parametrize("call", [1, 2, 3])

@@ -72,6 +72,7 @@ def test_a_small_difference_at_one_size_is_not_drowned_by_larger_logits() -> Non
     check = judge(candidate)
     assert check.argmax_agreement == 1.0
     assert not check.passed
+    assert check.failed == ((1, 3, 32, 32), (8, 3, 32, 32))
 
 
 def test_pictures_of_a_batch_that_change_each_other_fail() -> None:
