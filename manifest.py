@@ -16,8 +16,11 @@ from importlib import resources
 from typing import Any, Final, Literal
 
 from .errors import BundleError
+from .evidence import PaddingCost as PaddingCost
+from .evidence import SkippedInput as SkippedInput
+from .evidence import Verification as Verification
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 
 #: (height, width) in pixels.
 Size = tuple[int, int]
@@ -75,6 +78,8 @@ class InputSpec:
         resize: `none` pads at the bottom and right with `pad_value`, and tiles images above the maximum size;
             `stretch` resizes the image to `size.opt`.
         pad_value: RGB, 0–255.
+        dynamic_batch: whether the graph takes batches; None in bundles before 1.1, whose graphs of one size do not.
+        padding: cost of padding to the multiple; None where nothing is padded, or it could not be measured.
     """
 
     size: SizePolicy
@@ -84,6 +89,13 @@ class InputSpec:
     scale: float = 1 / 255
     resize: ResizePolicy = "none"
     pad_value: tuple[int, int, int] = (124, 116, 104)
+    dynamic_batch: bool | None = None
+    padding: PaddingCost | None = None
+
+    @property
+    def takes_batches(self) -> bool:
+        """True if the graph takes more than one image at once."""
+        return not self.size.is_fixed if self.dynamic_batch is None else self.dynamic_batch
 
     def within(self, profile: EngineProfile) -> InputSpec:
         """Restrict the sizes to those of an engine's profile; raises `BundleError` if none is left."""
@@ -167,27 +179,6 @@ class Artifact:
     bytes: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
     engine: EngineIdentity | None = None
-
-
-@dataclass(frozen=True)
-class Verification:
-    """Result of one comparison of `artifact` with a reference on the same inputs.
-
-    Attributes:
-        against: the reference, e.g. `torch 2.13.0`.
-        max_abs: largest absolute difference of the outputs.
-        argmax_agreement: share of positions with the same class, 0–1.
-        inputs: shapes [N, C, H, W] of the inputs.
-        miou_delta: mean IoU of the artifact minus the reference's; None without masks.
-    """
-
-    artifact: str
-    against: str
-    max_abs: float
-    argmax_agreement: float
-    passed: bool
-    inputs: tuple[tuple[int, ...], ...] = ()
-    miou_delta: float | None = None
 
 
 @dataclass(frozen=True)
@@ -313,13 +304,12 @@ def _manifest_from_dict(data: Mapping[str, Any]) -> Manifest:
             scale=source["scale"],
             resize=source["resize"],
             pad_value=_triple(source["pad_value"]),
+            dynamic_batch=source.get("dynamic_batch"),
+            padding=PaddingCost.from_dict(source["padding"]) if "padding" in source else None,
         ),
         output=OutputSpec(**data["output"]),
         artifacts=tuple(_artifact_from_dict(entry) for entry in data["artifacts"]),
-        verification=tuple(
-            Verification(**{**entry, "inputs": tuple(tuple(shape) for shape in entry.get("inputs", ()))})
-            for entry in data["verification"]
-        ),
+        verification=tuple(Verification.from_dict(entry) for entry in data["verification"]),
         ignore_index=data.get("ignore_index"),
         crf=data.get("crf"),
         license=data.get("license"),

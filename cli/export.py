@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +11,8 @@ import typer
 
 from ..errors import importing
 from ..exporter.options import AtrousForm, ExportOptions, Head, SourceChoice
-from ..manifest import Verification
 from .console import errors, print_line, status
+from .evidence import print_evidence
 from .options import (
     MODEL_PANEL,
     ClassesOption,
@@ -52,6 +51,10 @@ AtrousOption = Annotated[
 HeadOption = Annotated[
     Head, typer.Option(rich_help_panel=GRAPH_PANEL, help="Add a graph with this output, for other runtimes.")
 ]
+DynamicBatchOption = Annotated[
+    bool,
+    typer.Option("--dynamic-batch", rich_help_panel=GRAPH_PANEL, help="Take batches at one size; a range always does."),
+]
 MultiScaleOption = Annotated[
     bool,
     typer.Option(
@@ -76,6 +79,7 @@ def export(
     multi_scale: MultiScaleOption = False,
     stretch: StretchOption = False,
     license: LicenseOption = None,  # noqa: A002 - the option's name
+    dynamic_batch: DynamicBatchOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Export a trained DeepLab to a bundle, verified against PyTorch.
@@ -90,7 +94,6 @@ def export(
         from ..exporter.export import export as export_model
         from ..exporter.model_description import Preprocessing
         from ..exporter.models import MultiScale
-        from ..exporter.sizes import DynamicSize
         from ..exporter.trained_model import load_trained
     with status(f"reading {checkpoint}"):
         trained = load_trained(
@@ -102,8 +105,6 @@ def export(
         )
     _print_dropped(trained.dropped)
     rules = trained.architecture
-    if isinstance(sizes, DynamicSize):
-        sizes = dataclasses.replace(sizes, multiple=trained.output_stride)
     model = MultiScale(trained.model, align_corners=rules.align_corners) if multi_scale else trained.model
     with status("exporting and verifying against PyTorch"):
         bundle = export_model(
@@ -113,19 +114,13 @@ def export(
             size=sizes,
             preprocessing=Preprocessing(rules.normalization, resize="stretch" if stretch else "none"),
             align_corners=rules.align_corners,
-            options=ExportOptions(atrous=atrous, head=head, license=license),
+            options=ExportOptions(atrous=atrous, head=head, license=license, dynamic_batch=dynamic_batch),
             overwrite=overwrite,
         )
-    _print_verification(bundle.manifest.verification)
+    print_evidence(bundle.manifest)
     print_line(f"wrote {bundle.path}")
 
 
 def _print_dropped(dropped: Mapping[str, str]) -> None:
     for reason, count in Counter(dropped.values()).items():
         errors.print(f"dropped {count} keys of the checkpoint: {reason}")
-
-
-def _print_verification(checks: Iterable[Verification]) -> None:
-    for check in checks:
-        numbers = f"max |Δ| {check.max_abs:.1e}, same class {check.argmax_agreement:.4%}"
-        print_line(f"{check.artifact}: {numbers} against {check.against}")

@@ -12,6 +12,7 @@ from rich.text import Text
 from ..bundle import Bundle
 from ..manifest import ClassInfo, EngineIdentity, Manifest, SizePolicy
 from .console import JsonFlag, print_json, print_table, verdict
+from .evidence import padding_cost, skipped_lines
 from .options import BundleArgument
 
 
@@ -34,6 +35,8 @@ def _print_summary(manifest: Manifest) -> None:
     table.add_row("made by", manifest.created_by)
     table.add_row("classes", _swatches(manifest.classes))
     table.add_row("input", f"{_sizes(inputs.size)}, {inputs.color_order}, resize: {inputs.resize}")
+    if (cost := padding_cost(manifest)) is not None:
+        table.add_row("padding", cost)
     table.add_row("normalise", f"(pixel × {inputs.scale:g} − {list(inputs.mean)}) / {list(inputs.std)}")
     table.add_row("output", f"{outputs.head} at stride {outputs.stride}, align_corners: {outputs.align_corners}")
     if manifest.crf:
@@ -44,7 +47,6 @@ def _print_summary(manifest: Manifest) -> None:
 
 
 def _print_artifacts(manifest: Manifest) -> None:
-    checks = {entry.artifact: entry for entry in manifest.verification}
     for artifact in manifest.artifacts:
         table = Table(show_header=False, box=None, title=artifact.file, title_justify="left")
         table.add_row("is", f"{artifact.kind}, {artifact.precision}, {artifact.bytes / 1e6:.1f} MB")
@@ -52,10 +54,15 @@ def _print_artifacts(manifest: Manifest) -> None:
         if artifact.engine is not None:
             table.add_row("runs on", _requirements(artifact.engine))
         table.add_row("made with", ", ".join(f"{key} {_brief(value)}" for key, value in artifact.provenance.items()))
-        check = checks.get(artifact.file)
-        if check is not None:
-            numbers = f"max |Δ| {check.max_abs:.1e}, same class {check.argmax_agreement:.4%}, against {check.against}: "
-            table.add_row("verified", Text(numbers) + verdict(passed=check.passed))
+        for check in manifest.verification:
+            name, _, backend = check.artifact.partition(" in ")
+            if name != artifact.file:
+                continue
+            numbers = f"max |Δ| {check.max_abs:.1e}, same class {check.argmax_agreement:.4%}, against {check.against}"
+            where = f", in {backend}" if backend else ""
+            table.add_row("verified", Text(f"{numbers}{where}: ") + verdict(passed=check.passed))
+            for line in skipped_lines(check):
+                table.add_row("", line)
         print_table(table)
 
 
@@ -85,4 +92,8 @@ def _requirements(engine: EngineIdentity) -> str:
 
 def _sizes(policy: SizePolicy) -> str:
     low, mid, high = (f"{height}×{width}" for height, width in (policy.min, policy.opt, policy.max))
-    return f"fixed {mid}" if policy.is_fixed else f"{low} … {mid} … {high}, multiples of {policy.multiple}"
+    if policy.is_fixed:
+        return f"fixed {mid}"
+    plus = f" plus {policy.offset}" if policy.offset else ""
+    grid = "every size" if policy.multiple == 1 else f"multiples of {policy.multiple}{plus}"
+    return f"{low} … {mid} … {high}, {grid}"

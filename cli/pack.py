@@ -10,6 +10,7 @@ import typer
 from ..errors import importing
 from ..exporter.options import PackOptions
 from .console import print_line, status
+from .evidence import print_evidence
 from .options import (
     INPUT_PANEL,
     MODEL_PANEL,
@@ -69,4 +70,5 @@ def pack(
             options=PackOptions(license=license),
             overwrite=overwrite,
         )
+    print_evidence(bundle.manifest)
     print_line(f"wrote {bundle.path}")

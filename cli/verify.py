@@ -14,6 +14,7 @@ from ..bundle import Bundle
 from ..manifest import Verification
 from ..runtime.mask_rules import DEFAULT_PATTERN
 from .console import JsonFlag, errors, finite, print_json, print_line, print_table, status, verdict
+from .evidence import skipped_lines
 from .inputs import find_images
 from .mask_options import IgnoreOption, MaskMapOption, MaskPatternOption, OneBasedOption, chosen_rules
 from .options import BundleArgument
@@ -64,6 +65,8 @@ def verify(
         _print_table(found)
         if found.reference_scores:
             print_line(describe_truth(found.reference_scores, opened.manifest.classes))
+    for line in dict.fromkeys(line for check in found.checks for line in skipped_lines(check)):
+        print_line(line, console=errors)
     for each in found.not_run:
         print_line(f"not run: {each.artifact}: {each.reason}", console=errors)
     if not found.passed or (found.not_run and not allow_not_run):
@@ -77,11 +80,19 @@ def _print_table(found: BundleVerification) -> None:
         cells = [check.artifact, check.against, f"{check.max_abs:.1e}", f"{check.argmax_agreement:.4%}"]
         if with_masks:
             cells.append("" if check.miou_delta is None else f"{check.miou_delta:+.4f}")
-        cells.append(", ".join("×".join(map(str, shape)) for shape in check.inputs[:4]))
+        cells.append(_inputs(check))
         table.add_row(*cells, verdict(passed=check.passed))
     for each in found.not_run:
         table.add_row(each.artifact, *[""] * (len(table.columns) - 2), Text("not run", style="yellow"))
     print_table(table)
+
+
+def _inputs(check: Verification) -> str:
+    """Number of inputs, and the range of their sizes and batches."""
+    shapes = sorted(set(check.inputs), key=lambda shape: (shape[2] * shape[3], shape))
+    batch = max((shape[0] for shape in shapes), default=1)
+    ends = " … ".join(dict.fromkeys(f"{height}×{width}" for *_, height, width in (shapes[:1] + shapes[-1:])))
+    return f"{len(check.inputs)}: {ends}" + (f", batches to {batch}" if batch > 1 else "")
 
 
 def _plain(check: Verification) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +17,8 @@ from torch import nn
 
 from ..arrays import FloatArray
 from ..bundle import Bundle, StagedBundle, stage_bundle
-from ..manifest import ClassInfo, Manifest, Size
+from ..errors import EngineError, ExportError
+from ..manifest import ClassInfo, Manifest, Size, Verification
 from ..runtime.backends import open_reference
 from ..runtime.backends.onnxruntime import OnnxSession
 from .classes import describe_classes
@@ -24,7 +27,7 @@ from .onnx_export import StandaloneHead, coarse_shape, export_graph
 from .options import AtrousForm, ExportOptions
 from .passes import ATROUS_PASSES, run_passes
 from .sizes import DynamicSize
-from .verify import Infer, compare, probe_inputs, require_passed
+from .verify import FP32_TOLERANCE, Infer, Named, measure_padding, open_on_cpu, prove, require_passed
 
 GRAPH_FILE: Final = "model.fp32.onnx"
 
@@ -61,7 +64,13 @@ def export(
     description = ModelDescription(
         describe_classes(classes), size, preprocessing or Preprocessing(), align_corners, options.crf, options.license
     )
-    manifest = description.draft_manifest(Path(path), coarse_shape(model, description.provisional_size().opt))
+    manifest = description.draft_manifest(Path(path), functools.partial(coarse_shape, model))
+    inputs = dataclasses.replace(
+        manifest.input,
+        dynamic_batch=options.dynamic_batch or not manifest.input.size.is_fixed,
+        padding=measure_padding(_module_infer(model), manifest),
+    )
+    manifest = dataclasses.replace(manifest, input=inputs)
     with stage_bundle(path, overwrite=overwrite) as staged:
         manifest = _add_graph(staged, model, manifest, atrous=options.atrous)
         if options.head != "logits":
@@ -71,21 +80,19 @@ def export(
 
 
 def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, *, atrous: AtrousForm) -> Manifest:
-    """Write the graph of coarse logits, and verify it against the module at several sizes."""
+    """Write the graph of coarse logits, and verify it against the module in every backend of the CPU."""
     path = staged.path / GRAPH_FILE
     provenance = _write_graph(model, path, manifest, atrous=atrous, output_name="logits")
     artifact = staged.artifact(GRAPH_FILE, kind="onnx", precision="fp32", provenance=provenance)
     # Verified through the staged bundle, exactly as the runtime will load it.
-    backend = open_reference(staged.write_manifest(manifest.with_artifact(artifact)))
-    verification = compare(
-        backend.infer,
-        _module_infer(model),
-        probe_inputs(manifest.input),
-        artifact=GRAPH_FILE,
-        against=f"torch {torch.__version__}",
-    )
-    require_passed(verification)
-    return manifest.with_artifact(artifact, verification)
+    bundle = staged.write_manifest(manifest.with_artifact(artifact))
+    try:
+        candidates = open_on_cpu(bundle, artifact)
+    except EngineError as exc:
+        # What the reference computes says more of a network than what another backend does not support.
+        _verify([Named(GRAPH_FILE, open_reference(bundle).infer)], model, manifest)
+        raise ExportError(f"{exc}\nNothing was written: every backend that is installed must run the graph.") from exc
+    return manifest.with_artifact(artifact, *_verify(candidates, model, manifest))
 
 
 def _add_standalone(
@@ -102,21 +109,29 @@ def _add_standalone(
     provenance = _write_graph(wrapped, staged.path / file, manifest, atrous=atrous, output_name=head)
     artifact = staged.artifact(file, kind="standalone", precision="fp32", provenance=provenance)
     session = OnnxSession((staged.path / file).read_bytes(), name=file)
-    verification = compare(
-        session.run,
-        _module_infer(wrapped),
-        probe_inputs(manifest.input),
-        artifact=file,
-        against=f"torch {torch.__version__}",
-    )
-    require_passed(verification)
-    return manifest.with_artifact(artifact, verification)
+    return manifest.with_artifact(artifact, *_verify([Named(file, session.run)], wrapped, manifest))
+
+
+def _verify(candidates: Sequence[Named], model: nn.Module, manifest: Manifest) -> tuple[Verification, ...]:
+    """Compare with the module over all sizes and batches; raises `ExportError` where one differs or fails."""
+    reference = Named(f"torch {torch.__version__}", _module_infer(model))
+    try:
+        checks = prove(candidates, reference, manifest.input, tolerance=FP32_TOLERANCE)
+    except EngineError as exc:
+        raise ExportError(
+            f"a backend does not take what {type(model).__name__} takes: {exc}. Nothing was written. Narrow the range "
+            "of sizes, or export one size."
+        ) from exc
+    for check in checks:
+        require_passed(check)
+    return checks
 
 
 def _write_graph(
     model: nn.Module, path: Path, manifest: Manifest, *, atrous: AtrousForm, output_name: str
 ) -> dict[str, Any]:
-    provenance = export_graph(model, path, manifest.input.size, output_name=output_name)
+    inputs = manifest.input
+    provenance = export_graph(model, path, inputs.size, output_name=output_name, dynamic_batch=inputs.takes_batches)
     if atrous in ATROUS_PASSES:
         onnx.save(run_passes(path, [ATROUS_PASSES[atrous]()]), path)
     return provenance | {"atrous": atrous, "model": type(model).__name__}

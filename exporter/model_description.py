@@ -10,7 +10,8 @@ from ..crf import CRFParams
 from ..errors import ExportError
 from ..manifest import ClassInfo, InputSpec, Manifest, OutputSpec, ResizePolicy, Size, SizePolicy
 from .normalization import IMAGENET, Normalization
-from .sizes import DynamicSize, output_stride, size_policy
+from .size_probe import Answer, find_size_policy
+from .sizes import DynamicSize
 
 
 @dataclass(frozen=True)
@@ -60,26 +61,19 @@ class ModelDescription:
     crf: CRFParams | None
     license: str | None
 
-    def provisional_size(self) -> SizePolicy:
-        """Sizes before the stride of the logits is known, for the run that determines it."""
-        return size_policy(self.size, stride=1, offset=0)
+    def draft_manifest(self, path: Path, answer: Answer) -> Manifest:
+        """Draft a manifest without artifacts from the logits [N, C, h, w] that the network answers.
 
-    def draft_manifest(self, path: Path, coarse: tuple[int, ...]) -> Manifest:
-        """Draft a manifest without artifacts from the logits [N, C, h, w] of one run at `provisional_size().opt`.
+        Args:
+            path: path of the bundle.
+            answer: runs the network on one image of a size.
 
         Raises:
-            ExportError: the number of classes differs, or the logits have no consistent stride.
+            ExportError: the number of classes differs, the logits have no consistent stride, or the network does not
+                take the sizes.
+            AtrousError: what `answer` raises.
         """
-        if len(coarse) != 4 or coarse[1] != len(self.classes):
-            raise ExportError(
-                f"the model returns {list(coarse)}; expected [N, {len(self.classes)}, h, w], one channel for each of "
-                f"the {len(self.classes)} classes ({', '.join(info.name for info in self.classes)})"
-            )
-        size = self.provisional_size().opt
-        stride = output_stride(size, coarse[2:])
-        # One more cell than whole strides: the logits lie on pixels 0, stride, 2 · stride …
-        offset = int(all(cells == length // stride + 1 for length, cells in zip(size, coarse[2:], strict=True)))
-        sizes = size_policy(self.size, stride=stride, offset=offset)
+        sizes, stride = find_size_policy(self.size, answer, check=self._check_classes)
         return Manifest(
             name=path.stem,
             created_by=f"atrous {__version__}",
@@ -89,3 +83,10 @@ class ModelDescription:
             crf=(self.crf or CRFParams.deeplab_v2_resnet()).to_dict(),
             license=self.license,
         )
+
+    def _check_classes(self, coarse: tuple[int, ...]) -> None:
+        if len(coarse) != 4 or coarse[1] != len(self.classes):
+            raise ExportError(
+                f"the model returns {list(coarse)}; expected [N, {len(self.classes)}, h, w], one channel for each of "
+                f"the {len(self.classes)} classes ({', '.join(info.name for info in self.classes)})"
+            )

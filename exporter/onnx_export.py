@@ -21,9 +21,12 @@ from torch.nn import functional
 
 from ..errors import ExportError
 from ..manifest import Size, SizePolicy
+from .traced_sizes import check_traced_sizes
 
 OPSET: Final = 20
 INPUT_NAME: Final = "image"
+#: Pixels by which the sides of an example differ at least, where the range allows it.
+_SIDE_STEP: Final = 32
 
 
 class StandaloneHead(nn.Module):
@@ -46,23 +49,29 @@ class StandaloneHead(nn.Module):
         return logits.softmax(dim=1) if self.head == "probabilities" else logits.argmax(dim=1).to(torch.uint8)
 
 
-def export_graph(model: nn.Module, path: Path, sizes: SizePolicy, *, output_name: str = "logits") -> dict[str, Any]:
+def export_graph(
+    model: nn.Module, path: Path, sizes: SizePolicy, *, output_name: str = "logits", dynamic_batch: bool = False
+) -> dict[str, Any]:
     """Write `model` to `path` as ONNX and return its provenance.
 
     Args:
         model: module in eval mode with one input [N, 3, H, W].
         sizes: a fixed size gives a graph of [1, 3, H, W]; a range gives dynamic N, H and W.
+        output_name: name of the graph's output.
+        dynamic_batch: a fixed size with a dynamic N.
 
     Raises:
-        ExportError: torch cannot trace or convert the model.
+        ExportError: torch cannot trace or convert the model, or the trace does not hold for all sizes of the range.
     """
-    dynamic_shapes = None
+    dynamic_shapes: tuple[dict[int, Any]] | None = None
     example = torch.zeros(1, 3, *sizes.opt)
-    if not sizes.is_fixed:
-        # Batch 2 and different sides: torch.export specializes on 1, and treats equal sides as one symbol.
-        height, width = sizes.opt
-        example = torch.zeros(2, 3, height, width + sizes.multiple if width == height else width)
-        any_size = torch.export.Dim.DYNAMIC
+    any_size = torch.export.Dim.DYNAMIC
+    if sizes.is_fixed and dynamic_batch:
+        example = torch.zeros(2, 3, *sizes.opt)
+        dynamic_shapes = ({0: any_size},)
+    elif not sizes.is_fixed:
+        # Batch 2: torch.export specializes on 1.
+        example = torch.zeros(2, 3, *unequal_sides(sizes))
         dynamic_shapes = ({0: any_size, 2: any_size, 3: any_size},)
     try:
         with _quiet_exporter(), torch.inference_mode():
@@ -82,9 +91,25 @@ def export_graph(model: nn.Module, path: Path, sizes: SizePolicy, *, output_name
             ClearMetadataAndDocStringPass()(program.model)
             program.save(path, external_data=False)
         onnx.checker.check_model(str(path), full_check=True)
+        if dynamic_shapes is not None and program.exported_program is not None:
+            check_traced_sizes(program.exported_program, sizes, name=type(model).__name__)
+    except ExportError:
+        raise
     except Exception as exc:  # torch's exceptions here share no base class
         raise ExportError(f"torch cannot export {type(model).__name__} to ONNX: {_first_lines(exc)}") from exc
     return {"exporter": f"torch {torch.__version__}", "opset": OPSET}
+
+
+def unequal_sides(sizes: SizePolicy) -> Size:
+    """Size in the range whose sides differ on every coarse map: torch.export treats equal sides as one symbol."""
+    height, width = sizes.opt
+    if height != width:
+        return sizes.opt
+    step = -(-_SIDE_STEP // sizes.multiple) * sizes.multiple
+    for other in (width + step, width - step, sizes.max[1], sizes.min[1]):
+        if other != height and sizes.min[1] <= other <= sizes.max[1]:
+            return height, other
+    return (sizes.min[0] if sizes.min[0] != width else sizes.max[0]), width
 
 
 def coarse_shape(model: nn.Module, size: Size) -> tuple[int, ...]:

@@ -39,8 +39,10 @@ class ExportOptions(PackOptions):
     Attributes:
         atrous: `deinterlaced` rewrites atrous convolutions as dense ones over subsampled maps (arXiv 1606.00915 §3.1),
             `taps` as a sum of 1×1 convolutions on shifted views of their input.
+        dynamic_batch: batches for a graph of one size; a range of sizes has them anyway.
         head: `probabilities` or `labels` adds a second graph that ends in them, for use without this runtime.
     """
 
     atrous: AtrousForm = "dilated"
     head: Head = "logits"
+    dynamic_batch: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,19 +12,25 @@ from ..runtime.preprocess import fit_size
 
 @dataclass(frozen=True)
 class DynamicSize:
-    """Range of input sizes (height, width); the graph takes any size in it, padded to a multiple.
+    """Range of input sizes (height, width), all of them as asked: an export that cannot keep one is refused.
 
     Attributes:
         min: smaller images are padded to this size.
         opt: size with the best speed.
         max: larger images are tiled, with tiles of at most this size.
-        multiple: sizes are padded to a multiple of it; use the backbone's output stride, so that no stage rounds.
+        multiple: sizes are padded to a multiple of it, or to one more; None for the smallest multiple that the network
+            takes, which is 1, no padding, for most.
     """
 
     min: Size
     opt: Size
     max: Size
-    multiple: int = 16
+    multiple: int | None = None
+
+    @property
+    def all(self) -> tuple[Size, Size, Size]:
+        """Smallest, best and largest size."""
+        return self.min, self.opt, self.max
 
 
 def output_stride(size: Size, coarse: Sequence[int]) -> int:
@@ -46,30 +51,51 @@ def output_stride(size: Size, coarse: Sequence[int]) -> int:
     )
 
 
-def size_policy(size: Size | DynamicSize, *, stride: int, offset: int) -> SizePolicy:
-    """Size policy of a graph: a fixed size as given, a range rounded up to k · multiple + offset.
+def size_policy(size: Size | DynamicSize, *, stride: int, offset: int, multiple: int | None = None) -> SizePolicy:
+    """Size policy of a graph: the size or the range as given.
 
     Args:
         size: size or range, as the user gave it.
-        stride: stride of the logits; the multiple becomes a multiple of it, so that padding adds whole coarse cells.
+        stride: stride of the logits.
         offset: 1 for networks that put logits on pixels 0, stride, 2 · stride …, otherwise 0.
+        multiple: multiple of a range; None for the range's own, or 1.
 
     Raises:
-        ExportError: a size is not positive, or not min ≤ opt ≤ max.
+        ExportError: a size is not positive, not min ≤ opt ≤ max, or not k · multiple + offset.
     """
     if isinstance(size, DynamicSize):
-        multiple = math.lcm(size.multiple, stride)
-        low, mid, high = (
-            (fit_size(height, multiple, offset), fit_size(width, multiple, offset))
-            for height, width in (size.min, size.opt, size.max)
-        )
+        low, mid, high = size.all
+        multiple = multiple or size.multiple or 1
     else:
         low = mid = high = size
         # A fixed size is kept; if it has whole cells, larger images can be tiled.
-        whole = all(fit_size(length, stride, offset) == length for length in size)
+        whole = fits_grid(size, stride, offset)
         multiple, offset = (stride, offset) if whole else (1, 0)
     if min(low) < 1:
         raise ExportError(f"input sizes must be positive; got {size}")
     if any(not low[axis] <= mid[axis] <= high[axis] for axis in (0, 1)):
         raise ExportError(f"input sizes must be min ≤ opt ≤ max in height and width; got {size}")
+    if isinstance(size, DynamicSize) and not all(fits_grid(each, multiple, offset) for each in size.all):
+        because = "the network takes" if size.multiple is None else f"with multiple={size.multiple} this network takes"
+        raise ExportError(nearest_range(size, multiple, offset, because=because))
     return SizePolicy(low, mid, high, multiple=multiple, offset=offset)
+
+
+def fits_grid(size: Size, multiple: int, offset: int) -> bool:
+    """True if height and width are k · multiple + offset."""
+    return all(length >= offset and (length - offset) % multiple == 0 for length in size)
+
+
+def nearest_range(size: DynamicSize, multiple: int, offset: int, *, because: str) -> str:
+    """Sentences that name the grid, what was asked, and the nearest range on the grid."""
+    low, mid = ([fit_size(length, multiple, offset) for length in each] for each in (size.min, size.opt))
+    high = [
+        max(middle, (length - offset) // multiple * multiple + offset)
+        for middle, length in zip(mid, size.max, strict=True)
+    ]
+    asked, nearest = (
+        ":".join(f"{height}x{width}" for height, width in sizes) for sizes in (size.all, (low, mid, high))
+    )
+    grid = f"k · {multiple}" + (f" + {offset}" if offset else "")
+    hint = "" if size.multiple is None else ", or leave the multiple out"
+    return f"{because} heights and widths of {grid}; got {asked}. The nearest range is {nearest}{hint}"

@@ -22,7 +22,9 @@ from atrous.manifest import (
     InputSpec,
     Manifest,
     OutputSpec,
+    PaddingCost,
     SizePolicy,
+    SkippedInput,
     Verification,
     load_schema,
 )
@@ -53,13 +55,28 @@ def full_manifest() -> Manifest:
             scale=1.0,
             resize="stretch",
             pad_value=(1, 2, 3),
+            dynamic_batch=False,
+            padding=PaddingCost(0.953, ((33, 47), (35, 61))),
         ),
         output=OutputSpec(stride=16, align_corners=True),
         artifacts=(
             Artifact("onnx", "fp32", "model.fp32.onnx", "0" * 64, 10, {"opset": 18}),
             Artifact("engine", "fp16", "engines/a.plan", "f" * 64, 11, {}, identity),
         ),
-        verification=(Verification("model.fp32.onnx", "torch", 1e-6, 0.9999, True, ((2, 3, 16, 32),), -0.001),),
+        verification=(
+            Verification(
+                "model.fp32.onnx",
+                "torch",
+                1e-6,
+                0.9999,
+                True,
+                ((2, 3, 16, 32),),
+                -0.001,
+                pictures=("photo",),
+                skipped=(SkippedInput((1, 3, 48, 96), "it would take 9 GB of 4 GB"),),
+                failed=((2, 3, 16, 32),),
+            ),
+        ),
         ignore_index=None,
         crf={"bilateral_weight": 4.0, "gaussian_weight": 3.5},
         license="CC BY-NC 4.0",
@@ -150,8 +167,24 @@ def test_the_message_names_the_place_and_the_versions() -> None:
     data = as_dict()
     change(data, "input/size/multiple", 0)
     data["schema_version"] = "1.7"
-    with pytest.raises(BundleError, match=r"schema 1\.7, this atrous knows 1\.0.*input/size/multiple"):
+    with pytest.raises(BundleError, match=r"schema 1\.7, this atrous knows 1\.1.*input/size/multiple"):
         Manifest.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_bundle_of_schema_1_0_opens(fixed: bool) -> None:
+    data = as_dict()
+    data["schema_version"] = "1.0"
+    for field in ("dynamic_batch", "padding"):
+        del data["input"][field]
+    for field in ("pictures", "skipped", "failed"):
+        del data["verification"][0][field]
+    if fixed:
+        data["input"]["size"] |= {"min": [32, 64], "max": [32, 64]}
+    manifest = Manifest.from_json(json.dumps(data))
+    assert (manifest.schema_version, manifest.input.dynamic_batch, manifest.input.padding) == ("1.0", None, None)
+    assert manifest.input.takes_batches is not fixed
+    assert (manifest.verification[0].pictures, manifest.verification[0].skipped) == ((), ())
 
 
 @pytest.mark.parametrize("field", sorted(load_schema()["required"]))

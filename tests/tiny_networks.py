@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -100,6 +102,32 @@ class BranchingOnPixels(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.network(image) if image.mean() > 0 else self.network(-image)
+
+
+class Turning(nn.Module):
+    """A network of stride 8 that sees the negative of inputs of some shapes."""
+
+    def __init__(self, decide: Callable[[Tensor], bool]) -> None:
+        super().__init__()
+        self.decide = decide
+        self.conv = nn.Conv2d(3, 3, 8, stride=8)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.conv(-image if self.decide(image) else image)
+
+
+class PoolingByKernel(nn.Module):
+    """Image pooling with a kernel as large as the map, which a trace makes a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.classifier = nn.Conv2d(3, 8, 8, stride=8), nn.Conv2d(16, 3, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.features(image)
+        pooled = functional.avg_pool2d(features, features.size()[2:])
+        pooled = functional.interpolate(pooled, size=features.shape[2:], mode="bilinear", align_corners=False)
+        return self.classifier(torch.cat([features, pooled], dim=1))
 
 
 class NormalizingInPlace(nn.Module):

@@ -8,18 +8,19 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...arrays import FloatArray
 from ...bundle import Bundle
 from ...errors import DeviceError, EngineError, MissingDependencyError
-from ...manifest import Artifact, EngineProfile, InputSpec, Verification
+from ...manifest import Artifact, Verification
 from ...runtime.backends import BACKENDS, Backend, BackendSpec, backend_status, open_reference
 from ...runtime.evaluation import evaluate, pair_by_stem
 from ...runtime.image import ImageSource
 from ...runtime.mask_rules import MaskRules
 from ...runtime.metrics import Scores
+from ...runtime.path import MAX_BATCH
 from ...runtime.segmenter import Segmenter
-from .compare import TOLERANCES, compare
-from .inputs import photo_inputs, probe_inputs
+from .compare import TOLERANCES, Comparison
+from .inputs import photo_inputs
+from .prove import Named, prove
 
 
 @dataclass(frozen=True)
@@ -121,16 +122,28 @@ class _Verifier:
     def check(self, backend: Backend) -> Verification:
         """One backend with its artifact."""
         artifact = backend.artifact
-        profile = artifact.engine.profile if artifact.engine else None
         tolerance = TOLERANCES[artifact.precision]
-        found = compare(
-            backend.infer,
+        candidate = Named(f"{artifact.file} in {backend.name} ({backend.device})", backend.infer)
+        reference = Named(
+            f"{self._reference.artifact.file} in {self._reference.name} ({self._reference.device})",
             self._reference.infer,
-            _inputs(self._images, self._bundle.manifest.input, profile),
-            artifact=f"{artifact.file} in {backend.name} ({backend.device})",
-            against=f"{self._reference.artifact.file} in {self._reference.name} ({self._reference.device})",
-            tolerance=tolerance,
         )
+        profile = artifact.engine.profile if artifact.engine else None
+        inputs = self._bundle.manifest.input if profile is None else self._bundle.manifest.input.within(profile)
+        if self._images:
+            comparison = Comparison(candidate.name, reference.name, tolerance)
+            for batch in photo_inputs(self._images, inputs):
+                comparison.add(batch, reference.infer(batch), candidate.infer(batch), picture="given")
+            found = comparison.result()
+        else:
+            (found,) = prove(
+                [candidate],
+                reference,
+                inputs,
+                tolerance=tolerance,
+                noise=artifact.precision == "fp32",
+                max_batch=MAX_BATCH if profile is None else min(MAX_BATCH, profile.max[0]),
+            )
         if not self._pairs:
             return found
         delta = self._scores(backend).miou - self._reference_scores.miou
@@ -149,12 +162,3 @@ class _Verifier:
     def _scores(self, backend: Backend) -> Scores:
         segmenter = Segmenter(self._bundle, backend)
         return evaluate(segmenter, self._pairs, ignore=self._ignore, rules=self._rules).scores
-
-
-def _inputs(images: Sequence[ImageSource], inputs: InputSpec, profile: EngineProfile | None) -> list[FloatArray]:
-    """Prepared pictures [N, 3, H, W] of sizes that the bundle and the engine both take."""
-    if profile is None:
-        return photo_inputs(images, inputs) or probe_inputs(inputs)
-    fitting = inputs.within(profile)
-    batches = photo_inputs(images, fitting) or probe_inputs(fitting)
-    return [batch for batch in batches if len(batch) <= profile.max[0]]

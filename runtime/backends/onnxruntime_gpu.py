@@ -86,7 +86,7 @@ class OnnxRuntimeGpuBackend(GpuBackend):
         super().__init__(
             artifact,
             device=device.properties.name,
-            max_batch=1 if bundle.manifest.input.size.is_fixed else _MAX_BATCH,
+            max_batch=_MAX_BATCH if bundle.manifest.input.takes_batches else 1,
             make_device=make_device,
         )
         self._graph = bundle.read(artifact)

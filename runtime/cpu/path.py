@@ -51,8 +51,7 @@ class CpuPath:
         self._source = source
         self._crf = crf
         self._threads = threads
-        # A graph with a fixed size has a fixed batch of one as well.
-        self._max_batch = 1 if manifest.input.size.is_fixed else MAX_BATCH
+        self._max_batch = MAX_BATCH if manifest.input.takes_batches else 1
 
     def submit(self, images: Sequence[ReadImage]) -> list[Future[Result]]:
         """A future for each image, in their order, all of them done; the same input sizes share an inference."""

@@ -45,7 +45,7 @@ def test_exports_verifies_and_runs(atrous: Command, checkpoint: Path, photos: Pa
     manifest = Bundle.open(out).manifest
     assert [entry.name for entry in manifest.classes] == ["road", "car", "sky"]
     assert manifest.input.mean == (127.0, 127.0, 127.0)
-    assert (manifest.output.stride, manifest.input.size.multiple, manifest.license) == (4, 16, "research only")
+    assert (manifest.output.stride, manifest.input.size.multiple, manifest.license) == (4, 1, "research only")
     assert atrous("verify", out).code == 0
     assert atrous("run", out, photos, "--out", tmp_path / "out", "--crf").code == 0
 

@@ -26,7 +26,10 @@ def test_packs_verifies_and_runs(atrous: Command, graph: Path, names: Path, phot
     options = ("--dynamic", "32x32:48x64:96x96", "--normalization", "caffe", "--license", "[mine]")
     packed = atrous("pack", graph, out, "--classes", names, *options)
     assert packed.code == 0, packed.err
-    assert packed.out == f"wrote {out}\n"
+    assert packed.out.endswith(f"wrote {out}\n")
+    for name in ("model.fp32.onnx: ", "model.fp32.onnx in openvino (CPU): "):
+        assert name in packed.out
+    assert packed.out.count("against onnxruntime without graph optimizations, on ") == 2
     manifest = Bundle.open(out).manifest
     assert [entry.name for entry in manifest.classes] == ["road", "car", "sky"]
     assert (manifest.input.color_order, manifest.license, manifest.input.resize) == ("BGR", "[mine]", "none")

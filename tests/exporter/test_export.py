@@ -20,7 +20,9 @@ from tiny_networks import (
     Interrupted,
     NormalizingInPlace,
     OnGrid,
+    PoolingByKernel,
     TinyDeepLab,
+    Turning,
     Unsteady,
 )
 from tolerances import (
@@ -90,12 +92,17 @@ class TestBundle:
         assert artifact.provenance["model"] == "TinyDeepLab"
         assert artifact.provenance["atrous"] == "dilated"
 
-    def test_was_verified_at_three_sizes_and_as_a_batch(self, dynamic_bundle: Bundle) -> None:
-        (check,) = dynamic_bundle.manifest.verification
-        assert check.passed
-        assert check.against.startswith("torch ")
-        assert len({shape[2:] for shape in check.inputs}) == 3
-        assert max(shape[0] for shape in check.inputs) == 2
+    def test_was_verified_over_its_claim_in_every_backend(self, dynamic_bundle: Bundle) -> None:
+        sizes = dynamic_bundle.manifest.input.size
+        checks = dynamic_bundle.manifest.verification
+        assert {check.artifact for check in checks} == {"model.fp32.onnx", "model.fp32.onnx in openvino (CPU)"}
+        for check in checks:
+            assert check.passed
+            assert check.against.startswith("torch ")
+            assert {sizes.min, sizes.opt, sizes.max} <= {shape[2:] for shape in check.inputs}
+            assert {shape[0] for shape in check.inputs} == {1, 2, 3, 8}
+            assert set(check.pictures) == {"photo", "noise"}
+            assert (len(check.pictures), check.skipped) == (len(check.inputs), ())
 
     def test_holds_nothing_else(self, dynamic_bundle: Bundle) -> None:
         assert sorted(path.name for path in dynamic_bundle.path.iterdir()) == ["manifest.json", "model.fp32.onnx"]
@@ -132,15 +139,34 @@ class TestGraph:
     def test_one_odd_size(self, network: nn.Module, classes: tuple[str, ...], folder: Path) -> None:
         bundle = export(network, folder / "street.atrous", classes=classes, size=FIXED)
         assert bundle.manifest.input.size.is_fixed
-        assert bundle.manifest.verification[0].inputs == ((1, 3, *FIXED),) * 3
+        assert not bundle.manifest.input.takes_batches
+        for check in bundle.manifest.verification:
+            assert (set(check.inputs), check.pictures) == ({(1, 3, *FIXED)}, ("photo", "photo", "photo", "noise"))
         images = picture(1, 3, *FIXED)
         with torch.inference_mode():
             assert relative_error(run(bundle, images), network(images)) <= EXPORT_RELATIVE
 
-    def test_logits_on_a_grid(self, classes: tuple[str, ...], sizes: DynamicSize, folder: Path) -> None:
+    def test_one_size_with_batches(self, network: nn.Module, classes: tuple[str, ...], folder: Path) -> None:
+        options = ExportOptions(dynamic_batch=True)
+        bundle = export(network, folder / "street.atrous", classes=classes, size=FIXED, options=options)
+        assert bundle.manifest.input.size.is_fixed
+        for check in bundle.manifest.verification:
+            assert {shape[0] for shape in check.inputs} == {1, 2, 3, 8}
+        images = picture(5, 3, *FIXED)
+        with torch.inference_mode():
+            assert relative_error(run(bundle, images), network(images)) <= EXPORT_RELATIVE
+        pictures = [np.full((30, 40, 3), 20 * index, np.uint8) for index in range(5)]
+        segmenter = atrous.load(bundle)
+        for one, each in zip(segmenter.batch(pictures), pictures, strict=True):
+            assert np.array_equal(one.labels, segmenter(each).labels)
+
+    @pytest.mark.parametrize("multiple", [None, 8])
+    def test_logits_on_a_grid(self, classes: tuple[str, ...], folder: Path, multiple: int | None) -> None:
+        sizes = DynamicSize((17, 17), (33, 49), (65, 65), multiple)
         bundle = export(OnGrid(), folder / "street.atrous", classes=classes, size=sizes, align_corners=True)
         policy, output = bundle.manifest.input.size, bundle.manifest.output
         assert (policy.min, policy.opt, policy.max) == ((17, 17), (33, 49), (65, 65))
+        assert (policy.multiple, policy.offset) == (multiple or 1, 1)
         assert (output.stride, output.align_corners) == (4, True)
 
     def test_a_model_that_writes_to_its_input(self, classes: tuple[str, ...], folder: Path) -> None:
@@ -245,7 +271,8 @@ class TestStandaloneHead:
     def test_is_there_beside_what_the_runtime_loads(self, deinterlaced: Bundle) -> None:
         kinds = {artifact.file: artifact.kind for artifact in deinterlaced.manifest.artifacts}
         assert kinds == {"model.fp32.onnx": "onnx", "model.fp32.labels.onnx": "standalone"}
-        assert [check.artifact for check in deinterlaced.manifest.verification] == list(kinds)
+        verified = [check.artifact for check in deinterlaced.manifest.verification]
+        assert verified == ["model.fp32.onnx", "model.fp32.onnx in openvino (CPU)", "model.fp32.labels.onnx"]
         assert atrous.load(deinterlaced.path).backend.artifact.kind == "onnx"
 
 
@@ -275,6 +302,7 @@ class TestRefusals:
         [
             ((0, 32), "must be positive"),
             (DynamicSize((64, 64), (32, 32), (128, 128)), "min ≤ opt ≤ max"),
+            (DynamicSize((16, 16), (33, 33), (64, 64), 8), r"multiple=8 .* k · 8; got .* The nearest range is 16x16:"),
         ],
     )
     def test_sizes(
@@ -282,6 +310,24 @@ class TestRefusals:
     ) -> None:
         with pytest.raises(ExportError, match=said):
             export(network, folder / "street.atrous", classes=classes, size=size)
+        assert list(folder.iterdir()) == []
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("multiple", [None, 16])
+    @pytest.mark.parametrize(
+        ("make", "said"),
+        [
+            (lambda: Turning(lambda image: image.shape[2] > 100), r"H <= 100 only"),
+            (lambda: Turning(lambda image: image.shape[0] > 1), r"The inputs that differ: 1×3×.* by its batch"),
+            (PoolingByKernel, r"PoolingByKernel decides by the size of its input"),
+        ],
+    )
+    def test_networks_that_decide_by_the_shape(
+        self, make: Callable[[], nn.Module], said: str, multiple: int | None, folder: Path
+    ) -> None:
+        size = DynamicSize((32, 32), (64, 64), (128, 128), multiple)
+        with pytest.raises(ExportError, match=said):
+            export(make(), folder / "street.atrous", classes=["a", "b", "c"], size=size)
         assert list(folder.iterdir()) == []
 
     @pytest.mark.parametrize("call", [1, 2, 3])

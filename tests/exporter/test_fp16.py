@@ -28,7 +28,6 @@ from atrous.exporter.fp16 import FP16_FILE, add_fp16
 from atrous.exporter.model_description import Preprocessing
 from atrous.exporter.models import ARCHITECTURES
 from atrous.exporter.models.multiscale import MultiScale
-from atrous.exporter.normalization import Normalization
 from atrous.exporter.passes import ConvertToHalf, RoundToHalf, run_passes
 from atrous.exporter.sizes import DynamicSize
 from atrous.exporter.trained_model import load_trained
@@ -167,21 +166,22 @@ class TestRefusals:
         weight = np.full((3, 3, 1, 1), 1e36, np.float32) * np.eye(3, dtype=np.float32)[:, :, None, None]
         bundle = make_bundle(folder / "big.atrous", [Conv(weight)], sizes=DynamicSize((8, 8), (8, 8), (16, 16), 8))
         with pytest.raises(CalibrationError, match="'c0' is already NaN or infinite in FP32"):
-            add_fp16(_scaled(bundle, 1e4))
+            add_fp16(_with_input(bundle, scale=1e4))
 
     def test_a_network_that_fp16_cannot_follow(self, folder: Path) -> None:
         # 1/255 of a grey level beside 7000, whose neighbour in FP16 is 7004: nothing overflows, everything is lost.
         layers = [Conv(np.eye(3, dtype=np.float32)[:, :, None, None])]
-        fine = Normalization("RGB", mean=(-7000.0,) * 3, std=(1.0, 1.0, 1.0), scale=1 / 255)
-        bundle = make_bundle(folder / "fine.atrous", layers, fixed=(16, 16), normalization=fine)
+        plain = make_bundle(folder / "fine.atrous", layers, fixed=(16, 16))
+        bundle = _with_input(plain, mean=(-7000.0,) * 3, scale=1 / 255)
         before = contents(bundle.path)
         with pytest.raises(ExportError, match=r"rounded to FP16 after every node does not compute"):
             add_fp16(bundle)
         assert contents(bundle.path) == before
 
 
-def _scaled(bundle: Bundle, factor: float) -> Bundle:
-    inputs = dataclasses.replace(bundle.manifest.input, scale=factor)
+def _with_input(bundle: Bundle, **changes: Any) -> Bundle:
+    """The bundle with another preprocessing than its network was packed with."""
+    inputs = dataclasses.replace(bundle.manifest.input, **changes)
     manifest = dataclasses.replace(bundle.manifest, input=inputs)
     with extend_bundle(bundle) as staged:
         staged.write_manifest(manifest)

@@ -56,14 +56,21 @@ class TestSizePolicy:
         assert policy.is_fixed
 
     @pytest.mark.parametrize("offset", [0, 1])
-    def test_a_range_is_rounded_up(self, offset: int) -> None:
-        size = DynamicSize((50, 60), (100, 130), (200, 200), multiple=16)
+    def test_a_range_stands(self, offset: int) -> None:
+        size = DynamicSize((50, 60), (100, 130), (200, 200))
         policy = size_policy(size, stride=8, offset=offset)
-        low, mid, high = ((64 + offset, 64 + offset), (112 + offset, 144 + offset), (208 + offset, 208 + offset))
-        assert policy == SizePolicy(low, mid, high, 16, offset)
+        assert policy == SizePolicy((50, 60), (100, 130), (200, 200), 1, offset)
 
-    def test_the_multiple_holds_whole_cells(self) -> None:
-        assert size_policy(DynamicSize((1, 1), (9, 9), (99, 99), 6), stride=4, offset=0).multiple == 12
+    @pytest.mark.parametrize(
+        ("offset", "nearest"), [(0, "64x64:112x144:192x192"), (1, r"65x65:113x145:193x193, or leave the multiple out")]
+    )
+    def test_what_is_not_on_the_grid_is_refused_with_what_is(self, offset: int, nearest: str) -> None:
+        size = DynamicSize((50, 60), (100, 130), (200, 200), multiple=16)
+        with pytest.raises(ExportError, match=rf"got 50x60:100x130:200x200\. The nearest range is {nearest}"):
+            size_policy(size, stride=8, offset=offset)
+
+    def test_the_multiple_is_as_asked(self) -> None:
+        assert size_policy(DynamicSize((6, 6), (12, 12), (96, 96), 6), stride=4, offset=0).multiple == 6
 
     @pytest.mark.parametrize("size", [(0, 32), (-8, 32), DynamicSize((0, 32), (32, 32), (32, 32))])
     def test_sizes_are_positive(self, size: tuple[int, int] | DynamicSize) -> None:

@@ -42,7 +42,7 @@ class OnnxDeviceBackend(OnnxRuntimeBackend):
         max_batch: int = 4,
     ) -> None:
         super().__init__(bundle, choose_artifact(SPEC, bundle))
-        self.max_batch = 1 if bundle.manifest.input.size.is_fixed else max_batch
+        self.max_batch = max_batch if bundle.manifest.input.takes_batches else 1
         self.dtype = np.dtype(dtype)
         self.capturable = capturable
         self.through_host = through_host

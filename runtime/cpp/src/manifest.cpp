@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kSchemaVersion = "1.0";
+constexpr const char* kSchemaVersion = "1.1";
 constexpr const char* kMajorVersion = "1";
 
 const Schema& manifest_schema() {

@@ -39,7 +39,7 @@ class TestProbeInputs:
                 assert (shape[2 + axis] - offset) % inputs.size.multiple == 0
 
     def test_a_range_of_two_sizes(self) -> None:
-        probes = probe_inputs(spec(DynamicSize((64, 64), (64, 64), (64, 80))))
+        probes = probe_inputs(spec(DynamicSize((64, 64), (64, 64), (64, 80), 16)))
         assert [probe.shape for probe in probes] == [
             (1, 3, 64, 64),
             (1, 3, 64, 80),
@@ -65,7 +65,7 @@ class TestPhotoInputs:
         ("height", "width", "expected"), [(100, 70, (112, 80)), (40, 40, (64, 64)), (300, 100, (256, 112))]
     )
     def test_padded_or_cropped(self, height: int, width: int, expected: Size) -> None:
-        inputs = spec(DynamicSize((64, 64), (128, 192), (256, 256)))
+        inputs = spec(DynamicSize((64, 64), (128, 192), (256, 256), 16))
         (batch,) = photo_inputs([np.zeros((height, width, 3), np.uint8)], inputs)
         assert batch.shape == (1, 3, *expected)
 

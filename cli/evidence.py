@@ -1,0 +1,32 @@
+"""Evidence of a new bundle in words: its comparisons, the inputs left out, the cost of padding."""
+
+from __future__ import annotations
+
+from ..manifest import Manifest, Verification
+from .console import errors, print_line
+
+
+def print_evidence(manifest: Manifest) -> None:
+    """Print each comparison of a new bundle, what it left out, and what padding costs."""
+    for check in manifest.verification:
+        numbers = f"max |Δ| {check.max_abs:.1e}, same class {check.argmax_agreement:.4%}"
+        print_line(f"{check.artifact}: {numbers} against {check.against}, on {len(check.inputs)} inputs")
+    for line in dict.fromkeys(line for check in manifest.verification for line in skipped_lines(check)):
+        print_line(line, console=errors)
+    if (cost := padding_cost(manifest)) is not None:
+        print_line(cost, console=errors)
+
+
+def skipped_lines(check: Verification) -> list[str]:
+    """A sentence for each input that was not run."""
+    return [f"not run: {'×'.join(map(str, each.input))}: {each.reason}" for each in check.skipped]
+
+
+def padding_cost(manifest: Manifest) -> str | None:
+    """Sentence on the labels that padding changes; None where it was not measured."""
+    padding, size = manifest.input.padding, manifest.input.size
+    if padding is None:
+        return None
+    to = "the one size" if size.is_fixed else f"multiples of {size.multiple}"
+    pictures = " and ".join(f"{height}×{width}" for height, width in padding.sizes)
+    return f"padding to {to} keeps {padding.agreement:.2%} of the labels without it (pictures of {pictures})"

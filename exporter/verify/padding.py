@@ -1,0 +1,47 @@
+"""Cost of padding: labels of a padded picture against those of the network on the picture as it is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...manifest import Manifest, PaddingCost, Size
+from ...runtime.postprocess import upsample_labels
+from ...runtime.preprocess import plan_geometry, prepare_image
+from .compare import Infer
+from .coverage import odd_sizes
+from .inputs import synthetic_photo
+
+
+def measure_padding(infer: Infer, manifest: Manifest) -> PaddingCost | None:
+    """Share of pixels whose label padding does not change, on synthetic photos of odd sizes.
+
+    Args:
+        infer: runs the network on any size.
+        manifest: describes input and output.
+
+    Returns:
+        None where nothing is padded, and where the network takes none of the sizes, so that there is nothing to
+        compare with.
+    """
+    policy = manifest.input.size
+    if manifest.input.resize != "none" or (policy.multiple == 1 and not policy.is_fixed):
+        return None
+    generator = np.random.default_rng(0)
+    same, pixels, measured = 0, 0, []
+    for size in odd_sizes(policy):
+        photo = synthetic_photo(generator, size)
+        padded_size = plan_geometry(size, manifest.input).input_size
+        try:
+            plain, padded = (_labels(infer, photo, each, manifest) for each in (size, padded_size))
+        except Exception:  # noqa: S112 - a network that does not take a size says so in its own words
+            continue
+        same += int((plain == padded).sum())
+        pixels += plain.size
+        measured.append(size)
+    return PaddingCost(same / pixels, tuple(measured)) if measured else None
+
+
+def _labels(infer: Infer, photo: np.ndarray, input_size: Size, manifest: Manifest) -> np.ndarray:
+    (logits,) = infer(prepare_image(photo, input_size, manifest.input)[None])
+    height, width = photo.shape[:2]
+    return upsample_labels(logits, input_size, crop=(height, width), align_corners=manifest.output.align_corners)
