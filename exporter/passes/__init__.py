@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
+
+import onnx_ir as ir
 
 from .atrous import SkippedConv
 from .base import run_passes
@@ -12,7 +15,10 @@ from .nodes import KeptNode
 from .taps import SplitAtrousConvIntoTaps
 
 #: Pass that writes atrous convolutions in another form than `dilated`.
-ATROUS_PASSES: Final = {"deinterlaced": DeinterlaceAtrousConv, "taps": SplitAtrousConvIntoTaps}
+ATROUS_PASSES: Final[dict[str, Callable[[], ir.passes.PassBase]]] = {
+    "deinterlaced": DeinterlaceAtrousConv,
+    "taps": SplitAtrousConvIntoTaps,
+}
 
 __all__ = [
     "ATROUS_PASSES",
