@@ -19,6 +19,9 @@ ATROUS_PASSES: Final[dict[str, Callable[[], ir.passes.PassBase]]] = {
     "deinterlaced": DeinterlaceAtrousConv,
     "taps": SplitAtrousConvIntoTaps,
 }
+    "deinterlaced": DeinterlaceAtrousConv,
+    "taps": SplitAtrousConvIntoTaps,
+}
 
 __all__ = [
     "ATROUS_PASSES",
