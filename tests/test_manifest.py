@@ -141,6 +141,8 @@ def change(data: dict[str, Any], place: str, value: Any) -> None:
         ("input/size/opt", [True, 64]),
         ("input/size/opt", "32x64"),
         ("input/resize", "crop"),
+        ("input/size/multiple", 65537),
+        ("output/stride", 65537),
         ("output/stride", 16.5),
         ("output/head", "labels"),
         ("artifacts/0/sha256", "0" * 63 + "G"),

@@ -139,7 +139,7 @@ TEST(bundle_manifest_that_breaks_the_schema) {
     expect_refused_manifest([](json& m) { m["input"]["size"]["min"] = {16, 65}; }, "min <= opt <= max");
     expect_refused_manifest([](json& m) { m["input"]["size"]["max"] = {64, 65537}; }, "input/size/max/1");
     expect_refused_manifest([](json& m) { m["input"]["size"]["multiple"] = 0; }, "input/size/multiple");
-    expect_refused_manifest([](json& m) { m["input"]["size"]["multiple"] = 1e12; }, "32 bits");
+    expect_refused_manifest([](json& m) { m["input"]["size"]["multiple"] = 1e12; }, "input/size/multiple");
     expect_refused_manifest([](json& m) { m["input"]["size"]["opt"] = {32.5, 48}; }, "integer");
     expect_refused_manifest([](json& m) { m["input"]["resize"] = "crop"; }, "input/resize");
     expect_refused_manifest([](json& m) { m["output"]["stride"] = 0; }, "output/stride");
