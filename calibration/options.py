@@ -7,6 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from ..arguments import check_fields
+
 #: How the range of an activation is chosen from what was seen of it.
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 
@@ -29,3 +31,6 @@ class QuantizeOptions:
     max_images: int = DEFAULT_MAX_IMAGES
     calibration: str | os.PathLike[str] | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ..arguments import check_arguments
 from ..errors import importing
 from ..exporter.options import AtrousForm, ExportOptions, Head, SourceChoice
 from ..manifest import Verification
@@ -62,6 +63,7 @@ MultiScaleOption = Annotated[
 ]
 
 
+@check_arguments
 def export(
     checkpoint: CheckpointArgument,
     out: OutputArgument,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
+from ..arguments import check_arguments
 from ..errors import AtrousError, ImageError
 from .console import JsonFlag, errors, print_error, print_json, print_table, progress_bar, results
 from .inputs import find_images
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..runtime.segmenter import Segmenter
 
 
+@check_arguments
 def run(
     bundle: BundleArgument,
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT…", help="Pictures, videos, folders or globs.")],

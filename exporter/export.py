@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ..arguments import check_arguments
 from ..arrays import FloatArray
 from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..manifest import ClassInfo, Manifest, Size
 from ..runtime.backends import open_reference
 from ..runtime.backends.onnxruntime import OnnxSession
 from .classes import describe_classes
+from .foreign import copy_module, module_errors
 from .model_description import ModelDescription, Preprocessing
 from .onnx_export import StandaloneHead, coarse_shape, export_graph
 from .options import AtrousForm, ExportOptions
@@ -29,6 +30,7 @@ from .verify import Infer, compare, probe_inputs, require_passed
 GRAPH_FILE: Final = "model.fp32.onnx"
 
 
+@check_arguments
 def export(
     model: nn.Module,
     path: str | os.PathLike[str],
@@ -57,7 +59,7 @@ def export(
         BundleError: the path exists or cannot be written.
     """
     options = options or ExportOptions()
-    model = copy.deepcopy(model).cpu().float().eval()
+    model = copy_module(model)
     description = ModelDescription(
         describe_classes(classes), size, preprocessing or Preprocessing(), align_corners, options.crf, options.license
     )
@@ -124,7 +126,7 @@ def _write_graph(
 
 def _module_infer(model: nn.Module) -> Infer:
     def infer(images: FloatArray) -> NDArray[Any]:
-        with torch.inference_mode():
+        with module_errors(model, images.shape), torch.inference_mode():
             # A copy, because a module may modify its input.
             output: NDArray[Any] = model(torch.tensor(images)).numpy()
         return output

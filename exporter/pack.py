@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import onnx
 
+from ..arguments import check_arguments
 from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..errors import ExportError
 from ..manifest import ClassInfo, Manifest, Precision, Size
@@ -26,6 +27,7 @@ from .verify import TOLERANCES, compare, probe_inputs, require_passed
 _QUANTIZED_OPS: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
+@check_arguments
 def pack(
     graph: str | os.PathLike[str],
     path: str | os.PathLike[str],

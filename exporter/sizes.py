@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from ..arguments import check_fields
 from ..errors import ExportError
 from ..manifest import Size, SizePolicy
 from ..runtime.preprocess import fit_size
+
+#: A square of it has 2³⁰ pixels, of which even the input alone would take 12 GiB.
+_MAX_LENGTH: Final = 32768
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,9 @@ class DynamicSize:
     opt: Size
     max: Size
     multiple: int = 16
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def output_stride(size: Size, coarse: Sequence[int]) -> int:
@@ -57,6 +65,7 @@ def size_policy(size: Size | DynamicSize, *, stride: int, offset: int) -> SizePo
     Raises:
         ExportError: a size is not positive, or not min ≤ opt ≤ max.
     """
+    _check_lengths(size)
     if isinstance(size, DynamicSize):
         multiple = math.lcm(size.multiple, stride)
         low, mid, high = (
@@ -73,3 +82,12 @@ def size_policy(size: Size | DynamicSize, *, stride: int, offset: int) -> SizePo
     if any(not low[axis] <= mid[axis] <= high[axis] for axis in (0, 1)):
         raise ExportError(f"input sizes must be min ≤ opt ≤ max in height and width; got {size}")
     return SizePolicy(low, mid, high, multiple=multiple, offset=offset)
+
+
+def _check_lengths(size: Size | DynamicSize) -> None:
+    """Raise ExportError for lengths that no image has."""
+    lengths = (*size.min, *size.opt, *size.max, size.multiple) if isinstance(size, DynamicSize) else size
+    if max(lengths) > _MAX_LENGTH:
+        raise ExportError(f"input sizes must be {_MAX_LENGTH} px or less; got {size}")
+    if isinstance(size, DynamicSize) and size.multiple < 1:
+        raise ExportError(f"the multiple of input sizes must be 1 or more; got {size.multiple}")

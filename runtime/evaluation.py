@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import MAX_THREADS
 from ..errors import EvaluationError, ImageError
 from ..manifest import Manifest
 from .evaluation_state import EvaluationState, Record
@@ -198,6 +199,8 @@ def evaluate(
         raise EvaluationError("there is nothing to evaluate: no pairs of picture and mask were given")
     if workers < 1:
         raise EvaluationError(f"workers must be 1 or more; got {workers}")
+    if workers > MAX_THREADS:
+        raise EvaluationError(f"workers must be {MAX_THREADS} or less; got {workers}")
     void = void_ids(segmenter.bundle.manifest, ignore)
     tally = Tally(len(segmenter.classes), ignored=void)
     latencies: list[float] = []

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError, importing
+from ..errors import AtrousError, ImageError, importing
 from ..files import write_whole
 from .segmenter import Segmenter
 
@@ -40,7 +40,9 @@ def segment_video(segmenter: Segmenter, source: Path, target: Path) -> tuple[int
     try:
         with write_whole(target) as temporary:
             return _segment_into(segmenter, source, temporary, av)
-    except (av.FFmpegError, OSError) as exc:
+    except AtrousError:
+        raise
+    except Exception as exc:  # FFmpegError, OSError, and ValueError or AttributeError where a stream is odd
         raise ImageError(f"cannot segment the video {source} into {target}: {exc}", path=source) from exc
 
 
