@@ -391,8 +391,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         calls = all_calls(Path(folder))
-        text = table(count_outcomes(calls))
-    print(f"{len(calls)} functions, {sum(len(call.arguments()) for call in calls)} arguments\n\n{text}")
+        arguments = sum(len(call.arguments()) for call in calls)
+        print(f"{len(calls)} functions, {arguments} arguments\n\n{table(count_outcomes(calls))}")
 
 
 if __name__ == "__main__":
