@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
+from .arguments import check_arguments, check_fields
 from .bundle_folders import (
     MANIFEST_FILE,
     asides,
@@ -44,7 +45,11 @@ class Bundle:
     path: Path
     manifest: Manifest
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @classmethod
+    @check_arguments
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
         """Open a bundle: validate its manifest; every listed file must lie inside it, exist, and have the stated size.
 
@@ -93,6 +98,7 @@ class Bundle:
             else:
                 return bundle
 
+    @check_arguments
     def find(
         self, *, kind: Literal["onnx", "engine", "standalone"], precision: Precision | None = None
     ) -> Artifact | None:
@@ -102,6 +108,7 @@ class Bundle:
                 return artifact
         return None
 
+    @check_arguments
     def read(self, artifact: Artifact) -> bytes:
         """The bytes of an artifact, hashed before they are given out: what is checked is what is loaded.
 
@@ -127,6 +134,7 @@ class Bundle:
                 raise BundleError(f"cannot read {path}: {exc.strerror}", path=path) from exc
             self._compare_hash(artifact, actual)
 
+    @check_arguments
     def path_of(self, artifact: Artifact) -> Path:
         """The path of an artifact; raises `BundleError` when it lies outside the bundle."""
         relative = PurePosixPath(artifact.file)
@@ -235,6 +243,8 @@ class StagedBundle:
                 engine.unlink()
         except OSError as exc:
             raise BundleError(f"cannot write to {self.path}: {exc.strerror}", path=self.path) from exc
+        except UnicodeEncodeError as exc:
+            raise BundleError(f"the manifest has text that is not Unicode: {exc.reason}", path=self.path) from exc
         return Bundle.open(self.path)
 
     def add(self, artifact: Artifact, *verification: Verification) -> Bundle:

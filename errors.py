@@ -1,6 +1,7 @@
 """Exceptions of atrous.
 
 AtrousError
+├── ArgumentError (also TypeError)    an argument of a public function has the wrong type
 ├── ShapeError (also ValueError)      an array or image has the wrong shape, dtype or values
 ├── ImageError (also ValueError)      an image is unreadable
 ├── CheckpointError                   a checkpoint is not plain weights, or does not match the model
@@ -19,12 +20,25 @@ attributes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 
 class AtrousError(Exception):
     """Base class of all exceptions of atrous."""
+
+
+class ArgumentError(AtrousError, TypeError):
+    """An argument of a public function has the wrong type.
+
+    Attributes:
+        argument: its name.
+    """
+
+    def __init__(self, message: str, *, argument: str = "") -> None:
+        super().__init__(message)
+        self.argument = argument
 
 
 class ShapeError(AtrousError, ValueError):
@@ -77,7 +91,15 @@ class CheckpointError(AtrousError):
 
 
 class ExportError(AtrousError):
-    """A model cannot be exported, or its export differs from it."""
+    """A model cannot be exported, or its export differs from it.
+
+    Attributes:
+        log: everything that torch logged and printed meanwhile; empty if nothing.
+    """
+
+    def __init__(self, message: str, *, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
 
 
 class CalibrationError(AtrousError):
@@ -134,6 +156,7 @@ class MissingDependencyError(AtrousError, ImportError):
     Attributes:
         package: the missing distribution.
         extra: the extra of atrous that installs it.
+        purpose: what needs it, in words.
     """
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
@@ -143,6 +166,12 @@ class MissingDependencyError(AtrousError, ImportError):
         )
         self.package = package
         self.extra = extra
+        self.purpose = purpose
+
+    def __reduce__(self) -> tuple[Callable[..., MissingDependencyError], tuple[()], dict[str, object]]:
+        """Pickle with what the message is made of, so that the error of a worker process arrives."""
+        make = partial(MissingDependencyError, self.package, extra=self.extra, purpose=self.purpose)
+        return make, (), self.__dict__
 
 
 @contextmanager

@@ -126,7 +126,11 @@ class CalibrationImages:
 
 
 def _list(folder: Path) -> tuple[Path, ...]:
-    if not folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError:  # a name that is too long, for example
+        is_folder = False
+    if not is_folder:
         raise CalibrationError(f"{folder} is not a folder; expected a folder of calibration images")
     try:
         found = tuple(list_pictures(folder))

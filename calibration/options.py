@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from ..arguments import check_fields
 from ..runtime.mask_rules import MaskRules
 
 #: How the range of an activation is chosen from what was seen of it.
@@ -36,6 +37,7 @@ class QuantizeOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         # NumPy's integers too: the sample is drawn by Python's generator, which takes none.
         object.__setattr__(self, "max_images", operator.index(self.max_images))
         object.__setattr__(self, "seed", operator.index(self.seed))

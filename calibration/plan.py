@@ -25,6 +25,7 @@ from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from ..errors import CalibrationError
 from ..exporter.passes import KeptNode
+from ..exporter.passes.base import pass_errors
 from ..exporter.passes.magnitudes import HALF_TINY
 from ..exporter.passes.nodes import node_name
 
@@ -152,8 +153,9 @@ def plan_quantization(
     Raises:
         CalibrationError: the graph is quantized already, two layers have one name, or a weight is NaN or infinite.
     """
-    model = ir.from_proto(graph)
-    RemoveInitializersFromInputsPass()(model)  # so that only images remain as inputs
+    with pass_errors(RemoveInitializersFromInputsPass.__name__):
+        model = ir.from_proto(graph)
+        RemoveInitializersFromInputsPass()(model)  # so that only images remain as inputs
     _require_plain(model)
     reasons = {} if ends else _ends(model.graph)
     reasons.update(keep or {})

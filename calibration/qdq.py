@@ -28,7 +28,7 @@ from .plan import INT8_MAX, MIN_SCALE, Layer, QuantizationPlan
 from .split_bias import SplitBias
 
 #: The first opset with per-channel scales.
-_MIN_OPSET: Final = 13
+MIN_OPSET: Final = 13
 #: The first opset that allows FP16 scales.
 HALF_OPSET: Final = 19
 #: Significant bits of a scale: as many as FP16 has, so that it is the same number in both types.
@@ -191,9 +191,9 @@ class InsertQdq(ir.passes.InPlacePass):
     def requires(self, model: ir.Model) -> None:
         """Raises `onnx_ir.passes.PreconditionError` below opset 13, or if the plan belongs to another graph."""
         version = model.opset_imports.get("")
-        if version is None or version < _MIN_OPSET:
+        if version is None or version < MIN_OPSET:
             raise ir.passes.PreconditionError(
-                f"per-channel INT8 scales need ONNX opset >= {_MIN_OPSET}, the model has {version}. Export it with "
+                f"per-channel INT8 scales need ONNX opset >= {MIN_OPSET}, the model has {version}. Export it with "
                 "a newer opset."
             )
         nodes = {node_name(node) for node in model.graph}

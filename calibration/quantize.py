@@ -12,6 +12,7 @@ from typing import Final
 
 import onnx
 
+from ..arguments import check_arguments
 from ..arrays import FloatArray
 from ..bundle import Bundle, extend_bundle
 from ..errors import CalibrationError, EngineError
@@ -32,7 +33,7 @@ from .images import CalibrationImages
 from .int8_graph import GraphQuantizer, fp16_misfits
 from .options import DEFAULT_METHOD, Method, QuantizeOptions
 from .plan import QuantizationPlan, plan_quantization
-from .qdq import usable_plan
+from .qdq import MIN_OPSET, opset_of, usable_plan
 from .report.build import Measurements, make_report
 from .report.html import render_html
 from .report.model import BudgetStep, QuantizationReport
@@ -47,6 +48,7 @@ TEXT_FILE: Final = "reports/int8.txt"
 QuantizationProgress = Callable[[str, int, int], None]
 
 
+@check_arguments
 def quantize(
     bundle: Bundle,
     *,
@@ -198,6 +200,12 @@ def _open(
         raise EngineError(f"{bundle.path} has no FP32 graph to quantize; export or pack one")
     chosen = CalibrationImages(images, bundle.manifest.input, max_images=options.max_images, seed=options.seed)
     graph = run_passes(onnx.load_from_string(bundle.read(source)), [])
+    opset = opset_of(graph)
+    if opset < MIN_OPSET:
+        raise CalibrationError(
+            f"{source.file} has ONNX opset {opset}; INT8 with a scale for each channel needs {MIN_OPSET} or newer. "
+            "Export the model again with a newer opset, or convert the graph with onnx.version_converter, and pack it."
+        )
     whole = plan_quantization(graph)
     names = [*(layer.name for layer in whole.layers), *(node.name for node in whole.kept)]
     wanted = kept_by_pattern(names, keep, kind="layer", error=CalibrationError)

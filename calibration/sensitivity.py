@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..arrays import FloatArray, Labels
 from ..exporter.activations.session import ActivationSession
+from ..exporter.passes.base import pass_errors
 from ..exporter.passes.nodes import node_name
 from ..exporter.verify import photo_inputs
 from ..manifest import InputSpec, OutputSpec
@@ -133,10 +134,11 @@ class _Bench:
 
     def variant(self, plan: QuantizationPlan | None) -> onnx.ModelProto:
         """Apply a plan to the graph; None leaves it unchanged."""
-        model = self._model.clone()
-        if plan:
-            InsertQdq(plan, self._amax)(model)
-        return ir.to_proto(model)
+        with pass_errors(InsertQdq.__name__):
+            model = self._model.clone()
+            if plan:
+                InsertQdq(plan, self._amax)(model)
+            return ir.to_proto(model)
 
     def label(self, plan: QuantizationPlan | None) -> list[Labels]:
         """Labels [H, W] of each image."""

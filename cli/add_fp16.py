@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from ..arguments import check_arguments
 from ..bundle import Bundle
 from ..errors import importing
 from .console import JsonFlag, print_json, print_line, status
 from .options import BundleArgument
 
 
+@check_arguments
 def add_fp16(
     bundle: BundleArgument,
     images: Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from rich.table import Column, Table
 
+from ..arguments import check_arguments
 from ..bundle import Bundle
 from ..errors import importing
 from ..manifest import Precision
@@ -64,6 +65,7 @@ RepeatsOption = Annotated[int, typer.Option(min=3, rich_help_panel=TIMING_PANEL,
 PlotOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the stages: .png or .svg.")]
 
 
+@check_arguments
 def bench(
     bundle: BundleArgument,
     image: ImageOption = None,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from ..arguments import check_arguments
 from ..bundle import Bundle
 from ..exporter.options import BackendChoice
 from ..manifest import Artifact, HardwareCompatibility, Precision
@@ -75,6 +76,7 @@ TimingCacheOption = Annotated[
 ]
 
 
+@check_arguments
 def build(
     bundle: BundleArgument,
     precision: PrecisionOption = "fp16",

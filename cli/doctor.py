@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from .._version import __version__
+from ..arguments import check_arguments
 from ..errors import AtrousError, DeviceError, MissingDependencyError
 from .console import JsonFlag, print_json, print_table
 
@@ -33,6 +34,7 @@ _OPTIONAL: Final = {
 }
 
 
+@check_arguments
 def doctor(*, as_json: JsonFlag = False) -> None:
     """Print what is installed, which backends work, and what to install for the rest.
 

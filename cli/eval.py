@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from ..arguments import check_arguments
+from ..errors import EvaluationError
 from ..runtime.mask_rules import DEFAULT_PATTERN
 from .console import JsonFlag, errors, finite, print_json, print_line, print_table, progress_bar, results
 from .inputs import find_images
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ..runtime.segmenter import Segmenter
 
 
+@check_arguments
 def evaluate(
     bundle: BundleArgument,
     images: Annotated[Path, typer.Option(help="Folder of pictures.")],
@@ -118,11 +121,14 @@ def _rows(segmenter: Segmenter, scores: Scores) -> Iterator[tuple[str, str, int 
 
 def _write_csv(path: Path, segmenter: Segmenter, scores: Scores) -> None:
     """One row a score; the value is empty where there was nothing to score."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("metric", "class", "band_px", "value"))
-        for metric, name, width, value in _rows(segmenter, scores):
-            writer.writerow((metric, name, width, "" if math.isnan(value) else f"{value:.6f}"))
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("metric", "class", "band_px", "value"))
+            for metric, name, width, value in _rows(segmenter, scores):
+                writer.writerow((metric, name, width, "" if math.isnan(value) else f"{value:.6f}"))
+    except OSError as exc:
+        raise EvaluationError(f"cannot write {path}: {exc.strerror}", path=path) from exc
 
 
 def _print_tables(segmenter: Segmenter, found: Evaluation) -> None:

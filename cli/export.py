@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ..arguments import check_arguments
 from ..errors import importing
 from ..exporter.options import AtrousForm, ExportOptions, Head, SourceChoice
 from .console import errors, print_line, status
@@ -65,6 +66,7 @@ MultiScaleOption = Annotated[
 ]
 
 
+@check_arguments
 def export(
     checkpoint: CheckpointArgument,
     out: OutputArgument,

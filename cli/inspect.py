@@ -9,6 +9,7 @@ from rich.columns import Columns
 from rich.table import Table
 from rich.text import Text
 
+from ..arguments import check_arguments
 from ..bundle import Bundle
 from ..manifest import ClassInfo, EngineIdentity, Manifest, SizePolicy
 from .console import JsonFlag, print_json, print_table, verdict
@@ -16,6 +17,7 @@ from .evidence import padding_cost, skipped_lines
 from .options import BundleArgument
 
 
+@check_arguments
 def inspect(bundle: BundleArgument, *, as_json: JsonFlag = False) -> None:
     """Print what a bundle holds: classes, sizes, preprocessing, files, verification.
 

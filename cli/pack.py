@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..arguments import check_arguments
 from ..errors import importing
 from ..exporter.options import PackOptions
 from .console import print_line, status
@@ -25,6 +26,7 @@ from .options import (
 )
 
 
+@check_arguments
 def pack(
     graph: Annotated[
         Path, typer.Argument(metavar="MODEL.onnx", help="Image [N, 3, H, W] in, logits [N, C, h, w] out.")

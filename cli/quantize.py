@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..arguments import check_arguments
 from ..bundle import Bundle
 from ..calibration.options import DEFAULT_MAX_IMAGES, DEFAULT_METHOD, Method, QuantizeOptions
 from ..errors import importing
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..calibration.report.model import QuantizationReport
 
 
+@check_arguments
 def quantize(
     bundle: BundleArgument,
     images: Annotated[Path, typer.Option(help="Folder of pictures as seen in use; no masks needed.")],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
+from ..arguments import check_arguments
 from ..errors import AtrousError, ImageError
 from ..runtime.result import DEFAULT_ALPHA
 from .console import JsonFlag, errors, print_error, print_json, print_table, progress_bar, results
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..runtime.segmenter import Segmenter
 
 
+@check_arguments
 def run(
     bundle: BundleArgument,
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT…", help="Pictures, videos, folders or globs.")],

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from ..arguments import check_arguments
 from ..bundle import Bundle
 from ..manifest import Verification
 from ..runtime.mask_rules import DEFAULT_PATTERN
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ..exporter.verify.bundle import BundleVerification
 
 
+@check_arguments
 def verify(
     bundle: BundleArgument,
     images: Annotated[

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias, get_args
+from typing import Final, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._native import Filter, FractionMeanField, MeanField
+from ..arguments import MAX_THREADS, check_arguments
 from ..arrays import class_maps, not_finite
 from ..errors import CRFError, ShapeError
 from .params import CRFParams, Storage
 
 #: −log of this is the maximum unary energy; the usual value (pydensecrf's `unary_from_softmax`).
 _PROBABILITY_FLOOR = 1e-5
+
+#: Far beyond where mean field has settled.
+_MAX_ITERATIONS: Final = 1_000_000
 
 _BILATERAL_CORNERS = 6
 _GAUSSIAN_CORNERS = 3
@@ -46,9 +49,11 @@ class DenseCRF:
             precision.
 
     Raises:
-        CRFError: `iterations` or `threads` is negative or not whole, or `storage` is unknown.
+        ArgumentError: an argument has the wrong type.
+        CRFError: `iterations` or `threads` is negative or excessive, or `storage` is unknown.
     """
 
+    @check_arguments
     def __init__(
         self,
         params: CRFParams | None = None,
@@ -57,8 +62,13 @@ class DenseCRF:
         threads: int = 0,
         storage: Storage = "fp32",
     ) -> None:
-        self.iterations = _whole_number("iterations", iterations)
-        self.threads = _whole_number("threads", threads)
+        for name, value, most in (("iterations", iterations, _MAX_ITERATIONS), ("threads", threads, MAX_THREADS)):
+            if value < 0:
+                raise CRFError(f"{name} must be 0 or more, got {value}")
+            if value > most:
+                raise CRFError(f"{name} must be {most} or less, got {value}")
+        self.iterations = int(iterations)
+        self.threads = int(threads)
         if storage not in get_args(Storage):
             raise CRFError(f"storage must be one of {', '.join(get_args(Storage))}, got {storage!r}")
         self.params = params if params is not None else CRFParams.deeplab_v2_resnet()
@@ -199,14 +209,3 @@ def _check_memory(classes: int, height: int, width: int, storage: Storage) -> No
             f"machine has {available / 2**30:.1f} GiB and the limit is {2**31 // _BILATERAL_CORNERS / 1e6:.0f} million "
             "pixels. Refine a smaller image or tiles of it"
         )
-
-
-def _whole_number(name: str, value: int) -> int:
-    """Validate a count; NumPy's integers become Python's."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = -1
-    if number < 0:
-        raise CRFError(f"{name} must be a whole number, 0 or more, got {value}")
-    return number

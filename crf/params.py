@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, TypeAlias
+from numbers import Real
+from typing import Any, Literal, TypeAlias
 
+from ..arguments import check_arguments, describe
 from ..errors import CRFError
 
 #: Storage of the values on the lattice and of Q between updates: single precision, or 16-bit fractions of 1.
@@ -41,15 +42,17 @@ class CRFParams:
     gaussian_sigma_xy_px: float
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-                raise CRFError(f"CRF parameter {name} must be a finite number, got {value!r}")
-            if "sigma" in name and value <= 0:
+        for each in fields(self):
+            name, value = each.name, getattr(self, each.name)
+            number = _finite(value)
+            if number is None:
+                raise CRFError(f"CRF parameter {name} must be a finite number, got {describe(value)}")
+            if "sigma" in name and number <= 0:
                 raise CRFError(
-                    f"CRF parameter {name} is a standard deviation and must be positive, got {value!r}; "
+                    f"CRF parameter {name} is a standard deviation and must be positive, got {describe(value)}; "
                     "to disable a kernel, set its weight to 0"
                 )
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, number)
 
     @classmethod
     def deeplab_v2_resnet(cls) -> CRFParams:
@@ -98,6 +101,7 @@ class CRFParams:
         return asdict(self)
 
     @classmethod
+    @check_arguments
     def from_dict(cls, values: Mapping[str, float]) -> CRFParams:
         """Inverse of `to_dict`.
 
@@ -107,6 +111,17 @@ class CRFParams:
         names = {field.name for field in fields(cls)}
         if missing := sorted(names - set(values)):
             raise CRFError(f"missing CRF parameters: {', '.join(missing)}; required are {', '.join(sorted(names))}")
-        if unknown := sorted(set(values) - names):
+        if unknown := sorted(map(str, set(values) - names)):
             raise CRFError(f"unknown CRF parameters: {', '.join(unknown)}; known are {', '.join(sorted(names))}")
         return cls(**values)
+
+
+def _finite(value: Any) -> float | None:  # noqa: ANN401 - whatever a user takes for a number
+    """A real number, NumPy's included, as Python's float; None if it is none, NaN or infinite."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

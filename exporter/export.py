@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import os
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ..arguments import check_arguments
 from ..arrays import FloatArray
 from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..errors import EngineError, ExportError
@@ -22,6 +22,7 @@ from ..manifest import ClassInfo, Manifest, Size, Verification
 from ..runtime.backends import open_reference
 from ..runtime.backends.onnxruntime import OnnxSession
 from .classes import describe_classes
+from .foreign import copy_module, module_errors
 from .model_description import ModelDescription, Preprocessing
 from .onnx_export import StandaloneHead, coarse_shape, export_graph
 from .options import AtrousForm, ExportOptions
@@ -32,6 +33,7 @@ from .verify import FP32_TOLERANCE, Infer, Named, measure_padding, open_on_cpu, 
 GRAPH_FILE: Final = "model.fp32.onnx"
 
 
+@check_arguments
 def export(
     model: nn.Module,
     path: str | os.PathLike[str],
@@ -60,7 +62,7 @@ def export(
         BundleError: the path exists or cannot be written.
     """
     options = options or ExportOptions()
-    model = copy.deepcopy(model).cpu().float().eval()
+    model = copy_module(model)
     description = ModelDescription(
         describe_classes(classes), size, preprocessing or Preprocessing(), align_corners, options.crf, options.license
     )
@@ -139,7 +141,7 @@ def _write_graph(
 
 def _module_infer(model: nn.Module) -> Infer:
     def infer(images: FloatArray) -> NDArray[Any]:
-        with torch.inference_mode():
+        with module_errors(model, images.shape), torch.inference_mode():
             # A copy, because a module may modify its input.
             output: NDArray[Any] = model(torch.tensor(images)).numpy()
         return output

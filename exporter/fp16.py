@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import onnx
 
+from ..arguments import check_arguments
 from ..bundle import Bundle, StagedBundle, extend_bundle
 from ..errors import EngineError, ExportError
 from ..manifest import Verification
@@ -39,6 +40,7 @@ class FP16Report:
     verification: tuple[Verification, ...]
 
 
+@check_arguments
 def add_fp16(
     bundle: Bundle, *, images: Sequence[ImageSource] = (), keep: Sequence[str] = ()
 ) -> tuple[Bundle, FP16Report]:

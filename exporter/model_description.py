@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._version import __version__
+from ..arguments import check_arguments, check_fields
 from ..crf import CRFParams
 from ..errors import ExportError
 from ..manifest import ClassInfo, InputSpec, Manifest, OutputSpec, ResizePolicy, Size, SizePolicy
@@ -27,6 +28,10 @@ class Preprocessing:
     resize: ResizePolicy = "none"
     pad_value: tuple[int, int, int] | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @check_arguments
     def input_spec(self, size: SizePolicy) -> InputSpec:
         """Convert to the manifest's form."""
         norm, pad_value = self.normalization, self.pad_value

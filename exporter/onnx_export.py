@@ -6,10 +6,6 @@ interpolation becomes `Resize` with the coordinate rule of the model.
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -21,6 +17,7 @@ from torch.nn import functional
 
 from ..errors import ExportError
 from ..manifest import Size, SizePolicy
+from .foreign import module_errors, quiet_torch
 from .traced_sizes import check_traced_sizes
 
 OPSET: Final = 20
@@ -73,8 +70,8 @@ def export_graph(
         # Batch 2: torch.export specializes on 1.
         example = torch.zeros(2, 3, *unequal_sides(sizes))
         dynamic_shapes = ({0: any_size, 2: any_size, 3: any_size},)
-    try:
-        with _quiet_exporter(), torch.inference_mode():
+    with quiet_torch(f"cannot export {type(model).__name__} to ONNX"):
+        with torch.inference_mode():
             program = torch.onnx.export(
                 model,
                 (example,),
@@ -93,10 +90,6 @@ def export_graph(
         onnx.checker.check_model(str(path), full_check=True)
         if dynamic_shapes is not None and program.exported_program is not None:
             check_traced_sizes(program.exported_program, sizes, name=type(model).__name__)
-    except ExportError:
-        raise
-    except Exception as exc:  # torch's exceptions here share no base class
-        raise ExportError(f"torch cannot export {type(model).__name__} to ONNX: {_first_lines(exc)}") from exc
     return {"exporter": f"torch {torch.__version__}", "opset": OPSET}
 
 
@@ -119,11 +112,8 @@ def coarse_shape(model: nn.Module, size: Size) -> tuple[int, ...]:
         ExportError: the model fails on [1, 3, H, W], or does not return one float32 tensor [1, C, h, w].
     """
     name = type(model).__name__
-    try:
-        with torch.inference_mode():
-            logits = model(torch.zeros(1, 3, *size))
-    except Exception as exc:
-        raise ExportError(f"{name} fails on an input [1, 3, {size[0]}, {size[1]}]: {exc}") from exc
+    with module_errors(model, (1, 3, *size)), torch.inference_mode():
+        logits = model(torch.zeros(1, 3, *size))
     expected = "one float32 tensor [N, C, h, w]"
     if not isinstance(logits, Tensor):
         keys = f" with {', '.join(map(str, logits))}" if isinstance(logits, dict) else ""
@@ -131,24 +121,6 @@ def coarse_shape(model: nn.Module, size: Size) -> tuple[int, ...]:
             f"{name} returns a {type(logits).__name__}{keys}; expected {expected}. "
             "Wrap it in a module that returns the logits only."
         )
-    if logits.ndim != 4 or logits.shape[0] != 1 or logits.dtype != torch.float32:
+    if logits.ndim != 4 or logits.shape[0] != 1 or not logits.numel() or logits.dtype != torch.float32:
         raise ExportError(f"{name} returns {logits.dtype} {list(logits.shape)}; expected {expected}")
     return tuple(logits.shape)
-
-
-def _first_lines(exc: BaseException, count: int = 6) -> str:
-    return "\n".join(str(exc).strip().splitlines()[:count])
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's own notices (deprecations inside torch, torchvision not installed)."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ..arguments import check_fields
+
 if TYPE_CHECKING:
     from ..crf import CRFParams
 
@@ -30,6 +32,11 @@ class PackOptions:
 
     crf: CRFParams | None = None
     license: str | None = None
+
+    def __post_init__(self) -> None:
+        from ..crf import CRFParams
+
+        check_fields(self, CRFParams=CRFParams)
 
 
 @dataclass(frozen=True, kw_only=True)

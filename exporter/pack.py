@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from ..arguments import check_arguments
 from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..errors import ExportError
 from ..manifest import ClassInfo, Manifest, Size
@@ -23,6 +24,7 @@ from .sizes import DynamicSize
 from .verify import TOLERANCES, Named, measure_padding, open_on_cpu, prove, require_passed
 
 
+@check_arguments
 def pack(
     graph: str | os.PathLike[str],
     path: str | os.PathLike[str],

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from ..arguments import check_fields
 from ..errors import ExportError
 from ..manifest import Size, SizePolicy
 from ..runtime.preprocess import fit_size
+
+#: A square of it has 2³⁰ pixels, of which even the input alone would take 12 GiB.
+_MAX_LENGTH: Final = 32768
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,9 @@ class DynamicSize:
     def all(self) -> tuple[Size, Size, Size]:
         """Smallest, best and largest size."""
         return self.min, self.opt, self.max
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def output_stride(size: Size, coarse: Sequence[int]) -> int:
@@ -63,6 +71,7 @@ def size_policy(size: Size | DynamicSize, *, stride: int, offset: int, multiple:
     Raises:
         ExportError: a size is not positive, not min ≤ opt ≤ max, or not k · multiple + offset.
     """
+    _check_lengths(size)
     if isinstance(size, DynamicSize):
         low, mid, high = size.all
         multiple = multiple or size.multiple or 1
@@ -79,6 +88,15 @@ def size_policy(size: Size | DynamicSize, *, stride: int, offset: int, multiple:
         because = "the network takes" if size.multiple is None else f"with multiple={size.multiple} this network takes"
         raise ExportError(nearest_range(size, multiple, offset, because=because))
     return SizePolicy(low, mid, high, multiple=multiple, offset=offset)
+
+
+def _check_lengths(size: Size | DynamicSize) -> None:
+    """Raise ExportError for lengths that no image has."""
+    lengths = (*size.min, *size.opt, *size.max, size.multiple or 1) if isinstance(size, DynamicSize) else size
+    if max(lengths) > _MAX_LENGTH:
+        raise ExportError(f"input sizes must be {_MAX_LENGTH} px or less; got {size}")
+    if isinstance(size, DynamicSize) and size.multiple is not None and size.multiple < 1:
+        raise ExportError(f"the multiple of input sizes must be 1 or more; got {size.multiple}")
 
 
 def fits_grid(size: Size, multiple: int, offset: int) -> bool:

@@ -19,6 +19,9 @@ from .backends import BACKENDS, BackendSpec, DeviceBackend, backend_status
 from .backends.select import REFERENCE
 from .segmenter import Segmenter, load
 
+#: Rounds of a measurement: all their times are kept.
+_MAX_ROUNDS: Final = 1_000_000
+
 Picture = NDArray[np.uint8]
 
 #: Labels [H, W] uint8 of a picture [H, W, 3] uint8, and milliseconds by stage.
@@ -198,8 +201,10 @@ def measure(
         progress: told the number of rounds done.
 
     Raises:
-        EngineError: two that compute in FP32 give different labels, or a backend fails.
+        EngineError: two that compute in FP32 give different labels, a backend fails, or `repeats` is 0 or excessive.
     """
+    if warmup < 0 or not 1 <= repeats <= _MAX_ROUNDS - warmup:
+        raise EngineError(f"expected 1 to {_MAX_ROUNDS} rounds; got {warmup} to warm up and {repeats} timed")
     agreements = _agreements(contenders, picture)
     totals: list[list[float]] = [[] for _ in contenders]
     stages: list[defaultdict[str, list[float]]] = [defaultdict(list) for _ in contenders]

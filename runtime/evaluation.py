@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import MAX_THREADS
 from ..errors import EvaluationError, ImageError
 from .evaluation_state import EvaluationState, Record
 from .image import ImageSource, load_image
@@ -158,6 +159,8 @@ def evaluate(
         raise EvaluationError("there is nothing to evaluate: no pairs of picture and mask were given")
     if workers < 1:
         raise EvaluationError(f"workers must be 1 or more; got {workers}")
+    if workers > MAX_THREADS:
+        raise EvaluationError(f"workers must be {MAX_THREADS} or less; got {workers}")
     manifest = segmenter.bundle.manifest
     reader = MaskReader(manifest, ignore=ignore, rules=rules)
     tally = Tally(len(segmenter.classes), ignored=reader.ignored)

@@ -43,8 +43,8 @@ class EvaluationState:
         identity: JSON values; what the results depend on besides the pictures. `identity["classes"]` is C.
 
     Raises:
-        EvaluationError: the file is no state, of another evaluation, or damaged.
-        OSError: it cannot be read or written.
+        EvaluationError: the file is no state, of another evaluation, or damaged, or cannot be opened.
+        OSError: it cannot be written.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
@@ -53,8 +53,11 @@ class EvaluationState:
         self._places: dict[str, tuple[int, int]] = {}
         # As it will be read: tuples become lists.
         header = json.loads(json.dumps({"format": _FORMAT, **identity}))
-        self._size = self._load(header) if path.exists() else 0
-        self._file = path.open("ab+")
+        try:
+            self._size = self._load(header) if path.exists() else 0
+            self._file = path.open("ab+")
+        except OSError as exc:
+            raise EvaluationError(f"cannot keep the evaluation in {path}: {exc.strerror}", path=path) from exc
         self._file.truncate(self._size)
         if self._size == 0:
             self._write(header)

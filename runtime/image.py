@@ -8,20 +8,21 @@ import os
 import threading
 import warnings
 from pathlib import Path
-from typing import Any, Final, Union
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import ImageError, ShapeError
+from ..arguments import describe
+from ..errors import ArgumentError, ImageError, ShapeError
 from .color_profiles import profile_to_srgb
 from .sample_depth import check_wide_color, is_wide_color, scale_to_8_bits, stored_bits
 
 #: Endings of videos, which Pillow may claim to read too.
 VIDEO_SUFFIXES: Final = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"})
 
-ImageSource = Union[str, "os.PathLike[str]", Image.Image, NDArray[np.uint8]]
+ImageSource: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 #: 16-bit grey modes of Pillow; `convert("RGB")` would clip them at 255 instead of scaling.
 _MODES_16_BIT: Final = ("I", "I;16", "I;16B", "I;16L")
@@ -50,14 +51,23 @@ def load_image(source: ImageSource, *, page: int | None = None, bits: int | None
         ImageError: the file is missing, empty, truncated, not a picture, or too large for Pillow's limit; it has no
             such page; or its 16-bit values may be of fewer bits and neither the file nor `bits` says so.
         ShapeError: an array of another shape or dtype.
+        ArgumentError: none of these.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
         return _from_pil(source, path=None, page=page, bits=bits)
-    path = Path(source)
+    path = _path_of(source)
     with open_picture(path) as image:
         return _from_pil(image, path=path, page=page, bits=bits)
+
+
+def _path_of(source: object) -> Path:
+    if isinstance(source, (str, os.PathLike)) and isinstance(name := os.fspath(source), str):
+        return Path(name)
+    raise ArgumentError(
+        f"an image is a path, a PIL image or an array [H, W, 3] uint8; got {describe(source)}", argument="image"
+    )
 
 
 def list_pictures(folder: Path) -> list[Path]:

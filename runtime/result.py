@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .._native import overlay as blend_colors
+from ..arguments import check_arguments
 from ..errors import ImageError
 from ..files import write_whole
 from ..manifest import ClassInfo
@@ -49,6 +50,7 @@ class Result:
         """
         return self._compute_probabilities()
 
+    @check_arguments
     def overlay(self, alpha: float = DEFAULT_ALPHA) -> Image.Image:
         """The picture with the classes' colours over it; `alpha` 0 shows the picture, 1 the colours."""
         return Image.fromarray(blend_colors(self.image, self.labels, self._palette, check_alpha(alpha)))
@@ -59,6 +61,7 @@ class Result:
         picture.putpalette(self._palette.tobytes())
         return picture
 
+    @check_arguments
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the labels as a palette PNG: pixel values are class ids, colours are the classes'.
 
@@ -99,5 +102,6 @@ def save_picture(picture: Image.Image, path: str | os.PathLike[str]) -> None:
             picture.save(temporary, format=Image.registered_extensions()[target.suffix.lower()])
     except KeyError as exc:
         raise ImageError(f"{target} has no known picture format; use .png or .jpg", path=target) from exc
-    except OSError as exc:
-        raise ImageError(f"cannot write {target}: {exc.strerror or exc}", path=target) from exc
+    except Exception as exc:  # OSError, and whatever Pillow's encoders raise
+        reason = (exc.strerror if isinstance(exc, OSError) else None) or exc
+        raise ImageError(f"cannot write {target}: {reason}", path=target) from exc

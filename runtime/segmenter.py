@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 
+from ..arguments import MAX_THREADS, check_arguments, check_arguments_besides, describe
 from ..bundle import Bundle
 from ..crf import CRFParams, DenseCRF
-from ..errors import AtrousError, BundleError, CRFError, EngineError
+from ..errors import ArgumentError, AtrousError, BundleError, CRFError, EngineError
 from ..manifest import Artifact, ClassInfo, Manifest
 from .backends import BACKENDS, Backend, DeviceBackend, open_backend
 from .backends.select import find_spec
@@ -21,6 +22,7 @@ from .path import Path, read_image
 from .result import Result
 
 
+@check_arguments_besides("crf")
 def load(
     bundle: Bundle | str | os.PathLike[str],
     *,
@@ -80,10 +82,11 @@ class Segmenter:
     artifact of the bundle, which must lie at the same path there, in the same backend, on a GPU a GPU of its own.
 
     Raises:
-        EngineError: `workers` is less than 1.
+        EngineError: `workers` is less than 1, or `threads` is negative or excessive.
         DeviceError: the backend's GPU does not work.
     """
 
+    @check_arguments
     def __init__(
         self,
         bundle: Bundle,
@@ -93,6 +96,14 @@ class Segmenter:
         threads: int = 0,
         workers: int = 1,
     ) -> None:
+        artifact, infer = getattr(backend, "artifact", None), getattr(backend, "infer", None)
+        if not (isinstance(artifact, Artifact) and callable(infer)):
+            raise ArgumentError(
+                f"backend must be an opened backend; got {describe(backend)}. `atrous.load` opens one",
+                argument="backend",
+            )
+        if not 0 <= threads <= MAX_THREADS:
+            raise EngineError(f"threads must be 0 (all cores) to {MAX_THREADS}; got {threads}")
         self.bundle = bundle
         self.backend = backend
         self.crf = crf
@@ -131,6 +142,7 @@ class Segmenter:
         (future,) = self._path.submit([read_image(image)])
         return future
 
+    @check_arguments
     def stream(self, images: Iterable[ImageSource]) -> Iterator[Result]:
         """Segment images one after the other, those of a video for example; results come in the images' order.
 
@@ -145,6 +157,7 @@ class Segmenter:
         while waiting:
             yield waiting.popleft().result()
 
+    @check_arguments
     def batch(self, images: Sequence[ImageSource]) -> list[Result]:
         """Segment several images; those of one input size go through the network together.
 
@@ -219,5 +232,5 @@ def _chosen_crf(bundle: Bundle, crf: bool | CRFParams | DenseCRF, threads: int) 
     if crf is True:
         return bundle_crf(bundle, threads=threads)
     if not isinstance(crf, CRFParams):
-        raise CRFError(f"crf must be True, False, a CRFParams or a DenseCRF, got {crf!r}")
+        raise CRFError(f"crf must be True, False, a CRFParams or a DenseCRF, got {describe(crf)}")
     return DenseCRF(crf, threads=threads)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError, importing
+from ..errors import AtrousError, ImageError, importing
 from ..files import write_whole
 from .result import DEFAULT_ALPHA, check_alpha
 from .segmenter import Segmenter
@@ -57,7 +57,9 @@ def segment_video(
     try:
         with write_whole(target) as temporary, _label_files(labels) as folder:
             return _segment_into(segmenter, source, _Output(temporary, alpha, folder), av)
-    except (av.FFmpegError, OSError) as exc:
+    except AtrousError:
+        raise
+    except Exception as exc:  # FFmpegError, OSError, and ValueError or AttributeError where a stream is odd
         raise ImageError(f"cannot segment the video {source} into {target}: {exc}", path=source) from exc
 
 

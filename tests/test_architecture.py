@@ -31,7 +31,7 @@ LAYERS = (
     ("bundle",),
     ("bundle_folders", "bundle_lock"),
     ("manifest", "_native"),
-    ("arrays", "evidence"),
+    ("arguments", "arrays", "evidence"),
     ("errors", "files", "_version"),
 )
 LEVEL = {member: level for level, members in enumerate(LAYERS) for member in members}

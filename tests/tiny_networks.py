@@ -130,6 +130,33 @@ class PoolingByKernel(nn.Module):
         return self.classifier(torch.cat([features, pooled], dim=1))
 
 
+class FailingWhenSmall(TinyDeepLab):
+    """Raises on images lower than `height`."""
+
+    def __init__(self, height: int) -> None:
+        super().__init__()
+        self.height = height
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.shape[2] < self.height:
+            raise ValueError(f"images of {image.shape[2]} px are too small")
+        return super().forward(image)
+
+
+class KeepingItsResult(TinyDeepLab):
+    """Keeps what it computed last, which cannot be copied while it has a gradient."""
+
+    @classmethod
+    def with_a_result(cls) -> KeepingItsResult:
+        network = cls()
+        network(torch.zeros(1, 3, 32, 32))
+        return network
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.last = super().forward(image)
+        return self.last
+
+
 class NormalizingInPlace(nn.Module):
     """Writes to its input, as careless preprocessing inside a network does."""
 

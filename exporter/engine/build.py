@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ...arguments import check_arguments
 from ...bundle import ENGINE_FOLDER, Bundle, StagedBundle, extend_bundle
 from ...errors import EngineError
 from ...manifest import Artifact, EngineIdentity, EngineProfile, Precision, Size
@@ -51,6 +52,7 @@ class _Job:
         return f"{self.source.precision}.{self.trt.flavor}-{self.trt.version}.sm{target.sm}"
 
 
+@check_arguments
 def build_engine(
     bundle: Bundle,
     *,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ...arguments import check_fields
 from ...errors import DeviceError, EngineError, MissingDependencyError
 from ...gpu import find_driver
 from ...manifest import EngineProfile, HardwareCompatibility, Size, SizePolicy
@@ -36,6 +37,9 @@ class BuilderOptions:
     timing_cache: str | os.PathLike[str] | None = None
     hardware_compatibility: HardwareCompatibility = "none"
     version_compatible: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,6 @@ ATROUS_PASSES: Final[dict[str, Callable[[], ir.passes.PassBase]]] = {
     "deinterlaced": DeinterlaceAtrousConv,
     "taps": SplitAtrousConvIntoTaps,
 }
-    "deinterlaced": DeinterlaceAtrousConv,
-    "taps": SplitAtrousConvIntoTaps,
-}
 
 __all__ = [
     "ATROUS_PASSES",

@@ -7,14 +7,15 @@ checks its postconditions. Each pass has its own file; this file holds only the 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from ...errors import ExportError
+from ...errors import AtrousError, ExportError
 
 
 def run_passes(
@@ -36,20 +37,38 @@ def run_passes(
     """
     proto = model if isinstance(model, onnx.ModelProto) else _read(Path(model))
     names = ", ".join(type(each).__name__ for each in passes) or "shape inference"
-    # The pass manager wraps the exception of a pass, so the reason is its cause.
     pipeline = ir.passes.Sequential(ShapeInferencePass(strict_mode=False), *passes)
-    try:
+    with pass_errors(names):
         rewritten = ir.to_proto(pipeline(ir.from_proto(proto)).model)
-    except (ir.passes.PassError, ir.passes.InvariantError) as exc:
-        raise ExportError(f"Cannot apply {names}: {exc.__cause__ or exc}") from exc
     try:
         onnx.checker.check_model(rewritten, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
+    except Exception as exc:  # a ValidationError or InferenceError, or a ValueError above protobuf's 2 GiB
         raise ExportError(
             f"The graph is not valid ONNX after {names}: {exc}. Check that the model itself is valid with "
             "onnx.checker.check_model(model, full_check=True); if it is, this is a bug in the pass."
         ) from exc
     return rewritten
+
+
+@contextmanager
+def pass_errors(names: str) -> Iterator[None]:
+    """Wrap whatever `onnx_ir` raises while it reads, rewrites or writes a graph.
+
+    Args:
+        names: the passes, for the message.
+
+    Raises:
+        ExportError: the block raised.
+    """
+    try:
+        yield
+    except AtrousError:
+        raise
+    except Exception as exc:  # PassError, InvariantError, and what a graph beyond onnx_ir's ideas causes
+        reason = exc.__cause__ or exc  # the pass manager wraps the exception of a pass
+        if isinstance(reason, AtrousError):
+            raise reason from exc
+        raise ExportError(f"Cannot apply {names}: {reason}") from exc
 
 
 def _read(path: Path) -> onnx.ModelProto:

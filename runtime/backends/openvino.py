@@ -53,9 +53,9 @@ class OpenVinoBackend:
         data = bundle.read(artifact)
         try:
             self._model = self._core.read_model(model=data)
-        except RuntimeError as exc:
+            fuse_qdq(self._ov, self._model)
+        except Exception as exc:  # RuntimeError, and TypeError or ValueError from its bindings
             raise EngineError(f"OpenVINO refuses {bundle.path / artifact.file}: {exc}") from exc
-        fuse_qdq(self._ov, self._model)
 
     def infer(self, images: FloatArray) -> FloatArray:
         """Coarse logits [N, C, h, w] float32 of prepared images [N, 3, H, W] float32."""
@@ -64,7 +64,7 @@ class OpenVinoBackend:
             request = self._compile(images.shape).create_infer_request()
             request.infer([images], share_inputs=True)
             logits = request.get_output_tensor(0).data.copy()
-        except RuntimeError as exc:
+        except Exception as exc:  # as above
             raise EngineError(f"OpenVINO failed on an input of {list(images.shape)}: {exc}") from exc
         return check_logits(logits, self.artifact.file)
 

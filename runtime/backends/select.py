@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from ...arguments import MAX_THREADS
 from ...bundle import Bundle
 from ...errors import DeviceError, EngineError, MissingDependencyError
 from ...manifest import Artifact, Precision
@@ -42,6 +43,8 @@ def open_backend(bundle: Bundle, *, backend: str = "auto", precision: str = "aut
     """
     if threads < 0:
         raise EngineError(f"threads must be 0 (all cores) or more; got {threads}")
+    if threads > MAX_THREADS:
+        raise EngineError(f"threads must be {MAX_THREADS} or less; got {threads}")
     if backend != "auto":
         return _open(find_spec(backend), bundle, precision, threads)
     for spec in BACKENDS.values():

@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 from PIL import Image
-from tiny_graphs import Conv, local_layers, make_bundle
+from tiny_graphs import Conv, local_layers, make_bundle, save_graph
 from tiny_networks import TinyDeepLab
 
 import atrous
@@ -442,3 +442,13 @@ class TestRefusals:
         with pytest.raises(CalibrationError, match=r"have the same label as in FP32; .* Most sensitive: c1, "):
             quantize(bundle, images=images, method="minmax")
         assert contents(bundle.path) == before
+
+
+def test_a_graph_of_an_old_opset(tmp_path: Path, images: Path) -> None:
+    """Refused before anything is observed, and in our own words."""
+    graph = onnx.load(save_graph(tmp_path / "old.onnx", local_layers(5), size=(64, 80)))
+    graph.opset_import[0].version, graph.ir_version = 11, 6
+    onnx.save(graph, tmp_path / "old.onnx")
+    bundle = atrous.pack(tmp_path / "old.onnx", tmp_path / "old.atrous", classes=list("abcde"))
+    with pytest.raises(CalibrationError, match=r"has ONNX opset 11; .* needs 13 or newer\. Export the model again"):
+        quantize(bundle, images=images, progress=lambda *_: pytest.fail("nothing is to be observed"))

@@ -148,5 +148,5 @@ class TestFailures:
     def test_a_csv_that_cannot_be_written(self, atrous: Command, arguments: tuple[Any, ...], tmp_path: Path) -> None:
         outcome = atrous(*arguments, "--json", "--csv", tmp_path / "missing" / "scores.csv")
         assert outcome.code == 1
-        assert "FileNotFoundError: " in outcome.err
+        assert "EvaluationError: cannot write " in outcome.err
         assert outcome.json()["pictures"] == 3

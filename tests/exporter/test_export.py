@@ -17,7 +17,9 @@ from tiny_networks import (
     Answering,
     BranchingOnPixels,
     Counting,
+    FailingWhenSmall,
     Interrupted,
+    KeepingItsResult,
     NormalizingInPlace,
     OnGrid,
     PoolingByKernel,
@@ -289,6 +291,11 @@ class TestRefusals:
             (BranchingOnPixels, "torch cannot export BranchingOnPixels"),
             (Unsteady, "does not compute what torch"),
             (Counting, "does not compute what torch .* behave differently between calls"),
+            (
+                lambda: FailingWhenSmall(40),
+                "FailingWhenSmall fails on an input .*ValueError: images of 33 px are too small",
+            ),
+            (KeepingItsResult.with_a_result, "cannot be copied, .*It keeps a tensor that it computed in last"),
             (lambda: TinyDeepLab(4), r"returns \[1, 4, 9, 12\]; expected \[N, 5, h, w\]"),
         ],
     )
@@ -328,6 +335,13 @@ class TestRefusals:
         size = DynamicSize((32, 32), (64, 64), (128, 128), multiple)
         with pytest.raises(ExportError, match=said):
             export(make(), folder / "street.atrous", classes=["a", "b", "c"], size=size)
+
+    def test_a_network_that_raises_at_the_smallest_size(self, classes: tuple[str, ...], folder: Path) -> None:
+        sizes = DynamicSize((32, 32), (64, 64), (128, 128))
+        with pytest.raises(
+            ExportError, match=r"on an input \[1, 3, 32, 32\]: ValueError: images of 32 px are too small"
+        ):
+            export(FailingWhenSmall(40), folder / "street.atrous", classes=classes, size=sizes)
         assert list(folder.iterdir()) == []
 
     @pytest.mark.parametrize("call", [1, 2, 3])

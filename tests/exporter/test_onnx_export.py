@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import onnx
 import pytest
 import torch
 from tiny_networks import Answering, BranchingOnPixels, Interrupted, TinyDeepLab
-from torch import nn
+from torch import Tensor, nn
 
 from atrous.errors import ExportError
 from atrous.exporter.onnx_export import OPSET, StandaloneHead, coarse_shape, export_graph
@@ -78,11 +79,28 @@ class TestExportGraph:
             export_graph(BranchingOnPixels().eval(), tmp_path / "model.onnx", FIXED)
         assert (logging.getLogger("torch.onnx").level, list(warnings.filters)) == before
 
-    def test_what_cannot_be_traced_is_said_briefly(self, tmp_path: Path) -> None:
-        with pytest.raises(ExportError, match="torch cannot export BranchingOnPixels to ONNX") as caught:
+    def test_what_cannot_be_traced_is_said_whole(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        """The cause first, without colours, and torch's log in the error instead of on the terminal."""
+        with pytest.raises(
+            ExportError, match=r"torch cannot export BranchingOnPixels to ONNX: .*data-dependent"
+        ) as caught:
             export_graph(BranchingOnPixels().eval(), tmp_path / "model.onnx", FIXED)
-        assert len(str(caught.value).splitlines()) <= 6
+        message = str(caught.value)
+        assert "def forward" not in message.partition("torch's log")[0].splitlines()[0]
+        assert "return self.network(image) if image.mean() > 0" in message  # the line of the network
+        assert "\x1b" not in message + caught.value.log
+        assert "aten.mean" in caught.value.log
         assert caught.value.__cause__ is not None
+        assert capfd.readouterr() == ("", "")
+
+    def test_what_a_network_prints_arrives(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        class Printing(TinyDeepLab):
+            def forward(self, image: Tensor) -> Tensor:
+                print("a word", file=sys.stderr)
+                return super().forward(image)
+
+        export_graph(Printing().eval(), tmp_path / "model.onnx", FIXED)
+        assert "a word" in capsys.readouterr().err
 
     def test_an_unwritable_path(self, network: nn.Module, tmp_path: Path) -> None:
         with pytest.raises(ExportError, match="cannot export"):

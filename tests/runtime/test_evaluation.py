@@ -273,7 +273,7 @@ class TestResuming:
             evaluate(segmenter, pairs, state=state)
 
     def test_where_nothing_can_be_written(self, segmenter: Segmenter, pairs: list[Pair], tmp_path: Path) -> None:
-        with pytest.raises(OSError, match="missing"):
+        with pytest.raises(EvaluationError, match="missing"):
             evaluate(segmenter, pairs, state=tmp_path / "missing" / "state.jsonl")
 
 

@@ -1,0 +1,399 @@
+"""Calls of every public function with arguments of every wrong kind, each in its turn, the others being right.
+
+Run as `python tests/wrong_arguments.py`, it prints the table of docs/what-is-checked.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import math
+import os
+import sys
+import tempfile
+import threading
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from segmenters import picture
+from tiny_graphs import color_layers, make_bundle, save_graph
+
+import atrous
+from atrous import crf
+from atrous.cli import add_fp16, bench, build, doctor, export, pack, quantize, run, verify
+from atrous.cli import eval as evaluate
+from atrous.cli import inspect as inspection
+from atrous.errors import ArgumentError, AtrousError
+from atrous.exporter.normalization import IMAGENET
+
+CLASSES = ("a", "b", "c")
+
+
+class Unprintable:
+    """A value that cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def wrong_values() -> dict[str, list[Any]]:
+    """Kind → values of it; new ones each time, since a function may keep or change them."""
+    return {
+        "None": [None],
+        "bool": [True, False],
+        "string": ["", "text", "a\0b", "\ud800", "x" * 5000, b"bytes", "1"],
+        "number": [0, -1, 7, 0.5, 1j, 1e308],
+        "huge number": [2**31, 2**63, 10**400, -(2**70)],
+        "NaN and infinity": [math.nan, math.inf, -math.inf],
+        "NumPy scalar": [np.int64(3), np.uint8(2), np.float32(0.5), np.float64("nan"), np.bool_(True), np.str_("s")],
+        "list and tuple": [[1, 2], (3, 4), [None], ["a", 1], [(1, 2), (3, 4)], (math.nan, 1), (2**70, 2**70)],
+        "empty": [[], (), {}, set(), b"", np.empty(0), np.empty((0, 3), np.uint8), np.empty((0, 4, 4))],
+        "mapping and set": [{"a": 1}, {1, 2}, frozenset({None})],
+        "array": [
+            np.zeros((2, 2)),
+            np.zeros((2, 4, 4), np.float32),
+            np.full((3, 16, 16), np.nan, np.float32),
+            np.zeros((16, 16, 3), np.uint8),
+            np.zeros((16, 16, 3), np.int64),
+            np.array([None, "a"], object),
+            np.array("text"),
+        ],
+        "function and type": [print, int, lambda: None, ...],
+        "object": [object(), Unprintable(), iter([1]), Path("nowhere"), threading.Lock(), ValueError("x"), np],
+    }
+
+
+@dataclass(frozen=True)
+class Call:
+    """A public function, and arguments with which it succeeds.
+
+    Attributes:
+        name: as a user writes it.
+        make: the function and its arguments by name or, where it takes them so, by place; made anew for each call.
+    """
+
+    name: str
+    make: Callable[[], tuple[Callable[..., Any], Mapping[str, Any]]]
+
+    def arguments(self) -> list[str]:
+        """Names of all arguments, those with defaults too."""
+        function, given = self.make()
+        taken = inspect.signature(function).parameters.values()
+        named = [each.name for each in taken if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        return list(dict.fromkeys([*given, *named]))
+
+
+class Sandbox:
+    """Bundles and images in a folder of their own, which a call may change."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bundle = make_bundle(folder / "color.atrous", color_layers(8), fixed=(16, 16))
+        self.graph = save_graph(folder / "graph.onnx", color_layers(8), size=(16, 16))
+        self.image = picture((16, 16))
+        self.images = folder / "images"
+        self.images.mkdir()
+        atrous.load(self.bundle)(self.image).save(self.images / "a.png")
+        self._number = 0
+
+    def new(self) -> Path:
+        """A path of a bundle that is not there."""
+        self._number += 1
+        return self.folder / f"new{self._number}.atrous"
+
+    def copy(self) -> atrous.Bundle:
+        """A bundle to change."""
+        return make_bundle(self.new(), color_layers(8), fixed=(16, 16))
+
+
+def python_calls(box: Sandbox) -> list[Call]:
+    """Everything in `atrous.__all__`, and the public methods of its classes."""
+    import torch
+
+    segmenter = atrous.load(box.bundle, backend="onnxruntime", threads=1)
+    result = segmenter(box.image)
+    artifact = box.bundle.manifest.artifacts[0]
+    network = torch.nn.Conv2d(3, 3, 8, stride=8)
+    normalization = atrous.Preprocessing(IMAGENET)
+    return [
+        Call("Bundle", lambda: (atrous.Bundle, {"path": box.bundle.path, "manifest": box.bundle.manifest})),
+        Call("Bundle.open", lambda: (atrous.Bundle.open, {"path": box.bundle.path})),
+        Call("Bundle.find", lambda: (box.bundle.find, {"kind": "onnx", "precision": "fp32"})),
+        Call("Bundle.read", lambda: (box.bundle.read, {"artifact": artifact})),
+        Call("Bundle.path_of", lambda: (box.bundle.path_of, {"artifact": artifact})),
+        Call(
+            "DynamicSize", lambda: (atrous.DynamicSize, dict.fromkeys(("min", "opt", "max"), (8, 8)) | {"multiple": 8})
+        ),
+        Call("Preprocessing.input_spec", lambda: (normalization.input_spec, {"size": box.bundle.manifest.input.size})),
+        Call(
+            "Preprocessing",
+            lambda: (atrous.Preprocessing, {"normalization": IMAGENET, "resize": "none", "pad_value": (1, 2, 3)}),
+        ),
+        Call(
+            "ExportOptions",
+            lambda: (atrous.ExportOptions, {"crf": None, "license": "x", "atrous": "dilated", "head": "logits"}),
+        ),
+        Call("PackOptions", lambda: (atrous.PackOptions, {"crf": None, "license": "x"})),
+        Call(
+            "QuantizeOptions",
+            lambda: (atrous.QuantizeOptions, {"ignore": (), "max_images": 3, "calibration": None, "seed": 0}),
+        ),
+        Call(
+            "BuilderOptions",
+            lambda: (
+                atrous.BuilderOptions,
+                {
+                    "workspace_bytes": 1,
+                    "optimization_level": 3,
+                    "timing_cache": "x",
+                    "hardware_compatibility": "none",
+                    "version_compatible": False,
+                },
+            ),
+        ),
+        Call(
+            "export",
+            lambda: (
+                atrous.export,
+                {
+                    "model": network,
+                    "path": box.new(),
+                    "classes": CLASSES,
+                    "size": (16, 16),
+                    "preprocessing": normalization,
+                    "align_corners": False,
+                    "options": None,
+                    "overwrite": False,
+                },
+            ),
+        ),
+        Call(
+            "pack",
+            lambda: (
+                atrous.pack,
+                {
+                    "graph": box.graph,
+                    "path": box.new(),
+                    "classes": CLASSES,
+                    "size": (16, 16),
+                    "preprocessing": None,
+                    "align_corners": False,
+                    "options": None,
+                    "overwrite": False,
+                },
+            ),
+        ),
+        Call("add_fp16", lambda: (atrous.add_fp16, {"bundle": box.copy(), "images": [box.image], "keep": ()})),
+        Call(
+            "quantize",
+            lambda: (
+                atrous.quantize,
+                {
+                    "bundle": box.copy(),
+                    "images": [box.image],
+                    "masks": None,
+                    "method": "mse",
+                    "max_drop": None,
+                    "keep": (),
+                    "options": None,
+                    "progress": lambda *_: None,
+                },
+            ),
+        ),
+        Call(
+            "build_engine",
+            lambda: (
+                atrous.build_engine,
+                {
+                    "bundle": box.copy(),
+                    "precision": "fp32",
+                    "backend": "auto",
+                    "sm": ("0",),
+                    "size": None,
+                    "batch": 1,
+                    "options": None,
+                    "progress": None,
+                },
+            ),
+        ),
+        Call(
+            "load",
+            lambda: (
+                atrous.load,
+                {
+                    "bundle": box.bundle,
+                    "backend": "onnxruntime",
+                    "precision": "auto",
+                    "crf": False,
+                    "threads": 1,
+                    "workers": 1,
+                },
+            ),
+        ),
+        Call(
+            "Segmenter",
+            lambda: (
+                atrous.Segmenter,
+                {"bundle": box.bundle, "backend": segmenter.backend, "crf": None, "threads": 1, "workers": 1},
+            ),
+        ),
+        Call("Segmenter()", lambda: (segmenter, {"image": box.image})),
+        Call("Segmenter.submit", lambda: (segmenter.submit, {"image": box.image})),
+        Call("Segmenter.stream", lambda: (lambda images: list(segmenter.stream(images)), {"images": [box.image]})),
+        Call("Segmenter.batch", lambda: (segmenter.batch, {"images": [box.image]})),
+        Call(
+            "Result",
+            lambda: (
+                atrous.Result,
+                {
+                    "labels": result.labels,
+                    "image": result.image,
+                    "classes": result.classes,
+                    "timings_ms": {},
+                    "_compute_probabilities": lambda: None,
+                },
+            ),
+        ),
+        Call("Result.overlay", lambda: (result.overlay, {"alpha": 0.5})),
+        Call("Result.save", lambda: (result.save, {"path": box.folder / "labels.png"})),
+    ]
+
+
+def crf_calls(box: Sandbox) -> list[Call]:
+    """Everything in `atrous.crf.__all__`, and the public methods of its classes."""
+    params = crf.CRFParams.deeplab_v2_resnet().to_dict()
+    dense = crf.DenseCRF(iterations=1, threads=1)
+    maps = np.full((3, 16, 16), 1 / 3, np.float32)
+    both = {"probabilities": maps, "image": box.image}
+    return [
+        Call("CRFParams", lambda: (crf.CRFParams, params)),
+        Call("CRFParams.from_dict", lambda: (crf.CRFParams.from_dict, {"values": params})),
+        Call(
+            "DenseCRF",
+            lambda: (crf.DenseCRF, {"params": dense.params, "iterations": 1, "threads": 1, "storage": "fp32"}),
+        ),
+        Call("DenseCRF()", lambda: (dense, both)),
+        Call("DenseCRF.labels", lambda: (dense.labels, both)),
+        Call("DenseCRF.labels_and_marginals", lambda: (dense.labels_and_marginals, both)),
+    ]
+
+
+def verb_calls(box: Sandbox) -> list[Call]:
+    """The function of every verb."""
+    path = box.bundle.path
+    shape = {"classes": box.folder / "classes.txt", "size": "16x16", "dynamic": None}
+    (box.folder / "classes.txt").write_text("a\nb\nc\n", encoding="utf-8")
+    return [
+        Call("atrous inspect", lambda: (inspection.inspect, {"bundle": path, "as_json": True})),
+        Call("atrous doctor", lambda: (doctor.doctor, {"as_json": True})),
+        Call("atrous pack", lambda: (pack.pack, {"graph": box.graph, "out": box.new(), **shape})),
+        Call("atrous export", lambda: (export.export, {"checkpoint": box.graph, "out": box.new(), **shape})),
+        Call("atrous add-fp16", lambda: (add_fp16.add_fp16, {"bundle": box.copy().path, "images": None, "keep": None})),
+        Call("atrous quantize", lambda: (quantize.quantize, {"bundle": box.copy().path, "images": box.images})),
+        Call("atrous build", lambda: (build.build, {"bundle": box.copy().path, "sm": ["0"], "precision": "fp32"})),
+        Call(
+            "atrous run",
+            lambda: (
+                run.run,
+                {"bundle": path, "inputs": [str(box.images)], "out": box.folder / "out", "backend": "onnxruntime"},
+            ),
+        ),
+        Call("atrous verify", lambda: (verify.verify, {"bundle": path})),
+        Call(
+            "atrous eval",
+            lambda: (evaluate.evaluate, {"bundle": path, "images": box.images, "masks": box.images, "workers": 1}),
+        ),
+        Call(
+            "atrous bench",
+            lambda: (
+                bench.bench,
+                {"bundle": path, "repeats": 3, "warmup": 1, "backend": ["onnxruntime"], "threads": 1},
+            ),
+        ),
+    ]
+
+
+#: What a call may do; anything else is foreign.
+ARGUMENT, REFUSED, USAGE, SUCCEEDED = "ArgumentError", "another AtrousError", "wrong usage", "success"
+OUTCOMES = (ARGUMENT, REFUSED, USAGE, SUCCEEDED)
+
+
+def attempt(call: Call, argument: str, value: object) -> str:
+    """Call with one wrong argument: one of `OUTCOMES`, or the foreign exception in words."""
+    function, arguments = call.make()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            function(**{**arguments, argument: value})
+    except ArgumentError:
+        return ARGUMENT
+    except AtrousError:
+        return REFUSED
+    except (typer.BadParameter, typer.Exit):
+        return USAGE
+    except Exception as exc:
+        return f"{type(exc).__module__}.{type(exc).__name__}: {str(exc)[:200]}"
+    return SUCCEEDED
+
+
+def attempts(call: Call, kind: str) -> Iterator[tuple[str, str]]:
+    """Every argument with every value of a kind: where, and what happened."""
+    for argument in call.arguments():
+        for number in range(len(wrong_values()[kind])):
+            value = wrong_values()[kind][number]
+            yield f"{call.name}({argument}=…{kind} {number})", attempt(call, argument, value)
+
+
+def all_calls(folder: Path) -> list[Call]:
+    """Every public function."""
+    box = Sandbox(folder)
+    return [*python_calls(box), *crf_calls(box), *verb_calls(box)]
+
+
+def count_outcomes(calls: Sequence[Call]) -> dict[str, Counter[str]]:
+    """Kind → how often each outcome came; foreign exceptions as one, printed to standard error."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for kind in wrong_values():
+        for call in calls:
+            for where, outcome in attempts(call, kind):
+                if outcome not in OUTCOMES:
+                    print(f"{where}: {outcome}", file=sys.stderr)
+                counts[kind][outcome if outcome in OUTCOMES else "foreign"] += 1
+    return counts
+
+
+def table(counts: Mapping[str, Counter[str]]) -> str:
+    """Markdown."""
+    columns = (*OUTCOMES, "foreign")
+    rows = [f"| kind of value | calls | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    everything: Counter[str] = Counter()
+    for kind, found in counts.items():
+        rows.append(_row(kind, found, columns))
+        everything += found
+    return "\n".join([*rows, _row("all", everything, columns)])
+
+
+def _row(kind: str, found: Counter[str], columns: Sequence[str]) -> str:
+    return f"| {kind} | {found.total()} | {' | '.join(str(found[column]) for column in columns)} |"
+
+
+def main() -> None:
+    """Print the table."""
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        calls = all_calls(Path(folder))
+        arguments = sum(len(call.arguments()) for call in calls)
+        print(f"{len(calls)} functions, {arguments} arguments\n\n{table(count_outcomes(calls))}")
+
+
+if __name__ == "__main__":
+    main()
