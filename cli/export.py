@@ -23,6 +23,7 @@ from .options import (
     OverwriteOption,
     SizeOption,
     StretchOption,
+    ThresholdOption,
     chosen_size,
 )
 
@@ -75,6 +76,7 @@ def export(
     head: HeadOption = "logits",
     multi_scale: MultiScaleOption = False,
     stretch: StretchOption = False,
+    threshold: ThresholdOption = None,
     license: LicenseOption = None,  # noqa: A002 - the option's name
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -113,7 +115,7 @@ def export(
             size=sizes,
             preprocessing=Preprocessing(rules.normalization, resize="stretch" if stretch else "none"),
             align_corners=rules.align_corners,
-            options=ExportOptions(atrous=atrous, head=head, license=license),
+            options=ExportOptions(atrous=atrous, head=head, license=license, threshold=threshold),
             overwrite=overwrite,
         )
     _print_verification(bundle.manifest.verification)

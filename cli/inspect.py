@@ -33,6 +33,7 @@ def _print_summary(manifest: Manifest) -> None:
     table = Table(show_header=False, box=None, title=manifest.name, title_justify="left")
     table.add_row("made by", manifest.created_by)
     table.add_row("classes", _swatches(manifest.classes))
+    table.add_row("channels", _channels(manifest))
     table.add_row("input", f"{_sizes(inputs.size)}, {inputs.color_order}, resize: {inputs.resize}")
     table.add_row("normalise", f"(pixel × {inputs.scale:g} − {list(inputs.mean)}) / {list(inputs.std)}")
     table.add_row("output", f"{outputs.head} at stride {outputs.stride}, align_corners: {outputs.align_corners}")
@@ -57,6 +58,13 @@ def _print_artifacts(manifest: Manifest) -> None:
             numbers = f"max |Δ| {check.max_abs:.1e}, same class {check.argmax_agreement:.4%}, against {check.against}: "
             table.add_row("verified", Text(numbers) + verdict(passed=check.passed))
         print_table(table)
+
+
+def _channels(manifest: Manifest) -> str:
+    channels = manifest.output.channels
+    if channels.threshold is None:
+        return "softmax, one for each class"
+    return f"sigmoid of one: {manifest.classes[1].name} above {channels.threshold:g}"
 
 
 def _brief(value: Any) -> Any:  # noqa: ANN401 - JSON

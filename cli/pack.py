@@ -20,6 +20,7 @@ from .options import (
     OverwriteOption,
     SizeOption,
     StretchOption,
+    ThresholdOption,
     chosen_size,
 )
 
@@ -40,6 +41,7 @@ def pack(
         bool,
         typer.Option("--align-corners", rich_help_panel=MODEL_PANEL, help="How training upsampled the logits."),
     ] = False,
+    threshold: ThresholdOption = None,
     license: LicenseOption = None,  # noqa: A002 - the option's name
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -66,7 +68,7 @@ def pack(
             size=sizes,
             preprocessing=Preprocessing(NORMALIZATIONS[normalization], resize="stretch" if stretch else "none"),
             align_corners=align_corners,
-            options=PackOptions(license=license),
+            options=PackOptions(license=license, threshold=threshold),
             overwrite=overwrite,
         )
     print_line(f"wrote {bundle.path}")

@@ -15,10 +15,12 @@ from torch import nn
 
 from ..arrays import FloatArray
 from ..bundle import Bundle, StagedBundle, stage_bundle
-from ..manifest import ClassInfo, Manifest, Size
+from ..errors import ExportError
+from ..manifest import SOFTMAX, ClassInfo, Manifest, Size
 from ..runtime.backends import open_reference
 from ..runtime.backends.onnxruntime import OnnxSession
 from .classes import describe_classes
+from .logits import PROBES, logits_graph
 from .model_description import ModelDescription, Preprocessing
 from .onnx_export import StandaloneHead, coarse_shape, export_graph
 from .options import AtrousForm, ExportOptions
@@ -43,9 +45,10 @@ def export(
     """Export a model to a bundle, verified against PyTorch before it appears at `path`.
 
     Args:
-        model: maps [N, 3, H, W] float32 to coarse logits [N, C, h, w]; not modified.
+        model: maps [N, 3, H, W] float32 to coarse logits [N, C, h, w], or to those of one channel under a sigmoid; a
+            softmax or sigmoid at its end is taken away where that is exact. Not modified.
         path: path of the bundle, `NAME.atrous`.
-        classes: names (or `ClassInfo`) in the order of the logits.
+        classes: names (or `ClassInfo`) in the order of the logits; of one channel two, what it is not and what it is.
         size: one (height, width), which is fastest, or a `DynamicSize`.
         preprocessing: preprocessing of the training; None for ImageNet's constants and padding.
         align_corners: rule by which the training upsampled the logits.
@@ -53,36 +56,57 @@ def export(
         overwrite: replace an existing bundle.
 
     Raises:
-        ExportError: the model does not match the arguments, torch cannot convert it, or the graph's output differs.
+        ExportError: the model does not match the arguments, torch cannot convert it, its output is no logits and cannot
+            be made logits, or the graph's output differs.
         BundleError: the path exists or cannot be written.
     """
     options = options or ExportOptions()
     model = copy.deepcopy(model).cpu().float().eval()
     description = ModelDescription(
-        describe_classes(classes), size, preprocessing or Preprocessing(), align_corners, options.crf, options.license
+        describe_classes(classes),
+        size,
+        preprocessing or Preprocessing(),
+        align_corners,
+        options.crf,
+        options.license,
+        options.threshold,
     )
     manifest = description.draft_manifest(Path(path), coarse_shape(model, description.provisional_size().opt))
     with stage_bundle(path, overwrite=overwrite) as staged:
-        manifest = _add_graph(staged, model, manifest, atrous=options.atrous)
+        manifest = _add_graph(staged, model, manifest, options)
         if options.head != "logits":
             manifest = _add_standalone(staged, model, manifest, options.head, atrous=options.atrous)
         staged.write_manifest(manifest)
     return Bundle.open(path)
 
 
-def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, *, atrous: AtrousForm) -> Manifest:
+def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, options: ExportOptions) -> Manifest:
     """Write the graph of coarse logits, and verify it against the module at several sizes."""
     path = staged.path / GRAPH_FILE
-    provenance = _write_graph(model, path, manifest, atrous=atrous, output_name="logits")
+    infer, name = _module_infer(model), type(model).__name__
+    provenance = _write_graph(model, path, manifest, atrous=options.atrous, output_name="logits")
+    batches = probe_inputs(manifest.input)
+    graph = logits_graph(onnx.load(path), infer, batches[:PROBES], name=name)
+    against = f"torch {torch.__version__}"
+    if graph.removed is not None:
+        if options.head != "logits":
+            raise ExportError(
+                f"{name} ends in {graph.removed}, so its logits, which the graph of {options.head} is made of, are not "
+                "at hand in torch. Give the network without it, or export it without that graph."
+            )
+        onnx.save(graph.model, path)
+        provenance |= {"removed": graph.removed}
+        against += f", behind {graph.removed}"
     artifact = staged.artifact(GRAPH_FILE, kind="onnx", precision="fp32", provenance=provenance)
     # Verified through the staged bundle, exactly as the runtime will load it.
     backend = open_reference(staged.write_manifest(manifest.with_artifact(artifact)))
     verification = compare(
-        backend.infer,
-        _module_infer(model),
-        probe_inputs(manifest.input),
+        graph.activated(backend.infer),
+        graph.original(infer),
+        batches,
         artifact=GRAPH_FILE,
-        against=f"torch {torch.__version__}",
+        against=against,
+        channels=manifest.output.channels if graph.removed is None else SOFTMAX,
     )
     require_passed(verification)
     return manifest.with_artifact(artifact, verification)
@@ -98,7 +122,9 @@ def _add_standalone(
 ) -> Manifest:
     """Write and verify a second graph whose output is probabilities or labels at the input's resolution."""
     file = f"model.fp32.{head}.onnx"
-    wrapped = StandaloneHead(model, head, align_corners=manifest.output.align_corners)
+    wrapped = StandaloneHead(
+        model, head, align_corners=manifest.output.align_corners, channels=manifest.output.channels
+    )
     provenance = _write_graph(wrapped, staged.path / file, manifest, atrous=atrous, output_name=head)
     artifact = staged.artifact(file, kind="standalone", precision="fp32", provenance=provenance)
     session = OnnxSession((staged.path / file).read_bytes(), name=file)

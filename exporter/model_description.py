@@ -7,8 +7,8 @@ from pathlib import Path
 
 from .._version import __version__
 from ..crf import CRFParams
-from ..errors import ExportError
 from ..manifest import ClassInfo, InputSpec, Manifest, OutputSpec, ResizePolicy, Size, SizePolicy
+from .channels import channels_of
 from .normalization import IMAGENET, Normalization
 from .sizes import DynamicSize, output_stride, size_policy
 
@@ -51,6 +51,7 @@ class ModelDescription:
         align_corners: rule by which the training upsampled the logits.
         crf: CRF parameters for `crf=True`; None for DeepLab v2's.
         license: license of the weights.
+        threshold: threshold of a network with one channel; None for 0.5, and for other networks.
     """
 
     classes: tuple[ClassInfo, ...]
@@ -59,6 +60,7 @@ class ModelDescription:
     align_corners: bool
     crf: CRFParams | None
     license: str | None
+    threshold: float | None = None
 
     def provisional_size(self) -> SizePolicy:
         """Sizes before the stride of the logits is known, for the run that determines it."""
@@ -68,13 +70,9 @@ class ModelDescription:
         """Draft a manifest without artifacts from the logits [N, C, h, w] of one run at `provisional_size().opt`.
 
         Raises:
-            ExportError: the number of classes differs, or the logits have no consistent stride.
+            ExportError: the channels do not fit the classes or the threshold, or the logits have no consistent stride.
         """
-        if len(coarse) != 4 or coarse[1] != len(self.classes):
-            raise ExportError(
-                f"the model returns {list(coarse)}; expected [N, {len(self.classes)}, h, w], one channel for each of "
-                f"the {len(self.classes)} classes ({', '.join(info.name for info in self.classes)})"
-            )
+        channels = channels_of(coarse, self.classes, self.threshold)
         size = self.provisional_size().opt
         stride = output_stride(size, coarse[2:])
         # One more cell than whole strides: the logits lie on pixels 0, stride, 2 · stride …
@@ -85,7 +83,7 @@ class ModelDescription:
             created_by=f"atrous {__version__}",
             classes=self.classes,
             input=self.preprocessing.input_spec(sizes),
-            output=OutputSpec(stride=stride, align_corners=self.align_corners),
+            output=OutputSpec(stride=stride, align_corners=self.align_corners, channels=channels),
             crf=(self.crf or CRFParams.deeplab_v2_resnet()).to_dict(),
             license=self.license,
         )

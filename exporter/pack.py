@@ -13,10 +13,11 @@ import onnx
 
 from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..errors import ExportError
-from ..manifest import ClassInfo, Manifest, Precision, Size
+from ..manifest import SOFTMAX, ClassInfo, Manifest, Precision, Size
 from ..runtime.backends import open_reference
 from ..runtime.backends.onnxruntime import OnnxSession
 from .classes import describe_classes
+from .logits import PROBES, logits_graph
 from .model_description import ModelDescription, Preprocessing
 from .options import PackOptions
 from .sizes import DynamicSize
@@ -37,14 +38,15 @@ def pack(
     options: PackOptions | None = None,
     overwrite: bool = False,
 ) -> Bundle:
-    """Pack an ONNX file into a bundle, byte for byte; external data is embedded.
+    """Pack an ONNX file into a bundle, byte for byte; external data is embedded, a final softmax or sigmoid removed.
 
     The graph is verified by comparing ONNX Runtime with and without graph optimizations, at every size.
 
     Args:
-        graph: ONNX file with one float32 input [N, 3, H, W] and one float32 output, logits [N, C, h, w].
+        graph: ONNX file with one float32 input [N, 3, H, W] and one float32 output, logits [N, C, h, w], or those of
+            one channel under a sigmoid. A softmax or sigmoid at its end is taken away where that is exact.
         path: path of the bundle, `NAME.atrous`.
-        classes: names (or `ClassInfo`) in the order of the logits.
+        classes: names (or `ClassInfo`) in the order of the logits; of one channel two, what it is not and what it is.
         size: required if the graph's height and width are dynamic; otherwise read from the graph.
         preprocessing: preprocessing of the training; None for ImageNet's constants and padding.
         align_corners: rule by which the training upsampled the logits.
@@ -52,7 +54,7 @@ def pack(
         overwrite: replace an existing bundle.
 
     Raises:
-        ExportError: the file is not ONNX, or its inputs or outputs differ from these.
+        ExportError: the file is not ONNX, its inputs or outputs differ from these, or its output cannot be made logits.
         BundleError: the path exists or cannot be written.
         EngineError: ONNX Runtime rejects the graph.
     """
@@ -66,6 +68,7 @@ def pack(
         align_corners,
         options.crf,
         options.license,
+        options.threshold,
     )
     plain = OnnxSession(model.SerializeToString(), name=str(source), optimize=False)
     provisional = description.provisional_size()
@@ -80,6 +83,9 @@ def _add_graph(
     staged: StagedBundle, model: onnx.ModelProto, manifest: Manifest, plain: OnnxSession, source: Path
 ) -> Manifest:
     """Write the graph, and verify ONNX Runtime's optimized form of it against the plain one."""
+    batches = probe_inputs(manifest.input)
+    graph = logits_graph(model, plain.run, batches[:PROBES], name=str(source))
+    model = graph.model
     precision = _precision(model)
     file = f"model.{precision}.onnx"
     if _is_all_of(source, model):
@@ -87,14 +93,17 @@ def _add_graph(
     else:
         onnx.save(model, staged.path / file)
     provenance = {"exporter": f"{model.producer_name} {model.producer_version}".strip(), "source": source.name}
+    if graph.removed is not None:
+        provenance["removed"] = graph.removed
     artifact = staged.artifact(file, kind="onnx", precision=precision, provenance=provenance)
     backend = open_reference(staged.write_manifest(manifest.with_artifact(artifact)), precision=precision)
     verification = compare(
-        backend.infer,
-        plain.run,
-        probe_inputs(manifest.input),
+        graph.activated(backend.infer),
+        graph.original(plain.run),
+        batches,
         artifact=file,
         against="onnxruntime without graph optimizations",
+        channels=manifest.output.channels if graph.removed is None else SOFTMAX,
         tolerance=TOLERANCES[precision],
     )
     require_passed(verification, TOLERANCES[precision])

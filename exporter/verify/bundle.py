@@ -115,6 +115,7 @@ class _Verifier:
             _inputs(self._images, self._bundle.manifest.input, profile),
             artifact=f"{artifact.file} in {backend.name} ({backend.device})",
             against=f"{self._reference.artifact.file} in {self._reference.name} ({self._reference.device})",
+            channels=self._bundle.manifest.output.channels,
             tolerance=tolerance,
         )
         if not self._pairs:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ...arrays import FloatArray
 from ...errors import ExportError
-from ...manifest import Precision, Verification
+from ...manifest import SOFTMAX, Channels, Precision, Verification
+from ...runtime.channels import label_logits
 
 #: Prepared images [N, 3, H, W] float32 → scores [N, C, h, w] float32, or labels [N, h, w] uint8.
 Infer = Callable[[FloatArray], NDArray[Any]]
@@ -52,12 +53,13 @@ def compare(
     *,
     artifact: str,
     against: str,
+    channels: Channels = SOFTMAX,
     tolerance: Tolerance = FP32_TOLERANCE,
 ) -> Verification:
     """Run both on every input [N, 3, H, W], and hold the differences to the tolerance.
 
-    Both answer float scores [N, C, h, w], or both labels [N, h, w] uint8, whose `max_abs` is 0 by definition: the
-    distance between two class ids says nothing, only the agreement counts.
+    Both answer logits [N, channels, h, w] of those `channels`, or both labels [N, h, w] uint8, whose `max_abs` is 0 by
+    definition: the distance between two class ids says nothing, only the agreement counts.
     """
     max_abs, magnitude, same, positions = 0.0, 0.0, 0, 0
     shapes = []
@@ -70,7 +72,7 @@ def compare(
         if np.issubdtype(expected.dtype, np.floating):
             max_abs = max(max_abs, float(np.abs(expected - actual).max()))
             magnitude = max(magnitude, float(np.abs(expected).max()))
-            expected, actual = expected.argmax(axis=1), actual.argmax(axis=1)
+            expected, actual = (label_logits(each, channels).argmax(axis=1) for each in (expected, actual))
         same += int((expected == actual).sum())
         positions += expected.size
     agreement = same / positions
