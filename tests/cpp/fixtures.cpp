@@ -40,7 +40,7 @@ class PixelSession : public atrous::core::Session {
         if (mode_ == "throw an int") throw 7;
         if (mode_ == "no memory") throw std::bad_alloc();
         const int stride = mode_ == "wrong stride" ? 2 * kStride : kStride;
-        const int channels = mode_ == "wrong classes" ? 2 : 3;
+        const int channels = mode_ == "one channel" ? 1 : mode_ == "wrong classes" ? 2 : 3;
         const Size coarse{size_.height / stride, size_.width / stride};
         logits_.clear();
         for (int c = 0; c < channels; ++c) {

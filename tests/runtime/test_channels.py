@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from segmenters import CRF, on_cpu, picture
 from tiny_graphs import lesion_layers, local_layers, make_bundle
-from tolerances import SIGMOID_ABS
+from tolerances import CUDA_CPU_ABS, HALF_LABEL_AGREEMENT, SIGMOID_ABS
 
 import atrous
 from atrous.bundle import Bundle
@@ -133,3 +133,36 @@ class TestLogits:
         logits = np.float32([[[[-1e-3, 0, 1e-3]]]])
         labels = label_logits(logits, Channels("sigmoid", 0.5)).argmax(axis=1)
         np.testing.assert_array_equal(labels, [[[0, 0, 1]]])
+
+
+class TestGpu:
+    """On the emulated device, against the segmenter of the CPU."""
+
+    @pytest.mark.parametrize("size", [(1, 1), (61, 83), (150, 90)])
+    @pytest.mark.parametrize("dtype", [np.float32, np.float16])
+    def test_labels_and_probabilities(self, open_gpu, make_device, lesions, size, dtype) -> None:
+        pixels = picture(size)
+        got, expected = open_gpu(lesions, make_device, dtype=dtype)(pixels), on_cpu(lesions)(pixels)
+        assert got.probabilities.shape == (2, *size)
+        if dtype == np.float32:
+            np.testing.assert_array_equal(got.labels, expected.labels)
+            np.testing.assert_array_equal(got.probabilities, expected.probabilities)
+        else:
+            assert (got.labels == expected.labels).mean() >= HALF_LABEL_AGREEMENT
+
+    def test_a_batch(self, open_gpu, make_device, lesions) -> None:
+        pictures = [picture((40, 48), seed) for seed in range(3)]
+        for got, expected in zip(
+            open_gpu(lesions, make_device).batch(pictures), on_cpu(lesions).batch(pictures), strict=True
+        ):
+            np.testing.assert_array_equal(got.labels, expected.labels)
+            np.testing.assert_array_equal(got.probabilities, expected.probabilities)
+
+    @pytest.mark.slow
+    def test_the_crf(self, open_gpu, make_device, lesions, threshold) -> None:
+        crf, pixels = DenseCRF(CRF, iterations=3), picture((40, 52))
+        got, expected = open_gpu(lesions, make_device, crf=crf)(pixels), on_cpu(lesions, crf)(pixels)
+        assert np.abs(got.probabilities - expected.probabilities).max() <= CUDA_CPU_ABS
+        clear = np.abs(expected.probabilities[1] - threshold) > CUDA_CPU_ABS
+        np.testing.assert_array_equal(got.labels[clear], expected.labels[clear])
+        np.testing.assert_array_equal(got.labels, got.probabilities[1] > np.float32(threshold))
