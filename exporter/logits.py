@@ -24,7 +24,8 @@ PROBES: Final = 2
 #: Largest difference of probabilities that summation order and rounding make, in single and in half precision.
 _EXACT_ABS: Final = 1e-5
 _ROUNDED_ABS: Final = 4e-3
-_SUM_ABS: Final = 1e-2
+#: Largest deviation of their sum, which rounding to 8 bits makes as well.
+_SUM_RELATIVE: Final = 1e-2
 _ADVICE: Final = "Give the network without it: logits, at the resolution at which the last convolution makes them."
 
 Run = Callable[[FloatArray], NDArray[Any]]
@@ -141,13 +142,17 @@ def _refuse_probabilities(outputs: Sequence[NDArray[Any]], name: str) -> None:
     """Refuse values that are probabilities although no known operator makes them; a constant says nothing."""
     low = min(float(output.min()) for output in outputs)
     high = max(float(output.max()) for output in outputs)
-    if not (low >= -_EXACT_ABS and high <= 1 + _EXACT_ABS and low < high):
+    if not -_EXACT_ABS <= low < high:
         return
     channels = outputs[0].shape[1]
-    if channels > 1 and all(np.abs(output.sum(axis=1) - 1).max() <= _SUM_ABS for output in outputs):
-        seen = f"its {channels} channels are between 0 and 1 and sum to 1 at every position, as after a softmax"
-    else:
+    sums = np.concatenate([output.sum(axis=1).ravel() for output in outputs])
+    total = float(np.median(sums))
+    if channels > 1 and np.abs(sums - total).max() <= _SUM_RELATIVE * total:
+        seen = f"its {channels} channels are not negative and sum to {total:.3g} at every position, as after a softmax"
+    elif high <= 1 + _EXACT_ABS:
         seen = f"all values are between {low:.3g} and {high:.3g}, as after a sigmoid"
+    else:
+        return
     raise ExportError(
         f"{name} returns probabilities, not logits: {seen}. Softmax or sigmoid would be applied twice. {_ADVICE}"
     )

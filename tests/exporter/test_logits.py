@@ -123,6 +123,7 @@ def test_interpolated_log_softmax_is_interpolated_logits(folder: Path) -> None:
         (1, lambda y: functional.interpolate(y.sigmoid(), scale_factor=4, mode="bicubic"), "then interpolated"),
         (3, lambda y: y.exp() / y.exp().sum(1, keepdim=True), "sum to 1 at every position, as after a softmax"),
         (3, lambda y: (y.softmax(1) + (2 * y).softmax(1)) / 2, "sum to 1 at every position, as after a softmax"),
+        (3, lambda y: y.softmax(1) * 255, "sum to 255 at every position, as after a softmax"),
         (3, lambda y: torch.maximum(y.softmax(1), (2 * y).softmax(1)), "as after a sigmoid"),
         (1, lambda y: y.sigmoid().clamp(1e-6, 1 - 1e-6), "as after a sigmoid"),
         (1, lambda y: (y.sigmoid() + (2 * y).sigmoid()) / 2, "as after a sigmoid"),
