@@ -208,7 +208,7 @@ def plan_lattice(spec: LatticeSpec, multiprocessors: int) -> LaunchPlan: ...
 # "scan" of the given "values" and "sort" of the given "pairs", whose upper halves are below `high`.
 def plan_sorting(count: int, high: int, multiprocessors: int) -> LaunchPlan: ...
 
-# What the memory and the launches of a frame depend on: `output_shape` [images, classes, h, w] is of an engine's
+# What the memory and the launches of a frame depend on: `output_shape` [images, channels, h, w] is of an engine's
 # logits, `logits_shape` of all, which are more where there are tiles.
 class FrameSpec:
     def __init__(
@@ -220,11 +220,12 @@ class FrameSpec:
         output_shape: tuple[int, int, int, int],
         has_half_output: bool,
         align_corners: bool,
+        threshold: float | None = None,
     ) -> None: ...
     @property
     def logits_shape(self) -> list[int]: ...
 
-# "preprocess", "inference", "check", "labels", "probabilities" and "swap" (runtime/csrc/launch_plan.hpp).
+# "preprocess", "inference", "check", "labels", "probabilities", "threshold" and "swap" (runtime/csrc/launch_plan.hpp).
 def plan_frame(spec: FrameSpec, multiprocessors: int) -> LaunchPlan: ...
 
 # "overlay" of given "pictures" and "labels" in the colours of the given "palette".

@@ -26,6 +26,7 @@ SCHEMA_VERSION: Final = "1.1"
 Size = tuple[int, int]
 Precision = Literal["fp32", "fp16", "int8"]
 ResizePolicy = Literal["none", "stretch"]
+Activation = Literal["softmax", "sigmoid"]
 HardwareCompatibility = Literal["none", "same-compute-capability", "ampere+"]
 #: [N, 3, H, W].
 Shape = tuple[int, int, int, int]
@@ -33,7 +34,7 @@ Shape = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class ClassInfo:
-    """One class: `id` is its channel in the logits and its value in the labels; `color` is RGB, 0–255."""
+    """One class: `id` is its value in the labels and its channel in the probabilities; `color` is RGB, 0–255."""
 
     id: int
     name: str
@@ -109,12 +110,36 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
+class Channels:
+    """Meaning of the channels of the logits.
+
+    Attributes:
+        activation: `softmax` makes probabilities of one channel a class. `sigmoid` makes the probability p of class 1
+            of the only channel; class 0 is everything else, with 1 − p.
+        threshold: with `sigmoid`, labels are 1 where p is above it, and 0 elsewhere. With `softmax`, None.
+    """
+
+    activation: Activation = "softmax"
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.activation == "softmax" and self.threshold is not None:
+            raise BundleError(f"a threshold needs activation 'sigmoid'; got {self.threshold} with 'softmax'")
+        if self.activation == "sigmoid" and not (self.threshold is not None and 0 < self.threshold < 1):
+            raise BundleError(f"the threshold of a sigmoid must be between 0 and 1, exclusive; got {self.threshold}")
+
+
+SOFTMAX: Final = Channels()
+
+
+@dataclass(frozen=True)
 class OutputSpec:
-    """Output of the graph: coarse logits [N, classes, h, w] at `stride`, upsampled with `align_corners`."""
+    """Output of the graph: coarse logits [N, channels, h, w] at `stride`, upsampled with `align_corners`."""
 
     stride: int
     align_corners: bool = False
     head: Literal["logits"] = "logits"
+    channels: Channels = SOFTMAX
 
 
 @dataclass(frozen=True)
@@ -206,6 +231,25 @@ class Manifest:
         ids = [entry.id for entry in self.classes]
         if ids != list(range(len(ids))):
             raise BundleError(f"class ids must be 0…{len(ids) - 1}, the channels of the logits; got {ids}")
+        if self.output.channels.activation == "sigmoid" and len(ids) != 2:
+            raise BundleError(f"a sigmoid has two classes, 0 for what it is not and 1 for what it is; got {len(ids)}")
+
+    @property
+    def logits_channels(self) -> int:
+        """Number of channels of the logits.
+
+        Raises:
+            BundleError: one class under a softmax: its probability would be 1 everywhere.
+        """
+        if self.output.channels.activation == "sigmoid":
+            return 1
+        if len(self.classes) == 1:
+            raise BundleError(
+                f"{self.name!r} has one channel and one class, {self.classes[0].name!r}: a softmax over one channel is "
+                "1 everywhere, so every label would be 0. Export or pack the network again with two classes, what it "
+                f"is not and what it is: classes=['background', {self.classes[0].name!r}]"
+            )
+        return len(self.classes)
 
     def to_json(self) -> str:
         """Text of `manifest.json`, without optional fields that are None."""
@@ -307,7 +351,7 @@ def _manifest_from_dict(data: Mapping[str, Any]) -> Manifest:
             dynamic_batch=source.get("dynamic_batch"),
             padding=PaddingCost.from_dict(source["padding"]) if "padding" in source else None,
         ),
-        output=OutputSpec(**data["output"]),
+        output=OutputSpec(**{**data["output"], "channels": Channels(**data["output"].get("channels", {}))}),
         artifacts=tuple(_artifact_from_dict(entry) for entry in data["artifacts"]),
         verification=tuple(Verification.from_dict(entry) for entry in data["verification"]),
         ignore_index=data.get("ignore_index"),

@@ -285,6 +285,7 @@ def _verify(
         [*batches, *probe_inputs(job.bundle.manifest.input)],
         artifact=INT8_FILE,
         against=f"{job.source.file} in onnxruntime (CPU)",
+        channels=job.bundle.manifest.output.channels,
     )
     if check.max_abs == float("inf"):
         raise CalibrationError(f"the INT8 graph returns NaN or infinity for an input {list(check.inputs[-1])}")

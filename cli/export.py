@@ -23,6 +23,7 @@ from .options import (
     OverwriteOption,
     SizeOption,
     StretchOption,
+    ThresholdOption,
     chosen_size,
 )
 
@@ -80,6 +81,7 @@ def export(
     head: HeadOption = "logits",
     multi_scale: MultiScaleOption = False,
     stretch: StretchOption = False,
+    threshold: ThresholdOption = None,
     license: LicenseOption = None,  # noqa: A002 - the option's name
     dynamic_batch: DynamicBatchOption = False,
     overwrite: OverwriteOption = False,
@@ -116,7 +118,9 @@ def export(
             size=sizes,
             preprocessing=Preprocessing(rules.normalization, resize="stretch" if stretch else "none"),
             align_corners=rules.align_corners,
-            options=ExportOptions(atrous=atrous, head=head, license=license, dynamic_batch=dynamic_batch),
+            options=ExportOptions(
+                atrous=atrous, head=head, license=license, dynamic_batch=dynamic_batch, threshold=threshold
+            ),
             overwrite=overwrite,
         )
     print_evidence(bundle.manifest)

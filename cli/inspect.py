@@ -36,6 +36,7 @@ def _print_summary(manifest: Manifest) -> None:
     table = Table(show_header=False, box=None, title=manifest.name, title_justify="left")
     table.add_row("made by", manifest.created_by)
     table.add_row("classes", _swatches(manifest.classes))
+    table.add_row("channels", _channels(manifest))
     table.add_row("input", f"{_sizes(inputs.size)}, {inputs.color_order}, resize: {inputs.resize}")
     if (cost := padding_cost(manifest)) is not None:
         table.add_row("padding", cost)
@@ -66,6 +67,13 @@ def _print_artifacts(manifest: Manifest) -> None:
             for line in skipped_lines(check):
                 table.add_row("", line)
         print_table(table)
+
+
+def _channels(manifest: Manifest) -> str:
+    channels = manifest.output.channels
+    if channels.threshold is None:
+        return "softmax, one for each class"
+    return f"sigmoid of one: {manifest.classes[1].name} above {channels.threshold:g}"
 
 
 def _brief(value: Any) -> Any:  # noqa: ANN401 - JSON

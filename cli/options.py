@@ -42,6 +42,15 @@ StretchOption = Annotated[
     bool,
     typer.Option("--stretch", rich_help_panel=INPUT_PANEL, help="Resize images to the input instead of padding them."),
 ]
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="P",
+        rich_help_panel=MODEL_PANEL,
+        help="Of a network with one channel, whose sigmoid is the probability of the second class: labels are 1 where "
+        "it is above P; 0.5 by default.",
+    ),
+]
 LicenseOption = Annotated[
     str | None,
     typer.Option(metavar="TEXT", rich_help_panel=OUTPUT_PANEL, help="License of the weights, kept in the manifest."),

@@ -22,6 +22,7 @@ from .options import (
     OverwriteOption,
     SizeOption,
     StretchOption,
+    ThresholdOption,
     chosen_size,
 )
 
@@ -43,6 +44,7 @@ def pack(
         bool,
         typer.Option("--align-corners", rich_help_panel=MODEL_PANEL, help="How training upsampled the logits."),
     ] = False,
+    threshold: ThresholdOption = None,
     license: LicenseOption = None,  # noqa: A002 - the option's name
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -69,7 +71,7 @@ def pack(
             size=sizes,
             preprocessing=Preprocessing(NORMALIZATIONS[normalization], resize="stretch" if stretch else "none"),
             align_corners=align_corners,
-            options=PackOptions(license=license),
+            options=PackOptions(license=license, threshold=threshold),
             overwrite=overwrite,
         )
     print_evidence(bundle.manifest)

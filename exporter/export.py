@@ -18,17 +18,18 @@ from ..arguments import check_arguments
 from ..arrays import FloatArray
 from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..errors import EngineError, ExportError
-from ..manifest import ClassInfo, Manifest, Size, Verification
+from ..manifest import SOFTMAX, Channels, ClassInfo, Manifest, Size, Verification
 from ..runtime.backends import open_reference
 from ..runtime.backends.onnxruntime import OnnxSession
 from .classes import describe_classes
 from .foreign import copy_module, module_errors
+from .logits import PROBES, logits_graph
 from .model_description import ModelDescription, Preprocessing
 from .onnx_export import StandaloneHead, coarse_shape, export_graph
 from .options import AtrousForm, ExportOptions
 from .passes import ATROUS_PASSES, run_passes
 from .sizes import DynamicSize
-from .verify import FP32_TOLERANCE, Infer, Named, measure_padding, open_on_cpu, prove, require_passed
+from .verify import FP32_TOLERANCE, Infer, Named, measure_padding, open_on_cpu, probe_inputs, prove, require_passed
 
 GRAPH_FILE: Final = "model.fp32.onnx"
 
@@ -48,9 +49,10 @@ def export(
     """Export a model to a bundle, verified against PyTorch before it appears at `path`.
 
     Args:
-        model: maps [N, 3, H, W] float32 to coarse logits [N, C, h, w]; not modified.
+        model: maps [N, 3, H, W] float32 to coarse logits [N, C, h, w], or to those of one channel under a sigmoid; a
+            softmax or sigmoid at its end is taken away where that is exact. Not modified.
         path: path of the bundle, `NAME.atrous`.
-        classes: names (or `ClassInfo`) in the order of the logits.
+        classes: names (or `ClassInfo`) in the order of the logits; of one channel two, what it is not and what it is.
         size: one (height, width), which is fastest, or a `DynamicSize`.
         preprocessing: preprocessing of the training; None for ImageNet's constants and padding.
         align_corners: rule by which the training upsampled the logits.
@@ -58,13 +60,20 @@ def export(
         overwrite: replace an existing bundle.
 
     Raises:
-        ExportError: the model does not match the arguments, torch cannot convert it, or the graph's output differs.
+        ExportError: the model does not match the arguments, torch cannot convert it, its output is no logits and cannot
+            be made logits, or the graph's output differs.
         BundleError: the path exists or cannot be written.
     """
     options = options or ExportOptions()
     model = copy_module(model)
     description = ModelDescription(
-        describe_classes(classes), size, preprocessing or Preprocessing(), align_corners, options.crf, options.license
+        describe_classes(classes),
+        size,
+        preprocessing or Preprocessing(),
+        align_corners,
+        options.crf,
+        options.license,
+        options.threshold,
     )
     manifest = description.draft_manifest(Path(path), functools.partial(coarse_shape, model))
     inputs = dataclasses.replace(
@@ -74,27 +83,42 @@ def export(
     )
     manifest = dataclasses.replace(manifest, input=inputs)
     with stage_bundle(path, overwrite=overwrite) as staged:
-        manifest = _add_graph(staged, model, manifest, atrous=options.atrous)
+        manifest = _add_graph(staged, model, manifest, options)
         if options.head != "logits":
             manifest = _add_standalone(staged, model, manifest, options.head, atrous=options.atrous)
         staged.write_manifest(manifest)
     return Bundle.open(path)
 
 
-def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, *, atrous: AtrousForm) -> Manifest:
+def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, options: ExportOptions) -> Manifest:
     """Write the graph of coarse logits, and verify it against the module in every backend of the CPU."""
     path = staged.path / GRAPH_FILE
-    provenance = _write_graph(model, path, manifest, atrous=atrous, output_name="logits")
+    infer, name = _module_infer(model), type(model).__name__
+    provenance = _write_graph(model, path, manifest, atrous=options.atrous, output_name="logits")
+    graph = logits_graph(onnx.load(path), infer, probe_inputs(manifest.input)[:PROBES], name=name)
+    against = f"torch {torch.__version__}"
+    if graph.removed is not None:
+        if options.head != "logits":
+            raise ExportError(
+                f"{name} ends in {graph.removed}, so its logits, which the graph of {options.head} is made of, are not "
+                "at hand in torch. Give the network without it, or export it without that graph."
+            )
+        onnx.save(graph.model, path)
+        provenance |= {"removed": graph.removed}
+        against += f", behind {graph.removed}"
     artifact = staged.artifact(GRAPH_FILE, kind="onnx", precision="fp32", provenance=provenance)
     # Verified through the staged bundle, exactly as the runtime will load it.
     bundle = staged.write_manifest(manifest.with_artifact(artifact))
+    reference = Named(against, graph.original(infer))
+    channels = manifest.output.channels if graph.removed is None else SOFTMAX
     try:
-        candidates = open_on_cpu(bundle, artifact)
+        opened = open_on_cpu(bundle, artifact)
     except EngineError as exc:
         # What the reference computes says more of a network than what another backend does not support.
-        _verify([Named(GRAPH_FILE, open_reference(bundle).infer)], model, manifest)
+        _verify([Named(GRAPH_FILE, graph.activated(open_reference(bundle).infer))], reference, manifest, channels)
         raise ExportError(f"{exc}\nNothing was written: every backend that is installed must run the graph.") from exc
-    return manifest.with_artifact(artifact, *_verify(candidates, model, manifest))
+    candidates = [Named(each.name, graph.activated(each.infer)) for each in opened]
+    return manifest.with_artifact(artifact, *_verify(candidates, reference, manifest, channels))
 
 
 def _add_standalone(
@@ -107,22 +131,26 @@ def _add_standalone(
 ) -> Manifest:
     """Write and verify a second graph whose output is probabilities or labels at the input's resolution."""
     file = f"model.fp32.{head}.onnx"
-    wrapped = StandaloneHead(model, head, align_corners=manifest.output.align_corners)
+    wrapped = StandaloneHead(
+        model, head, align_corners=manifest.output.align_corners, channels=manifest.output.channels
+    )
     provenance = _write_graph(wrapped, staged.path / file, manifest, atrous=atrous, output_name=head)
     artifact = staged.artifact(file, kind="standalone", precision="fp32", provenance=provenance)
     session = OnnxSession((staged.path / file).read_bytes(), name=file)
-    return manifest.with_artifact(artifact, *_verify([Named(file, session.run)], wrapped, manifest))
+    reference = Named(f"torch {torch.__version__}", _module_infer(wrapped))
+    return manifest.with_artifact(artifact, *_verify([Named(file, session.run)], reference, manifest, SOFTMAX))
 
 
-def _verify(candidates: Sequence[Named], model: nn.Module, manifest: Manifest) -> tuple[Verification, ...]:
+def _verify(
+    candidates: Sequence[Named], reference: Named, manifest: Manifest, channels: Channels
+) -> tuple[Verification, ...]:
     """Compare with the module over all sizes and batches; raises `ExportError` where one differs or fails."""
-    reference = Named(f"torch {torch.__version__}", _module_infer(model))
     try:
-        checks = prove(candidates, reference, manifest.input, tolerance=FP32_TOLERANCE)
+        checks = prove(candidates, reference, manifest.input, tolerance=FP32_TOLERANCE, channels=channels)
     except EngineError as exc:
         raise ExportError(
-            f"a backend does not take what {type(model).__name__} takes: {exc}. Nothing was written. Narrow the range "
-            "of sizes, or export one size."
+            f"a backend does not take what the module takes: {exc}. Nothing was written. Narrow the range of sizes, or "
+            "export one size."
         ) from exc
     for check in checks:
         require_passed(check)

@@ -113,6 +113,7 @@ def _add_graph(
             calibration_batches(images, bundle.manifest.input),
             artifact=name,
             against=f"{reference.artifact.file} in onnxruntime (CPU)",
+            channels=bundle.manifest.output.channels,
             tolerance=tolerance,
         )
         for name, infer in candidates.items()

@@ -8,8 +8,8 @@ from pathlib import Path
 from .._version import __version__
 from ..arguments import check_arguments, check_fields
 from ..crf import CRFParams
-from ..errors import ExportError
-from ..manifest import ClassInfo, InputSpec, Manifest, OutputSpec, ResizePolicy, Size, SizePolicy
+from ..manifest import Channels, ClassInfo, InputSpec, Manifest, OutputSpec, ResizePolicy, Size, SizePolicy
+from .channels import channels_of
 from .normalization import IMAGENET, Normalization
 from .size_probe import Answer, find_size_policy
 from .sizes import DynamicSize
@@ -57,6 +57,7 @@ class ModelDescription:
         align_corners: rule by which the training upsampled the logits.
         crf: CRF parameters for `crf=True`; None for DeepLab v2's.
         license: license of the weights.
+        threshold: threshold of a network with one channel; None for 0.5, and for other networks.
     """
 
     classes: tuple[ClassInfo, ...]
@@ -65,6 +66,7 @@ class ModelDescription:
     align_corners: bool
     crf: CRFParams | None
     license: str | None
+    threshold: float | None = None
 
     def draft_manifest(self, path: Path, answer: Answer) -> Manifest:
         """Draft a manifest without artifacts from the logits [N, C, h, w] that the network answers.
@@ -74,24 +76,21 @@ class ModelDescription:
             answer: runs the network on one image of a size.
 
         Raises:
-            ExportError: the number of classes differs, the logits have no consistent stride, or the network does not
-                take the sizes.
+            ExportError: the channels do not fit the classes or the threshold, the logits have no consistent stride, or
+                the network does not take the sizes.
             AtrousError: what `answer` raises.
         """
-        sizes, stride = find_size_policy(self.size, answer, check=self._check_classes)
+        found: list[Channels] = []
+        sizes, stride = find_size_policy(
+            self.size, answer, check=lambda coarse: found.append(channels_of(coarse, self.classes, self.threshold))
+        )
+        channels = found[0]
         return Manifest(
             name=path.stem,
             created_by=f"atrous {__version__}",
             classes=self.classes,
             input=self.preprocessing.input_spec(sizes),
-            output=OutputSpec(stride=stride, align_corners=self.align_corners),
+            output=OutputSpec(stride=stride, align_corners=self.align_corners, channels=channels),
             crf=(self.crf or CRFParams.deeplab_v2_resnet()).to_dict(),
             license=self.license,
         )
-
-    def _check_classes(self, coarse: tuple[int, ...]) -> None:
-        if len(coarse) != 4 or coarse[1] != len(self.classes):
-            raise ExportError(
-                f"the model returns {list(coarse)}; expected [N, {len(self.classes)}, h, w], one channel for each of "
-                f"the {len(self.classes)} classes ({', '.join(info.name for info in self.classes)})"
-            )

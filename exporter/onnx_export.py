@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ExportError
-from ..manifest import Size, SizePolicy
+from ..manifest import SOFTMAX, Channels, Size, SizePolicy
+from ..runtime.channels import threshold_logit
 from .foreign import module_errors, quiet_torch
 from .traced_sizes import check_traced_sizes
 
@@ -29,21 +30,35 @@ _SIDE_STEP: Final = 32
 class StandaloneHead(nn.Module):
     """Network with its postprocessing: bilinear upsampling to the input's size, then softmax or argmax.
 
-    [N, 3, H, W] → `probabilities` [N, C, H, W] float32 or `labels` [N, H, W] uint8.
+    [N, 3, H, W] → `probabilities` [N, C, H, W] float32 or `labels` [N, H, W] uint8. A sigmoid has two classes.
     """
 
-    def __init__(self, model: nn.Module, head: Literal["probabilities", "labels"], *, align_corners: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        head: Literal["probabilities", "labels"],
+        *,
+        align_corners: bool,
+        channels: Channels = SOFTMAX,
+    ) -> None:
         super().__init__()
         self.model = model
         self.head = head
         self.align_corners = align_corners
+        self.threshold = channels.threshold
 
     def forward(self, image: Tensor) -> Tensor:
         """Probabilities or labels at the resolution of `image`."""
         logits = functional.interpolate(
             self.model(image), size=image.shape[2:], mode="bilinear", align_corners=self.align_corners
         )
-        return logits.softmax(dim=1) if self.head == "probabilities" else logits.argmax(dim=1).to(torch.uint8)
+        if self.head == "probabilities":
+            if self.threshold is not None:
+                logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+            return logits.softmax(dim=1)
+        if self.threshold is not None:
+            return (logits[:, 0] > threshold_logit(self.threshold)).to(torch.uint8)
+        return logits.argmax(dim=1).to(torch.uint8)
 
 
 def export_graph(

@@ -28,10 +28,13 @@ class PackOptions:
     Attributes:
         crf: parameters that `crf=True` will use; DeepLab v2's when None.
         license: terms of the weights.
+        threshold: of a network with one channel, whose sigmoid is the probability p of class 1: labels are 1 where p is
+            above it. 0.5 when None; None for networks with a channel for each class.
     """
 
     crf: CRFParams | None = None
     license: str | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         from ..crf import CRFParams

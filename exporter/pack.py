@@ -14,14 +14,15 @@ import onnx
 from ..arguments import check_arguments
 from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..errors import ExportError
-from ..manifest import ClassInfo, Manifest, Size
+from ..manifest import SOFTMAX, ClassInfo, Manifest, Size
 from ..runtime.backends.onnxruntime import OnnxSession
 from .classes import describe_classes
 from .graph_precision import graph_precision
+from .logits import PROBES, logits_graph
 from .model_description import ModelDescription, Preprocessing
 from .options import PackOptions
 from .sizes import DynamicSize
-from .verify import TOLERANCES, Named, measure_padding, open_on_cpu, prove, require_passed
+from .verify import TOLERANCES, Named, measure_padding, open_on_cpu, probe_inputs, prove, require_passed
 
 
 @check_arguments
@@ -36,15 +37,16 @@ def pack(
     options: PackOptions | None = None,
     overwrite: bool = False,
 ) -> Bundle:
-    """Pack an ONNX file into a bundle, byte for byte; external data is embedded.
+    """Pack an ONNX file into a bundle, byte for byte; external data is embedded, a final softmax or sigmoid removed.
 
     The graph is verified in every backend of the CPU against ONNX Runtime without graph optimizations, over its sizes
     and batches.
 
     Args:
-        graph: ONNX file with one float32 input [N, 3, H, W] and one float32 output, logits [N, C, h, w].
+        graph: ONNX file with one float32 input [N, 3, H, W] and one float32 output, logits [N, C, h, w], or those of
+            one channel under a sigmoid. A softmax or sigmoid at its end is taken away where that is exact.
         path: path of the bundle, `NAME.atrous`.
-        classes: names (or `ClassInfo`) in the order of the logits.
+        classes: names (or `ClassInfo`) in the order of the logits; of one channel two, what it is not and what it is.
         size: required if the graph's height and width are dynamic; otherwise read from the graph.
         preprocessing: preprocessing of the training; None for ImageNet's constants and padding.
         align_corners: rule by which the training upsampled the logits.
@@ -52,7 +54,7 @@ def pack(
         overwrite: replace an existing bundle.
 
     Raises:
-        ExportError: the file is not ONNX, or its inputs or outputs differ from these.
+        ExportError: the file is not ONNX, its inputs or outputs differ from these, or its output cannot be made logits.
         BundleError: the path exists or cannot be written.
         EngineError: ONNX Runtime rejects the graph.
     """
@@ -66,6 +68,7 @@ def pack(
         align_corners,
         options.crf,
         options.license,
+        options.threshold,
     )
     plain = OnnxSession(model.SerializeToString(), name=str(source), optimize=False)
     manifest = description.draft_manifest(Path(path), lambda size: plain.run(np.zeros((1, 3, *size), np.float32)).shape)
@@ -84,6 +87,8 @@ def _add_graph(
     staged: StagedBundle, model: onnx.ModelProto, manifest: Manifest, plain: OnnxSession, source: Path
 ) -> Manifest:
     """Write the graph, and verify it in every backend of the CPU against ONNX Runtime's plain form of it."""
+    graph = logits_graph(model, plain.run, probe_inputs(manifest.input)[:PROBES], name=str(source))
+    model = graph.model
     precision = graph_precision(model)
     file = f"model.{precision}.onnx"
     if _is_all_of(source, model):
@@ -91,12 +96,15 @@ def _add_graph(
     else:
         onnx.save(model, staged.path / file)
     provenance = {"exporter": f"{model.producer_name} {model.producer_version}".strip(), "source": source.name}
+    if graph.removed is not None:
+        provenance["removed"] = graph.removed
     artifact = staged.artifact(file, kind="onnx", precision=precision, provenance=provenance)
     bundle = staged.write_manifest(manifest.with_artifact(artifact))
     checks = prove(
-        open_on_cpu(bundle, artifact),
-        Named("onnxruntime without graph optimizations", plain.run),
+        [Named(each.name, graph.activated(each.infer)) for each in open_on_cpu(bundle, artifact)],
+        Named("onnxruntime without graph optimizations", graph.original(plain.run)),
         manifest.input,
+        channels=manifest.output.channels if graph.removed is None else SOFTMAX,
         tolerance=TOLERANCES[precision],
         noise=precision == "fp32",
     )

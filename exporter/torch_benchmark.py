@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -16,7 +15,9 @@ from torch.nn import functional
 from ..bundle import Bundle
 from ..crf import DenseCRF
 from ..errors import EngineError
+from ..manifest import Channels
 from ..runtime.benchmark import Contender, Picture, Run
+from ..runtime.channels import refined_labels, threshold_logit
 from ..runtime.preprocess import plan_geometry, prepare_image
 from ..runtime.segmenter import bundle_crf
 from .trained_model import load_trained
@@ -82,6 +83,7 @@ def torch_run(
         crf: refines probabilities on the CPU, if given.
     """
     inputs, output = bundle.manifest.input, bundle.manifest.output
+    channels = output.channels
     dtype = torch.float16 if precision == "fp16" else torch.float32
 
     @torch.inference_mode()
@@ -102,14 +104,28 @@ def torch_run(
             full = functional.interpolate(
                 logits.float(), size=geometry.full_size, mode="bilinear", align_corners=output.align_corners
             )[0, :, :height, :width]
-            result = (full.argmax(0).to(torch.uint8) if crf is None else full.softmax(0)).cpu().numpy()
+            result = (_labels(full, channels) if crf is None else _probabilities(full, channels)).cpu().numpy()
         if crf is None:
             return result, timings
         with _timed(timings, "crf", device):
-            labels = crf(result, image).argmax(axis=0).astype(np.uint8)
+            labels = refined_labels(*crf.labels_and_marginals(result, image), channels)
         return labels, timings
 
     return run
+
+
+def _labels(logits: torch.Tensor, channels: Channels) -> torch.Tensor:
+    """Labels [H, W] uint8 of logits [channels, H, W]."""
+    if channels.threshold is not None:
+        return (logits[0] > threshold_logit(channels.threshold)).to(torch.uint8)
+    return logits.argmax(0).to(torch.uint8)
+
+
+def _probabilities(logits: torch.Tensor, channels: Channels) -> torch.Tensor:
+    """Probabilities [C, H, W] of logits [channels, H, W]."""
+    if channels.threshold is not None:
+        logits = torch.cat([torch.zeros_like(logits), logits])
+    return logits.softmax(0)
 
 
 def _with_threads(run: Run, threads: int) -> Run:

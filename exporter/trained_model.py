@@ -43,7 +43,7 @@ def load_trained(
     """Build the network of a checkpoint and load its weights.
 
     An argument of None is taken from the checkpoint's metadata, or else is the architecture's default; unnamed classes
-    are numbered.
+    are numbered, those of one channel called background and foreground.
 
     Raises:
         CheckpointError: the file does not hold plain weights, or they do not match the network.
@@ -56,8 +56,13 @@ def load_trained(
     entry = find_architecture(name)
     stride = output_stride or metadata.output_stride or entry.default_output_stride
     weights = load_checkpoint(checkpoint)
-    names = metadata.classes or tuple(f"class {index}" for index in range(num_classes_of(weights)))
-    infos = tuple(classes) if classes else describe_classes(names)
-    model = create_model(name, num_classes=len(infos), output_stride=stride)
+    infos = tuple(classes) if classes else describe_classes(metadata.classes or _numbered(num_classes_of(weights)))
+    # Two classes may be one channel under a sigmoid.
+    channels = 1 if len(infos) == 2 and num_classes_of(weights) == 1 else len(infos)
+    model = create_model(name, num_classes=channels, output_stride=stride)
     report = load_into(model, weights, source=source)
     return TrainedModel(model, entry, stride, infos, report.dropped)
+
+
+def _numbered(channels: int) -> tuple[str, ...]:
+    return ("background", "foreground") if channels == 1 else tuple(f"class {index}" for index in range(channels))

@@ -239,6 +239,7 @@ def _identity(segmenter: Segmenter, reader: MaskReader) -> dict[str, Any]:
         "sha256": backend.artifact.sha256,
         "backend": f"{backend.name} on the {backend.device}",
         "input": dataclasses.asdict(segmenter.bundle.manifest.input),
+        "channels": dataclasses.asdict(segmenter.bundle.manifest.output.channels),
         "crf": {**crf.params.to_dict(), "iterations": crf.iterations} if crf else None,
         "classes": len(segmenter.classes),
         "ignored": sorted(reader.void),

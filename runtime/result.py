@@ -45,6 +45,8 @@ class Result:
     def probabilities(self) -> NDArray[np.float32]:
         """[C, H, W] float32: softmax of the upsampled logits, or the marginals of the CRF when one ran.
 
+        Of a network with one channel and a sigmoid, [2, H, W]: 1 − p and p.
+
         Computed on first use: at 1024×2048 with 19 classes it is 159 MB that most callers never need. From a GPU the
         picture goes through it once more.
         """

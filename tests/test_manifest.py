@@ -15,7 +15,9 @@ from jsonschema import Draft202012Validator
 from atrous.errors import BundleError
 from atrous.manifest import (
     SCHEMA_VERSION,
+    SOFTMAX,
     Artifact,
+    Channels,
     ClassInfo,
     EngineIdentity,
     EngineProfile,
@@ -58,7 +60,7 @@ def full_manifest() -> Manifest:
             dynamic_batch=False,
             padding=PaddingCost(0.953, ((33, 47), (35, 61))),
         ),
-        output=OutputSpec(stride=16, align_corners=True),
+        output=OutputSpec(stride=16, align_corners=True, channels=Channels("sigmoid", 0.25)),
         artifacts=(
             Artifact("onnx", "fp32", "model.fp32.onnx", "0" * 64, 10, {"opset": 18}),
             Artifact("engine", "fp16", "engines/a.plan", "f" * 64, 11, {}, identity),
@@ -154,6 +156,13 @@ def change(data: dict[str, Any], place: str, value: Any) -> None:
         ("artifacts/1/engine/profile/min", [1, 3, 16, 48]),  # more than opt
         ("artifacts/1/engine/hardware_compatibility", "all"),
         ("crf", {"bilateral_weight": "4"}),
+        ("output/channels", {}),
+        ("output/channels", {"activation": "sigmoid"}),
+        ("output/channels", {"activation": "softmax", "threshold": 0.5}),
+        ("output/channels/activation", "tanh"),
+        ("output/channels/threshold", 0),
+        ("output/channels/threshold", 1),
+        ("classes", [{"id": 0, "name": "only", "color": [0, 0, 0]}]),  # a sigmoid has two
         ("verification/0/argmax_agreement", 1.1),
         ("verification/0/inputs", [[0, 3]]),
     ],
@@ -309,3 +318,30 @@ def test_an_engine_takes_part_of_the_sizes() -> None:
     assert dataclasses.replace(within, size=inputs.size) == inputs
     with pytest.raises(BundleError, match="min ≤ opt ≤ max"):
         inputs.within(EngineProfile((1, 3, 512, 512), (1, 3, 512, 512), (1, 3, 512, 512)))
+
+
+def test_a_manifest_of_schema_1_0_has_a_softmax() -> None:
+    data = as_dict()
+    data["schema_version"] = "1.0"
+    del data["output"]["channels"]
+    read = Manifest.from_json(json.dumps(data))
+    assert (read.output.channels, read.logits_channels) == (SOFTMAX, 2)
+
+
+def test_a_sigmoid_has_one_channel() -> None:
+    assert full_manifest().logits_channels == 1
+
+
+def test_a_softmax_over_one_class_opens_and_says_what_is_wrong_when_used() -> None:
+    data = as_dict()
+    del data["classes"][1]
+    data["output"]["channels"] = {"activation": "softmax"}
+    read = Manifest.from_json(json.dumps(data))
+    with pytest.raises(BundleError, match=r"every label would be 0.*classes=\['background', '道路'\]"):
+        _ = read.logits_channels
+
+
+@pytest.mark.parametrize("values", [("softmax", 0.5), ("sigmoid", None), ("sigmoid", 0.0), ("sigmoid", float("nan"))])
+def test_channels_of_no_meaning(values: tuple[Any, Any]) -> None:
+    with pytest.raises(BundleError, match="threshold"):
+        Channels(*values)

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from atrous.bundle import MANIFEST_FILE, Bundle
 from atrous.exporter.model_description import Preprocessing
 from atrous.exporter.normalization import Normalization
+from atrous.exporter.options import PackOptions
 from atrous.exporter.pack import pack
 from atrous.exporter.sizes import DynamicSize
 from atrous.manifest import ResizePolicy, Size, SizePolicy
@@ -50,6 +51,12 @@ def local_layers(classes: int, *, halvings: int = 3, dilation: int = 1) -> list[
     context = Conv(weight(channels, channels, 3), dilation=dilation, relu=True)
     head = weight(classes, channels, 1)
     return [*layers, context, Conv(head - head.mean(axis=1, keepdims=True))]
+
+
+def lesion_layers(stride: int) -> list[Conv]:
+    """One channel: every `stride`-th pixel's red above its blue, a logit between −25.5 and 25.5."""
+    weight = np.array([0.1, 0, -0.1], np.float32)
+    return [Conv(weight[None, :, None, None], stride=stride)]
 
 
 def save_graph(path: Path, layers: Sequence[Conv], *, size: Size | None = None) -> Path:
@@ -94,16 +101,21 @@ def make_bundle(
     normalization: Normalization = PLAIN,
     resize: ResizePolicy = "none",
     align_corners: bool = False,
+    threshold: float | None = None,
 ) -> Bundle:
-    """Pack the layers, through the real `pack`, as `path`; `fixed` or `sizes` says what the graph takes."""
+    """Pack the layers, through the real `pack`, as `path`; `fixed` or `sizes` says what the graph takes.
+
+    One channel is a sigmoid's, with two classes.
+    """
     graph = save_graph(path.with_suffix(".onnx"), layers, size=fixed)
     return pack(
         graph,
         path,
-        classes=[f"class {index}" for index in range(len(layers[-1].weight))],
+        classes=[f"class {index}" for index in range(max(2, len(layers[-1].weight)))],
         size=sizes,
         preprocessing=Preprocessing(normalization, resize),
         align_corners=align_corners,
+        options=PackOptions(threshold=threshold),
     )
 
 

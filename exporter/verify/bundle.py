@@ -128,10 +128,11 @@ class _Verifier:
             f"{self._reference.artifact.file} in {self._reference.name} ({self._reference.device})",
             self._reference.infer,
         )
+        channels = self._bundle.manifest.output.channels
         profile = artifact.engine.profile if artifact.engine else None
         inputs = self._bundle.manifest.input if profile is None else self._bundle.manifest.input.within(profile)
         if self._images:
-            comparison = Comparison(candidate.name, reference.name, tolerance)
+            comparison = Comparison(candidate.name, reference.name, tolerance, channels=channels)
             for batch in photo_inputs(self._images, inputs):
                 comparison.add(batch, reference.infer(batch), candidate.infer(batch), picture="given")
             found = comparison.result()
@@ -142,6 +143,7 @@ class _Verifier:
                 inputs,
                 tolerance=tolerance,
                 noise=artifact.precision == "fp32",
+                channels=channels,
                 max_batch=MAX_BATCH if profile is None else min(MAX_BATCH, profile.max[0]),
             )
         if not self._pairs:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ...arrays import FloatArray
 from ...errors import ExportError
-from ...manifest import Precision, SkippedInput, Verification
+from ...manifest import SOFTMAX, Channels, Precision, SkippedInput, Verification
+from ...runtime.channels import label_logits
 
 #: Prepared images [N, 3, H, W] float32 → scores [N, C, h, w] float32, or labels [N, h, w] uint8.
 Infer = Callable[[FloatArray], NDArray[Any]]
@@ -53,11 +54,13 @@ class Comparison:
         artifact: what the record calls the candidate.
         against: what it calls the reference.
         tolerance: bounds of the differences: of logits on each input by itself, of classes over all.
+        channels: what the channels of float scores mean.
     """
 
-    def __init__(self, artifact: str, against: str, tolerance: Tolerance) -> None:
+    def __init__(self, artifact: str, against: str, tolerance: Tolerance, *, channels: Channels = SOFTMAX) -> None:
         self._names = artifact, against
         self._tolerance = tolerance
+        self._channels = channels
         self._max_abs, self._same, self._positions = 0.0, 0, 0
         self._comparable = True
         self._failed: list[tuple[int, ...]] = []
@@ -84,7 +87,7 @@ class Comparison:
             # Each input by itself: a size that goes wrong must not hide among others with larger logits.
             if difference > self._tolerance.max_relative * float(np.abs(expected).max()):
                 self._failed.append(batch.shape)
-            expected, actual = expected.argmax(axis=1), actual.argmax(axis=1)
+            expected, actual = (label_logits(each, self._channels).argmax(axis=1) for each in (expected, actual))
         self._same += int((expected == actual).sum())
         self._positions += expected.size
         return True
@@ -113,10 +116,11 @@ def compare(
     *,
     artifact: str,
     against: str,
+    channels: Channels = SOFTMAX,
     tolerance: Tolerance = FP32_TOLERANCE,
 ) -> Verification:
     """Run both on every input [N, 3, H, W], and hold the differences to the tolerance."""
-    comparison = Comparison(artifact, against, tolerance)
+    comparison = Comparison(artifact, against, tolerance, channels=channels)
     for batch in inputs:
         if not comparison.add(batch, reference(batch), candidate(batch)):
             break

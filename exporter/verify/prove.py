@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...arrays import FloatArray
 from ...bundle import Bundle
 from ...errors import AtrousError, ExportError
-from ...manifest import Artifact, InputSpec, SizePolicy, SkippedInput, Verification
+from ...manifest import SOFTMAX, Artifact, Channels, InputSpec, SizePolicy, SkippedInput, Verification
 from ...runtime.backends import BACKENDS, backend_status
 from ...runtime.backends.select import REFERENCE
 from ...runtime.backends.spec import BackendSpec
@@ -66,6 +66,7 @@ def prove(
     budget: Budget | None = None,
     noise: bool = True,
     max_batch: int = MAX_BATCH,
+    channels: Channels = SOFTMAX,
 ) -> tuple[Verification, ...]:
     """Compare candidates with a reference on inputs that cover the sizes and batches of `inputs`.
 
@@ -80,13 +81,14 @@ def prove(
         budget: bounds of time and memory; None for the usual ones.
         noise: compare on random pixels as well.
         max_batch: largest batch that can be run.
+        channels: what the channels of the networks mean.
 
     Raises:
         ExportError: a network of another library fails on an input.
         AtrousError: what a backend raises.
     """
     budget = budget or Budget()
-    comparisons = [Comparison(each.name, reference.name, tolerance) for each in candidates]
+    comparisons = [Comparison(each.name, reference.name, tolerance, channels=channels) for each in candidates]
     skipped: list[SkippedInput] = []
     waiting = covering_probes(inputs, noise=noise, max_batch=max_batch)
     while waiting:

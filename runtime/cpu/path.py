@@ -17,6 +17,7 @@ from ...arrays import FloatArray
 from ...crf import DenseCRF
 from ...errors import AtrousError, EngineError
 from ...manifest import Manifest, Size
+from ..channels import label_logits, probability_logits, refined_labels
 from ..path import MAX_BATCH, ReadImage
 from ..postprocess import upsample_labels, upsample_probabilities
 from ..preprocess import Geometry, plan_geometry, prepare_image
@@ -38,6 +39,9 @@ class CpuPath:
         source: what errors call the network.
         crf: refines the probabilities, or None.
         threads: of preprocessing and upsampling; 0 for all cores.
+
+    Raises:
+        BundleError: the manifest has a softmax over one class.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class CpuPath:
         self._inputs = manifest.input
         self._output = manifest.output
         self._classes = manifest.classes
+        self._channels = manifest.logits_channels
         self._infer = infer
         self._source = source
         self._crf = crf
@@ -113,17 +118,16 @@ class CpuPath:
 
     def _run(self, prepared: FloatArray) -> FloatArray:
         logits = self._infer(prepared)
-        if logits.shape[1] != len(self._classes):
-            raise EngineError(
-                f"{self._source} gives {logits.shape[1]} classes; the manifest lists {len(self._classes)}"
-            )
+        if logits.shape[1] != self._channels:
+            raise EngineError(f"{self._source} gives {logits.shape[1]} channels; the manifest says {self._channels}")
         return logits
 
     def _finish(self, frame: _Frame, logits: FloatArray, geometry: Geometry) -> None:
-        """Make the result of coarse logits [C, h, w]; full-resolution ones exist only where the CRF needs them."""
-        softmax = partial(  # a result pickles with the coarse logits, which are small
+        """Make the result of coarse logits [channels, h, w]; full-size ones exist only where the CRF needs them."""
+        channels = self._output.channels
+        activated = partial(  # a result pickles with the coarse logits, which are small
             upsample_probabilities,
-            logits,
+            probability_logits(logits, channels),
             geometry.full_size,
             crop=geometry.image_size,
             align_corners=self._output.align_corners,
@@ -133,18 +137,19 @@ class CpuPath:
         if self._crf is None:
             with frame.measure("postprocess"):
                 labels = upsample_labels(
-                    logits,
+                    label_logits(logits, channels),
                     geometry.full_size,
                     crop=geometry.image_size,
                     align_corners=self._output.align_corners,
                     threads=self._threads,
                 )
-            frame.future.set_result(Result(labels, pixels, self._classes, timings_ms, softmax))
+            frame.future.set_result(Result(labels, pixels, self._classes, timings_ms, activated))
             return
         with frame.measure("postprocess"):
-            probabilities = softmax()
+            probabilities = activated()
         with frame.measure("crf"):
-            labels, marginals = self._crf.labels_and_marginals(probabilities, pixels)
+            most_probable, marginals = self._crf.labels_and_marginals(probabilities, pixels)
+            labels = refined_labels(most_probable, marginals, channels)
         frame.future.set_result(Result(labels, pixels, self._classes, timings_ms, partial(_same, marginals)))
 
 

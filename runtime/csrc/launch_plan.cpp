@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "channels.hpp"
 #include "native/error.hpp"
 #include "resampling.hpp"
 #include "runtime/kernels/constants.cuh"
@@ -57,10 +58,11 @@ class FrameWriter {
     void preprocess();
     void infer_tiles(const TilePlan& tiles);
     void check();
-    void resample(const std::string& what);
+    void resample(const std::string& what, float background);
+    void apply_threshold();
     std::string logits_suffix() const { return spec_.has_half_output && !spec_.tiles ? "_f16" : "_f32"; }
     Slot logits() const { return plan_[spec_.tiles ? "blended" : "output"]; }
-    std::int64_t values(const Size& size) const { return spec_.images * spec_.classes * size.area(); }
+    std::int64_t values(int channels, const Size& size) const { return spec_.images * channels * size.area(); }
 
     const FrameSpec& spec_;
     PlanWriter plan_;
@@ -71,10 +73,11 @@ FrameWriter::FrameWriter(const FrameSpec& spec, int multiprocessors) : spec_(spe
     plan_.declare("pictures", whole_words(3 * pixels), BufferUse::given);
     plan_.declare("first_bad", 4, BufferUse::given);
     plan_.declare("labels", pixels, BufferUse::given);
-    plan_.declare("probabilities", 4 * values(spec.geometry.image), BufferUse::given);
+    plan_.declare("probabilities", 4 * values(spec.classes, spec.geometry.image), BufferUse::given);
     plan_.declare("input", (spec.has_half_input ? 2 : 4) * 3 * spec.images * spec.input().area(), BufferUse::kept);
-    plan_.declare("output", (spec.has_half_output ? 2 : 4) * values(spec.output), BufferUse::kept);
-    plan_.declare("blended", 4 * values(spec.coarse()), BufferUse::kept);
+    plan_.declare("output", (spec.has_half_output ? 2 : 4) * values(spec.channels(), spec.output), BufferUse::kept);
+    plan_.declare("blended", 4 * values(spec.channels(), spec.coarse()), BufferUse::kept);
+    plan_.declare("scores", 4 * values(spec.classes, spec.coarse()), BufferUse::scratch);
     set_tables();
 }
 
@@ -105,8 +108,9 @@ LaunchPlan FrameWriter::run() {
         plan_.infer(plan_["input"], plan_["output"]);
     }
     check();
-    resample("labels");
-    resample("probabilities");
+    resample("labels", spec_.threshold ? threshold_logit(*spec_.threshold) : 0.0f);
+    resample("probabilities", 0.0f);
+    if (spec_.threshold) apply_threshold();
     return plan_.take();
 }
 
@@ -157,7 +161,7 @@ void FrameWriter::infer_tiles(const TilePlan& tiles) {
     const Size whole = tiles.coarse(tiles.full);
     const Images images = Images::packed(plan_["pictures"], spec_.geometry.image);
     const Slot blended = plan_["blended"];
-    const std::int64_t planes = std::int64_t{spec_.images} * spec_.classes;
+    const std::int64_t planes = std::int64_t{spec_.images} * spec_.channels();
     plan_.begin_sequence("inference");
     plan_.begin("inference");
     plan_.fill(blended, 0);
@@ -181,22 +185,37 @@ void FrameWriter::check() {
     plan_.begin_sequence("check");
     plan_.begin("postprocess");
     plan_.fill(plan_["first_bad"], kNone);
-    const std::int64_t count = values(spec_.coarse());
+    const std::int64_t count = values(spec_.channels(), spec_.coarse());
     plan_.each("frame_find_not_finite" + logits_suffix(), count, logits(), count, plan_["first_bad"]);
 }
 
-/// A sequence of the name of what it writes.
-void FrameWriter::resample(const std::string& what) {
+/// A sequence of the name of what it writes; `background` is the logit of class 0 that one channel is compared with.
+void FrameWriter::resample(const std::string& what, float background) {
     plan_.begin_sequence(what);
     plan_.begin("postprocess");
     const Size from = spec_.coarse();
     const Size full = spec_.full();
     const Size& out = spec_.geometry.image;
-    plan_.each("frame_" + what + logits_suffix(), spec_.images * std::int64_t{out.height} * ceil_div(out.width, kRun),
-               logits(), spec_.images, spec_.classes, from.height, from.width,
-               scale_of(from.height, full.height, spec_.align_corners),
-               scale_of(from.width, full.width, spec_.align_corners), spec_.align_corners, out.height, out.width,
-               plan_[what]);
+    Slot scores = logits();
+    std::string suffix = logits_suffix();
+    if (spec_.threshold) {
+        scores = plan_["scores"];
+        plan_.each("frame_add_background" + suffix, values(1, from), logits(), spec_.images, from.area(), background,
+                   scores);
+        suffix = "_f32";
+    }
+    plan_.each(
+        "frame_" + what + suffix, spec_.images * std::int64_t{out.height} * ceil_div(out.width, kRun), scores,
+        spec_.images, spec_.classes, from.height, from.width, scale_of(from.height, full.height, spec_.align_corners),
+        scale_of(from.width, full.width, spec_.align_corners), spec_.align_corners, out.height, out.width, plan_[what]);
+}
+
+void FrameWriter::apply_threshold() {
+    plan_.begin_sequence("threshold");
+    plan_.begin("postprocess");
+    const std::int64_t pixels = spec_.geometry.image.area();
+    plan_.each("frame_apply_threshold", spec_.images * pixels, plan_["probabilities"], spec_.images, pixels,
+               static_cast<float>(*spec_.threshold), plan_["labels"]);
 }
 
 }  // namespace

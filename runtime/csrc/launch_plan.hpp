@@ -13,6 +13,7 @@ namespace atrous {
 /// What the memory and the launches of a frame depend on.
 struct FrameSpec {
     int images, classes;
+    std::optional<double> threshold;  ///< of one channel under a sigmoid and two classes; none: a softmax over classes
     Geometry geometry;
     std::optional<TilePlan> tiles;  ///< none: the network takes the image whole
     PixelScaling pixels;
@@ -21,6 +22,8 @@ struct FrameSpec {
     bool has_half_output;
     bool align_corners;
 
+    /// Of the network's logits.
+    int channels() const { return threshold ? 1 : classes; }
     /// Of the network's input: of the image or of a tile.
     Size input() const { return tiles ? tiles->tile : geometry.input; }
     /// What all logits cover, in pixels.
@@ -34,10 +37,11 @@ struct FrameSpec {
 /// The work of a frame. Given are "pictures", RGB [images, height, width, 3], and where results go:
 ///   "swap"           exchanges R and B of the pictures
 ///   "preprocess"     → "input", what the network takes; nothing where there are tiles
-///   "inference"      → "output", or of all tiles "blended", logits [images, classes, height, width] of `coarse()`
+///   "inference"      → "output", or of all tiles "blended", logits [images, channels, height, width] of `coarse()`
 ///   "check"          → "first_bad", the index of the first logit that is NaN or infinite, or 2³² − 1
 ///   "labels"         → "labels" [images, height, width]
-///   "probabilities"  → "probabilities" [images, classes, height, width], their softmax
+///   "probabilities"  → "probabilities" [images, classes, height, width], their softmax or sigmoid
+///   "threshold"      given "probabilities" → "labels", where there is a threshold
 ///
 /// Throws ShapeError where the kernels' indices do not reach, EngineError where a tile's logits do not lie as the
 /// manifest says.

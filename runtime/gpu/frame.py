@@ -39,4 +39,5 @@ def frame_spec(
         layout.output_shape,
         layout.output_dtype == np.float16,
         outputs.align_corners,
+        outputs.channels.threshold,
     )

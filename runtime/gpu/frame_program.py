@@ -53,12 +53,14 @@ class Recipe:
     Attributes:
         inputs: how pictures become network input.
         outputs: how logits lie on pictures.
-        classes: channels of the logits.
+        channels: number of channels of the logits.
+        classes: number of classes, of which there are two for one channel.
         backend: opens engines.
     """
 
     inputs: InputSpec
     outputs: OutputSpec
+    channels: int
     classes: int
     backend: DeviceBackend
 
@@ -104,7 +106,7 @@ class FrameProgram:
 
     Raises:
         ShapeError: the size cannot be tiled, or the batch is beyond the kernels' indices.
-        EngineError: the engine does not take the size, or answers another number of classes than the manifest lists, or
+        EngineError: the engine does not take the size, or answers another number of channels than the manifest says, or
             at another stride.
         CRFError: a sigma of the CRF is too small for the size.
         DeviceError: there is not enough memory; the message says how much is needed.
@@ -120,10 +122,10 @@ class FrameProgram:
         input_size = tiles.tile_size if tiles is not None else geometry.input_size
         self._engine = recipe.backend.open_engine(device)
         layout = self._engine.prepare((key.count, 3, *input_size))
-        if layout.output_shape[1] != recipe.classes:
+        if layout.output_shape[1] != recipe.channels:
             raise EngineError(
-                f"{recipe.backend.artifact.file} gives {layout.output_shape[1]} classes; the manifest lists "
-                f"{recipe.classes}"
+                f"{recipe.backend.artifact.file} gives {layout.output_shape[1]} channels; the manifest says "
+                f"{recipe.channels}"
             )
         spec = frame_spec(geometry, tiles, layout, inputs, recipe.outputs)
         self._logits_shape = spec.logits_shape
@@ -237,11 +239,20 @@ class FrameProgram:
         self._replay("probabilities", {**memory, "probabilities": field.buffers["planes"]})
         next(stages).record(computing)
         field.queue_frame(slot.pictures)
-        field.queue_labels(slot.labels)
-        if self.key.wants_probabilities:
-            field.queue_marginals(slot.probabilities)
+        self._queue_refined(slot, field)
         field.queue_report(slot.crf_report)
         next(stages).record(computing)
+
+    def _queue_refined(self, slot: Slot, field: CudaField) -> None:
+        """Labels of the marginals and, if they were asked for, the marginals."""
+        if self._recipe.outputs.channels.threshold is None:
+            field.queue_labels(slot.labels)
+            if self.key.wants_probabilities:
+                field.queue_marginals(slot.probabilities)
+            return
+        marginals = slot.probabilities if self.key.wants_probabilities else field.buffers["planes"]
+        field.queue_marginals(marginals)
+        self._replay("threshold", {**slot.memory, "probabilities": marginals})
 
     def _replay(self, name: str, given: dict[str, Buffer]) -> None:
         """Queues a sequence, which tiled pictures may have no need of."""

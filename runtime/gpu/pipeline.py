@@ -42,6 +42,7 @@ class Pipeline:
         EngineError: `workers` is less than 1.
         MissingDependencyError: neither PyCUDA nor cuda-bindings is installed.
         DeviceError: there is no GPU that works.
+        BundleError: the manifest has a softmax over one class.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Pipeline:
     ) -> None:
         if workers < 1:
             raise EngineError(f"workers must be 1 or more; got {workers}")
-        recipe = Recipe(manifest.input, manifest.output, len(manifest.classes), backend)
+        recipe = Recipe(manifest.input, manifest.output, manifest.logits_channels, len(manifest.classes), backend)
 
         def make_crf(device: Device) -> CudaDenseCRF:
             assert crf is not None  # noqa: S101 - only called where there is one

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 from command_line import Command
-from tiny_graphs import local_layers, save_graph
+from tiny_graphs import lesion_layers, local_layers, save_graph
 
 from atrous.bundle import Bundle
+from atrous.manifest import Channels
 
 
 @pytest.fixture
@@ -97,3 +98,17 @@ def test_where_nothing_can_be_written(atrous: Command, graph: Path, names: Path,
     outcome = atrous("pack", graph, tmp_path / out, "--classes", names, "--size", "32x32")
     assert outcome.code == 1
     assert outcome.err.startswith("BundleError: ")
+
+
+def test_one_channel_and_its_threshold(atrous: Command, photos: Path, tmp_path: Path) -> None:
+    graph, names, out = save_graph(tmp_path / "l.onnx", lesion_layers(4)), tmp_path / "n.txt", tmp_path / "l.atrous"
+    names.write_text("lesion\n")
+    refused = atrous("pack", graph, out, "--classes", names, "--size", "32x32")
+    assert refused.code == 1
+    assert "every label would be 0" in " ".join(refused.err.split())
+    names.write_text("background\nlesion\n")
+    packed = atrous("pack", graph, out, "--classes", names, "--size", "32x32", "--threshold", "0.25")
+    assert packed.code == 0, packed.err
+    assert Bundle.open(out).manifest.output.channels == Channels("sigmoid", 0.25)
+    assert "sigmoid of one: lesion above 0.25" in atrous("inspect", out).out
+    assert atrous("run", out, photos, "--out", tmp_path / "out", "--crf").code == 0

@@ -40,7 +40,7 @@ class PixelSession : public atrous::core::Session {
         if (mode_ == "throw an int") throw 7;
         if (mode_ == "no memory") throw std::bad_alloc();
         const int stride = mode_ == "wrong stride" ? 2 * kStride : kStride;
-        const int channels = mode_ == "wrong classes" ? 2 : 3;
+        const int channels = mode_ == "one channel" ? 1 : mode_ == "wrong classes" ? 2 : 3;
         const Size coarse{size_.height / stride, size_.width / stride};
         logits_.clear();
         for (int c = 0; c < channels; ++c) {
@@ -50,6 +50,10 @@ class PixelSession : public atrous::core::Session {
                     logits_.push_back(input_[static_cast<std::size_t>(row) * size_.width + x * stride]);
                 }
             }
+        }
+        // Red above or below the middle, so that both labels occur.
+        if (mode_ == "one channel") {
+            for (float& logit : logits_) logit -= 100;
         }
         if (mode_ == "nan") logits_.back() = std::numeric_limits<float>::quiet_NaN();
         return {logits_.data(), channels, coarse};

@@ -35,7 +35,7 @@ class PixelsOnDevice : public cuda::DeviceEngine {
 
     cuda::EngineLayout prepare(const Size& input) override {
         input_ = input;
-        return {false, mode_ == "wrong classes" ? 2 : 3, {input.height / 8, input.width / 8}, false};
+        return {false, mode_ == "wrong classes" ? 2 : channels(), {input.height / 8, input.width / 8}, false};
     }
     void queue(const cuda::Region& source, const cuda::Region& result, const cuda::Stream& stream) override {
         if (mode_ == "throw") throw std::runtime_error("the engine broke");
@@ -43,13 +43,16 @@ class PixelsOnDevice : public cuda::DeviceEngine {
         stream.download(pixels.data(), source, pixels.size() * sizeof(float));
         stream.synchronize();
         std::vector<float> logits;
-        for (int c = 0; c < 3; ++c) {
+        for (int c = 0; c < channels(); ++c) {
             for (int y = 0; y < input_.height / 8; ++y) {
                 for (int x = 0; x < input_.width / 8; ++x) {
                     logits.push_back(
                         pixels[(static_cast<std::size_t>(c) * input_.height + 8 * y) * input_.width + 8 * x]);
                 }
             }
+        }
+        if (mode_ == "one channel") {
+            for (float& logit : logits) logit -= 100;
         }
         if (mode_ == "nan") logits[1] = NAN;
         CHECK_EQUAL(result.bytes, logits.size() * sizeof(float));
@@ -59,6 +62,8 @@ class PixelsOnDevice : public cuda::DeviceEngine {
     bool is_capturable() const override { return false; }
 
   private:
+    int channels() const { return mode_ == "one channel" ? 1 : 3; }
+
     std::string mode_;
     Size input_;
 };
@@ -168,6 +173,23 @@ TEST(cuda_mean_field_is_the_cpu_core) {
         for (std::size_t i = 0; i < actual.size(); ++i) worst = std::max(worst, std::fabs(actual[i] - expected[i]));
         CHECK(worst <= kMarginals);
         CHECK(actual_labels == expected_labels);
+    }
+}
+
+TEST(cuda_pipeline_of_one_channel_is_the_cpu_pipeline) {
+    const Folder folder;
+    nlohmann::json manifest = fixtures::make_manifest("one channel");
+    manifest["schema_version"] = "1.1";
+    manifest["classes"].erase(2);
+    manifest["output"]["channels"] = {{"activation", "sigmoid"}, {"threshold", 0.75}};
+    const auto path = fixtures::write_bundle(folder, manifest, "one channel");
+    fixtures::add_pixel_engine();
+    for (const bool has_crf : {false, true}) {
+        Picture picture = has_crf ? noisy(24, 32) : Picture(100, 70);  // tiled without the CRF
+        const Outputs expected = segment(path, "pixels", has_crf, picture);
+        const Outputs actual = segment(path, device_backend(), has_crf, picture);
+        CHECK(actual.labels != std::vector<std::uint8_t>(actual.labels.size(), actual.labels[0]));
+        check_same(actual, expected, has_crf ? kMarginals : 0.0f);
     }
 }
 

@@ -113,7 +113,7 @@ def test_a_graph_that_disagrees_with_its_manifest(library, tiny_bundle, tmp_path
     manifest = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
     manifest["classes"].pop()
     (path / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
-    with library.segmenter(path) as segment, pytest.raises(CppError, match="gives 5 classes; the manifest lists 4"):
+    with library.segmenter(path) as segment, pytest.raises(CppError, match="gives 5 channels; the manifest says 4"):
         segment(np.zeros((40, 40, 3), np.uint8))
 
 

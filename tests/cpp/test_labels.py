@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from cpp_library import Library
+from cpp_library import CppError, Library
 from int8_graphs import ASPP, observed, replace_constant
-from tiny_graphs import color_layers, local_layers, make_bundle, put_logits_on_pixels
+from tiny_graphs import color_layers, lesion_layers, local_layers, make_bundle, put_logits_on_pixels
 from tolerances import CPP_AGREEMENT, CPP_PROBABILITY_ABS
 
 import atrous
@@ -23,6 +23,7 @@ from atrous.crf import DenseCRF
 from atrous.exporter.normalization import Normalization
 from atrous.exporter.pack import pack
 from atrous.exporter.sizes import DynamicSize
+from atrous.manifest import SOFTMAX
 from atrous.runtime.preprocess import prepare_image
 
 #: Channels that differ in every constant, so that a swap shows.
@@ -163,3 +164,24 @@ def test_pitch_of_labels(library, color_bundle, crf):
         library.check(library.c.atrous_run(segment.handle, ctypes.byref(frame), None))
         assert (room[:, :40] == segment(picture).labels).all()
     assert (room[:, 40:] == 99).all()
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.2])
+@pytest.mark.parametrize("size", [(61, 83), (150, 90)], ids=["whole", "tiles"])
+@pytest.mark.parametrize("crf", [False, True], ids=["plain", "crf"])
+def test_one_channel_under_a_sigmoid(library, tmp_path, threshold, size, crf):
+    sizes = DynamicSize((16, 16), (64, 64), (96, 96), multiple=8)
+    bundle = make_bundle(tmp_path / "lesions.atrous", lesion_layers(4), sizes=sizes, threshold=threshold)
+    picture = noise(*size)
+    assert set(np.unique(atrous.load(bundle)(picture).labels)) == {0, 1}
+    assert_same(library, bundle.path, picture, crf=crf)
+
+
+def test_a_softmax_over_one_class_is_refused(library, tmp_path):
+    bundle = make_bundle(tmp_path / "lesions.atrous", lesion_layers(4), fixed=(64, 64))
+    manifest = bundle.manifest
+    output = dataclasses.replace(manifest.output, channels=SOFTMAX)
+    old = dataclasses.replace(manifest, schema_version="1.0", classes=manifest.classes[:1], output=output)
+    (bundle.path / "manifest.json").write_text(old.to_json())
+    with pytest.raises(CppError, match="every label would be 0"), library.segmenter(bundle.path):
+        pass

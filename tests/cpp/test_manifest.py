@@ -21,6 +21,7 @@ VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 7, 8, 16.0, 0.5, 255, 256, 65536, 65537, 1e-300, 1e300, "", "x", "RGB", "BGR",
     "none", "stretch", "1.0", "1.7", "2.0", "01.0", "logits", "onnx", "engine", "fp16", "model.fp32.onnx", "../x",
     "/x", [], {}, [1, 2], [1, 2, 3], [64, 96], [1.5, 2, 3], [0, 0, 0], {"a": 1}, {"flavor": "tensorrt"}, "0" * 64, "é",
+    "softmax", "sigmoid", {"activation": "softmax"}, {"activation": "sigmoid", "threshold": 0.5},
 )  # fmt: skip
 
 
@@ -40,7 +41,8 @@ def mutate(original: dict[str, Any], rng: random.Random) -> dict[str, Any]:
         if action == 0:
             del container[key]
         elif action == 1 and isinstance(container, dict):
-            container[rng.choice(["extra", "engine", "license", "id", key])] = rng.choice(VALUES)
+            added = rng.choice(["extra", "engine", "license", "id", "channels", "threshold", key])
+            container[added] = rng.choice(VALUES)
         elif action == 2 and isinstance(container, list):
             container.append(copy.deepcopy(container[key]))
         else:

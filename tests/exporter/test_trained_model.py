@@ -58,3 +58,12 @@ def test_another_number_of_classes(weights: Weights, tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "deeplab.pth")
     with pytest.raises(CheckpointError, match="has 3 classes, the model has 2"):
         load_trained(tmp_path / "deeplab.pth", architecture=ARCH, classes=describe_classes(["road", "car"]))
+
+
+@pytest.mark.parametrize("names", [None, ["healthy", "lesion"]])
+def test_one_channel_has_two_classes(tmp_path: Path, names: list[str] | None) -> None:
+    torch.save(create_model(ARCH, num_classes=1, output_stride=16).state_dict(), tmp_path / "lesions.pth")
+    classes = describe_classes(names) if names else None
+    trained = load_trained(tmp_path / "lesions.pth", architecture=ARCH, classes=classes)
+    assert [entry.name for entry in trained.classes] == (names or ["background", "foreground"])
+    assert trained.model.eval()(torch.zeros(1, 3, 32, 32)).shape[1] == 1

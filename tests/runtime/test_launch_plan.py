@@ -14,7 +14,7 @@ from atrous import _native
 from atrous._native import Geometry, PlannedInference, PlannedLaunch
 from atrous.errors import ShapeError
 from atrous.gpu import planned_bytes
-from atrous.manifest import InputSpec, OutputSpec, Size, SizePolicy
+from atrous.manifest import Channels, InputSpec, OutputSpec, Size, SizePolicy
 from atrous.runtime.backends.base import EngineLayout
 from atrous.runtime.gpu.frame import KERNELS, frame_spec
 from atrous.runtime.preprocess import plan_geometry
@@ -24,7 +24,8 @@ HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 INPUTS = InputSpec(SizePolicy((16, 16), (64, 64), (128, 128), multiple=8))
 STRETCHED = replace(INPUTS, resize="stretch")
 OUTPUTS = OutputSpec(8)
-#: Images in a batch, their size, the policy, and the types of the network's input and logits.
+LESIONS = OutputSpec(8, channels=Channels("sigmoid", 0.3))
+#: Images in a batch, their size, the policy, the types of the network's input and logits, and what those are.
 CASES = {
     "one pixel": (1, (1, 1), INPUTS, SINGLE, SINGLE),
     "whole cells": (1, (64, 80), INPUTS, SINGLE, SINGLE),
@@ -36,18 +37,27 @@ CASES = {
     "not stretched": (1, (64, 64), STRETCHED, SINGLE, SINGLE),
     "tiles": (1, (300, 500), INPUTS, SINGLE, SINGLE),
     "a batch of tiles": (2, (50, 400), INPUTS, HALF, HALF),
+    "one channel": (2, (61, 77), INPUTS, SINGLE, HALF, LESIONS),
+    "one channel in tiles": (2, (50, 400), INPUTS, SINGLE, HALF, LESIONS),
     "blue first": (1, (40, 40), replace(INPUTS, color_order="BGR"), SINGLE, HALF),
 }
 
 
 def plan_of(
-    count: int, size: Size, inputs: InputSpec, input_dtype: np.dtype, output_dtype: np.dtype, multiprocessors: int = 108
+    count: int,
+    size: Size,
+    inputs: InputSpec,
+    input_dtype: np.dtype,
+    output_dtype: np.dtype,
+    outputs: OutputSpec = OUTPUTS,
+    multiprocessors: int = 108,
 ) -> _native.LaunchPlan:
     geometry = plan_geometry(size, inputs)
-    tiles = plan_tiles(geometry, inputs, OUTPUTS) if needs_tiles(geometry, inputs) else None
+    tiles = plan_tiles(geometry, inputs, outputs) if needs_tiles(geometry, inputs) else None
     height, width = tiles.tile_size if tiles is not None else geometry.input_size
-    layout = EngineLayout(input_dtype, (count, 5, height // 8, width // 8), output_dtype)
-    return _native.plan_frame(frame_spec(geometry, tiles, layout, inputs, OUTPUTS), multiprocessors)
+    channels = 5 if outputs.channels.threshold is None else 1
+    layout = EngineLayout(input_dtype, (count, channels, height // 8, width // 8), output_dtype)
+    return _native.plan_frame(frame_spec(geometry, tiles, layout, inputs, outputs), multiprocessors)
 
 
 @pytest.fixture(params=CASES, ids=lambda name: name.replace(" ", "-"))

@@ -75,7 +75,7 @@ class TestErrors:
     def test_another_number_of_classes(self, open_gpu, tmp_path):
         bundle = make_bundle(tmp_path / "x.atrous", local_layers(4), sizes=SIZES)
         manifest = replace(bundle.manifest, classes=bundle.manifest.classes[:3])
-        with pytest.raises(EngineError, match="gives 4 classes; the manifest lists 3"):
+        with pytest.raises(EngineError, match="gives 4 channels; the manifest says 3"):
             open_gpu(replace(bundle, manifest=manifest))(picture((40, 40)))
 
     def test_a_sigma_too_small_for_the_lattice(self, open_gpu, make_device, tiny_bundle):

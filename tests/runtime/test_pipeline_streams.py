@@ -25,7 +25,9 @@ def lazy_device() -> EmulatedDevice:
 
 def recipe_of(bundle: Bundle) -> Recipe:
     manifest = bundle.manifest
-    return Recipe(manifest.input, manifest.output, len(manifest.classes), OnnxDeviceBackend(bundle))
+    return Recipe(
+        manifest.input, manifest.output, manifest.logits_channels, len(manifest.classes), OnnxDeviceBackend(bundle)
+    )
 
 
 class TestStreams:

@@ -275,7 +275,7 @@ class TestLoad:
     def test_a_graph_of_other_classes_than_the_manifest_lists(self, tiny_bundle: Bundle, backend: str) -> None:
         fewer = dataclasses.replace(tiny_bundle.manifest, classes=tiny_bundle.manifest.classes[:4])
         bundle = Bundle(tiny_bundle.path, fewer)
-        with pytest.raises(EngineError, match=r"gives 5 classes; the manifest lists 4"):
+        with pytest.raises(EngineError, match=r"gives 5 channels; the manifest says 4"):
             Segmenter(bundle, open_backend(bundle, backend=backend))(noise((40, 40)))
 
     def test_a_wrong_stride_in_the_manifest_is_found_in_tiling(self, tiny_bundle: Bundle, backend: str) -> None:

@@ -13,6 +13,7 @@
 #include "lanes.hpp"
 #include "native/finite.hpp"
 #include "native/parallel.hpp"
+#include "runtime/csrc/channels.hpp"
 #include "runtime/csrc/image.hpp"
 #include "runtime/csrc/resample.hpp"
 #include "runtime/csrc/stretch.hpp"
@@ -34,7 +35,7 @@ struct Lane {
     std::unique_ptr<Session> session;
     std::optional<CpuCrf> crf;
     std::vector<std::uint8_t> stretched, rgb, labels;
-    std::vector<float> blended, probabilities;
+    std::vector<float> blended, scores, probabilities;
 };
 
 class CpuPipeline : public Pipeline {
@@ -43,6 +44,7 @@ class CpuPipeline : public Pipeline {
         : bundle_(std::move(bundle)),
           manifest_(bundle_->manifest()),
           engine_(std::move(engine)),
+          channels_(manifest_.channels()),
           threads_(resolve_threads(options.threads)),
           crf_iterations_(options.crf_iterations),
           crf_has_fractions_(options.crf_has_fractions),
@@ -119,10 +121,9 @@ class CpuPipeline : public Pipeline {
     }
 
     void check_logits(const Logits& logits) const {
-        const auto classes = static_cast<int>(manifest_.classes.size());
-        if (logits.channels != classes) {
-            fail(ATROUS_ERROR_ENGINE, description.artifact, " gives ", logits.channels, " classes; the manifest lists ",
-                 classes);
+        if (logits.channels != channels_) {
+            fail(ATROUS_ERROR_ENGINE, description.artifact, " gives ", logits.channels, " channels; the manifest says ",
+                 channels_);
         }
         if (logits.size.height < 1 || logits.size.width < 1) {
             fail(ATROUS_ERROR_ENGINE, description.artifact, " gives no logits");
@@ -136,6 +137,17 @@ class CpuPipeline : public Pipeline {
     ResampleShape shape_of(const Logits& logits, const Geometry& geometry) const {
         return {logits.channels,     logits.size.height,    logits.size.width,    geometry.full.height,
                 geometry.full.width, geometry.image.height, geometry.image.width, manifest_.output.align_corners};
+    }
+
+    /// Logits of all classes: one channel gets the one that it is compared with in front.
+    Logits class_logits(Lane& lane, const Logits& logits, float background) const {
+        if (!manifest_.output.threshold) return logits;
+        lane.scores.resize(2 * logits.count());
+        add_background(logits.values, static_cast<std::int64_t>(logits.count()), background, lane.scores.data());
+        Logits scores = logits;
+        scores.values = lane.scores.data();
+        scores.channels = 2;
+        return scores;
     }
 
     /// Where packed labels go: to the caller's memory, or to the lane's where the caller's rows are further apart.
@@ -155,13 +167,18 @@ class CpuPipeline : public Pipeline {
 
     void upsample(Lane& lane, const Frame& frame, const Logits& logits, const Geometry& geometry, Timings& timings) {
         const StageClock clock(timings, Stage::postprocess);
-        const ResampleShape shape = shape_of(logits, geometry);
-        resample_labels(logits.values, shape, threads_, packed_labels(lane, frame));
+        const std::optional<double>& threshold = manifest_.output.threshold;
+        const Logits compared = class_logits(lane, logits, threshold ? threshold_logit(*threshold) : 0.0f);
+        const ResampleShape shape = shape_of(compared, geometry);
+        resample_labels(compared.values, shape, threads_, packed_labels(lane, frame));
         deliver_labels(lane, frame);
-        if (frame.probabilities != nullptr) resample_probabilities(logits.values, shape, threads_, frame.probabilities);
+        if (frame.probabilities == nullptr) return;
+        const Logits activated = class_logits(lane, logits, 0.0f);
+        resample_probabilities(activated.values, shape, threads_, frame.probabilities);
     }
 
-    void refine(Lane& lane, const Frame& frame, const Logits& logits, const Geometry& geometry, Timings& timings) {
+    void refine(Lane& lane, const Frame& frame, const Logits& coarse, const Geometry& geometry, Timings& timings) {
+        const Logits logits = class_logits(lane, coarse, 0.0f);
         float* probabilities = frame.probabilities;
         {
             const StageClock clock(timings, Stage::postprocess);
@@ -173,8 +190,11 @@ class CpuPipeline : public Pipeline {
             resample_probabilities(logits.values, shape_of(logits, geometry), threads_, probabilities);
         }
         const StageClock clock(timings, Stage::crf);
-        lane.crf->refine(probabilities, logits.channels, packed_rgb(lane, frame), frame.size,
-                         packed_labels(lane, frame), frame.probabilities);
+        const std::optional<double>& threshold = manifest_.output.threshold;
+        std::uint8_t* labels = packed_labels(lane, frame);
+        lane.crf->refine(probabilities, logits.channels, packed_rgb(lane, frame), frame.size, labels,
+                         threshold ? probabilities : frame.probabilities);
+        if (threshold) apply_threshold(probabilities, frame.size.area(), static_cast<float>(*threshold), labels);
         deliver_labels(lane, frame);
     }
 
@@ -196,6 +216,7 @@ class CpuPipeline : public Pipeline {
     std::shared_ptr<const Bundle> bundle_;
     const Manifest& manifest_;
     std::unique_ptr<Engine> engine_;
+    int channels_;
     int threads_;
     int crf_iterations_;
     bool crf_has_fractions_;

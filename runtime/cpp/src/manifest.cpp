@@ -95,6 +95,17 @@ std::vector<ClassInfo> to_classes(const json& value) {
     return classes;
 }
 
+OutputSpec to_output(const json& value, std::size_t classes) {
+    OutputSpec output{to_int(value["stride"]), value["align_corners"].get<bool>(), std::nullopt};
+    if (!value.contains("channels") || value["channels"]["activation"] != "sigmoid") return output;
+    if (classes != 2) {
+        fail(ATROUS_ERROR_BUNDLE, "a sigmoid has two classes, 0 for what it is not and 1 for what it is; got ",
+             classes);
+    }
+    output.threshold = value["channels"]["threshold"].get<double>();
+    return output;
+}
+
 std::uint64_t to_bytes(const json& value) {
     constexpr double kMaxExact = 9007199254740992.0;  // 2^53: beyond, neighbouring doubles are further apart than 1
     if (value.get<double>() > kMaxExact) fail(ATROUS_ERROR_BUNDLE, "manifest.json lists a file of impossible size");
@@ -131,6 +142,16 @@ PixelScaling InputSpec::scaling(bool is_bgr_image) const {
     return scaling;
 }
 
+int Manifest::channels() const {
+    if (output.threshold) return 1;
+    if (classes.size() == 1) {
+        fail(ATROUS_ERROR_BUNDLE, "'", name, "' has one channel and one class, '", classes[0].name,
+             "': a softmax over one channel is 1 everywhere, so every label would be 0. Export or pack the network "
+             "again with two classes, what it is not and what it is");
+    }
+    return static_cast<int>(classes.size());
+}
+
 Manifest parse_manifest(const std::string& json_text) {
     const json data = parse_json(json_text);
     check_version(data);
@@ -147,7 +168,7 @@ Manifest parse_manifest(const std::string& json_text) {
     manifest.classes = to_classes(data["classes"]);
     if (data.contains("ignore_index")) manifest.ignore_index = to_int(data["ignore_index"]);
     manifest.input = to_input(data["input"]);
-    manifest.output = {to_int(data["output"]["stride"]), data["output"]["align_corners"].get<bool>()};
+    manifest.output = to_output(data["output"], manifest.classes.size());
     if (data.contains("crf")) manifest.crf = data["crf"].get<std::map<std::string, double>>();
     for (const json& entry : data["artifacts"]) manifest.artifacts.push_back(to_artifact(entry));
     return manifest;

@@ -34,10 +34,11 @@ struct InputSpec {
     PixelScaling scaling(bool is_bgr_image) const;
 };
 
-/// Where the logits lie.
+/// Where the logits lie, and what their channels are.
 struct OutputSpec {
     int stride;
     bool align_corners;
+    std::optional<double> threshold;  ///< of one channel under a sigmoid; none: a softmax over the classes
 };
 
 /// What an engine was built for; it is deserialized only where all of this matches.
@@ -63,6 +64,9 @@ struct Manifest {
     OutputSpec output;
     std::optional<std::map<std::string, double>> crf;
     std::vector<Artifact> artifacts;
+
+    /// Of the logits. Throws Failure(BUNDLE) for a softmax over one class, which would be 1 everywhere.
+    int channels() const;
 };
 
 /// Parses and validates the text of a manifest.json.

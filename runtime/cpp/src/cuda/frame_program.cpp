@@ -42,12 +42,14 @@ FrameProgram::FrameProgram(const Recipe& recipe, Queues& queues, const Size& siz
         return engine_->prepare(tiles ? tiles->tile : geometry.input);
     });
     const auto classes = static_cast<int>(manifest_.classes.size());
-    if (layout.channels != classes) {
-        fail(ATROUS_ERROR_ENGINE, recipe_.artifact, " gives ", layout.channels, " classes; the manifest lists ",
-             classes);
+    const int channels = manifest_.channels();
+    if (layout.channels != channels) {
+        fail(ATROUS_ERROR_ENGINE, recipe_.artifact, " gives ", layout.channels, " channels; the manifest says ",
+             channels);
     }
     const FrameSpec spec{1,
                          classes,
+                         manifest_.output.threshold,
                          geometry,
                          std::move(tiles),
                          inputs.scaling(false),
@@ -174,8 +176,15 @@ void FrameProgram::queue(const char* sequence, const Given& given) {
 void FrameProgram::queue_crf() {
     if (!field_) return;
     field_->queue_frame(pictures_.region());
-    field_->queue_labels(labels_.region());
-    if (wants_probabilities_) field_->queue_marginals(probabilities_.region());
+    if (manifest_.output.threshold) {
+        Given given = given_;
+        if (!wants_probabilities_) given["probabilities"] = field_->probabilities();  // no longer needed
+        field_->queue_marginals(given["probabilities"]);
+        queue("threshold", given);
+    } else {
+        field_->queue_labels(labels_.region());
+        if (wants_probabilities_) field_->queue_marginals(probabilities_.region());
+    }
     field_->queue_report(answer_part(offsetof(Answer, report), sizeof(FieldReport)));
 }
 
