@@ -121,7 +121,8 @@ def _checked(value: object, hint: Any, name: str, words: str) -> Any:  # noqa: A
     except _MismatchError as exc:
         detail = f" ({exc})" if str(exc) else ""
         choices = _choices(hint)
-        expected = " or ".join(map(repr, choices)) if choices else words
+        is_path = hint in (Path, Path | None)  # the command line has names of its own for them
+        expected = " or ".join(map(repr, choices)) if choices else "a path" if is_path else words
         raise ArgumentError(f"{name} must be {expected}; got {describe(value)}{detail}", argument=name) from None
 
 
@@ -188,7 +189,7 @@ def _convert_path(path: Path) -> Path:
     except UnicodeEncodeError as exc:
         raise _MismatchError("no file can have this name") from exc
     if "\0" in str(path) or max(lengths, default=0) > _MAX_NAME_BYTES:
-        raise _MismatchError("no file can have this name")
+        raise _MismatchError(f"no file can have this name: {str(path)!r}")
     return path
 
 

@@ -145,7 +145,7 @@ def _refuse_probabilities(outputs: Sequence[NDArray[Any]], name: str) -> None:
     if not -_EXACT_ABS <= low < high:
         return
     channels = outputs[0].shape[1]
-    sums = np.concatenate([output.sum(axis=1).ravel() for output in outputs])
+    sums = np.concatenate([output.sum(axis=1, dtype=np.float64).ravel() for output in outputs])
     total = float(np.median(sums))
     if channels > 1 and np.abs(sums - total).max() <= _SUM_RELATIVE * total:
         seen = f"its {channels} channels are not negative and sum to {total:.3g} at every position, as after a softmax"

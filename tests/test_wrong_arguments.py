@@ -70,7 +70,9 @@ class TestWords:
         assert isinstance(raised.value, TypeError)
 
     def test_of_an_option(self) -> None:
-        with pytest.raises(ArgumentError, match=r"atrous must be 'dilated' or 'deinterlaced'; got str 'dense'"):
+        with pytest.raises(
+            ArgumentError, match=r"atrous must be 'dilated' or 'deinterlaced' or 'taps'; got str 'dense'"
+        ):
             atrous.ExportOptions(atrous="dense")
 
     def test_of_a_path(self) -> None:
