@@ -12,8 +12,8 @@ class PaddingCost:
     """Labels that padding to a multiple changes, measured when the bundle was made.
 
     Attributes:
-        agreement: share of pixels whose label is that of the network on the unpadded picture, 0–1, over all pictures.
-        sizes: sizes of the pictures, none of them on the grid.
+        agreement: share of pixels whose label is that of the network on the unpadded image, 0–1, over all images.
+        sizes: sizes of the images, none of them on the grid.
     """
 
     agreement: float

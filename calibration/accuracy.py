@@ -1,4 +1,4 @@
-"""Labels of a quantized graph against those of the FP32 graph, as the runtime labels whole pictures."""
+"""Labels of a quantized graph against those of the FP32 graph, as the runtime labels whole images."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Comparison:
     """One graph against FP32.
 
     Attributes:
-        accuracy: over all pictures.
-        agreements: share of pixels with the same label, 0–1, for each picture in order.
+        accuracy: over all images.
+        agreements: share of pixels with the same label, 0–1, for each image in order.
     """
 
     accuracy: Accuracy
@@ -42,7 +42,7 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class _Labelled:
-    """A picture's FP32 labels, compressed: a hundredth of their size, so that they can be kept for every picture."""
+    """An image's FP32 labels, compressed: a hundredth of their size, so that they can be kept for every image."""
 
     source: ImageSource | Pair
     shape: tuple[int, int]
@@ -59,7 +59,7 @@ class _Labelled:
 
 @dataclass(frozen=True, eq=False)
 class _Segmented:
-    """A picture, its labels, and how those compare with its mask, if it has one."""
+    """An image, its labels, and how those compare with its mask, if it has one."""
 
     picture: Labels
     labels: Labels
@@ -69,22 +69,22 @@ class _Segmented:
 class Reference:
     """The labels of the FP32 graph, which those of other graphs are compared with.
 
-    Inference is ONNX Runtime's on the CPU, a thread a picture; the rest is what `atrous eval` does, tiles included.
+    Inference is ONNX Runtime's on the CPU, a thread an image; the rest is what `atrous eval` does, tiles included.
 
     Args:
         bundle: has an FP32 graph.
         pictures: as the runtime takes them; files, where there are masks. Unreadable ones are left out.
-        masks: folder with a mask `NAME.png` for each picture `NAME.*`, or None.
+        masks: folder with a mask `NAME.png` for each image `NAME.*`, or None.
         ignore: ids of masks that are void, besides the bundle's own.
         rules: how masks are called and what their pixels mean.
-        progress: told of each picture.
+        progress: told of each image.
 
     Attributes:
-        skipped: the pictures that were left out.
+        skipped: the images that were left out.
 
     Raises:
         CalibrationError: there are masks, and nothing in them is scored.
-        EvaluationError: there are masks, and a picture is no file or has none that fits it, or ids to ignore are out
+        EvaluationError: there are masks, and an image is no file or has none that fits it, or ids to ignore are out
             of range; or a class is in no mask while much is void.
         EngineError: ONNX Runtime fails.
     """
@@ -127,11 +127,11 @@ class Reference:
 
     @property
     def sources(self) -> tuple[ImageSource, ...]:
-        """The pictures that could be read."""
+        """The images that could be read."""
         return tuple(_picture(known.source) for known in self._pictures)
 
     def compare(self, graph: onnx.ModelProto, *, progress: Callable[[int], None] = lambda _: None) -> Comparison:
-        """Label every picture with another graph; raises `EngineError` where ONNX Runtime fails in it."""
+        """Label every image with another graph; raises `EngineError` where ONNX Runtime fails in it."""
         tally = self._tally()
         agreements: list[float] = []
         equal = pixels = 0
@@ -146,7 +146,7 @@ class Reference:
         return Comparison(Accuracy(len(agreements), equal / pixels, self._scores, scores), tuple(agreements))
 
     def samples(self, graph: onnx.ModelProto, comparison: Comparison, *, most: int = 3) -> tuple[Sample, ...]:
-        """The pictures on which the graph agreed least with FP32, the worst first."""
+        """The images on which the graph agreed least with FP32, the worst first."""
         worst = sorted(range(len(self._pictures)), key=lambda index: comparison.agreements[index])[:most]
         chosen = [self._pictures[index] for index in worst]
         return tuple(
@@ -161,7 +161,7 @@ class Reference:
         return zip(pictures, results, strict=True)
 
     def _path(self, infer: Infer, source: str) -> CpuPath:
-        """The steps of `atrous eval` around a network, with a thread for each picture."""
+        """The steps of `atrous eval` around a network, with a thread for each image."""
         return CpuPath(self._bundle.manifest, infer, source=source, threads=1)
 
     def _try(self, path: CpuPath, source: ImageSource | Pair) -> _Segmented | ImageError:
@@ -183,7 +183,7 @@ class Reference:
 
 
 def _labels(path: CpuPath, picture: Labels) -> Labels:
-    """Labels [H, W] uint8 of a picture [H, W, 3] uint8."""
+    """Labels [H, W] uint8 of an image [H, W, 3] uint8."""
     (future,) = path.submit([read_image(picture)])
     return future.result().labels
 

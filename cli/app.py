@@ -1,7 +1,7 @@
 """The application: every verb, and what becomes of errors.
 
 Exit codes: 0 done; 1 atrous refused or a check failed, said without a traceback; 2 wrong usage; 130 interrupted
-(Ctrl-C; bundles and pictures are written whole or not at all).
+(Ctrl-C; bundles and images are written whole or not at all).
 """
 
 from __future__ import annotations

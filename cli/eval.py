@@ -46,7 +46,7 @@ def evaluate(
     *,
     as_json: JsonFlag = False,
 ) -> None:
-    """Score a bundle on pictures with masks: IoU, pixel accuracy, IoU near edges, F-score of boundaries.
+    """Score a bundle on images with masks: IoU, pixel accuracy, IoU near edges, F-score of boundaries.
 
     Pairs with an unreadable file are named and skipped, up to ten; the exit code is then 1.
 

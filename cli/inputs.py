@@ -12,10 +12,10 @@ from ..errors import ImageError
 
 
 def find_images(sources: Iterable[Path | str]) -> list[Path]:
-    """Files as they are, the pictures in folders, and what globs match, in order and without repeats.
+    """Files as they are, the images in folders, and what globs match, in order and without repeats.
 
     Raises:
-        ImageError: a file that does not exist, a folder without pictures, or a glob without matches.
+        ImageError: a file that does not exist, a folder without images, or a glob without matches.
     """
     from ..runtime.image import list_pictures
 

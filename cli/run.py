@@ -1,4 +1,4 @@
-"""`atrous run`: pictures and videos in, labels and overlays out."""
+"""`atrous run`: images and videos in, labels and overlays out."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def run(
     *,
     as_json: JsonFlag = False,
 ) -> None:
-    """Segment pictures and videos.
+    """Segment images and videos.
 
-    A picture that fails is named and skipped; the exit code is then 1.
+    An image that fails is named and skipped; the exit code is then 1.
 
     Example: atrous run street.atrous photo.jpg --crf
     """

@@ -1,1 +1,1 @@
-"""Run time: a bundle and a picture in, labels out. Nothing here imports torch."""
+"""Run time: a bundle and an image in, labels out. Nothing here imports torch."""

@@ -24,7 +24,7 @@ _MAX_ROUNDS: Final = 1_000_000
 
 Picture = NDArray[np.uint8]
 
-#: Labels [H, W] uint8 of a picture [H, W, 3] uint8, and milliseconds by stage.
+#: Labels [H, W] uint8 of an image [H, W, 3] uint8, and milliseconds by stage.
 Run = Callable[[Picture], tuple[Picture, Mapping[str, float]]]
 
 #: Share of labels that two ways of computing in FP32 must have in common: positions where two classes tie may differ.
@@ -33,7 +33,7 @@ MIN_AGREEMENT: Final = 0.999
 
 @dataclass(frozen=True)
 class Contender:
-    """One way from a picture to its labels.
+    """One way from an image to its labels.
 
     Attributes:
         name: of the backend or the library.
@@ -41,7 +41,7 @@ class Contender:
         precision: of the network.
         crf: whether the dense CRF refines the labels.
         run: goes that way once.
-        run_many: goes it so many times with one picture, several in work at once; None where there is no such way.
+        run_many: goes it so many times with one image, several in work at once; None where there is no such way.
     """
 
     name: str
@@ -87,9 +87,9 @@ class Row:
 
     Attributes:
         agreement: share of labels equal to the first contender's with or without CRF, as this one.
-        end_to_end: picture in memory to labels in memory, as a caller waits for it.
+        end_to_end: image in memory to labels in memory, as a caller waits for it.
         stages: by name, in the order in which they run.
-        frames_per_second: with several pictures in work where that is possible, else one after the other.
+        frames_per_second: with several images in work where that is possible, else one after the other.
     """
 
     contender: Contender

@@ -1,4 +1,4 @@
-"""Scores of a segmenter over pictures with masks, one pair in memory a worker, and resumable."""
+"""Scores of a segmenter over images with masks, one pair in memory a worker, and resumable."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .segmenter import Segmenter
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and the file with the class id of each of its pixels."""
+    """An image and the file with the class id of each of its pixels."""
 
     image: Path
     mask: Path
@@ -49,7 +49,7 @@ class Evaluation:
 
     Attributes:
         pictures: how many were scored.
-        latencies_ms: milliseconds in the segmenter for each scored picture, in order. Workers slow each other down, so
+        latencies_ms: milliseconds in the segmenter for each scored image, in order. Workers slow each other down, so
             these are latencies of one call only with one worker.
         skipped: pairs with an unreadable file.
     """
@@ -61,10 +61,10 @@ class Evaluation:
 
 
 def pair_by_stem(images: Sequence[ImageSource], masks: Path, rules: MaskRules | None = None) -> list[Pair]:
-    """Pair `street.jpg` with `masks/street.png`, or as the rules' pattern says, in the order of the pictures.
+    """Pair `street.jpg` with `masks/street.png`, or as the rules' pattern says, in the order of the images.
 
     Raises:
-        EvaluationError: no pictures, one that is no file, two of one stem, or pictures without a mask.
+        EvaluationError: no images, one that is no file, two of one stem, or images without a mask.
     """
     if not images:
         raise EvaluationError("there is nothing to evaluate: no pictures were given")
@@ -101,7 +101,7 @@ class Truth:
 
 
 def load_truth(pair: Pair, reader: MaskReader, classes: int) -> Truth:
-    """Read a picture and its mask.
+    """Read an image and its mask.
 
     Args:
         pair: the files.
@@ -134,7 +134,7 @@ def evaluate(
     max_unreadable: int = 10,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Score a segmenter on pictures with masks.
+    """Score a segmenter on images with masks.
 
     Args:
         segmenter: may have a CRF.
@@ -142,8 +142,8 @@ def evaluate(
         ignore: ids of masks that are void, besides the bundle's `ignore_index`. Naming that one as well says that much
             of it is meant.
         rules: what the masks' pixels mean; class ids by default.
-        workers: pictures in work at once, each of which takes the segmenter's threads and one for its counts.
-        state: a file that gets a line of JSON for each picture. Where it exists, pictures in it are not run again
+        workers: images in work at once, each of which takes the segmenter's threads and one for its counts.
+        state: a file that gets a line of JSON for each image. Where it exists, images in it are not run again
             unless their files changed.
         max_unreadable: how many pairs may be skipped because a file cannot be read.
         progress: called with the number of pairs done, from the calling thread.

@@ -1,4 +1,4 @@
-"""The file that makes an evaluation resumable: what was evaluated, then a line of JSON for each picture."""
+"""The file that makes an evaluation resumable: what was evaluated, then a line of JSON for each image."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _FORMAT: Final = "atrous evaluation 2"
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One evaluated picture.
+    """One evaluated image.
 
     Attributes:
-        name: of the picture's file; for people.
-        digest: identifies the content of picture and mask.
+        name: of the image's file; for people.
+        digest: identifies the content of image and mask.
         latency_ms: milliseconds in the segmenter.
     """
 
@@ -40,7 +40,7 @@ class EvaluationState:
 
     Args:
         path: made where it does not exist.
-        identity: JSON values; what the results depend on besides the pictures. `identity["classes"]` is C.
+        identity: JSON values; what the results depend on besides the images. `identity["classes"]` is C.
 
     Raises:
         EvaluationError: the file is no state, of another evaluation, or damaged, or cannot be opened.
@@ -63,14 +63,14 @@ class EvaluationState:
             self._write(header)
 
     def find(self, digest: str) -> Record | None:
-        """The record of a picture, or None."""
+        """The record of an image, or None."""
         if digest not in self._places:
             return None
         start, length = self._places[digest]
         return self._record(json.loads(os.pread(self._file.fileno(), length, start)))
 
     def add(self, record: Record) -> None:
-        """Append a picture, unless it is there."""
+        """Append an image, unless it is there."""
         if record.digest not in self._places:
             self._places[record.digest] = self._write(
                 {

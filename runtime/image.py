@@ -1,4 +1,4 @@
-"""Pictures in: whatever a caller has becomes one [H, W, 3] uint8 RGB array."""
+"""Images in: whatever a caller has becomes one [H, W, 3] uint8 RGB array."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MOST_SAID: Final = 100
 
 
 def load_image(source: ImageSource, *, page: int | None = None, bits: int | None = None) -> NDArray[np.uint8]:
-    """Read a picture as [H, W, 3] uint8 RGB, upright.
+    """Read an image as [H, W, 3] uint8 RGB, upright.
 
     Paths and PIL images: the EXIF orientation is applied; colours with another ICC profile become sRGB; grey, palette
     and CMYK are converted; alpha is dropped, and 16-bit grey scaled to 8 bits. Arrays: [H, W] grey, [H, W, 1],
@@ -48,7 +48,7 @@ def load_image(source: ImageSource, *, page: int | None = None, bits: int | None
         bits: significant bits of 16-bit values, 9 to 16; by default what the file says of itself.
 
     Raises:
-        ImageError: the file is missing, empty, truncated, not a picture, or too large for Pillow's limit; it has no
+        ImageError: the file is missing, empty, truncated, not an image, or too large for Pillow's limit; it has no
             such page; or its 16-bit values may be of fewer bits and neither the file nor `bits` says so.
         ShapeError: an array of another shape or dtype.
         ArgumentError: none of these.
@@ -71,7 +71,7 @@ def _path_of(source: object) -> Path:
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """The files in a folder, not deeper, that end like pictures, sorted; empty where there are none.
+    """The files in a folder, not deeper, that end like images, sorted; empty where there are none.
 
     Raises:
         ImageError: the folder cannot be listed.
@@ -88,7 +88,7 @@ def open_picture(path: Path) -> Image.Image:
     """Open an image file and read its header.
 
     Raises:
-        ImageError: the file is missing, empty, not a picture, or too large for Pillow's limit.
+        ImageError: the file is missing, empty, not an image, or too large for Pillow's limit.
     """
     try:
         # A bomb warning is for whoever opens files of strangers; the limit itself still raises. The filters belong to
@@ -131,7 +131,7 @@ def turn_to_page(image: Image.Image, page: int | None, path: Path | None) -> Non
         if not 1 <= number <= pages:
             raise ImageError(f"{path or 'the image'} has no page {page}; it has {pages}, from 1", path=path)
         image.seek(number - 1)
-    # The other pictures of an MPO are previews or other views of the first; a PIL image is where its owner put it.
+    # The other images of an MPO are previews or other views of the first; a PIL image is where its owner put it.
     elif pages > 1 and path is not None and image.format != "MPO":
         say_once(f"has {pages} pages, of which page 1 is used; choose with --page or load_image(…, page=…)", path)
 
@@ -185,5 +185,5 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
         raise ShapeError(f"an image array must be {expected}; got {actual}", expected=expected, actual=actual)
     if channels == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
-    # A copy: callers reuse the buffers of frames, and a result shows its picture later.
+    # A copy: callers reuse the buffers of frames, and a result shows its image later.
     return np.array(array[:, :, :3], order="C")

@@ -1,4 +1,4 @@
-"""Rules for reading masks: which file belongs to which picture, and what its pixels mean."""
+"""Rules for reading masks: which file belongs to which image, and what its pixels mean."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ..errors import EvaluationError
 
-#: What ends the part of a picture's name that its mask shares: `aachen_000019_leftImg8bit`, `aachen_000019_gtFine…`.
+#: What ends the part of an image's name that its mask shares: `aachen_000019_leftImg8bit`, `aachen_000019_gtFine…`.
 _SEPARATORS: Final = "_-. "
 DEFAULT_PATTERN: Final = "*.png"
 #: Pixel values are 8 or 16 bits wide.
@@ -26,8 +26,8 @@ class MaskRules:
     """Rules of a set of masks.
 
     Attributes:
-        pattern: name of the masks, in which `*` is the name that a mask shares with its picture. `*` is the picture's
-            whole stem, or its beginning where all pictures end alike: `*_gtFine_labelIds.png` belongs to
+        pattern: name of the masks, in which `*` is the name that a mask shares with its image. `*` is the image's
+            whole stem, or its beginning where all images end alike: `*_gtFine_labelIds.png` belongs to
             `*_leftImg8bit.png`. May begin with folders, `**/` for any depth.
         mapping: pixel value or colour → class id, or None for void. Comes before everything else; a value v is also
             the grey (v, v, v) of a colour mask.
@@ -59,10 +59,10 @@ class MaskRules:
         return {"mapping": [list(pair) for pair in pairs], "one_based": self.one_based}
 
     def find(self, images: Sequence[Path], folder: Path) -> list[Path]:
-        """Find the mask of each picture, in the order of the pictures.
+        """Find the mask of each image, in the order of the images.
 
         Raises:
-            EvaluationError: pictures without a mask, one of which is named; or two masks for one picture.
+            EvaluationError: images without a mask, one of which is named; or two masks for one image.
         """
         if self.pattern == DEFAULT_PATTERN:
             masks = [folder / f"{path.stem}.png" for path in images]

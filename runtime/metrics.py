@@ -1,6 +1,6 @@
 """Agreement of labels with the truth: over all pixels, in bands around label edges, and on the edges.
 
-`count` reduces one picture to integers, `Tally` adds pictures up, `Scores` is what comes out. A class is left out of a
+`count` reduces one image to integers, `Tally` adds images up, `Scores` is what comes out. A class is left out of a
 mean where it occurs neither in the truth nor among the labels: its score is NaN.
 """
 
@@ -18,7 +18,7 @@ from ..errors import ShapeError
 
 #: Widths of the trimap, in pixels to each side of an edge, as in fig. 8 of arXiv 1606.00915.
 MAX_BAND_PX: Final = 40
-#: How far a boundary may be off, as a share of the picture's diagonal: Csurka et al., BMVC 2013, section 3.
+#: How far a boundary may be off, as a share of the image's diagonal: Csurka et al., BMVC 2013, section 3.
 BOUNDARY_TOLERANCE: Final = 0.0075
 
 IntArray = NDArray[np.int64]
@@ -27,7 +27,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """One picture in integers.
+    """One image in integers.
 
     Attributes:
         rings: [41, C, C] int64, pixels of class `row` that were labelled `column`, by their distance from the nearest
@@ -46,7 +46,7 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores between 0 and 1 over all pictures; NaN where there was nothing to score.
+    """Scores between 0 and 1 over all images; NaN where there was nothing to score.
 
     Attributes:
         confusion: [C, C] int64, pixels of class `row` that were labelled `column`.
@@ -55,7 +55,7 @@ class Scores:
         pixel_accuracy: share of the pixels with the right label.
         trimap_miou: [40] float64; entry w − 1 is the mean IoU of the w px to each side of an edge: pixels less
             than w px from an edge pixel.
-        boundary_f: [C] float64, F-score of the boundary in a picture, averaged over the pictures with that class.
+        boundary_f: [C] float64, F-score of the boundary in an image, averaged over the images with that class.
         mean_boundary_f: the mean of `boundary_f`.
         void_share: share of the truth's pixels that are void.
         assumed_void_share: share that is void because of the bundle's `ignore_index` alone.
@@ -75,7 +75,7 @@ class Scores:
 
 
 def count(truth: NDArray[np.uint8], labels: NDArray[np.uint8], valid: Mask, classes: int) -> Counts:
-    """Compare the labels of one picture with the truth.
+    """Compare the labels of one image with the truth.
 
     Trimap (Krähenbühl & Koltun 2011; Chen et al., arXiv 1606.00915, section 4.1): an edge pixel of the truth is one
     with another label above, below, left or right of it. Void counts as a label there, because masks often draw it
@@ -155,7 +155,7 @@ def iou(confusion: IntArray) -> Float64Array:
 
 
 def boundary_f_scores(boundary: IntArray) -> Float64Array:
-    """F-score [C] of one picture's boundary counts [4, C]; 0 where one map lacks the class, NaN where both do."""
+    """F-score [C] of one image's boundary counts [4, C]; 0 where one map lacks the class, NaN where both do."""
     labels_right, labels_all, truth_right, truth_all = boundary
     precision, recall = _ratio(labels_right, labels_all), _ratio(truth_right, truth_all)
     score = _ratio(2 * precision * recall, precision + recall)
@@ -163,7 +163,7 @@ def boundary_f_scores(boundary: IntArray) -> Float64Array:
 
 
 class Tally:
-    """Adds pictures up.
+    """Adds images up.
 
     Args:
         classes: C.
@@ -178,7 +178,7 @@ class Tally:
         self._void_px = self._assumed_void_px = 0
 
     def add(self, counts: Counts) -> None:
-        """Add one picture. In another order, boundary scores can differ in their last bit."""
+        """Add one image. In another order, boundary scores can differ in their last bit."""
         self._rings += counts.rings
         scores = boundary_f_scores(counts.boundary)
         self._boundary_sum += np.nan_to_num(scores)

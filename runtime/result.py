@@ -25,14 +25,14 @@ DEFAULT_ALPHA: Final = 0.6
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One segmented picture. It pickles; from a GPU without the probabilities, unless they were asked for before.
+    """One segmented image. It pickles; from a GPU without the probabilities, unless they were asked for before.
 
     Attributes:
-        labels: [H, W] uint8, the class id of every pixel of the picture.
-        image: [H, W, 3] uint8 RGB, the picture as it was read.
+        labels: [H, W] uint8, the class id of every pixel of the image.
+        image: [H, W, 3] uint8 RGB, the image as it was read.
         classes: names and colours; `classes[i].id == i`.
         timings_ms: milliseconds by stage: preprocess, inference, postprocess and, with a CRF, crf. On a GPU these are
-            its own, besides read, upload and download; stages of different pictures overlap.
+            its own, besides read, upload and download; stages of different images overlap.
     """
 
     labels: NDArray[np.uint8]
@@ -48,13 +48,13 @@ class Result:
         Of a network with one channel and a sigmoid, [2, H, W]: 1 − p and p.
 
         Computed on first use: at 1024×2048 with 19 classes it is 159 MB that most callers never need. From a GPU the
-        picture goes through it once more.
+        image goes through it once more.
         """
         return self._compute_probabilities()
 
     @check_arguments
     def overlay(self, alpha: float = DEFAULT_ALPHA) -> Image.Image:
-        """The picture with the classes' colours over it; `alpha` 0 shows the picture, 1 the colours."""
+        """The image with the classes' colours over it; `alpha` 0 shows the image, 1 the colours."""
         return Image.fromarray(blend_colors(self.image, self.labels, self._palette, check_alpha(alpha)))
 
     def colored(self) -> Image.Image:
@@ -93,7 +93,7 @@ def check_alpha(alpha: float) -> float:
 
 
 def save_picture(picture: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Write a picture, whole or not at all.
+    """Write an image, whole or not at all.
 
     Raises:
         ImageError: the folder is missing or not writable, or Pillow does not know the format.

@@ -15,7 +15,7 @@ from ..errors import ImageError
 #: Tags of TIFF.
 _BITS_PER_SAMPLE: Final = 258
 _MAX_SAMPLE_VALUE: Final = 281
-#: A picture of 16 bits that is darker than a quarter is as likely one of 14 bits or fewer.
+#: An image of 16 bits that is darker than a quarter is as likely one of 14 bits or fewer.
 _CERTAIN_BITS: Final = 14
 
 

@@ -159,7 +159,7 @@ class _Turn:
 def _turn(frame: Any, source: Path) -> _Turn:  # noqa: ANN401 - PyAV's
     """The turn in the frame's display matrix: x' = a·x + c·y, y' = b·x + d·y (libavutil/display.h).
 
-    `VideoFrame.rotation` of PyAV is the angle alone, which for a mirrored picture is wrong.
+    `VideoFrame.rotation` of PyAV is the angle alone, which for a mirrored image is wrong.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:

@@ -209,7 +209,7 @@ std::optional<FieldSpec> FieldSpec::grown() const {
 }
 
 std::int64_t FieldSpec::estimate_bytes() const {
-    std::int64_t bytes = 4 * batch().pixels();  // pictures and labels, whoever has them
+    std::int64_t bytes = 4 * batch().pixels();  // images and labels, whoever has them
     const LaunchPlan plan = FieldWriter(*this, 1, batch().pixels()).run({});
     for (const PlannedBuffer& buffer : plan.buffers) bytes += buffer.use == BufferUse::given ? 0 : buffer.bytes;
     return bytes;

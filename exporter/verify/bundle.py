@@ -66,17 +66,17 @@ def verify_bundle(
 
     Args:
         bundle: what is verified.
-        images: pictures to compare on; synthetic ones when empty. Files, where there are masks.
-        masks: folder with a mask `NAME.png` for each picture, whose mean IoU is then compared as well.
+        images: images to compare on; synthetic ones when empty. Files, where there are masks.
+        masks: folder with a mask `NAME.png` for each image, whose mean IoU is then compared as well.
         ignore: ids of masks that are void, besides the bundle's own.
         rules: how masks are called and what their pixels mean.
 
     Raises:
         BundleError: a file was changed.
         EngineError: a backend of the CPU refuses an artifact.
-        EvaluationError: there are masks without pictures, or they do not fit them; or a class is in no mask
+        EvaluationError: there are masks without images, or they do not fit them; or a class is in no mask
             while much is void.
-        ImageError, ShapeError: a picture is unusable.
+        ImageError, ShapeError: an image is unusable.
     """
     bundle.check()
     verifier = _Verifier(bundle, images, MaskRules() if rules is None else rules, masks=masks, ignore=ignore)
@@ -101,7 +101,7 @@ def _candidates(bundle: Bundle) -> Iterator[tuple[BackendSpec, Artifact]]:
 
 
 class _Verifier:
-    """Compares backends with the reference on the same pictures."""
+    """Compares backends with the reference on the same images."""
 
     def __init__(
         self,

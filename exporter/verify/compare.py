@@ -37,8 +37,8 @@ class Tolerance:
 #: FP32 against FP32: other summation orders only. Worst measured: see tests/tolerances.py.
 FP32_TOLERANCE: Final = Tolerance(max_relative=1e-4, min_agreement=0.999, max_miou_drop=1e-3)
 #: By the lower precision of the two that are compared. These catch what is broken; whether the accuracy of a quantized
-#: model is good enough is for real pictures with masks to say. FP16, measured on the demo's network: on a synthetic
-#: picture that is like nothing it was trained on, 3.4 % and 98.7 %; on CamVid's, 1.6 % and 99.95 %, and its mean IoU
+#: model is good enough is for real images with masks to say. FP16, measured on the demo's network: on a synthetic
+#: image that is like nothing it was trained on, 3.4 % and 98.7 %; on CamVid's, 1.6 % and 99.95 %, and its mean IoU
 #: changes by 0.009 points.
 TOLERANCES: Final[Mapping[Precision, Tolerance]] = {
     "fp32": FP32_TOLERANCE,

@@ -24,13 +24,13 @@ _STEPS_ASIDE: Final = (1, 3)
 
 @dataclass(frozen=True)
 class Probe:
-    """One input to run: so many pictures of one size.
+    """One input to run: so many images of one size.
 
     Attributes:
-        batch: number of pictures.
+        batch: number of images.
         size: size of each.
         picture: `photo` for shading, edges and a little noise, as natural images have; `noise` for random pixels.
-        seed: another one gives other pictures.
+        seed: another one gives other images.
     """
 
     batch: int
@@ -45,7 +45,7 @@ class Probe:
 
     @property
     def pixels(self) -> int:
-        """Pixels of all its pictures."""
+        """Pixels of all its images."""
         return self.batch * self.size[0] * self.size[1]
 
     def make(self, inputs: InputSpec) -> FloatArray:
@@ -89,7 +89,7 @@ def covering_probes(inputs: InputSpec, *, max_batch: int = MAX_BATCH, noise: boo
 
 
 def odd_sizes(policy: SizePolicy) -> list[Size]:
-    """Sizes of pictures near `opt` that are padded, one of each orientation where there are such."""
+    """Sizes of images near `opt` that are padded, one of each orientation where there are such."""
     low_height, low_width = (1, 1) if policy.is_fixed else policy.min
     height, width = policy.opt
     tall = max(low_height, height - 3), max(low_width, width * 3 // 4 - 5)

@@ -17,10 +17,10 @@ _SEED: Final = 1606_00915
 
 
 def probe_inputs(inputs: InputSpec) -> list[FloatArray]:
-    """Prepared synthetic pictures that exercise the sizes of a graph.
+    """Prepared synthetic images that exercise the sizes of a graph.
 
     A range of sizes: three of them (as far as it has three), the smallest and the optimal among them, and a batch of
-    two. One size: three pictures of it, since the graph takes nothing else.
+    two. One size: three images of it, since the graph takes nothing else.
     """
     generator = np.random.default_rng(_SEED)
     policy = inputs.size
@@ -37,7 +37,7 @@ def probe_inputs(inputs: InputSpec) -> list[FloatArray]:
 
 
 def photo_inputs(images: Sequence[ImageSource], inputs: InputSpec) -> list[FloatArray]:
-    """Prepared pictures of a user; what exceeds the maximum is cropped to it, since coarse logits are compared."""
+    """Prepared images of a user; what exceeds the maximum is cropped to it, since coarse logits are compared."""
     prepared = []
     for image in images:
         picture = load_image(image)

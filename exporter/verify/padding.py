@@ -1,4 +1,4 @@
-"""Cost of padding: labels of a padded picture against those of the network on the picture as it is."""
+"""Cost of padding: labels of a padded image against those of the network on the image as it is."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def prove(
 ) -> tuple[Verification, ...]:
     """Compare candidates with a reference on inputs that cover the sizes and batches of `inputs`.
 
-    The reference runs once for each picture, so that a batch must answer what its pictures answer one by one. What
+    The reference runs once for each image, so that a batch must answer what its images answer one by one. What
     memory or time does not allow is skipped and recorded; in place of the largest size, the largest that fits is run.
 
     Args:

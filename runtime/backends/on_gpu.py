@@ -21,7 +21,7 @@ from ...manifest import Artifact, Shape
 from ..gpu.frame import KERNELS as FRAME_KERNELS
 from .base import DeviceEngine, EngineLayout, check_logits
 
-#: What a picture takes besides the network.
+#: What an image takes besides the network.
 KERNELS: Final = (FRAME_KERNELS, CRF_KERNELS)
 
 MakeDevice = Callable[[], Device]

@@ -122,7 +122,7 @@ def _by_precision(artifacts: Sequence[Artifact], precision: str) -> list[Artifac
 
 
 def _check_kernels(backend: Backend) -> None:
-    """Now, and not with the first picture, when another backend can still be opened."""
+    """Now, and not with the first image, when another backend can still be opened."""
     if isinstance(backend, DeviceBackend):
         properties = backend.make_device().properties
         kernels_origin(properties.compute_capability, properties.cuda)

@@ -34,8 +34,8 @@ struct FrameSpec {
     bool stretches() const { return geometry.full != geometry.input; }
 };
 
-/// The work of a frame. Given are "pictures", RGB [images, height, width, 3], and where results go:
-///   "swap"           exchanges R and B of the pictures
+/// The work of a frame. Given are "images", RGB [images, height, width, 3], and where results go:
+///   "swap"           exchanges R and B of the images
 ///   "preprocess"     → "input", what the network takes; nothing where there are tiles
 ///   "inference"      → "output", or of all tiles "blended", logits [images, channels, height, width] of `coarse()`
 ///   "check"          → "first_bad", the index of the first logit that is NaN or infinite, or 2³² − 1
@@ -47,7 +47,7 @@ struct FrameSpec {
 /// manifest says.
 LaunchPlan plan_frame(const FrameSpec& spec, int multiprocessors);
 
-/// "overlay" of given "pictures" and "labels" in the colours of the given "palette" [256, 3] → "overlay".
+/// "overlay" of given "images" and "labels" in the colours of the given "palette" [256, 3] → "overlay".
 LaunchPlan plan_overlay(std::int64_t pixels, float alpha, int multiprocessors);
 
 }  // namespace atrous

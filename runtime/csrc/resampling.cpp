@@ -7,7 +7,7 @@ namespace atrous {
 
 Resampling::Resampling(int in, int out) : first(out) {
     const double scale = static_cast<double>(in) / out;
-    const double reach = std::max(scale, 1.0);  // the filter widens when it shrinks a picture
+    const double reach = std::max(scale, 1.0);  // the filter widens when it shrinks an image
     taps = std::min(static_cast<int>(std::ceil(reach)) * 2 + 1, in);
     weights.assign(static_cast<std::size_t>(out) * taps, 0);
     std::vector<double> triangle;
@@ -21,7 +21,7 @@ Resampling::Resampling(int in, int out) : first(out) {
             triangle.push_back(std::max(1.0 - std::fabs((x - centre + 0.5) * (1.0 / reach)), 0.0));
             sum += triangle.back();
         }
-        // No tap may lie outside the picture, so those without a weight go before the first.
+        // No tap may lie outside the image, so those without a weight go before the first.
         first[i] = std::min(begin, in - taps);
         std::int32_t* target = weights.data() + static_cast<std::size_t>(i) * taps + (begin - first[i]);
         for (const double weight : triangle) {

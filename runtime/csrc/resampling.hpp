@@ -17,14 +17,14 @@ struct Resampling {
     Resampling(int in, int out);
 };
 
-/// One axis of a picture.
+/// One axis of an image.
 struct ResizePass {
     bool is_down;       ///< along columns: other rows; else along rows
     int height, width;  ///< of the result
     Resampling resampling;
 };
 
-/// The one or two passes that resize a picture, in their order. Both round to 8 bits, so the order shows: as Pillow 13,
+/// The one or two passes that resize an image, in their order. Both round to 8 bits, so the order shows: as Pillow 13,
 /// down first where that takes away more.
 std::vector<ResizePass> plan_resize(int from_height, int from_width, int to_height, int to_width);
 

@@ -1,4 +1,4 @@
-"""Everything that the GPU does for pictures of one size: memory, an engine, and the launches as a graph."""
+"""Everything that the GPU does for images of one size: memory, an engine, and the launches as a graph."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Recipe:
     """Settings that all programs of a pipeline share.
 
     Attributes:
-        inputs: how pictures become network input.
-        outputs: how logits lie on pictures.
+        inputs: how images become network input.
+        outputs: how logits lie on images.
         channels: number of channels of the logits.
         classes: number of classes, of which there are two for one channel.
         backend: opens engines.
@@ -66,7 +66,7 @@ class Recipe:
 
 
 class Lanes:
-    """One worker's device and its three streams: for pictures up, for computing, and for labels down.
+    """One worker's device and its three streams: for images up, for computing, and for labels down.
 
     Args:
         device: of this thread.
@@ -89,7 +89,7 @@ class Lanes:
 
 
 class LatticeFullError(DeviceError):
-    """The picture has more lattice vertices than there is room for; `spec` is the field's that was too small."""
+    """The image has more lattice vertices than there is room for; `spec` is the field's that was too small."""
 
     def __init__(self, spec: FieldSpec) -> None:
         super().__init__("the lattice is full")
@@ -102,7 +102,7 @@ class FrameProgram:
     Args:
         lanes: of the worker.
         recipe: what to do.
-        key: for which pictures.
+        key: for which images.
 
     Raises:
         ShapeError: the size cannot be tiled, or the batch is beyond the kernels' indices.
@@ -203,7 +203,7 @@ class FrameProgram:
         self._record()
 
     def _record(self) -> None:
-        """Runs once on black pictures, so that everything is loaded, and records each slot's graph if that works."""
+        """Runs once on black images, so that everything is loaded, and records each slot's graph if that works."""
         lanes = self._lanes
         may_record = True
         for slot in self._slots:
@@ -255,7 +255,7 @@ class FrameProgram:
         self._replay("threshold", {**slot.memory, "probabilities": marginals})
 
     def _replay(self, name: str, given: dict[str, Buffer]) -> None:
-        """Queues a sequence, which tiled pictures may have no need of."""
+        """Queues a sequence, which tiled images may have no need of."""
         self._lanes.frames.replay(self._sequences.get(name, ()), {**self._memory, **given}, self._engine.queue)
 
     def _check(self, slot: Slot) -> None:

@@ -26,7 +26,7 @@ class FrameKey:
     """Key of a program: everything that it depends on besides the bundle.
 
     Attributes:
-        count: pictures of a batch.
+        count: images of a batch.
         size: (H, W) of each of them.
         wants_probabilities: whether they are copied back with the labels.
     """

@@ -1,4 +1,4 @@
-// One picture in, its overlay out: segment_image BUNDLE IN.png OUT.png [--crf]
+// One image in, its overlay out: segment_image BUNDLE IN.png OUT.png [--crf]
 #include <atrous/atrous.hpp>
 #include <cstdio>
 #include <cstring>
@@ -9,7 +9,7 @@
 
 namespace {
 
-/// Lays the classes' colours over the picture, 60 % of them.
+/// Lays the classes' colours over the image, 60 % of them.
 void lay_over(Pixels& picture, const atrous::Result& result, const std::vector<atrous::ClassInfo>& classes) {
     constexpr float kAlpha = 0.6f;
     for (std::size_t i = 0; i < result.labels.size(); ++i) {

@@ -22,7 +22,7 @@
 namespace atrous::core {
 namespace {
 
-/// A picture, or a tile of one, on the host.
+/// An image, or a tile of one, on the host.
 struct Picture {
     const std::uint8_t* pixels;
     Size size;
@@ -109,7 +109,7 @@ class CpuPipeline : public Pipeline {
 
     Logits infer_tiles(Lane& lane, const Picture& picture, const TilePlan& plan, Timings& timings) {
         const auto one = [&](int top, int left) {
-            // Tiles may reach beyond the picture, even begin there: what is missing is padding.
+            // Tiles may reach beyond the image, even begin there: what is missing is padding.
             const int height = std::clamp(picture.size.height - top, 0, plan.tile.height);
             const int width = std::clamp(picture.size.width - left, 0, plan.tile.width);
             const bool is_empty = height == 0 || width == 0;
@@ -198,7 +198,7 @@ class CpuPipeline : public Pipeline {
         deliver_labels(lane, frame);
     }
 
-    /// The picture as [height, width, 3] RGB without gaps.
+    /// The image as [height, width, 3] RGB without gaps.
     static const std::uint8_t* packed_rgb(Lane& lane, const Frame& frame) {
         const std::int64_t packed = std::int64_t{3} * frame.size.width;
         if (!frame.is_bgr && frame.row_bytes == packed) return frame.pixels;

@@ -1,4 +1,4 @@
-// A picture through an engine on the CPU: prepare, infer (in tiles where it must be), upsample, refine.
+// An image through an engine on the CPU: prepare, infer (in tiles where it must be), upsample, refine.
 #pragma once
 
 #include <memory>

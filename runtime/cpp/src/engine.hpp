@@ -18,7 +18,7 @@ class Session {
     Session& operator=(const Session&) = delete;
     virtual ~Session() = default;
 
-    /// Where a prepared picture [3, height, width] of that size is to be written; valid until the next call.
+    /// Where a prepared image [3, height, width] of that size is to be written; valid until the next call.
     virtual float* input(const Size& size) = 0;
     /// Coarse logits of what was written there; valid until the next call.
     virtual Logits run() = 0;

@@ -1,4 +1,4 @@
-// What a runtime must know to turn a picture into labels: manifest.json of a bundle (docs/bundle.md).
+// What a runtime must know to turn an image into labels: manifest.json of a bundle (docs/bundle.md).
 #pragma once
 
 #include <array>
@@ -21,7 +21,7 @@ struct ClassInfo {
     std::array<std::uint8_t, 3> color;  ///< RGB
 };
 
-/// How a picture becomes the network's input: (pixel · scale − mean) / std.
+/// How an image becomes the network's input: (pixel · scale − mean) / std.
 struct InputSpec {
     SizePolicy size;
     bool is_bgr;                      ///< the network's channels are B, G, R

@@ -1,4 +1,4 @@
-// From a picture to labels: what the CPU's way and the GPU's way have in common.
+// From an image to labels: what the CPU's way and the GPU's way have in common.
 #pragma once
 
 #include <chrono>
@@ -11,7 +11,7 @@
 
 namespace atrous::core {
 
-/// A picture and where its results go; judged by the caller.
+/// An image and where its results go; judged by the caller.
 struct Frame {
     const std::uint8_t* pixels;  ///< [height, width, 3]
     Size size;
@@ -56,7 +56,7 @@ struct Description {
     std::string backend, device, precision, artifact, note;
 };
 
-/// Segments pictures; safe to use from many threads.
+/// Segments images; safe to use from many threads.
 class Pipeline {
   public:
     Pipeline() = default;

@@ -1,4 +1,4 @@
-/* The C interface of atrous: open a bundle, segment pictures. C99; atrous.hpp is the C++ face of it.
+/* The C interface of atrous: open a bundle, segment images. C99; atrous.hpp is the C++ face of it.
  *
  * Every function that can fail returns an atrous_status; atrous_last_error() says in words what happened in the calling
  * thread. No exception ever leaves the library. All functions may be called from any thread at any time, also on one
@@ -142,7 +142,7 @@ ATROUS_API atrous_status atrous_segmenter_get_info(const atrous_segmenter* segme
 enum { ATROUS_RGB8 = 0, ATROUS_BGR8 = 1 };
 enum { ATROUS_HOST = 0, ATROUS_DEVICE = 1 };
 
-/* A picture and where its results go. */
+/* An image and where its results go. */
 typedef struct atrous_frame {
     uint32_t struct_size;
     int32_t format;          /* ATROUS_RGB8 or ATROUS_BGR8, 3 bytes a pixel */
@@ -166,7 +166,7 @@ typedef struct atrous_timings {
 } atrous_timings;
 #define ATROUS_TIMINGS_INIT {(uint32_t)sizeof(atrous_timings), 0, 0.0, 0.0, 0.0, 0.0, 0.0}
 
-/* Segments one picture; results are complete when it returns. `timings` may be NULL. */
+/* Segments one image; results are complete when it returns. `timings` may be NULL. */
 ATROUS_API atrous_status atrous_run(atrous_segmenter* segmenter, const atrous_frame* frame, atrous_timings* timings);
 
 /* ---- Jobs: run while the caller does something else ------------------------------------------------------------ */

@@ -83,7 +83,7 @@ struct Options {
     int device = 0;
 };
 
-/// A picture in the program's memory.
+/// An image in the program's memory.
 struct Image {
     const std::uint8_t* pixels;  ///< [height, width, 3]
     int height, width;
@@ -91,7 +91,7 @@ struct Image {
     bool is_bgr = false;
 };
 
-/// One segmented picture. Handed to `run` again, it keeps its memory.
+/// One segmented image. Handed to `run` again, it keeps its memory.
 struct Result {
     int height = 0, width = 0;
     std::vector<std::uint8_t> labels;  ///< [height, width]
@@ -125,7 +125,7 @@ class Job {
     std::unique_ptr<atrous_job, Close> handle_;
 };
 
-/// Segments pictures; may be called from many threads. Copies share it.
+/// Segments images; may be called from many threads. Copies share it.
 class Segmenter {
   public:
     /// Throws Error.
@@ -173,7 +173,7 @@ class Segmenter {
         return timings;
     }
 
-    /// Queues a picture, whose pixels must stay until the job has ended.
+    /// Queues an image, whose pixels must stay until the job has ended.
     Job submit(const Image& image, bool with_probabilities = false) const {
         Job job;
         const atrous_frame frame = frame_for(image, *job.result_, with_probabilities);

@@ -1,4 +1,4 @@
-// Mean field on the GPU: the memory of a launch plan for pictures of one size, and its sequences.
+// Mean field on the GPU: the memory of a launch plan for images of one size, and its sequences.
 #pragma once
 
 #include <map>
@@ -26,7 +26,7 @@ class Field {
     Region probabilities() const { return memory_["planes"]; }
     Region report() const { return memory_["report"]; }
 
-    /// Queues one inference on what is in `probabilities()` and the pictures [images, height, width, 3].
+    /// Queues one inference on what is in `probabilities()` and the images [images, height, width, 3].
     void queue_frame(const Region& rgb) { queue("frame", "rgb", rgb); }
     /// Labels [images, height, width] of the inference before.
     void queue_labels(const Region& target) { queue("labels", "labels", target); }

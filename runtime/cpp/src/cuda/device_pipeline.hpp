@@ -1,4 +1,4 @@
-// A picture through an engine on the GPU, from upload to labels.
+// An image through an engine on the GPU, from upload to labels.
 #pragma once
 
 #include <memory>

@@ -164,7 +164,7 @@ void FrameProgram::queue_stage(Stage stage) {
     if (wants_probabilities_) queue("probabilities", given_);
 }
 
-/// Queues a sequence, which tiled pictures may have no need of.
+/// Queues a sequence, which tiled images may have no need of.
 void FrameProgram::queue(const char* sequence, const Given& given) {
     const auto found = sequences_.find(sequence);
     if (found == sequences_.end()) return;
@@ -188,7 +188,7 @@ void FrameProgram::queue_crf() {
     field_->queue_report(answer_part(offsetof(Answer, report), sizeof(FieldReport)));
 }
 
-/// Runs once on a black picture, so that everything is loaded, and records the stages.
+/// Runs once on a black image, so that everything is loaded, and records the stages.
 void FrameProgram::record() {
     const Stream& stream = queues_.stream;
     stream.fill(pictures_.region(), 0);
@@ -221,7 +221,7 @@ void FrameProgram::deliver(const Frame& frame) {
         if (frame.has_packed_labels()) {
             stream.download(frame.labels, labels_.region(), label_bytes);
         } else {
-            stream.download(sent_.data(), labels_.region(), label_bytes);  // the picture is no longer needed
+            stream.download(sent_.data(), labels_.region(), label_bytes);  // the image is no longer needed
         }
         if (frame.probabilities != nullptr) stream.download(frame.probabilities, probabilities_.region(), map_bytes);
         stream.synchronize();

@@ -1,4 +1,4 @@
-// Everything that the GPU does for pictures of one size: memory, an engine, and the launches as graphs.
+// Everything that the GPU does for images of one size: memory, an engine, and the launches as graphs.
 #pragma once
 
 #include <array>
@@ -36,7 +36,7 @@ struct Queues {
     Replayer frames, crf;
 };
 
-/// Allocates when made and never again, unless a picture has more lattice vertices than any before.
+/// Allocates when made and never again, unless an image has more lattice vertices than any before.
 class FrameProgram {
   public:
     FrameProgram(const Recipe& recipe, Queues& queues, const Size& size, bool wants_probabilities);
