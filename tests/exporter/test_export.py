@@ -337,7 +337,7 @@ class TestRefusals:
             export(make(), folder / "street.atrous", classes=["a", "b", "c"], size=size)
 
     def test_a_network_that_raises_at_the_smallest_size(self, classes: tuple[str, ...], folder: Path) -> None:
-        sizes = DynamicSize((32, 32), (64, 64), (128, 128))
+        sizes = DynamicSize((32, 32), (64, 64), (128, 128), multiple=16)
         with pytest.raises(
             ExportError, match=r"on an input \[1, 3, 32, 32\]: ValueError: images of 32 px are too small"
         ):
