@@ -20,7 +20,10 @@ TESTED = (
     *(f"tests/gpu/test_{name}.py" for name in ("device", "kernel_binaries", "cuda_devices", "queue", "replay")),
     "tests/runtime/backends/test_onnxruntime_gpu.py",
     "tests/runtime/backends/test_tensorrt_gpu.py",
-    *(f"tests/runtime/test_{name}.py" for name in ("channels", "frame", "pipeline", "pipeline_errors", "pipeline_threads")),
+    *(
+        f"tests/runtime/test_{name}.py"
+        for name in ("channels", "frame", "pipeline", "pipeline_errors", "pipeline_threads")
+    ),
 )
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 CLEAN = re.compile(r"(ERROR SUMMARY: 0 errors|RACECHECK SUMMARY: 0 hazards)\b")

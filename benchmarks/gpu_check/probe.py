@@ -14,8 +14,9 @@ from atrous import _native
 from atrous.crf import DenseCRF
 from atrous.crf.cuda import CudaDenseCRF
 from atrous.gpu import Buffer, Device, Replayer, Stream, allocate, ceil_div, open_device, prepare
-from atrous.manifest import InputSpec, OutputSpec, Size, SizePolicy
+from atrous.manifest import SOFTMAX, Channels, InputSpec, OutputSpec, Size, SizePolicy
 from atrous.runtime.backends.base import EngineLayout
+from atrous.runtime.channels import label_logits, probability_logits
 from atrous.runtime.gpu.frame import KERNELS, frame_spec
 from atrous.runtime.postprocess import upsample_labels, upsample_probabilities
 from atrous.runtime.preprocess import plan_geometry, prepare_image
@@ -54,7 +55,8 @@ class Probe:
     def __init__(self, device: Device, inputs: InputSpec, size: Size, dtype: np.dtype[Any], classes: int) -> None:
         rng = np.random.default_rng(0)
         self.device, self.stream = device, device.stream()
-        self.inputs, self.outputs, self.dtype = inputs, OutputSpec(4), dtype
+        channels = Channels("sigmoid", 0.3) if classes == 1 else SOFTMAX
+        self.inputs, self.outputs, self.dtype = inputs, OutputSpec(4, channels=channels), dtype
         self.pictures = rng.integers(0, 256, size=(2, *size, 3), dtype=np.uint8)
         self.geometry = plan_geometry(size, inputs)
         is_tiled = needs_tiles(self.geometry, inputs)
@@ -100,8 +102,16 @@ def probe_frame(probe: Probe) -> None:
     for name in ("inference", "check", "labels", "probabilities"):
         probe.replay(name)
     maps, crop = probe.logits[0], probe.geometry.image_size
-    for name, upsample in (("labels", upsample_labels), ("probabilities", upsample_probabilities)):
-        probe.require(name, [upsample(each, full, crop=crop, align_corners=False) for each in maps])
+    channels = probe.outputs.channels
+    for name, upsample, logits_of in (
+        ("labels", upsample_labels, label_logits),
+        ("probabilities", upsample_probabilities, probability_logits),
+    ):
+        expected = [upsample(logits_of(each, channels), full, crop=crop, align_corners=False) for each in maps]
+        probe.require(name, expected)
+    if channels.threshold is not None:
+        probe.replay("threshold")
+        probe.require("labels", [(each[1] > np.float32(channels.threshold)).astype(np.uint8) for each in expected])
     require(probe.device, "first bad logit", probe.memory["first_bad"], np.array([0xFFFFFFFF], np.uint32))
     probe.replay("swap")
     probe.require("pictures", [each[..., ::-1] for each in probe.pictures])
