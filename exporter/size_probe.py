@@ -76,6 +76,7 @@ class _Probe:
     def __init__(self, size: DynamicSize, answer: Answer, stride: int | None) -> None:
         self._size = size
         self._stride = stride
+        self._answer = answer
         self._cells = functools.cache(functools.partial(_cells_or_none, answer))
 
     def find_multiple(self) -> tuple[int, int]:
@@ -127,6 +128,10 @@ class _Probe:
             grid = self.find_multiple()
             height, width = size
             reason = f"the network fails at {height}×{width}, or answers logits at another stride. "
+            try:
+                self._answer(size)
+            except AtrousError as exc:
+                raise ExportError(f"{exc}\n{nearest_range(self._size, *grid, because='the network takes')}") from exc
             raise ExportError(reason + nearest_range(self._size, *grid, because="it takes"))
 
     def _takes(self, size: Size) -> bool:
