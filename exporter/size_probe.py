@@ -76,8 +76,7 @@ class _Probe:
     def __init__(self, size: DynamicSize, answer: Answer, stride: int | None) -> None:
         self._size = size
         self._stride = stride
-        self._answer = answer
-        self._cells = functools.cache(functools.partial(_cells_or_none, answer))
+        self._outcome = functools.cache(functools.partial(_answer_or_error, answer))
 
     def find_multiple(self) -> tuple[int, int]:
         """The grid (multiple, offset) of the smallest multiple all of whose sizes the network takes.
@@ -127,12 +126,17 @@ class _Probe:
                 continue
             grid = self.find_multiple()
             height, width = size
+            outcome = self._outcome(size)
+            if isinstance(outcome, AtrousError):
+                nearest = nearest_range(self._size, *grid, because="the network takes")
+                raise ExportError(f"{outcome}\n{nearest}") from outcome
             reason = f"the network fails at {height}×{width}, or answers logits at another stride. "
-            try:
-                self._answer(size)
-            except AtrousError as exc:
-                raise ExportError(f"{exc}\n{nearest_range(self._size, *grid, because='the network takes')}") from exc
             raise ExportError(reason + nearest_range(self._size, *grid, because="it takes"))
+
+    def _cells(self, size: Size) -> tuple[int, ...] | None:
+        """Height and width of the logits for an image of a size; None where the network does not take it."""
+        outcome = self._outcome(size)
+        return None if isinstance(outcome, AtrousError) else outcome[2:]
 
     def _takes(self, size: Size) -> bool:
         cells = self._cells(size)
@@ -159,8 +163,8 @@ class _Probe:
                 yield heights[index % len(heights)], widths[(index + 1) % len(widths)]
 
 
-def _cells_or_none(answer: Answer, size: Size) -> tuple[int, ...] | None:
+def _answer_or_error(answer: Answer, size: Size) -> tuple[int, ...] | AtrousError:
     try:
-        return answer(size)[2:]
-    except AtrousError:
-        return None
+        return answer(size)
+    except AtrousError as exc:
+        return exc

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny_networks import Turning
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,18 +15,6 @@ from atrous.exporter.onnx_export import export_graph, unequal_sides
 from atrous.manifest import Size, SizePolicy
 
 RANGE = SizePolicy((32, 32), (64, 64), (128, 128), 1)
-
-
-class Deciding(nn.Module):
-    """A strided convolution of the image, or of its negative."""
-
-    def __init__(self, decide: Callable[[Tensor], bool]) -> None:
-        super().__init__()
-        self.decide = decide
-        self.conv = nn.Conv2d(3, 3, 8, stride=8)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.conv(-image if self.decide(image) else image)
 
 
 class Skipping(nn.Module):
@@ -55,7 +44,7 @@ def trace(model: nn.Module, folder: Path, sizes: SizePolicy = RANGE) -> None:
 )
 def test_decisions_by_size_are_refused(decide: Callable[[Tensor], bool], said: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=said):
-        trace(Deciding(decide), tmp_path)
+        trace(Turning(decide), tmp_path)
 
 
 def test_equal_sides_are_refused(tmp_path: Path) -> None:
@@ -78,7 +67,7 @@ def test_what_padding_makes_true_is_accepted(multiple: int, opt: int, tmp_path: 
 
 
 def test_what_holds_in_the_range_is_accepted(tmp_path: Path) -> None:
-    trace(Deciding(lambda x: x.shape[2] > 100), tmp_path, SizePolicy((32, 32), (64, 64), (100, 128), 1))
+    trace(Turning(lambda x: x.shape[2] > 100), tmp_path, SizePolicy((32, 32), (64, 64), (100, 128), 1))
 
 
 @pytest.mark.parametrize(
