@@ -115,11 +115,14 @@ def prove(
 def _run(network: Named, batch: FloatArray) -> NDArray[Any]:
     try:
         return network.infer(batch)
-    except (AtrousError, MemoryError):
+    except MemoryError:
         raise
     except Exception as exc:  # a module of torch raises what its author wrote
-        if "allocate memory" in str(exc):
+        # Wrapped already where the network comes from export: torch and ONNX Runtime say it in these words.
+        if "allocate memory" in str(exc) or isinstance(exc.__cause__, MemoryError):
             raise MemoryError(str(exc)) from exc
+        if isinstance(exc, AtrousError):
+            raise
         raise ExportError(f"{network.name} fails on an input {list(batch.shape)}: {exc}") from exc
 
 

@@ -9,9 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from torch import nn
 
 from atrous.arrays import FloatArray
 from atrous.errors import ExportError
+from atrous.exporter.foreign import module_errors
 from atrous.exporter.model_description import Preprocessing
 from atrous.exporter.verify import FP32_TOLERANCE, Named, prove
 from atrous.exporter.verify import budget as budget_module
@@ -107,10 +109,18 @@ class TestBudget:
         assert (1, 3, 112, 112) in check.inputs
         assert (1, 3, 128, 128) in {each.input for each in check.skipped}
 
-    def test_no_memory_is_no_failure_of_the_network(self) -> None:
+    @pytest.mark.parametrize("wrap", [contextlib.nullcontext, lambda: module_errors(nn.Identity(), (1, 3, 8, 8))])
+    @pytest.mark.parametrize(
+        "error",
+        [RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), MemoryError()],
+    )
+    def test_no_memory_is_no_failure_of_the_network(
+        self, error: Exception, wrap: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> None:
         def hungry(images: FloatArray) -> FloatArray:
-            if images.size > 3 * 100 * 100:
-                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+            with wrap():
+                if images.size > 3 * 100 * 100:
+                    raise error
             return every_fourth(images)
 
         check = judge(hungry)
