@@ -1,11 +1,20 @@
-"""Atrous convolutions of a graph: finding them, and reading their padding and rates. Used by the passes on them."""
+"""Atrous convolutions of a graph: finding them, reading their geometry, and the frame of passes that rewrite them."""
 
 from __future__ import annotations
 
+import logging
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import onnx_ir as ir
+
+from .nodes import node_name
+
+_MIN_OPSET: Final = 18  # first opset with the current form of all operators that the passes emit
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,3 +75,52 @@ def axis_geometry(conv: ir.Node, kernel_shape: Sequence[int]) -> tuple[AxisGeome
             end = total - begin
         axes.append(AxisGeometry(kernel, rate, begin, end))
     return axes[0], axes[1]
+
+
+class RewriteAtrousConvs(ir.passes.InPlacePass):
+    """Rewrites the atrous `Conv` nodes of a model one by one, and records those that stay.
+
+    Attributes:
+        rewritten: names of the convolutions that the last call rewrote.
+        skipped: convolutions that stay dilated, with the reasons.
+    """
+
+    #: Name of the rewriting, as in "`purpose` needs ONNX opset >= 18".
+    purpose: str
+
+    def __init__(self) -> None:
+        self.rewritten: tuple[str, ...] = ()
+        self.skipped: tuple[SkippedConv, ...] = ()
+
+    @abstractmethod
+    def rewrite(self, conv: ir.Node) -> str | None:
+        """Replace a convolution in its graph, or return the reason why it stays."""
+
+    def requires(self, model: ir.Model) -> None:
+        """Raises `onnx_ir.passes.PreconditionError` below opset 18."""
+        version = model.opset_imports.get("")
+        if version is None or version < _MIN_OPSET:
+            raise ir.passes.PreconditionError(
+                f"{self.purpose} needs ONNX opset >= {_MIN_OPSET}, the model has {version}. Export it again."
+            )
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrites `model` in place."""
+        rewritten: list[str] = []
+        skipped: list[SkippedConv] = []
+        for conv in list(atrous_convs(model)):
+            name = node_name(conv)
+            reason = self.rewrite(conv)
+            if reason is None:
+                rewritten.append(name)
+            else:
+                skipped.append(SkippedConv(name, reason))
+                _logger.info("Convolution %s stays dilated: %s", name, reason)
+        self.rewritten, self.skipped = tuple(rewritten), tuple(skipped)
+        return ir.passes.PassResult(model, modified=bool(rewritten))
+
+    def ensures(self, model: ir.Model) -> None:
+        """Raises `onnx_ir.passes.PostconditionError` if a dilated `Conv` is left that `skipped` does not explain."""
+        left = sum(1 for _ in atrous_convs(model))
+        if left != len(self.skipped):
+            raise ir.passes.PostconditionError(f"{left} convolutions are dilated, expected {len(self.skipped)}")

@@ -12,69 +12,37 @@ remainder is 0, so a size divisible by r needs neither `Pad` nor `Slice`.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import astuple, dataclass
 from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
-from .atrous import AxisGeometry, SkippedConv, atrous_convs, axis_geometry
+from .atrous import AxisGeometry, RewriteAtrousConvs, axis_geometry
 from .emitter import Emitter, Int64Array, Sizes, dims
 
-_MIN_OPSET: Final = 18  # first opset with the current form of all emitted operators
 #: Attributes of `Conv` that the dense convolution keeps.
 _KEPT_ATTRIBUTES: Final = ("group", "kernel_shape")
 
-_logger = logging.getLogger(__name__)
 
-
-class DeinterlaceAtrousConv(ir.passes.InPlacePass):
+class DeinterlaceAtrousConv(RewriteAtrousConvs):
     """Rewrites every 2-D atrous `Conv` of stride 1 as deinterlace, dense `Conv`, interlace.
 
     Exact up to the order of summation. Kernels of any size, any group count, explicit or automatic padding and rates
     that differ per axis are covered; N, H and W may be dynamic. Static H and W give constant shapes. Weights and
     biases are shared, not copied. Run it before quantization: Q/DQ nodes must be adjacent to the dense `Conv`.
     Model-local functions are skipped.
-
-    Attributes:
-        rewritten: names of the convolutions that the last call rewrote.
-        skipped: convolutions that stay dilated, with the reasons.
     """
 
-    def __init__(self) -> None:
-        self.rewritten: tuple[str, ...] = ()
-        self.skipped: tuple[SkippedConv, ...] = ()
+    purpose = "deinterlacing"
 
-    def requires(self, model: ir.Model) -> None:
-        """Raises `onnx_ir.passes.PreconditionError` below opset 18."""
-        version = model.opset_imports.get("")
-        if version is None or version < _MIN_OPSET:
-            raise ir.passes.PreconditionError(
-                f"deinterlacing needs ONNX opset >= {_MIN_OPSET}, the model has {version}. Export it again."
-            )
-
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrites `model` in place."""
-        rewritten: list[str] = []
-        skipped: list[SkippedConv] = []
-        for conv in list(atrous_convs(model)):
-            name = conv.name or conv.outputs[0].name or "?"
-            geometry = _geometry(conv)
-            if isinstance(geometry, str):
-                skipped.append(SkippedConv(name, reason=geometry))
-                _logger.info("Convolution %s stays dilated: %s", name, geometry)
-            else:
-                _deinterlace(conv, geometry)
-                rewritten.append(name)
-        self.rewritten, self.skipped = tuple(rewritten), tuple(skipped)
-        return ir.passes.PassResult(model, modified=bool(rewritten))
-
-    def ensures(self, model: ir.Model) -> None:
-        """Raises `onnx_ir.passes.PostconditionError` if a dilated `Conv` is left that `skipped` does not explain."""
-        left = sum(1 for _ in atrous_convs(model))
-        if left != len(self.skipped):
-            raise ir.passes.PostconditionError(f"{left} convolutions are dilated, expected {len(self.skipped)}")
+    def rewrite(self, conv: ir.Node) -> str | None:
+        """Deinterlace a convolution, or return the reason why it stays."""
+        geometry = _geometry(conv)
+        if isinstance(geometry, str):
+            return geometry
+        _deinterlace(conv, geometry)
+        return None
 
 
 class _Axis(AxisGeometry):

@@ -16,7 +16,6 @@ is a slice of it of the output's size.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,64 +23,38 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from .atrous import AxisGeometry, SkippedConv, atrous_convs, axis_geometry
+from .atrous import AxisGeometry, RewriteAtrousConvs, axis_geometry
 from .emitter import Emitter
 from .nodes import node_name
 
-_MIN_OPSET: Final = 18  # first opset with the current form of all emitted operators
 _TO_THE_END: Final = np.iinfo(np.int64).max
 
-_logger = logging.getLogger(__name__)
 
-
-class SplitAtrousConvIntoTaps(ir.passes.InPlacePass):
+class SplitAtrousConvIntoTaps(RewriteAtrousConvs):
     """Rewrites every 2-D atrous `Conv` as a sum of 1×1 `Conv`s on slices of its input.
 
     Exact up to the order of summation. Kernels of any size, any group count and stride, and rates that differ per axis
     are covered; N, H and W may be dynamic. Weights must be constants, and are cut into taps. In a quantized graph the
     input is sliced as integers, in front of its `DequantizeLinear`, and the taps share the scales of the weights; run
     the pass after quantization.
-
-    Attributes:
-        rewritten: names of the convolutions that the last call rewrote.
-        skipped: convolutions that stay dilated, with the reasons.
     """
 
-    def __init__(self) -> None:
-        self.rewritten: tuple[str, ...] = ()
-        self.skipped: tuple[SkippedConv, ...] = ()
+    purpose = "splitting into taps"
 
-    def requires(self, model: ir.Model) -> None:
-        """Raises `onnx_ir.passes.PreconditionError` below opset 18."""
-        version = model.opset_imports.get("")
-        if version is None or version < _MIN_OPSET:
-            raise ir.passes.PreconditionError(
-                f"splitting into taps needs ONNX opset >= {_MIN_OPSET}, the model has {version}. Export it again."
-            )
+    def rewrite(self, conv: ir.Node) -> str | None:
+        """Split a convolution, or return the reason why it stays."""
+        geometry = _geometry(conv)
+        if isinstance(geometry, str):
+            return geometry
+        _split(conv, geometry)
+        return None
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrites `model` in place."""
-        rewritten: list[str] = []
-        skipped: list[SkippedConv] = []
-        for conv in list(atrous_convs(model)):
-            name = node_name(conv)
-            geometry = _geometry(conv)
-            if isinstance(geometry, str):
-                skipped.append(SkippedConv(name, reason=geometry))
-                _logger.info("Convolution %s stays dilated: %s", name, geometry)
-            else:
-                _split(conv, geometry)
-                rewritten.append(name)
-        if rewritten:  # the whole weights
+        """Rewrites `model` in place, and removes the whole weights."""
+        result = super().call(model)
+        if result.modified:
             RemoveUnusedNodesPass()(model)
-        self.rewritten, self.skipped = tuple(rewritten), tuple(skipped)
-        return ir.passes.PassResult(model, modified=bool(rewritten))
-
-    def ensures(self, model: ir.Model) -> None:
-        """Raises `onnx_ir.passes.PostconditionError` if a dilated `Conv` is left that `skipped` does not explain."""
-        left = sum(1 for _ in atrous_convs(model))
-        if left != len(self.skipped):
-            raise ir.passes.PostconditionError(f"{left} convolutions are dilated, expected {len(self.skipped)}")
+        return result
 
 
 @dataclass(frozen=True)
