@@ -16,6 +16,7 @@ is a slice of it of the output's size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -236,12 +237,7 @@ class _Taps:
                 }.items()
             ]
             view = self.emit.map(f"view_{label}", "Slice", [view, *window], shape, dtype=view.dtype)
-        producer = geometry.source.producer()
-        if _quantized(geometry.source) is None or producer is None:
-            return view
-        return self.emit.map(
-            f"input_{label}", "DequantizeLinear", [view, *producer.inputs[1:]], shape, dict(producer.attributes)
-        )
+        return self._dequantized(f"input_{label}", view, geometry.source, shape)
 
     def _weight(self, row: int, column: int) -> ir.Value:
         """W[:, :, row, column] as [M, C / groups, 1, 1], dequantized as the whole weight is."""
@@ -250,13 +246,14 @@ class _Taps:
         assert whole is not None, "a convolution with another weight is skipped"  # noqa: S101
         one = np.ascontiguousarray(whole.numpy()[:, :, row : row + 1, column : column + 1])
         tap = self.emit.constant(f"weight_{row}_{column}", one, whole.dtype)
-        producer = weight.producer()
-        if _quantized(weight) is None or producer is None:
-            return tap
-        label = f"dequantized_{row}_{column}"
-        return self.emit.map(
-            label, "DequantizeLinear", [tap, *producer.inputs[1:]], list(one.shape), dict(producer.attributes)
-        )
+        return self._dequantized(f"dequantized_{row}_{column}", tap, weight, list(one.shape))
+
+    def _dequantized(self, label: str, part: ir.Value, whole: ir.Value, shape: Sequence[int | None]) -> ir.Value:
+        """A part of a value, dequantized as the whole value is, if it is."""
+        producer = whole.producer()
+        if _quantized(whole) is None or producer is None:
+            return part
+        return self.emit.map(label, "DequantizeLinear", [part, *producer.inputs[1:]], shape, dict(producer.attributes))
 
 
 def _length(window: _Window) -> int | None:
