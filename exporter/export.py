@@ -76,12 +76,8 @@ def export(
         options.threshold,
     )
     manifest = description.draft_manifest(Path(path), functools.partial(coarse_shape, model))
-    inputs = dataclasses.replace(
-        manifest.input,
-        dynamic_batch=options.dynamic_batch or not manifest.input.size.is_fixed,
-        padding=measure_padding(_module_infer(model), manifest),
-    )
-    manifest = dataclasses.replace(manifest, input=inputs)
+    takes_batches = options.dynamic_batch or not manifest.input.size.is_fixed
+    manifest = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, dynamic_batch=takes_batches))
     with stage_bundle(path, overwrite=overwrite) as staged:
         manifest = _add_graph(staged, model, manifest, options)
         if options.head != "logits":
@@ -96,6 +92,8 @@ def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, optio
     infer, name = _module_infer(model), type(model).__name__
     provenance = _write_graph(model, path, manifest, atrous=options.atrous, output_name="logits")
     graph = logits_graph(onnx.load(path), infer, probe_inputs(manifest.input)[:PROBES], name=name)
+    padding = measure_padding(graph.logits(infer), manifest)
+    manifest = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, padding=padding))
     against = f"torch {torch.__version__}"
     if graph.removed is not None:
         if options.head != "logits":

@@ -50,6 +50,16 @@ class LogitsGraph:
             return lambda images: _softmax(run(images))
         return lambda images: _both(_sigmoid(run(images)))
 
+    def logits(self, run: Run) -> Run:
+        """Logits of the network before, whose output `run` computes; of a softmax up to a constant per position."""
+        if self.removed is None:
+            return run
+        if self.removed == "Softmax":
+            return lambda images: _log(run(images))
+        if self.removed == "LogSigmoid":
+            return lambda images: _logit(np.exp(run(images)))
+        return lambda images: _logit(run(images))
+
     def original(self, run: Run) -> Run:
         """The same of the network before, whose output `run` computes."""
         if self.removed in (None, "Softmax"):
@@ -180,3 +190,14 @@ def _sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
 def _both(probability: FloatArray) -> FloatArray:
     """1 − p and p [N, 2, h, w] of p [N, 1, h, w]."""
     return np.concatenate([1 - probability, probability], axis=1)
+
+
+def _log(probabilities: NDArray[Any]) -> NDArray[Any]:
+    """Logarithms, those of 0 finite."""
+    result: NDArray[Any] = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    return result
+
+
+def _logit(probabilities: NDArray[Any]) -> NDArray[Any]:
+    result: NDArray[Any] = _log(probabilities) - _log(1 - probabilities)
+    return result

@@ -72,12 +72,8 @@ def pack(
     )
     plain = OnnxSession(model.SerializeToString(), name=str(source), optimize=False)
     manifest = description.draft_manifest(Path(path), lambda size: plain.run(np.zeros((1, 3, *size), np.float32)).shape)
-    inputs = dataclasses.replace(
-        manifest.input,
-        dynamic_batch=isinstance(_dims(_inputs(model)[0])[0], str),
-        padding=measure_padding(plain.run, manifest),
-    )
-    manifest = dataclasses.replace(manifest, input=inputs)
+    takes_batches = isinstance(_dims(_inputs(model)[0])[0], str)
+    manifest = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, dynamic_batch=takes_batches))
     with stage_bundle(path, overwrite=overwrite) as staged:
         staged.write_manifest(_add_graph(staged, model, manifest, plain, source))
     return Bundle.open(path)
@@ -89,6 +85,8 @@ def _add_graph(
     """Write the graph, and verify it in every backend of the CPU against ONNX Runtime's plain form of it."""
     graph = logits_graph(model, plain.run, probe_inputs(manifest.input)[:PROBES], name=str(source))
     model = graph.model
+    padding = measure_padding(graph.logits(plain.run), manifest)
+    manifest = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, padding=padding))
     precision = graph_precision(model)
     file = f"model.{precision}.onnx"
     if _is_all_of(source, model):

@@ -86,6 +86,11 @@ def test_a_module_gives_what_its_logits_give(folder: Path, kind: str, size: Any)
     np.testing.assert_array_equal(found.labels[clear], expected.labels[clear])
     refined = atrous.load(bundle, crf=True)(IMAGE).probabilities
     np.testing.assert_allclose(refined, atrous.load(plain, crf=True)(IMAGE).probabilities, atol=1e-3)
+    padding, expected_padding = (each.manifest.input.padding for each in (bundle, plain))
+    assert (padding is None) == (expected_padding is None)
+    if padding is not None and expected_padding is not None:
+        assert padding.sizes == expected_padding.sizes
+        assert padding.agreement == pytest.approx(expected_padding.agreement, abs=1e-4)
 
 
 def test_what_was_removed_is_written_down(folder: Path) -> None:
