@@ -15,7 +15,7 @@ def find_images(sources: Iterable[Path | str]) -> list[Path]:
     """Files as they are, the images in folders, and what globs match, in order and without repeats.
 
     Raises:
-        ImageError: a file that does not exist, a folder without images, or a glob without matches.
+        ImageError: no source at all, a file that does not exist, a folder without images, or a glob without matches.
     """
     from ..runtime.image import list_pictures
 
@@ -35,6 +35,8 @@ def find_images(sources: Iterable[Path | str]) -> list[Path]:
             raise ImageError(problem, path=path)
         for match in matches:
             found.setdefault(_absolute(match), match)
+    if not found:
+        raise ImageError("no input: got an empty list. Give files, folders or globs.")
     return list(found.values())
 
 

@@ -191,9 +191,12 @@ def build(preset: str) -> Path:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """One test process at a time makes what will be at `path`."""
+    """One test process at a time makes what will be at `path`.
+
+    The file is not `lock_bundle`'s: an export inside the block takes that one, and would wait for this process.
+    """
     path.parent.mkdir(exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
+    with path.with_name(f".{path.name}.tests").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -61,3 +61,8 @@ def test_a_dangling_link_is_no_file(folder: Path) -> None:
     (folder / "link.png").symlink_to(folder / "gone.png")
     with pytest.raises(ImageError, match="no such file"):
         find_images([folder / "link.png"])
+
+
+def test_no_source_at_all() -> None:
+    with pytest.raises(ImageError, match="no input: got an empty list"):
+        find_images([])
