@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Triple: TypeAlias = tuple[float, float, float] | NDArray[np.float32] | NDArray[np.uint8]
+_Resize: TypeAlias = Literal["none", "stretch", "letterbox"]
 _Normalization: TypeAlias = Literal["none", "before", "after", "symmetric"]
 
 # A normalised Gaussian kernel over pixels; building it again reuses its memory.
@@ -274,18 +275,13 @@ class SizePolicy:
         offset: int,
     ) -> None: ...
 
-# Sizes (height, width) of an image and its labels, of the network's input, and of what the logits cover in pixels of
-# the image, which is larger than it where the input was padded at the bottom and right.
+# Sizes (height, width) of an image and its labels, and of the network's input, to which `resize` fits the image.
 class Geometry:
-    def __init__(
-        self, image_size: tuple[int, int], input_size: tuple[int, int], full_size: tuple[int, int]
-    ) -> None: ...
+    def __init__(self, image_size: tuple[int, int], input_size: tuple[int, int], resize: _Resize) -> None: ...
     @property
     def image_size(self) -> tuple[int, int]: ...
     @property
     def input_size(self) -> tuple[int, int]: ...
-    @property
-    def full_size(self) -> tuple[int, int]: ...
 
 # Tiles of one image: all of `tile_size`, at `origins` (top, left), covering `full_size`; pixels.
 class TilePlan:
@@ -299,7 +295,12 @@ class TilePlan:
 
 # The smallest k · multiple + offset that is at least `length`.
 def fit_size(length: int, multiple: int, offset: int) -> int: ...
-def plan_geometry(image_size: tuple[int, int], policy: SizePolicy, stretches: bool) -> Geometry: ...
+
+# Size that the image has in an input, and (top, left) of its corner.
+def place_image(
+    image_size: tuple[int, int], input_size: tuple[int, int], resize: _Resize
+) -> tuple[tuple[int, int], tuple[int, int]]: ...
+def plan_geometry(image_size: tuple[int, int], policy: SizePolicy, resize: _Resize) -> Geometry: ...
 def needs_tiles(geometry: Geometry, policy: SizePolicy) -> bool: ...
 def plan_tiles(geometry: Geometry, policy: SizePolicy, stride: int) -> TilePlan: ...
 def blend_tiles(plan: TilePlan, infer: Callable[[int, int], NDArray[np.float32]]) -> NDArray[np.float32]: ...
@@ -307,22 +308,19 @@ def isa() -> Literal["baseline", "avx2", "avx512"]: ...
 def all_finite(values: NDArray[np.float32]) -> bool: ...
 def upsample_labels(
     logits: NDArray[np.float32],
-    full_size: tuple[int, int],
-    out_size: tuple[int, int],
+    geometry: Geometry,
     align_corners: bool,
     threads: int = 0,
 ) -> NDArray[np.uint8]: ...
 def upsample_logits(
     logits: NDArray[np.float32],
-    full_size: tuple[int, int],
-    out_size: tuple[int, int],
+    geometry: Geometry,
     align_corners: bool,
     threads: int = 0,
 ) -> NDArray[np.float32]: ...
 def upsample_probabilities(
     logits: NDArray[np.float32],
-    full_size: tuple[int, int],
-    out_size: tuple[int, int],
+    geometry: Geometry,
     align_corners: bool,
     threads: int = 0,
 ) -> NDArray[np.float32]: ...
@@ -333,7 +331,11 @@ class PixelScaling:
     def __init__(self, mean: _Triple, std: _Triple, swap_rgb: bool, pad_value: _Triple) -> None: ...
 
 def normalize_image(
-    image: NDArray[np.uint8], scaling: PixelScaling, out_size: tuple[int, int], threads: int = 0
+    image: NDArray[np.uint8],
+    scaling: PixelScaling,
+    out_size: tuple[int, int],
+    origin: tuple[int, int] = (0, 0),
+    threads: int = 0,
 ) -> NDArray[np.float32]: ...
 def overlay(
     image: NDArray[np.uint8], labels: NDArray[np.uint8], palette: NDArray[np.uint8], alpha: float, threads: int = 0

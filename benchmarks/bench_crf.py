@@ -39,6 +39,7 @@ from atrous import _native
 from atrous.crf import CRFParams, DenseCRF
 from atrous.crf.params import Storage
 from atrous.runtime.postprocess import upsample_probabilities
+from atrous.runtime.preprocess import Geometry
 
 _ITERATIONS = 10
 _FEWER_ITERATIONS = 1
@@ -54,7 +55,9 @@ def scene(height: int, width: int, classes: int, *, plain: bool) -> tuple[Probab
         photo = photo.filter(ImageFilter.GaussianBlur(3))
     coarse = np.random.default_rng(0).normal(scale=3, size=(classes, height // 8 + 1, width // 8 + 1))
     # A copy: pydensecrf takes no read-only array.
-    return upsample_probabilities(coarse, (height, width), align_corners=True), np.array(photo)
+    return upsample_probabilities(
+        coarse, Geometry((height, width), (height, width), "none"), align_corners=True
+    ), np.array(photo)
 
 
 def ours(

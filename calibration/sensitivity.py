@@ -26,6 +26,7 @@ from ..manifest import InputSpec, OutputSpec
 from ..runtime.backends.onnxruntime import OnnxSession
 from ..runtime.image import ImageSource, load_image
 from ..runtime.postprocess import upsample_labels
+from ..runtime.preprocess import Geometry
 from .parallel_map import parallel_map
 from .plan import QuantizationPlan
 from .qdq import InsertQdq
@@ -143,9 +144,10 @@ class _Bench:
     def label(self, plan: QuantizationPlan | None) -> list[Labels]:
         """Labels [H, W] of each image."""
         session = OnnxSession(self.variant(plan).SerializeToString(), name="a graph under comparison", threads=1)
+        whole = [Geometry(batch.shape[2:], batch.shape[2:], "none") for batch in self.batches]
         return [
-            upsample_labels(session.run(batch)[0], batch.shape[2:], align_corners=self._align_corners, threads=1)
-            for batch in self.batches
+            upsample_labels(session.run(batch)[0], geometry, align_corners=self._align_corners, threads=1)
+            for batch, geometry in zip(self.batches, whole, strict=True)
         ]
 
     def output_of(self, layers: Sequence[str]) -> dict[str, str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .._native import Geometry, PixelScaling, SizePolicy, fit_size, normalize_image, resize_image
+from .._native import Geometry, PixelScaling, SizePolicy, fit_size, normalize_image, place_image, resize_image
 from .._native import plan_geometry as native_plan_geometry
-from ..errors import ShapeError
 from ..manifest import InputSpec, Size
 
 __all__ = ["Geometry", "fit_size", "native_policy", "pixel_scaling", "plan_geometry", "prepare_image"]
@@ -21,7 +20,7 @@ def native_policy(inputs: InputSpec) -> SizePolicy:
 
 def plan_geometry(image_size: Size, inputs: InputSpec) -> Geometry:
     """Sizes for one image; the input may exceed `inputs.size.max`, and is tiled then."""
-    return native_plan_geometry(image_size, native_policy(inputs), stretches=inputs.resize == "stretch")
+    return native_plan_geometry(image_size, native_policy(inputs), inputs.resize)
 
 
 def prepare_image(
@@ -30,18 +29,13 @@ def prepare_image(
     """[H, W, 3] uint8 RGB → [3, h, w] float32: resized if the policy says so, normalised, padded to `input_size`.
 
     Raises:
-        ShapeError: the image is larger than `input_size`.
+        ShapeError: the image is larger than `input_size`, and is not to be resized.
     """
-    if inputs.resize == "stretch" and image.shape[:2] != input_size:
+    size, origin = place_image((image.shape[0], image.shape[1]), input_size, inputs.resize)
+    if image.shape[:2] != size:
         # Pillow's bilinear filter widens when it shrinks (antialiasing), as in torchvision's Resize on PIL images.
-        image = resize_image(image, input_size, threads)
-    if image.shape[0] > input_size[0] or image.shape[1] > input_size[1]:
-        raise ShapeError(
-            f"an image of {image.shape[:2]} does not fit into an input of {input_size}",
-            expected=f"at most {input_size}",
-            actual=str(image.shape[:2]),
-        )
-    return normalize_image(image, pixel_scaling(inputs), input_size, threads)
+        image = resize_image(image, size, threads)
+    return normalize_image(image, pixel_scaling(inputs), input_size, origin, threads)
 
 
 def pixel_scaling(inputs: InputSpec) -> PixelScaling:

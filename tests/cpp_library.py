@@ -38,7 +38,7 @@ class BundleInfo(Struct):
     _fields_ = [
         ("struct_size", ctypes.c_uint32),
         *_members(
-            "class_count ignore_index stretches min_height min_width opt_height opt_width max_height max_width "
+            "class_count ignore_index resize min_height min_width opt_height opt_width max_height max_width "
             "multiple offset stride has_crf",
             ctypes.c_int32,
         ),

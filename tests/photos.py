@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from atrous.runtime.postprocess import upsample_probabilities
+from atrous.runtime.preprocess import Geometry
 
 #: Of scikit-learn.
 NAMES = ("china.jpg", "flower.jpg")
@@ -22,4 +23,4 @@ def photo(name: str, size: tuple[int, int]) -> np.ndarray:
 def network_like(classes: int, size: tuple[int, int]) -> np.ndarray:
     """Smooth scores at a coarse grid, upsampled: [C, H, W] float32."""
     coarse = np.random.default_rng(0).normal(scale=3, size=(classes, size[0] // 8 + 1, size[1] // 8 + 1))
-    return upsample_probabilities(coarse, size, align_corners=True)
+    return upsample_probabilities(coarse, Geometry(size, size, "none"), align_corners=True)

@@ -94,7 +94,7 @@ def small_bundle(folder: Path) -> Bundle:
 def sizes_of(bundle: Bundle) -> list[Size]:
     """What is run: 513² and 1024×2048 where the network takes them, or else its favourite size."""
     policy = bundle.manifest.input.size
-    if policy.is_fixed or bundle.manifest.input.resize == "stretch":
+    if policy.is_fixed or bundle.manifest.input.resize != "none":
         return [policy.opt]
     wanted = sized([(513, 513), (1024, 2048)], rehearsal=[(64, 64), (41, 65)])
     return [size for size in wanted if size[0] <= policy.max[0] and size[1] <= policy.max[1]] or [policy.opt]

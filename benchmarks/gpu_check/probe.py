@@ -97,17 +97,17 @@ def require(device: Device, what: str, buffer: Buffer, expected: NDArray[Any]) -
 def probe_frame(probe: Probe) -> None:
     """A picture that the network takes whole, padded and resized."""
     probe.replay("preprocess")
-    size, inputs, full = probe.input_size, probe.inputs, probe.geometry.full_size
+    size, inputs = probe.input_size, probe.inputs
     probe.require("input", [prepare_image(each, size, inputs).astype(probe.dtype) for each in probe.pictures])
     for name in ("inference", "check", "labels", "probabilities"):
         probe.replay(name)
-    maps, crop = probe.logits[0], probe.geometry.image_size
+    maps = probe.logits[0]
     channels = probe.outputs.channels
     for name, upsample, logits_of in (
         ("labels", upsample_labels, label_logits),
         ("probabilities", upsample_probabilities, probability_logits),
     ):
-        expected = [upsample(logits_of(each, channels), full, crop=crop, align_corners=False) for each in maps]
+        expected = [upsample(logits_of(each, channels), probe.geometry, align_corners=False) for each in maps]
         probe.require(name, expected)
     if channels.threshold is not None:
         probe.replay("threshold")
@@ -116,8 +116,9 @@ def probe_frame(probe: Probe) -> None:
     probe.replay("swap")
     probe.require("pictures", [each[..., ::-1] for each in probe.pictures])
     if inputs.resize == "none":
-        stretched = replace(inputs, resize="stretch")
-        probe_frame(Probe(probe.device, stretched, crop, probe.dtype, maps.shape[1]))
+        for resize in ("stretch", "letterbox"):
+            resized = replace(inputs, resize=resize)
+            probe_frame(Probe(probe.device, resized, probe.geometry.image_size, probe.dtype, maps.shape[1]))
 
 
 def probe_tiles(probe: Probe) -> None:

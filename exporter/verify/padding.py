@@ -7,7 +7,7 @@ import numpy as np
 from ...manifest import Manifest, PaddingCost, Size
 from ...runtime.channels import label_logits
 from ...runtime.postprocess import upsample_labels
-from ...runtime.preprocess import plan_geometry, prepare_image
+from ...runtime.preprocess import Geometry, plan_geometry, prepare_image
 from .compare import Infer
 from .coverage import odd_sizes
 from .inputs import synthetic_photo
@@ -44,6 +44,6 @@ def measure_padding(infer: Infer, manifest: Manifest) -> PaddingCost | None:
 
 def _labels(infer: Infer, photo: np.ndarray, input_size: Size, manifest: Manifest) -> np.ndarray:
     (logits,) = infer(prepare_image(photo, input_size, manifest.input)[None])
-    height, width = photo.shape[:2]
+    geometry = Geometry((photo.shape[0], photo.shape[1]), input_size, manifest.input.resize)
     logits = label_logits(logits, manifest.output.channels)
-    return upsample_labels(logits, input_size, crop=(height, width), align_corners=manifest.output.align_corners)
+    return upsample_labels(logits, geometry, align_corners=manifest.output.align_corners)

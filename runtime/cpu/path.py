@@ -109,7 +109,7 @@ class CpuPath:
             return own
 
         logits = blend_tiles(plan, infer)
-        self._finish(frame, logits, Geometry(frame.geometry.image_size, plan.full_size, plan.full_size))
+        self._finish(frame, logits, Geometry(frame.geometry.image_size, plan.full_size, self._inputs.resize))
 
     def _prepare(self, frame: _Frame, pixels: NDArray[np.uint8], input_size: Size) -> FloatArray:
         """The network's input [3, H, W] of an image or a tile of it."""
@@ -128,8 +128,7 @@ class CpuPath:
         activated = partial(  # a result pickles with the coarse logits, which are small
             upsample_probabilities,
             probability_logits(logits, channels),
-            geometry.full_size,
-            crop=geometry.image_size,
+            geometry,
             align_corners=self._output.align_corners,
             threads=self._threads,
         )
@@ -138,8 +137,7 @@ class CpuPath:
             with frame.measure("postprocess"):
                 labels = upsample_labels(
                     label_logits(logits, channels),
-                    geometry.full_size,
-                    crop=geometry.image_size,
+                    geometry,
                     align_corners=self._output.align_corners,
                     threads=self._threads,
                 )

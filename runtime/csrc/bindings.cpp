@@ -40,27 +40,19 @@ py::array_t<std::int32_t> weights_of(const Resampling& plan) {
     return py::array_t<std::int32_t>({outputs, static_cast<py::ssize_t>(plan.taps)}, plan.weights.data());
 }
 
-ResampleShape shape_of(const FloatArray& logits, const Size& full, const Size& out, bool align_corners) {
+ResampleShape shape_of(const FloatArray& logits, const Geometry& geometry, bool align_corners) {
     if (logits.ndim() != 3 || logits.size() == 0 || logits.shape(0) > kMaxLabels) {
         throw py::value_error("logits must be [C, h, w] with 1 to 256 channels");
     }
-    if (out.height < 1 || out.width < 1 || out.height > full.height || out.width > full.width) {
-        throw py::value_error("the wanted part must lie inside the full size");
-    }
-    return {static_cast<int>(logits.shape(0)),
-            static_cast<int>(logits.shape(1)),
-            static_cast<int>(logits.shape(2)),
-            full.height,
-            full.width,
-            out.height,
-            out.width,
-            align_corners};
+    const Size coarse{static_cast<int>(logits.shape(1)), static_cast<int>(logits.shape(2))};
+    const Sampling sampling = plan_sampling(geometry, coarse, align_corners);
+    return {static_cast<int>(logits.shape(0)), coarse, geometry.image, sampling};
 }
 
-py::array_t<std::uint8_t> upsample_labels(const FloatArray& logits, const Size& full, const Size& out,
-                                          bool align_corners, int threads) {
-    const ResampleShape shape = shape_of(logits, full, out, align_corners);
-    py::array_t<std::uint8_t> labels({out.height, out.width});
+py::array_t<std::uint8_t> upsample_labels(const FloatArray& logits, const Geometry& geometry, bool align_corners,
+                                          int threads) {
+    const ResampleShape shape = shape_of(logits, geometry, align_corners);
+    py::array_t<std::uint8_t> labels({shape.out.height, shape.out.width});
     const float* source = logits.data();
     std::uint8_t* target = labels.mutable_data();
     const py::gil_scoped_release released;
@@ -69,10 +61,9 @@ py::array_t<std::uint8_t> upsample_labels(const FloatArray& logits, const Size& 
 }
 
 template <void (*resample)(const float*, const ResampleShape&, int, float*)>
-py::array_t<float> upsample_maps(const FloatArray& logits, const Size& full, const Size& out, bool align_corners,
-                                 int threads) {
-    const ResampleShape shape = shape_of(logits, full, out, align_corners);
-    py::array_t<float> maps({shape.channels, out.height, out.width});
+py::array_t<float> upsample_maps(const FloatArray& logits, const Geometry& geometry, bool align_corners, int threads) {
+    const ResampleShape shape = shape_of(logits, geometry, align_corners);
+    py::array_t<float> maps({shape.channels, shape.out.height, shape.out.width});
     const float* source = logits.data();
     float* target = maps.mutable_data();
     const py::gil_scoped_release released;
@@ -81,20 +72,22 @@ py::array_t<float> upsample_maps(const FloatArray& logits, const Size& full, con
 }
 
 py::array_t<float> normalize(const py::array_t<std::uint8_t>& image, const PixelScaling& scaling, const Size& out_size,
-                             int threads) {
+                             std::pair<int, int> origin, int threads) {
     if (image.ndim() != 3 || image.shape(2) != 3 || image.strides(2) != 1 || image.strides(1) != 3) {
         throw py::value_error("the image must be [H, W, 3] uint8 with packed pixels");
     }
+    const auto [top, left] = origin;
     const Size size{static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1))};
-    if (out_size.height < size.height || out_size.width < size.width) {
+    if (top < 0 || left < 0 || out_size.height - top < size.height || out_size.width - left < size.width) {
         throw py::value_error("the output is smaller than the image");
     }
+    const Window window{top, left, size};
     py::array_t<float> out({3, out_size.height, out_size.width});
     const std::uint8_t* source = image.data();
     const auto row_bytes = static_cast<std::int64_t>(image.strides(0));
     float* target = out.mutable_data();
     const py::gil_scoped_release released;
-    normalize_image(source, size, row_bytes, scaling, out_size, resolve_threads(threads), target);
+    normalize_image(source, window, row_bytes, scaling, out_size, resolve_threads(threads), target);
     return out;
 }
 
@@ -124,12 +117,12 @@ py::array_t<std::uint8_t> overlay_labels(const ByteArray& image, const ByteArray
 void bind_runtime(py::module_& module) {
     bind_geometry(module);
     bind_frame_plan(module);
-    module.def("upsample_labels", &upsample_labels, py::arg("logits"), py::arg("full_size"), py::arg("out_size"),
+    module.def("upsample_labels", &upsample_labels, py::arg("logits"), py::arg("geometry"), py::arg("align_corners"),
+               py::arg("threads") = 0);
+    module.def("upsample_logits", &upsample_maps<resample_logits>, py::arg("logits"), py::arg("geometry"),
                py::arg("align_corners"), py::arg("threads") = 0);
-    module.def("upsample_logits", &upsample_maps<resample_logits>, py::arg("logits"), py::arg("full_size"),
-               py::arg("out_size"), py::arg("align_corners"), py::arg("threads") = 0);
-    module.def("upsample_probabilities", &upsample_maps<resample_probabilities>, py::arg("logits"),
-               py::arg("full_size"), py::arg("out_size"), py::arg("align_corners"), py::arg("threads") = 0);
+    module.def("upsample_probabilities", &upsample_maps<resample_probabilities>, py::arg("logits"), py::arg("geometry"),
+               py::arg("align_corners"), py::arg("threads") = 0);
     module.attr("KERNEL_CONSTANTS")["kRun"] = kRun;
     module.attr("KERNEL_CONSTANTS")["kWeightBits"] = kWeightBits;
     py::class_<Resampling>(module, "Resampling")
@@ -141,7 +134,7 @@ void bind_runtime(py::module_& module) {
                          std::array<float, 3> pad_value) { return PixelScaling{mean, std, swap_rgb, pad_value}; }),
              py::arg("mean"), py::arg("std"), py::arg("swap_rgb"), py::arg("pad_value"));
     module.def("normalize_image", &normalize, py::arg("image"), py::arg("scaling"), py::arg("out_size"),
-               py::arg("threads") = 0);
+               py::arg("origin") = std::pair(0, 0), py::arg("threads") = 0);
     module.def("overlay", &overlay_labels, py::arg("image"), py::arg("labels"), py::arg("palette"), py::arg("alpha"),
                py::arg("threads") = 0);
 }

@@ -4,14 +4,16 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "arguments.hpp"
 #include "geometry.hpp"
+#include "native/error.hpp"
 #include "native/parallel.hpp"
 #include "resampling.hpp"
-#include "stretch.hpp"
+#include "resize.hpp"
 #include "tiling.hpp"
 
 namespace py = pybind11;
@@ -52,8 +54,25 @@ py::array_t<std::uint8_t> resize_image(const ByteArray& image, const Size& size,
     const std::uint8_t* source = image.data();
     std::uint8_t* target = out.mutable_data();
     const py::gil_scoped_release released;
-    stretch(source, from, std::int64_t{3} * from.width, size, resolve_threads(threads), target);
+    resize_pixels(source, from, std::int64_t{3} * from.width, size, resolve_threads(threads), target);
     return out;
+}
+
+Geometry make_geometry(const Size& image, const Size& input, const std::string& resize) {
+    for (const Size& size : {image, input}) {
+        if (std::min(size.height, size.width) < 1) {
+            throw ShapeError("a size must be at least 1x1, got " + to_text(size), "at least 1x1", to_text(size));
+        }
+    }
+    const Geometry geometry{image, input, parse_resize(resize)};
+    geometry.content();
+    return geometry;
+}
+
+/// (height, width) of what the image covers of an input, and (top, left).
+std::pair<Size, std::pair<int, int>> place(const Size& image, const Size& input, const std::string& resize) {
+    const Window window = place_image(image, input, parse_resize(resize));
+    return {window.size, {window.top, window.left}};
 }
 
 }  // namespace
@@ -65,19 +84,22 @@ void bind_geometry(py::module_& module) {
              }),
              py::arg("min"), py::arg("opt"), py::arg("max"), py::arg("multiple"), py::arg("offset"));
     py::class_<Geometry>(module, "Geometry")
-        .def(py::init(
-                 [](const Size& image, const Size& input, const Size& full) { return Geometry{image, input, full}; }),
-             py::arg("image_size"), py::arg("input_size"), py::arg("full_size"))
+        .def(py::init(&make_geometry), py::arg("image_size"), py::arg("input_size"), py::arg("resize"))
         .def_readonly("image_size", &Geometry::image)
-        .def_readonly("input_size", &Geometry::input)
-        .def_readonly("full_size", &Geometry::full);
+        .def_readonly("input_size", &Geometry::input);
     py::class_<TilePlan>(module, "TilePlan")
         .def_readonly("tile_size", &TilePlan::tile)
         .def_property_readonly("origins", &origins_of)
         .def_readonly("full_size", &TilePlan::full)
         .def("coarse_size", &TilePlan::coarse, py::arg("size"));
     module.def("fit_size", &fit_length, py::arg("length"), py::arg("multiple"), py::arg("offset"));
-    module.def("plan_geometry", &plan_geometry, py::arg("image_size"), py::arg("policy"), py::arg("stretches"));
+    module.def("place_image", &place, py::arg("image_size"), py::arg("input_size"), py::arg("resize"));
+    module.def(
+        "plan_geometry",
+        [](const Size& image, const SizePolicy& policy, const std::string& resize) {
+            return plan_geometry(image, policy, parse_resize(resize));
+        },
+        py::arg("image_size"), py::arg("policy"), py::arg("resize"));
     module.def("needs_tiles", &needs_tiles, py::arg("geometry"), py::arg("policy"));
     module.def("plan_tiles", &plan_tiles, py::arg("geometry"), py::arg("policy"), py::arg("stride"));
     module.def("blend_tiles", &blend, py::arg("plan"), py::arg("infer"));

@@ -7,7 +7,7 @@
 
 namespace atrous {
 
-void normalize_image(const std::uint8_t* rgb, const Size& size, std::int64_t row_bytes, const PixelScaling& scaling,
+void normalize_image(const std::uint8_t* rgb, const Window& window, std::int64_t row_bytes, const PixelScaling& scaling,
                      const Size& out_size, int threads, float* out) {
     float table[3][256];  // every value that a channel can take
     float padding[3];
@@ -18,12 +18,18 @@ void normalize_image(const std::uint8_t* rgb, const Size& size, std::int64_t row
     const std::int64_t plane = out_size.area();
     parallel_ranges(out_size.height, 16, threads, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t y = begin; y < end; ++y) {
-            const int covered = y < size.height ? size.width : 0;
+            const std::int64_t row = y - window.top;
+            const bool is_covered = row >= 0 && row < window.size.height;
             for (int c = 0; c < 3; ++c) {
-                const std::uint8_t* source = rgb + y * row_bytes + (scaling.swap_rgb ? 2 - c : c);
                 float* target = out + c * plane + y * out_size.width;
-                for (int x = 0; x < covered; ++x) target[x] = table[c][source[3 * x]];
-                std::fill(target + covered, target + out_size.width, padding[c]);
+                float* const end = target + out_size.width;
+                if (is_covered) {
+                    const std::uint8_t* source = rgb + row * row_bytes + (scaling.swap_rgb ? 2 - c : c);
+                    std::fill(target, target + window.left, padding[c]);
+                    target += window.left;
+                    for (int x = 0; x < window.size.width; ++x) *target++ = table[c][source[3 * x]];
+                }
+                std::fill(target, end, padding[c]);
             }
         }
     });

@@ -20,9 +20,9 @@ struct PixelScaling {
     }
 };
 
-/// out [3, out_size] = the scaled image, and padding right and below it. `row_bytes` is the distance between image
-/// rows.
-void normalize_image(const std::uint8_t* rgb, const Size& size, std::int64_t row_bytes, const PixelScaling& scaling,
+/// out [3, out_size] = the scaled image, which fills the window, and padding around it. `row_bytes` is the distance
+/// between image rows.
+void normalize_image(const std::uint8_t* rgb, const Window& window, std::int64_t row_bytes, const PixelScaling& scaling,
                      const Size& out_size, int threads, float* out);
 
 /// out = image + alpha · (palette[label] − image), rounded to nearest. Arrays [pixels, 3], [pixels], [256, 3].

@@ -20,12 +20,6 @@ std::int64_t whole_words(std::int64_t bytes) {
     return ceil_div(bytes, 4) * 4;
 }
 
-/// Samples a pixel, rounded as on the CPU.
-float scale_of(int length, int full, bool align_corners) {
-    if (!align_corners) return static_cast<float>(length) / static_cast<float>(full);
-    return full > 1 ? static_cast<float>(length - 1) / static_cast<float>(full - 1) : 0.0f;
-}
-
 /// Images in memory, or the same part of each.
 struct Images {
     Slot pixels;  ///< from the first pixel on
@@ -53,8 +47,8 @@ class FrameWriter {
 
   private:
     void set_tables();
-    Images stretch(Images images);
-    void normalize(const Images& images);
+    Images resize(Images images, const Size& to);
+    void normalize(const Images& images, int top, int left);
     void preprocess();
     void infer_tiles(const TilePlan& tiles);
     void check();
@@ -118,12 +112,12 @@ void FrameWriter::preprocess() {
     plan_.begin_sequence("preprocess");
     plan_.begin("preprocess");
     const Images images = Images::packed(plan_["pictures"], spec_.geometry.image);
-    normalize(spec_.stretches() ? stretch(images) : images);
+    const Window content = spec_.geometry.content();
+    normalize(images.size == content.size ? images : resize(images, content.size), content.top, content.left);
 }
 
-Images FrameWriter::stretch(Images images) {
+Images FrameWriter::resize(Images images, const Size& to) {
     const Size& from = images.size;
-    const Size to = spec_.input();
     int number = 0;
     for (ResizePass& pass : plan_resize(from.height, from.width, to.height, to.width)) {
         const std::string suffix = "." + std::to_string(number++);
@@ -147,12 +141,13 @@ Images FrameWriter::stretch(Images images) {
     return images;
 }
 
-void FrameWriter::normalize(const Images& images) {
+/// The images lie `top` pixels below and `left` pixels right of the input's corner.
+void FrameWriter::normalize(const Images& images, int top, int left) {
     const Size out = spec_.input();
     plan_.each(spec_.has_half_input ? "frame_normalize_f16" : "frame_normalize_f32",
                spec_.images * std::int64_t{out.height} * ceil_div(out.width, kRun), images.pixels, spec_.images,
                images.size.height, images.size.width, images.row_bytes, images.image_bytes, plan_["constants"],
-               spec_.pixels.swap_rgb, out.height, out.width, plan_["input"]);
+               spec_.pixels.swap_rgb, top, left, out.height, out.width, plan_["input"]);
 }
 
 /// One tile after the other, each of all images.
@@ -171,7 +166,7 @@ void FrameWriter::infer_tiles(const TilePlan& tiles) {
             const Slot columns = plan_["column_weights"].part(4 * j * cells.width, std::int64_t{4} * cells.width);
             const std::int64_t cell =
                 std::int64_t{tiles.tops[i] / tiles.stride} * whole.width + tiles.lefts[j] / tiles.stride;
-            normalize(images.tile(tiles.tops[i], tiles.lefts[j], tiles.tile));
+            normalize(images.tile(tiles.tops[i], tiles.lefts[j], tiles.tile), 0, 0);
             plan_.infer(plan_["input"], plan_["output"]);
             plan_.each(spec_.has_half_output ? "frame_blend_tile_f16" : "frame_blend_tile_f32", planes * cells.area(),
                        plan_["output"], planes, cells.height, cells.width, rows, columns, whole.area(), whole.width,
@@ -194,8 +189,8 @@ void FrameWriter::resample(const std::string& what, float background) {
     plan_.begin_sequence(what);
     plan_.begin("postprocess");
     const Size from = spec_.coarse();
-    const Size full = spec_.full();
     const Size& out = spec_.geometry.image;
+    const auto [rows, columns, align_corners] = plan_sampling(spec_.whole(), from, spec_.align_corners);
     Slot scores = logits();
     std::string suffix = logits_suffix();
     if (spec_.threshold) {
@@ -204,10 +199,11 @@ void FrameWriter::resample(const std::string& what, float background) {
                    scores);
         suffix = "_f32";
     }
-    plan_.each(
-        "frame_" + what + suffix, spec_.images * std::int64_t{out.height} * ceil_div(out.width, kRun), scores,
-        spec_.images, spec_.classes, from.height, from.width, scale_of(from.height, full.height, spec_.align_corners),
-        scale_of(from.width, full.width, spec_.align_corners), spec_.align_corners, out.height, out.width, plan_[what]);
+    const std::int64_t first = (std::int64_t{rows.first} * from.width + columns.first) * (suffix == "_f16" ? 2 : 4);
+    plan_.each("frame_" + what + suffix, spec_.images * std::int64_t{out.height} * ceil_div(out.width, kRun),
+               scores.part(first, scores.bytes - first), spec_.images, spec_.classes, from.area(), from.width,
+               rows.cells, columns.cells, rows.scale, columns.scale, rows.shift, columns.shift, align_corners,
+               out.height, out.width, plan_[what]);
 }
 
 void FrameWriter::apply_threshold() {

@@ -26,12 +26,10 @@ struct FrameSpec {
     int channels() const { return threshold ? 1 : classes; }
     /// Of the network's input: of the image or of a tile.
     Size input() const { return tiles ? tiles->tile : geometry.input; }
-    /// What all logits cover, in pixels.
-    Size full() const { return tiles ? tiles->full : geometry.full; }
+    /// Of the input that all logits belong to.
+    Geometry whole() const { return tiles ? Geometry{geometry.image, tiles->full, geometry.resize} : geometry; }
     /// Of all logits.
     Size coarse() const { return tiles ? tiles->coarse(tiles->full) : output; }
-    /// Resized; otherwise padded.
-    bool stretches() const { return geometry.full != geometry.input; }
 };
 
 /// The work of a frame. Given are "images", RGB [images, height, width, 3], and where results go:

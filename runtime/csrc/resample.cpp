@@ -18,51 +18,43 @@ struct AxisPlan {
     std::vector<std::int32_t> low, high;
     std::vector<float> weight_low, weight_high;
 
-    AxisPlan(int in, int full, int out, bool align_corners) {
+    AxisPlan(const AxisSampling& sampling, int out, bool align_corners) {
         const int padded = (out + kLanes - 1) / kLanes * kLanes;
         low.assign(padded, 0);
         high.assign(padded, 0);
         weight_low.assign(padded, 0.0f);
         weight_high.assign(padded, 0.0f);
         for (int i = 0; i < out; ++i) {
-            const float at = source_position(i, in, full, align_corners);
-            low[i] = std::min(static_cast<std::int32_t>(at), in - 1);
-            high[i] = std::min(low[i] + 1, in - 1);
-            weight_high[i] = std::min(std::max(at - static_cast<float>(low[i]), 0.0f), 1.0f);
+            const float centre = static_cast<float>(i) + (align_corners ? 0.0f : 0.5f);
+            const float at = std::max(std::fma(sampling.scale, centre, sampling.shift), 0.0f);
+            const int cell = std::min(static_cast<int>(at), sampling.cells - 1);
+            low[i] = sampling.first + cell;
+            high[i] = sampling.first + std::min(cell + 1, sampling.cells - 1);
+            weight_high[i] = std::min(std::max(at - static_cast<float>(cell), 0.0f), 1.0f);
             weight_low[i] = 1.0f - weight_high[i];
         }
     }
 
     ColumnPlan columns() const { return {low.data(), high.data(), weight_low.data(), weight_high.data()}; }
-
-  private:
-    static float source_position(int i, int in, int full, bool align_corners) {
-        if (align_corners) {
-            const float scale = full > 1 ? static_cast<float>(in - 1) / static_cast<float>(full - 1) : 0.0f;
-            return scale * static_cast<float>(i);
-        }
-        const float scale = static_cast<float>(in) / static_cast<float>(full);
-        return std::max(std::fma(scale, static_cast<float>(i) + 0.5f, -0.5f), 0.0f);
-    }
 };
 
 /// Calls `row(rows, plan, y)` for each output row with the coarse rows [channels, width] blended for it.
 template <typename RowBody>
 void for_each_row(const float* logits, const ResampleShape& shape, int threads, const RowBody& row) {
-    const AxisPlan vertical(shape.height, shape.full_height, shape.out_height, shape.align_corners);
-    const AxisPlan horizontal(shape.width, shape.full_width, shape.out_width, shape.align_corners);
+    const AxisPlan vertical(shape.sampling.rows, shape.out.height, shape.sampling.align_corners);
+    const AxisPlan horizontal(shape.sampling.columns, shape.out.width, shape.sampling.align_corners);
     const ColumnPlan columns = horizontal.columns();
-    const std::int64_t plane = std::int64_t{shape.height} * shape.width;
+    const std::int64_t plane = shape.coarse.area();
     constexpr std::int64_t rows_a_piece = 8;
-    parallel_ranges(shape.out_height, rows_a_piece, threads, [&](std::int64_t begin, std::int64_t end) {
-        std::vector<float> blended(static_cast<std::size_t>(shape.channels) * shape.width);
+    parallel_ranges(shape.out.height, rows_a_piece, threads, [&](std::int64_t begin, std::int64_t end) {
+        std::vector<float> blended(static_cast<std::size_t>(shape.channels) * shape.coarse.width);
         for (std::int64_t y = begin; y < end; ++y) {
             for (int c = 0; c < shape.channels; ++c) {
                 const float* channel = logits + c * plane;
-                resample_kernels().blend_rows(channel + std::int64_t{vertical.low[y]} * shape.width,
-                                              channel + std::int64_t{vertical.high[y]} * shape.width,
-                                              vertical.weight_low[y], vertical.weight_high[y], shape.width,
-                                              blended.data() + std::int64_t{c} * shape.width);
+                resample_kernels().blend_rows(channel + std::int64_t{vertical.low[y]} * shape.coarse.width,
+                                              channel + std::int64_t{vertical.high[y]} * shape.coarse.width,
+                                              vertical.weight_low[y], vertical.weight_high[y], shape.coarse.width,
+                                              blended.data() + std::int64_t{c} * shape.coarse.width);
             }
             row(blended.data(), columns, y);
         }
@@ -73,24 +65,24 @@ void for_each_row(const float* logits, const ResampleShape& shape, int threads, 
 
 void resample_labels(const float* logits, const ResampleShape& shape, int threads, std::uint8_t* labels) {
     for_each_row(logits, shape, threads, [&](const float* rows, const ColumnPlan& plan, std::int64_t y) {
-        resample_kernels().labels(rows, shape.channels, shape.width, plan, shape.out_width,
-                                  labels + y * shape.out_width);
+        resample_kernels().labels(rows, shape.channels, shape.coarse.width, plan, shape.out.width,
+                                  labels + y * shape.out.width);
     });
 }
 
 void resample_probabilities(const float* logits, const ResampleShape& shape, int threads, float* probabilities) {
-    const std::int64_t plane = std::int64_t{shape.out_height} * shape.out_width;
+    const std::int64_t plane = shape.out.area();
     for_each_row(logits, shape, threads, [&](const float* rows, const ColumnPlan& plan, std::int64_t y) {
-        resample_kernels().probabilities(rows, shape.channels, shape.width, plan, shape.out_width, plane,
-                                         probabilities + y * shape.out_width);
+        resample_kernels().probabilities(rows, shape.channels, shape.coarse.width, plan, shape.out.width, plane,
+                                         probabilities + y * shape.out.width);
     });
 }
 
 void resample_logits(const float* logits, const ResampleShape& shape, int threads, float* resized) {
-    const std::int64_t plane = std::int64_t{shape.out_height} * shape.out_width;
+    const std::int64_t plane = shape.out.area();
     for_each_row(logits, shape, threads, [&](const float* rows, const ColumnPlan& plan, std::int64_t y) {
-        resample_kernels().logits(rows, shape.channels, shape.width, plan, shape.out_width, plane,
-                                  resized + y * shape.out_width);
+        resample_kernels().logits(rows, shape.channels, shape.coarse.width, plan, shape.out.width, plane,
+                                  resized + y * shape.out.width);
     });
 }
 

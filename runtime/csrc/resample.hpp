@@ -4,23 +4,24 @@
 
 #include <cstdint>
 
+#include "geometry.hpp"
+
 namespace atrous {
 
 constexpr int kMaxLabels = 256;
 
-/// The coarse map, the size to resize it to, and the top-left part of the result that is wanted.
+/// The coarse map [channels, coarse], the size of the result, and where its pixels lie on the map.
 struct ResampleShape {
-    int channels, height, width;
-    int full_height, full_width;
-    int out_height, out_width;
-    bool align_corners;
+    int channels;
+    Size coarse, out;
+    Sampling sampling;
 };
 
-/// labels [out_height, out_width]; of equal logits the lowest label wins.
+/// labels [out.height, out.width]; of equal logits the lowest label wins.
 void resample_labels(const float* logits, const ResampleShape& shape, int threads, std::uint8_t* labels);
-/// probabilities [channels, out_height, out_width].
+/// probabilities [channels, out.height, out.width].
 void resample_probabilities(const float* logits, const ResampleShape& shape, int threads, float* probabilities);
-/// resized [channels, out_height, out_width].
+/// resized [channels, out.height, out.width].
 void resample_logits(const float* logits, const ResampleShape& shape, int threads, float* resized);
 
 }  // namespace atrous

@@ -34,8 +34,8 @@ union Bytes {
     uint8_t each[4];
 };
 
-/// `count` of kRun packed pixels of three bytes.
-__device__ inline void load_pixels(const uint8_t* from, int count, uint8_t (&to)[3 * kRun]) {
+/// `count` packed pixels of three bytes, to the pixels of a run from `begin` on; the others are 0.
+__device__ inline void load_pixels(const uint8_t* from, int begin, int count, uint8_t (&to)[3 * kRun]) {
     if (count == kRun && is_aligned<uint32_t>(from)) {
 #pragma unroll
         for (int word = 0; word < 3; ++word) {
@@ -47,7 +47,10 @@ __device__ inline void load_pixels(const uint8_t* from, int count, uint8_t (&to)
         return;
     }
 #pragma unroll
-    for (int i = 0; i < 3 * kRun; ++i) to[i] = i < 3 * count ? from[i] : 0;
+    for (int i = 0; i < 3 * kRun; ++i) {
+        const int at = i - 3 * begin;
+        to[i] = at >= 0 && at < 3 * count ? from[at] : 0;
+    }
 }
 
 __device__ inline void store_pixels(const uint8_t (&from)[3 * kRun], int count, uint8_t* to) {

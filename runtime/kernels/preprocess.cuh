@@ -57,22 +57,26 @@ extern "C" __global__ void frame_swap_channels(uint8_t* pictures, int pixels) {
 }
 
 /// pictures [images, height, width, 3], `row_bytes` and `image_bytes` from one to the next → out [images, 3,
-/// out_height, out_width] = (picture − mean) / std; beyond the picture, right and below, padding. `constants` [3, 3]
-/// are mean, std and padding by output channel, the last one normalised already. With `swap_rgb`, output channels are
-/// B, G, R.
+/// out_height, out_width] = (picture − mean) / std; around the picture, whose corner lies at `top` and `left`, padding.
+/// `constants` [3, 3] are mean, std and padding by output channel, the last one normalised already. With `swap_rgb`,
+/// output channels are B, G, R.
 template <typename T>
 __device__ void normalize(const uint8_t* pictures, int images, int height, int width, int row_bytes, int image_bytes,
-                          const float* constants, int swap_rgb, int out_height, int out_width, T* out) {
+                          const float* constants, int swap_rgb, int top, int left, int out_height, int out_width,
+                          T* out) {
     const int runs = runs_of(out_width);
     for (int job = global_thread(); job < images * out_height * runs; job += all_threads()) {
         const int x = job % runs * kRun;
         const int y = job / runs % out_height;
         const size_t image = job / runs / out_height;
-        const int covered = y < height ? run_length(x, width) : 0;
+        const int row = y - top;
+        const int begin = run_length(x, left);  // of the run, left of the picture
+        const int column = x + begin - left;
+        const int end = begin + (row >= 0 && row < height ? min(run_length(column, width), kRun - begin) : 0);
         uint8_t pixels[3 * kRun];
         // Nothing is read of a row that does not exist.
-        const size_t begin = image * image_bytes + static_cast<size_t>(y) * row_bytes + 3 * x;
-        load_pixels(pictures + (covered > 0 ? begin : 0), covered, pixels);
+        const size_t source = image * image_bytes + static_cast<size_t>(row) * row_bytes + 3 * column;
+        load_pixels(pictures + (end > begin ? source : 0), begin, end - begin, pixels);
 #pragma unroll
         for (int c = 0; c < 3; ++c) {
             const float mean = constants[c];
@@ -82,7 +86,7 @@ __device__ void normalize(const uint8_t* pictures, int images, int height, int w
 #pragma unroll
             for (int i = 0; i < kRun; ++i) {
                 const uint8_t byte = swap_rgb != 0 ? pixels[3 * i + 2 - c] : pixels[3 * i + c];
-                values[i] = i < covered ? (static_cast<float>(byte) - mean) / std : padding;
+                values[i] = i >= begin && i < end ? (static_cast<float>(byte) - mean) / std : padding;
             }
             store_run(values, run_length(x, out_width), out + ((image * 3 + c) * out_height + y) * out_width + x);
         }
@@ -90,11 +94,11 @@ __device__ void normalize(const uint8_t* pictures, int images, int height, int w
 }
 
 #define ATROUS_NORMALIZE_KERNEL(suffix, T)                                                                             \
-    extern "C" __global__ void frame_normalize_##suffix(const uint8_t* pictures, int images, int height, int width,    \
-                                                        int row_bytes, int image_bytes, const float* constants,        \
-                                                        int swap_rgb, int out_height, int out_width, T* out) {         \
-        normalize(pictures, images, height, width, row_bytes, image_bytes, constants, swap_rgb, out_height, out_width, \
-                  out);                                                                                                \
+    extern "C" __global__ void frame_normalize_##suffix(                                                               \
+        const uint8_t* pictures, int images, int height, int width, int row_bytes, int image_bytes,                    \
+        const float* constants, int swap_rgb, int top, int left, int out_height, int out_width, T* out) {              \
+        normalize(pictures, images, height, width, row_bytes, image_bytes, constants, swap_rgb, top, left, out_height, \
+                  out_width, out);                                                                                     \
     }
 
 ATROUS_NORMALIZE_KERNEL(f32, float)

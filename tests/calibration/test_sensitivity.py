@@ -18,6 +18,7 @@ from atrous.exporter.passes import run_passes
 from atrous.manifest import InputSpec, OutputSpec, SizePolicy
 from atrous.runtime.backends.onnxruntime import OnnxSession
 from atrous.runtime.postprocess import upsample_labels
+from atrous.runtime.preprocess import Geometry
 
 OUTPUT = OutputSpec(stride=8)
 
@@ -63,7 +64,9 @@ def agreement(graph: onnx.ModelProto, other: onnx.ModelProto, batches: list[NDAr
     sessions = [OnnxSession(each.SerializeToString(), name="a graph") for each in (graph, other)]
     for batch in batches:
         logits = (session.run(batch)[0] for session in sessions)
-        first, second = (upsample_labels(each, (64, 96), align_corners=False) for each in logits)
+        first, second = (
+            upsample_labels(each, Geometry((64, 96), (64, 96), "none"), align_corners=False) for each in logits
+        )
         same.append(first == second)
     return float(np.mean(same))
 

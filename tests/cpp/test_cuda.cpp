@@ -222,16 +222,18 @@ TEST(cuda_pipeline_tiles) {
     check_same(segment(path, device_backend(), false, picture), segment(path, "pixels", false, picture), 0.0f);
 }
 
-TEST(cuda_pipeline_stretches) {
-    const Folder folder;
-    nlohmann::json manifest = fixtures::make_manifest("pixels");
-    manifest["input"]["resize"] = "stretch";
-    manifest["input"]["color_order"] = "BGR";
-    manifest["input"]["mean"] = {10, 20, 30};
-    const auto path = fixtures::write_bundle(folder, manifest, "pixels");
-    for (const auto& [height, width] : {std::pair{80, 60}, {60, 130}, {32, 50}, {90, 48}, {9, 7}}) {
-        Picture picture = noisy(height, width);
-        check_same(segment(path, device_backend(), false, picture), segment(path, "pixels", false, picture), 0.0f);
+TEST(cuda_pipeline_resizes) {
+    for (const char* resize : {"stretch", "letterbox"}) {
+        const Folder folder;
+        nlohmann::json manifest = fixtures::make_manifest("pixels");
+        manifest["input"]["resize"] = resize;
+        manifest["input"]["color_order"] = "BGR";
+        manifest["input"]["mean"] = {10, 20, 30};
+        const auto path = fixtures::write_bundle(folder, manifest, "pixels");
+        for (const auto& [height, width] : {std::pair{80, 60}, {60, 130}, {32, 50}, {90, 48}, {9, 7}, {1, 400}}) {
+            Picture picture = noisy(height, width);
+            check_same(segment(path, device_backend(), false, picture), segment(path, "pixels", false, picture), 0.0f);
+        }
     }
 }
 

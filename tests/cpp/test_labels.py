@@ -127,12 +127,25 @@ def test_logits_on_pixels(library, tmp_path, size):
 
 
 # Larger and smaller along each axis; shrinking both, where the order of the two passes shows.
-@pytest.mark.parametrize("size", [(64, 96), (64, 50), (31, 96), (150, 131), (131, 150), (7, 5)])
-@pytest.mark.parametrize("resize", ["stretch", "none"])
+@pytest.mark.parametrize("size", [(64, 96), (64, 50), (31, 96), (150, 131), (131, 150), (7, 5), (1, 1000), (300, 2)])
+@pytest.mark.parametrize("resize", ["stretch", "letterbox", "none"])
 def test_fixed_size(library, tmp_path, size, resize):
     path = tmp_path / "b.atrous"
     make_bundle(path, local_layers(3), fixed=(64, 96), normalization=UNEVEN, resize=resize)
     assert_same(library, path, noise(*size))
+
+
+@pytest.mark.parametrize("align_corners", [False, True], ids=["cells", "pixels"])
+@pytest.mark.parametrize("size", [(97, 61), (40, 161)])
+def test_letterbox_in_a_range_of_sizes(library, tmp_path, size, align_corners):
+    """The best size of a range is what images are fitted to, with the CRF too."""
+    sizes = DynamicSize((32, 32), (56, 80), (128, 128), multiple=8)
+    bundle = make_bundle(
+        tmp_path / "b.atrous", color_layers(8), sizes=sizes, align_corners=align_corners, resize="letterbox"
+    )
+    path = (put_logits_on_pixels(bundle) if align_corners else bundle).path
+    assert_same(library, path, noise(*size))
+    assert_same(library, path, noise(*size), crf=True)
 
 
 @pytest.mark.parametrize("color_order", ["RGB", "BGR"])

@@ -101,7 +101,7 @@ def test_the_network_is_the_callers(device):
     """It gets the memory and the stream of the plan."""
     size = (8, 8)
     spec = _native.FrameSpec(
-        _native.Geometry(size, size, size),
+        _native.Geometry(size, size, "none"),
         None,
         _native.PixelScaling((0, 0, 0), (1, 1, 1), False, (0, 0, 0)),
         False,

@@ -80,12 +80,12 @@ class Frames:
         return self.run(planned(geometry, None, layout, inputs, OutputSpec(1)), "preprocess", pictures=batch)
 
     def prepared(self, batch: np.ndarray, inputs: InputSpec, size, dtype) -> np.ndarray:
-        memory = self.preprocessed(batch, inputs, Geometry(batch.shape[1:3], size, size), dtype)
+        memory = self.preprocessed(batch, inputs, Geometry(batch.shape[1:3], size, inputs.resize), dtype)
         return self.fetched(memory["input"], (len(batch), 3, *size), dtype)
 
     def stretched(self, batch: np.ndarray, size) -> np.ndarray:
         image = batch.shape[1:3]
-        memory = self.preprocessed(batch, IMAGENET, Geometry(image, size, image))
+        memory = self.preprocessed(batch, IMAGENET, Geometry(image, size, "stretch"))
         resized = memory[max((name for name in memory if name.startswith("resized")), default="pictures")]
         return self.fetched(resized, (len(batch), *size, 3), np.uint8)
 
@@ -101,9 +101,8 @@ class Frames:
         self.call("frame_resize_columns", 7, BLOCK, wide, *columns, *taps[1], np.int32(size[0]), out)
         return out
 
-    def resample(self, sequence: str, maps: np.ndarray, full_size, crop, align_corners: bool) -> np.ndarray:
+    def resample(self, sequence: str, maps: np.ndarray, geometry: Geometry, align_corners: bool) -> np.ndarray:
         """What "labels", "probabilities" or "check" make of logits."""
-        geometry = Geometry(crop or full_size, full_size, full_size)
         layout = EngineLayout(DTYPES[0], maps.shape, maps.dtype)
         plan = planned(geometry, None, layout, IMAGENET, OutputSpec(1, align_corners))
         memory = self.run(plan, sequence, output=maps)
@@ -113,14 +112,14 @@ class Frames:
         shape = (len(maps), *size) if is_labels else (*maps.shape[:2], *size)
         return self.fetched(memory[sequence], shape, np.uint8 if is_labels else np.float32)
 
-    def labels(self, maps: np.ndarray, full_size, crop, align_corners: bool) -> np.ndarray:
-        return self.resample("labels", maps, full_size, crop, align_corners)
+    def labels(self, maps: np.ndarray, geometry: Geometry, align_corners: bool) -> np.ndarray:
+        return self.resample("labels", maps, geometry, align_corners)
 
-    def probabilities(self, maps: np.ndarray, full_size, crop, align_corners: bool) -> np.ndarray:
-        return self.resample("probabilities", maps, full_size, crop, align_corners)
+    def probabilities(self, maps: np.ndarray, geometry: Geometry, align_corners: bool) -> np.ndarray:
+        return self.resample("probabilities", maps, geometry, align_corners)
 
     def first_bad(self, maps: np.ndarray) -> int:
-        return int(self.resample("check", maps, (1, 1), None, False)[0])
+        return int(self.resample("check", maps, Geometry((1, 1), (1, 1), "none"), False)[0])
 
     def overlay(self, picture: np.ndarray, labels: np.ndarray, palette: np.ndarray, alpha: float, offset: int = 0):
         plan = _native.plan_overlay(labels.size, alpha, self.device.properties.multiprocessors)
@@ -179,10 +178,23 @@ class TestNormalize:
         mean, std = (np.array(each, np.float32) / scale for each in (IMAGENET.mean, IMAGENET.std))
         constants = np.stack([mean, std, (np.array(IMAGENET.pad_value, np.float32) - mean) / std])
         sizes = [np.int32(each) for each in (3, 9, 11, row_bytes, 10 * row_bytes)]
-        swap_and_size = [np.int32(each) for each in (0, 16, 16)]
-        frames.call("frame_normalize_f32", 3, BLOCK, rows, *sizes, constants, *swap_and_size, out)
+        swap_and_place = [np.int32(each) for each in (0, 0, 0, 16, 16)]
+        frames.call("frame_normalize_f32", 3, BLOCK, rows, *sizes, constants, *swap_and_place, out)
         for one, picture in zip(out, batch, strict=True):
             np.testing.assert_array_equal(one, prepare_image(picture, (16, 16), IMAGENET))
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize(
+        "size", [(1, 1), (64, 96), (128, 192), (33, 101), (101, 33), (63, 96), (63, 93), (1, 1000), (90, 1), (47, 64)]
+    )
+    def test_a_letterbox_is_the_cpus(self, frames, rng, size, dtype):
+        """With corners at any remainder of the runs that a thread writes."""
+        inputs = dataclasses.replace(CAFFE, resize="letterbox")
+        batch = random_pictures(rng, 2, *size)
+        for out_size in ((64, 96), (61, 95)):
+            got = frames.prepared(batch, inputs, out_size, dtype)
+            for one, picture in zip(got, batch, strict=True):
+                np.testing.assert_array_equal(one, prepare_image(picture, out_size, inputs).astype(dtype))
 
 
 RESIZED = [
@@ -230,32 +242,37 @@ class TestResize:
         assert np.abs(plan.weights.sum(axis=1) - 2**22).max() <= plan.weights.shape[1]
 
 
-#: coarse shape [C, h, w], full size, crop
+#: coarse shape [C, h, w], image, input, resize
 RESAMPLED = [
-    ((1, 1, 1), (1, 1), None), ((1, 1, 1), (9, 7), None), ((21, 9, 9), (65, 65), None),
-    ((21, 5, 7), (40, 56), (33, 51)), ((5, 1, 6), (1, 1), None), ((256, 3, 4), (10, 9), None),
-    ((4, 40, 60), (13, 29), None), ((3, 12, 17), (12, 17), None), ((19, 4, 8), (32, 64), (31, 1)),
-    ((2, 2, 2), (16, 5), (1, 5)), ((130, 2, 3), (5, 12), None), ((21, 65, 65), (513, 513), (480, 513)),
+    ((1, 1, 1), (1, 1), (1, 1), "none"), ((1, 1, 1), (9, 7), (9, 7), "none"), ((21, 9, 9), (65, 65), (65, 65), "none"),
+    ((21, 5, 7), (33, 51), (40, 56), "none"), ((5, 1, 6), (1, 1), (1, 1), "none"),
+    ((256, 3, 4), (10, 9), (24, 32), "stretch"), ((4, 40, 60), (13, 29), (13, 29), "none"),
+    ((3, 12, 17), (12, 17), (12, 17), "none"), ((19, 4, 8), (31, 1), (32, 64), "none"),
+    ((2, 2, 2), (1, 5), (16, 5), "none"), ((130, 2, 3), (5, 12), (16, 24), "stretch"),
+    ((21, 65, 65), (480, 513), (513, 513), "none"), ((21, 65, 65), (480, 640), (513, 513), "letterbox"),
+    ((19, 9, 13), (333, 127), (64, 96), "letterbox"), ((3, 8, 12), (1, 1000), (64, 96), "letterbox"),
+    ((3, 8, 12), (700, 1), (64, 96), "letterbox"), ((5, 8, 12), (64, 96), (64, 96), "letterbox"),
+    ((5, 8, 12), (7, 5), (64, 96), "letterbox"), ((256, 3, 3), (41, 90), (37, 35), "letterbox"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("shape", "full_size", "crop"), RESAMPLED)
+@pytest.mark.parametrize(("shape", "image", "size", "resize"), RESAMPLED)
 class TestResample:
-    def test_labels_are_the_cpus(self, frames, rng, shape, full_size, crop, dtype, align_corners):
-        maps = (rng.normal(size=(2, *shape)) * 5).astype(dtype)
-        got = frames.labels(maps, full_size, crop, align_corners)
+    def test_labels_are_the_cpus(self, frames, rng, shape, image, size, resize, dtype, align_corners):
+        maps, geometry = (rng.normal(size=(2, *shape)) * 5).astype(dtype), Geometry(image, size, resize)
+        got = frames.labels(maps, geometry, align_corners)
         for one, logits in zip(got, maps, strict=True):
-            expected = upsample_labels(logits, full_size, crop=crop, align_corners=align_corners)
-            np.testing.assert_array_equal(one, expected)
+            np.testing.assert_array_equal(one, upsample_labels(logits, geometry, align_corners=align_corners))
 
-    def test_probabilities_are_the_cpus_bit_for_bit(self, frames, rng, shape, full_size, crop, dtype, align_corners):
-        maps = (rng.normal(size=(2, *shape)) * 5).astype(dtype)
-        got = frames.probabilities(maps, full_size, crop, align_corners)
+    def test_probabilities_are_the_cpus_bit_for_bit(
+        self, frames, rng, shape, image, size, resize, dtype, align_corners
+    ):
+        maps, geometry = (rng.normal(size=(2, *shape)) * 5).astype(dtype), Geometry(image, size, resize)
+        got = frames.probabilities(maps, geometry, align_corners)
         for one, logits in zip(got, maps, strict=True):
-            expected = upsample_probabilities(logits, full_size, crop=crop, align_corners=align_corners)
-            np.testing.assert_array_equal(one, expected)
+            np.testing.assert_array_equal(one, upsample_probabilities(logits, geometry, align_corners=align_corners))
 
 
 SIDE = st.integers(1, 40)
@@ -265,28 +282,31 @@ SIDE = st.integers(1, 40)
 @given(data=st.data(), align_corners=st.booleans(), dtype=st.sampled_from(DTYPES))
 def test_any_size_gives_the_cpus_bits(frames, data, align_corners, dtype):
     shape = data.draw(st.tuples(st.integers(1, 12), SIDE, SIDE))
-    full_size = data.draw(st.tuples(st.integers(1, 90), st.integers(1, 90)))
-    crop = data.draw(st.tuples(st.integers(1, full_size[0]), st.integers(1, full_size[1])))
+    size = data.draw(st.tuples(st.integers(1, 90), st.integers(1, 90)))
+    resize = data.draw(st.sampled_from(["none", "letterbox"]))
+    limits = size if resize == "none" else (200, 200)
+    geometry = Geometry(data.draw(st.tuples(*(st.integers(1, limit) for limit in limits))), size, resize)
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     maps = (rng.normal(size=shape) * 4).astype(dtype)
-    logits, options = (maps[None], full_size, crop, align_corners), {"crop": crop, "align_corners": align_corners}
-    np.testing.assert_array_equal(frames.labels(*logits)[0], upsample_labels(maps, full_size, **options))
-    np.testing.assert_array_equal(frames.probabilities(*logits)[0], upsample_probabilities(maps, full_size, **options))
+    for got_of, upsample in ((frames.labels, upsample_labels), (frames.probabilities, upsample_probabilities)):
+        expected = upsample(maps, geometry, align_corners=align_corners)
+        np.testing.assert_array_equal(got_of(maps[None], geometry, align_corners)[0], expected)
     picture = random_pictures(rng, *shape[1:])
     out_size = (shape[1] + data.draw(SIDE), shape[2] + data.draw(SIDE))
-    expected = prepare_image(picture, out_size, CAFFE).astype(dtype)
-    np.testing.assert_array_equal(frames.prepared(picture[None], CAFFE, out_size, dtype)[0], expected)
+    inputs = dataclasses.replace(CAFFE, resize=resize)
+    expected = prepare_image(picture, out_size, inputs).astype(dtype)
+    np.testing.assert_array_equal(frames.prepared(picture[None], inputs, out_size, dtype)[0], expected)
 
 
 def test_of_equal_logits_the_first_class_wins(frames):
     maps = np.zeros((1, 4, 3, 3), np.float32)
     maps[0, 2] = maps[0, 1] = 1
-    assert (frames.labels(maps, (11, 11), None, True) == 1).all()
+    assert (frames.labels(maps, Geometry((11, 11), (11, 11), "none"), True) == 1).all()
 
 
 def test_far_apart_logits(frames):
     maps = np.array([1e4, -1e4, 0], np.float32).reshape(1, 3, 1, 1)
-    got = frames.probabilities(maps, (2, 2), None, False)
+    got = frames.probabilities(maps, Geometry((2, 2), (2, 2), "none"), False)
     assert (got == np.array([1, 0, 0], np.float32).reshape(1, 3, 1, 1)).all()
 
 
@@ -361,7 +381,7 @@ class TestTiles:
 def test_channels_are_swapped_in_place(frames, rng, size, count):
     batch = random_pictures(rng, count, *size)
     layout = EngineLayout(DTYPES[0], (count, 1, 1, 1), DTYPES[0])
-    plan = planned(Geometry(size, size, size), None, layout, IMAGENET, OutputSpec(1))
+    plan = planned(Geometry(size, size, "none"), None, layout, IMAGENET, OutputSpec(1))
     memory = frames.run(plan, "swap", pictures=batch)
     np.testing.assert_array_equal(frames.fetched(memory["pictures"], batch.shape, np.uint8), batch[..., ::-1])
 

@@ -147,5 +147,5 @@ def test_one_thread_for_four_pixels_and_blocks_to_loop(count):
 def test_more_than_32_bit_indices_reach_is_refused(count, size, classes):
     layout = EngineLayout(SINGLE, (count, classes, *size), SINGLE)
     with pytest.raises(ShapeError, match=f"{count}x{size[0]}x{size[1]} pixels of .* beyond the 32-bit") as caught:
-        _native.plan_frame(frame_spec(Geometry(size, size, size), None, layout, INPUTS, OUTPUTS), 1)
+        _native.plan_frame(frame_spec(Geometry(size, size, "none"), None, layout, INPUTS, OUTPUTS), 1)
     assert caught.value.expected.startswith("at most 2130706432 values")

@@ -9,6 +9,7 @@ import PIL
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from letterbox import padded, placed
 from numpy.typing import NDArray
 from PIL import Image
 from tolerances import NORMALIZE_RELATIVE, RESIZE_ORDER_LEVELS
@@ -16,7 +17,7 @@ from tolerances import NORMALIZE_RELATIVE, RESIZE_ORDER_LEVELS
 from atrous import _native
 from atrous.errors import ShapeError
 from atrous.exporter.normalization import NORMALIZATIONS
-from atrous.manifest import InputSpec, Size, SizePolicy
+from atrous.manifest import InputSpec, ResizePolicy, Size, SizePolicy
 from atrous.runtime.preprocess import fit_size, plan_geometry, prepare_image
 
 RESIZE_LEVELS = 0 if int(PIL.__version__.split(".")[0]) >= 13 else RESIZE_ORDER_LEVELS
@@ -38,10 +39,10 @@ def levels_from_pillow(image: NDArray[np.uint8], size: Size, threads: int = 0) -
 
 def defined(image: NDArray[np.uint8], size: Size, spec: InputSpec) -> NDArray[np.float64]:
     """`(pixel * scale - mean) / std`, padded at the bottom and right, channels first, in float64."""
-    padded = np.empty((*size, 3), np.uint8)
-    padded[:] = spec.pad_value
-    padded[: image.shape[0], : image.shape[1]] = image
-    ordered = padded if spec.color_order == "RGB" else padded[:, :, ::-1]
+    canvas = np.empty((*size, 3), np.uint8)
+    canvas[:] = spec.pad_value
+    canvas[: image.shape[0], : image.shape[1]] = image
+    ordered = canvas if spec.color_order == "RGB" else canvas[:, :, ::-1]
     values: NDArray[np.float64] = (ordered * spec.scale - np.array(spec.mean)) / np.array(spec.std)
     return values.transpose(2, 0, 1)
 
@@ -82,6 +83,16 @@ class TestPrepare:
             prepare_image(image, (64, 96), spec), prepare_image(resized, (64, 96), input_spec())
         )
         assert levels_from_pillow(image, (64, 96)) <= RESIZE_LEVELS
+
+    @pytest.mark.parametrize("name", ["imagenet", "caffe"])
+    @pytest.mark.parametrize(
+        "shape", [(1, 1), (200, 64), (64, 96), (128, 192), (500, 701), (1, 1000), (90, 2), (63, 96)]
+    )
+    def test_letterbox_is_pillows_image_on_a_canvas(self, rng: np.random.Generator, name: str, shape: Size) -> None:
+        image, spec = rng.integers(0, 256, (*shape, 3), dtype=np.uint8), input_spec(name, resize="letterbox")
+        expected = prepare_image(padded(image, (64, 96), spec.pad_value), (64, 96), input_spec(name))
+        levels = np.abs(prepare_image(image, (64, 96), spec) - expected) * np.reshape(spec.std, (3, 1, 1)) / spec.scale
+        assert levels.max() <= RESIZE_LEVELS + NORMALIZE_RELATIVE * 512
 
 
 class TestResize:
@@ -133,11 +144,38 @@ class TestGeometry:
     def test_padding_goes_to_whole_cells(self, image: Size, offset: int, expected: Size) -> None:
         sizes = SizePolicy((32 + offset,) * 2, (64 + offset, 96 + offset), (128 + offset, 160 + offset), 16, offset)
         geometry = plan_geometry(image, input_spec(size=sizes))
-        assert (geometry.image_size, geometry.input_size, geometry.full_size) == (image, expected, expected)
+        assert (geometry.image_size, geometry.input_size) == (image, expected)
 
-    def test_stretch_covers_the_picture_itself(self) -> None:
-        geometry = plan_geometry((1000, 3), input_spec(resize="stretch"))
-        assert (geometry.input_size, geometry.full_size) == ((64, 96), (1000, 3))
+    @pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+    def test_what_is_resized_goes_to_the_best_size(self, resize: ResizePolicy) -> None:
+        geometry = plan_geometry((1000, 3), input_spec(resize=resize))
+        assert (geometry.image_size, geometry.input_size) == ((1000, 3), (64, 96))
+
+    @pytest.mark.parametrize(
+        ("image", "size", "origin"),
+        [
+            ((64, 96), (64, 96), (0, 0)),
+            ((640, 960), (64, 96), (0, 0)),
+            ((2, 3), (64, 96), (0, 0)),
+            ((100, 100), (64, 64), (0, 16)),
+            ((33, 100), (32, 96), (16, 0)),  # 31.68
+            ((100, 33), (64, 21), (0, 37)),  # 21.12, and an odd rest
+            ((43, 192), (22, 96), (21, 0)),  # 21.5
+            ((1, 1000), (1, 96), (31, 0)),  # 0.096
+            ((1000, 1), (64, 1), (0, 47)),
+            ((1 << 24, 1 << 24), (64, 64), (0, 16)),
+        ],
+    )
+    def test_a_letterbox_is_the_largest_that_fits_in_the_middle(self, image: Size, size: Size, origin: Size) -> None:
+        assert _native.place_image(image, (64, 96), "letterbox") == (size, origin)
+
+    @given(image=st.tuples(SIDE, SIDE), size=st.tuples(SIDE, SIDE))
+    def test_a_letterbox_of_any_size(self, image: Size, size: Size) -> None:
+        assert _native.place_image(image, size, "letterbox") == placed(image, size)
+
+    def test_an_empty_image_is_refused(self) -> None:
+        with pytest.raises(ShapeError, match="empty image"):
+            prepare_image(np.zeros((0, 4, 3), np.uint8), (32, 32), input_spec(resize="letterbox"))
 
     def test_a_fixed_size_of_no_whole_cells_stands(self) -> None:
         fixed = SizePolicy((513, 513), (513, 513), (513, 513), 1)

@@ -23,7 +23,7 @@ from atrous.manifest import InputSpec, OutputSpec, Size, SizePolicy
 from atrous.runtime.backends import open_backend
 from atrous.runtime.image import load_image
 from atrous.runtime.postprocess import upsample_labels
-from atrous.runtime.preprocess import plan_geometry, prepare_image
+from atrous.runtime.preprocess import Geometry, plan_geometry, prepare_image
 from atrous.runtime.segmenter import Segmenter
 from atrous.runtime.tiling import TilePlan, blend_tiles, plan_tiles
 
@@ -227,7 +227,7 @@ def test_a_picture_30000_pixels_wide_is_exact_and_bounded(color_bundle: Bundle, 
     finally:
         tracemalloc.stop()
     logits = np.ascontiguousarray(small.transpose(2, 0, 1), np.float32)
-    expected = upsample_labels(logits, (200, 30_000), align_corners=False)
+    expected = upsample_labels(logits, Geometry((200, 30_000), (200, 30_000), "none"), align_corners=False)
     assert (result.labels == expected).mean() >= 0.9999  # but for ties, which blending may break the other way
     assert seen == {(1, 3, 200, 256)}
     # The picture as Pillow's bytes and as an array, its labels, and small change; activations would be a hundredfold.

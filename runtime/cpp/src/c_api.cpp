@@ -166,6 +166,17 @@ void finish(const Outcome& outcome, atrous_timings* timings) {
     write_timings(outcome.timings, timings);
 }
 
+int32_t code_of(Resize resize) {
+    switch (resize) {
+        case Resize::stretch:
+            return ATROUS_RESIZE_STRETCH;
+        case Resize::letterbox:
+            return ATROUS_RESIZE_LETTERBOX;
+        default:
+            return ATROUS_RESIZE_NONE;
+    }
+}
+
 }  // namespace
 }  // namespace atrous::core
 
@@ -228,7 +239,7 @@ atrous_status atrous_bundle_get_info(const atrous_bundle* bundle, atrous_bundle_
         write_struct(
             info,
             {0, static_cast<int32_t>(manifest.classes.size()), manifest.ignore_index.value_or(-1),
-             manifest.input.stretches ? 1 : 0, size.min.height, size.min.width, size.opt.height, size.opt.width,
+             code_of(manifest.input.resize), size.min.height, size.min.width, size.opt.height, size.opt.width,
              size.max.height, size.max.width, size.multiple, size.offset, manifest.output.stride, manifest.crf ? 1 : 0,
              manifest.name.c_str(), manifest.created_by.c_str(), manifest.license.c_str()},
             sizeof(atrous_bundle_info), "info");

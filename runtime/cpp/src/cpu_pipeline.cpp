@@ -16,7 +16,7 @@
 #include "runtime/csrc/channels.hpp"
 #include "runtime/csrc/image.hpp"
 #include "runtime/csrc/resample.hpp"
-#include "runtime/csrc/stretch.hpp"
+#include "runtime/csrc/resize.hpp"
 #include "runtime/csrc/tiling.hpp"
 
 namespace atrous::core {
@@ -34,7 +34,7 @@ struct Picture {
 struct Lane {
     std::unique_ptr<Session> session;
     std::optional<CpuCrf> crf;
-    std::vector<std::uint8_t> stretched, rgb, labels;
+    std::vector<std::uint8_t> resized, rgb, labels;
     std::vector<float> blended, scores, probabilities;
 };
 
@@ -58,13 +58,13 @@ class CpuPipeline : public Pipeline {
                  " backend reads host memory; memory of a GPU needs the tensorrt backend");
         }
         lanes_.use([&](Lane& lane) {
-            Geometry geometry = plan_geometry(frame.size, manifest_.input.size, manifest_.input.stretches);
+            Geometry geometry = plan_geometry(frame.size, manifest_.input.size, manifest_.input.resize);
             const Picture picture{frame.pixels, frame.size, frame.row_bytes, frame.is_bgr};
             Logits logits;
             if (needs_tiles(geometry, manifest_.input.size)) {
                 const TilePlan plan = plan_tiles(geometry, manifest_.input.size, manifest_.output.stride);
                 logits = infer_tiles(lane, picture, plan, timings);
-                geometry.full = plan.full;
+                geometry.input = plan.full;
             } else {
                 logits = infer(lane, picture, geometry.input, timings);
             }
@@ -95,13 +95,15 @@ class CpuPipeline : public Pipeline {
         }
         {
             const StageClock clock(timings, Stage::preprocess);
-            if (manifest_.input.stretches && picture.size != input) {
-                lane.stretched.resize(static_cast<std::size_t>(3 * input.area()));
-                stretch(picture.pixels, picture.size, picture.row_bytes, input, threads_, lane.stretched.data());
-                picture = {lane.stretched.data(), input, std::int64_t{3} * input.width, picture.is_bgr};
+            const Window window = place_image(picture.size, input, manifest_.input.resize);
+            if (picture.size != window.size) {
+                lane.resized.resize(static_cast<std::size_t>(3 * window.size.area()));
+                resize_pixels(picture.pixels, picture.size, picture.row_bytes, window.size, threads_,
+                              lane.resized.data());
+                picture = {lane.resized.data(), window.size, std::int64_t{3} * window.size.width, picture.is_bgr};
             }
-            normalize_image(picture.pixels, picture.size, picture.row_bytes, manifest_.input.scaling(picture.is_bgr),
-                            input, threads_, prepared);
+            normalize_image(picture.pixels, window, picture.row_bytes, manifest_.input.scaling(picture.is_bgr), input,
+                            threads_, prepared);
         }
         const StageClock clock(timings, Stage::inference);
         return call_engine(engine_name(), [&] { return lane.session->run(); });
@@ -135,8 +137,8 @@ class CpuPipeline : public Pipeline {
     }
 
     ResampleShape shape_of(const Logits& logits, const Geometry& geometry) const {
-        return {logits.channels,     logits.size.height,    logits.size.width,    geometry.full.height,
-                geometry.full.width, geometry.image.height, geometry.image.width, manifest_.output.align_corners};
+        return {logits.channels, logits.size, geometry.image,
+                plan_sampling(geometry, logits.size, manifest_.output.align_corners)};
     }
 
     /// Logits of all classes: one channel gets the one that it is compared with in front.

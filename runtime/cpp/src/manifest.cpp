@@ -79,7 +79,7 @@ InputSpec to_input(const json& value) {
             to_triple<double>(value["mean"]),
             to_triple<double>(value["std"]),
             value["scale"].get<double>(),
-            value["resize"] == "stretch",
+            parse_resize(value["resize"].get<std::string>()),
             to_triple<std::uint8_t>(value["pad_value"])};
 }
 

@@ -27,7 +27,7 @@ struct InputSpec {
     bool is_bgr;                      ///< the network's channels are B, G, R
     std::array<double, 3> mean, std;  ///< in the order of the network's channels
     double scale;
-    bool stretches;                   ///< resized to size.opt; otherwise padded, and tiled where larger than size.max
+    Resize resize;
     std::array<std::uint8_t, 3> pad;  ///< RGB
 
     /// The same for pixels, whose first channel is B with `is_bgr_image`.

@@ -74,11 +74,18 @@ ATROUS_API atrous_status atrous_bundle_check(const atrous_bundle* bundle);
 /* Segmenters that were opened from it live on. */
 ATROUS_API atrous_status atrous_bundle_close(atrous_bundle* bundle);
 
+/* How images are fitted to the network's sizes. */
+typedef enum atrous_resize {
+    ATROUS_RESIZE_NONE = 0,     /* padded below and on the right, and tiled where larger than max */
+    ATROUS_RESIZE_STRETCH = 1,  /* resized to opt */
+    ATROUS_RESIZE_LETTERBOX = 2 /* resized to the largest size of their aspect ratio within opt, centred and padded */
+} atrous_resize;
+
 typedef struct atrous_bundle_info {
     uint32_t struct_size;
     int32_t class_count;
     int32_t ignore_index; /* the label that means "none"; -1 if the manifest has none */
-    int32_t stretches;    /* 1: pictures are resized to opt; 0: padded, and tiled where larger than max */
+    int32_t resize;       /* an atrous_resize */
     int32_t min_height, min_width, opt_height, opt_width, max_height, max_width;
     int32_t multiple, offset; /* sizes that the network takes are k * multiple + offset */
     int32_t stride;           /* pixels from one logit to the next */

@@ -34,7 +34,7 @@ FrameProgram::FrameProgram(const Recipe& recipe, Queues& queues, const Size& siz
       wants_probabilities_(wants_probabilities),
       caller_(recipe.device) {
     const InputSpec& inputs = manifest_.input;
-    const Geometry geometry = plan_geometry(size, inputs.size, inputs.stretches);
+    const Geometry geometry = plan_geometry(size, inputs.size, inputs.resize);
     std::optional<TilePlan> tiles;
     if (needs_tiles(geometry, inputs.size)) tiles = plan_tiles(geometry, inputs.size, manifest_.output.stride);
     const EngineLayout layout = call_engine(recipe_.artifact, [&] {

@@ -8,7 +8,7 @@
 namespace atrous {
 
 /// [from.height, from.width, 3] with `row_bytes` between rows → `out`, [to.height, to.width, 3] packed.
-void stretch(const std::uint8_t* pixels, const Size& from, std::int64_t row_bytes, const Size& to, int threads,
-             std::uint8_t* out);
+void resize_pixels(const std::uint8_t* pixels, const Size& from, std::int64_t row_bytes, const Size& to, int threads,
+                   std::uint8_t* out);
 
 }  // namespace atrous

@@ -1,4 +1,4 @@
-#include "stretch.hpp"
+#include "resize.hpp"
 
 #include <algorithm>
 #include <vector>
@@ -53,8 +53,8 @@ void resize_columns(const std::uint8_t* pixels, const Size& from, std::int64_t r
 
 }  // namespace
 
-void stretch(const std::uint8_t* pixels, const Size& from, std::int64_t row_bytes, const Size& to, int threads,
-             std::uint8_t* out) {
+void resize_pixels(const std::uint8_t* pixels, const Size& from, std::int64_t row_bytes, const Size& to, int threads,
+                   std::uint8_t* out) {
     const std::vector<ResizePass> passes = plan_resize(from.height, from.width, to.height, to.width);
     const auto resize = [&](const ResizePass& pass, const std::uint8_t* source, const Size& size, std::int64_t bytes,
                             std::uint8_t* target) {
