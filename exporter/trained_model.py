@@ -10,10 +10,11 @@ from torch import nn
 
 from ..errors import ExportError
 from ..manifest import ClassInfo
-from .checkpoints import load_checkpoint, load_into, num_classes_of, read_metadata
+from .checkpoints import describe_checkpoint, load_into, num_classes_of
 from .classes import describe_classes
 from .models import Architecture, create_model, find_architecture
 from .options import SourceChoice
+from .weight_files import read_weights
 
 
 @dataclass(frozen=True)
@@ -46,22 +47,23 @@ def load_trained(
     are numbered, those of one channel called background and foreground.
 
     Raises:
-        CheckpointError: the file does not hold plain weights, or they do not match the network.
+        CheckpointError: the file holds no weights, or they do not match the network.
         ExportError: the architecture is unknown, or neither given nor in the checkpoint's metadata.
     """
-    metadata = read_metadata(checkpoint)
+    file = read_weights(checkpoint)
+    metadata = describe_checkpoint(file, checkpoint)
     name = architecture or metadata.architecture
     if name is None:
         raise ExportError(f"{checkpoint} has no architecture in its metadata; pass architecture=NAME, or --arch NAME")
     entry = find_architecture(name)
     stride = output_stride or metadata.output_stride or entry.default_output_stride
-    weights = load_checkpoint(checkpoint)
+    weights = file.weights
     infos = tuple(classes) if classes else describe_classes(metadata.classes or _numbered(num_classes_of(weights)))
     # Two classes may be one channel under a sigmoid.
     channels = 1 if len(infos) == 2 and num_classes_of(weights) == 1 else len(infos)
     model = create_model(name, num_classes=channels, output_stride=stride)
     report = load_into(model, weights, source=source)
-    return TrainedModel(model, entry, stride, infos, report.dropped)
+    return TrainedModel(model, entry, stride, infos, {**file.dropped, **report.dropped})
 
 
 def _numbered(channels: int) -> tuple[str, ...]:
