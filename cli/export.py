@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -17,13 +16,19 @@ from .evidence import print_evidence
 from .options import (
     MODEL_PANEL,
     ClassesOption,
+    ColorOption,
     DynamicOption,
     LicenseOption,
+    MeanOption,
+    NormalizationOption,
     OutputArgument,
     OverwriteOption,
+    ScaleOption,
     SizeOption,
+    StdOption,
     StretchOption,
     ThresholdOption,
+    chosen_normalization,
     chosen_size,
 )
 
@@ -80,6 +85,11 @@ def export(
     atrous: AtrousOption = "dilated",
     head: HeadOption = "logits",
     multi_scale: MultiScaleOption = False,
+    normalization: NormalizationOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    scale: ScaleOption = None,
+    color: ColorOption = None,
     stretch: StretchOption = False,
     threshold: ThresholdOption = None,
     license: LicenseOption = None,  # noqa: A002 - the option's name
@@ -93,12 +103,13 @@ def export(
     sizes = chosen_size(size, dynamic)
     if sizes is None:
         raise typer.BadParameter("pass --size HxW (fastest) or --dynamic MIN:OPT:MAX")
+    options = ExportOptions(atrous=atrous, head=head, license=license, dynamic_batch=dynamic_batch, threshold=threshold)
+    pixels = chosen_normalization(normalization, mean, std, scale, color)
     with importing("export", purpose="atrous export"):
         from ..exporter.classes import read_classes
         from ..exporter.export import export as export_model
         from ..exporter.model_description import Preprocessing
-        from ..exporter.models import MultiScale
-        from ..exporter.trained_model import load_trained
+        from ..exporter.trained_model import fuse_scales, load_trained
     with status(f"reading {checkpoint}"):
         trained = load_trained(
             checkpoint,
@@ -108,19 +119,16 @@ def export(
             source=source,
         )
     _print_dropped(trained.dropped)
-    rules = trained.architecture
-    model = MultiScale(trained.model, align_corners=rules.align_corners) if multi_scale else trained.model
+    rules, pixels = trained.architecture, pixels or trained.normalization
     with status("exporting and verifying against PyTorch"):
         bundle = export_model(
-            model,
+            fuse_scales(trained) if multi_scale else trained.model,
             out,
             classes=trained.classes,
             size=sizes,
-            preprocessing=Preprocessing(rules.normalization, resize="stretch" if stretch else "none"),
+            preprocessing=Preprocessing(pixels, resize="stretch" if stretch else "none"),
             align_corners=rules.align_corners,
-            options=ExportOptions(
-                atrous=atrous, head=head, license=license, dynamic_batch=dynamic_batch, threshold=threshold
-            ),
+            options=options,
             overwrite=overwrite,
         )
     print_evidence(bundle.manifest)
@@ -128,5 +136,8 @@ def export(
 
 
 def _print_dropped(dropped: Mapping[str, str]) -> None:
-    for reason, count in Counter(dropped.values()).items():
-        errors.print(f"dropped {count} keys of the checkpoint: {reason}")
+    from ..exporter.weight_files import some
+
+    for reason in dict.fromkeys(dropped.values()):
+        keys = [key for key, other in dropped.items() if other == reason]
+        errors.print(f"dropped {len(keys)} keys of the checkpoint ({some(keys)}): {reason}")

@@ -12,7 +12,8 @@ from ..errors import ExportError
 from ..manifest import ClassInfo
 from .checkpoints import describe_checkpoint, load_into, num_classes_of
 from .classes import describe_classes
-from .models import Architecture, create_model, find_architecture
+from .models import Architecture, MultiScale, create_model, find_architecture
+from .normalization import Normalization, read_preprocessor
 from .options import SourceChoice
 from .weight_files import read_weights
 
@@ -23,6 +24,7 @@ class TrainedModel:
 
     Attributes:
         output_stride: output stride of the backbone.
+        normalization: the architecture's; that of `preprocessor_config.json` where the checkpoint is a folder with one.
         dropped: ignored key of the checkpoint → reason.
     """
 
@@ -30,6 +32,7 @@ class TrainedModel:
     architecture: Architecture
     output_stride: int
     classes: tuple[ClassInfo, ...]
+    normalization: Normalization
     dropped: Mapping[str, str]
 
 
@@ -63,7 +66,14 @@ def load_trained(
     channels = 1 if len(infos) == 2 and num_classes_of(weights) == 1 else len(infos)
     model = create_model(name, num_classes=channels, output_stride=stride)
     report = load_into(model, weights, source=source)
-    return TrainedModel(model, entry, stride, infos, {**file.dropped, **report.dropped})
+    processor = checkpoint / "preprocessor_config.json"
+    pixels = read_preprocessor(processor) if processor.is_file() else entry.normalization
+    return TrainedModel(model, entry, stride, infos, pixels, {**file.dropped, **report.dropped})
+
+
+def fuse_scales(trained: TrainedModel) -> nn.Module:
+    """Make the network that fuses scales 0.5, 0.75 and 1 of its input by their maximum."""
+    return MultiScale(trained.model, align_corners=trained.architecture.align_corners)
 
 
 def _numbered(channels: int) -> tuple[str, ...]:
