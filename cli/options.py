@@ -44,7 +44,7 @@ NormalizationOption = Annotated[
     typer.Option(
         metavar="NAME|FILE",
         rich_help_panel=INPUT_PANEL,
-        help="Normalization of pixels: imagenet, caffe, lite, tensorflow or mmseg; or a preprocessor_config.json.",
+        help="Pixels' normalization: imagenet, caffe, lite, tensorflow, mmseg, none, or a preprocessor_config.json.",
     ),
 ]
 MeanOption = Annotated[

@@ -52,6 +52,10 @@ def pack(
         typer.Option("--align-corners", rich_help_panel=MODEL_PANEL, help="How training upsampled the logits."),
     ] = False,
     threshold: ThresholdOption = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", rich_help_panel=MODEL_PANEL, help="Output that is the logits, of several."),
+    ] = None,
     license: LicenseOption = None,  # noqa: A002 - the option's name
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -77,7 +81,7 @@ def pack(
             size=sizes,
             preprocessing=Preprocessing(pixels, resize="stretch" if stretch else "none"),
             align_corners=align_corners,
-            options=PackOptions(license=license, threshold=threshold),
+            options=PackOptions(license=license, threshold=threshold, output=output),
             overwrite=overwrite,
         )
     print_evidence(bundle.manifest)

@@ -27,8 +27,9 @@ from .logits import PROBES, logits_graph
 from .model_description import ModelDescription, Preprocessing
 from .onnx_export import StandaloneHead, coarse_shape, export_graph
 from .options import AtrousForm, ExportOptions
+from .outputs import with_one_output
 from .passes import ATROUS_PASSES, run_passes
-from .sizes import DynamicSize
+from .sizes import DynamicSize, size_policy
 from .verify import FP32_TOLERANCE, Infer, Named, measure_padding, open_on_cpu, probe_inputs, prove, require_passed
 
 GRAPH_FILE: Final = "model.fp32.onnx"
@@ -50,7 +51,8 @@ def export(
 
     Args:
         model: maps [N, 3, H, W] float32 to coarse logits [N, C, h, w], or to those of one channel under a sigmoid; a
-            softmax or sigmoid at its end is taken away where that is exact. Not modified.
+            softmax or sigmoid at its end is taken away where that is exact. Of a dict, dataclass, tuple or list one
+            tensor is taken, as `options.output` says. Not modified.
         path: path of the bundle, `NAME.atrous`.
         classes: names (or `ClassInfo`) in the order of the logits; of one channel two, what it is not and what it is.
         size: one (height, width), which is fastest, or a `DynamicSize`.
@@ -65,7 +67,7 @@ def export(
         BundleError: the path exists or cannot be written.
     """
     options = options or ExportOptions()
-    model = copy_module(model)
+    model = with_one_output(copy_module(model), size_policy(size, stride=1, offset=0).opt, options.output)
     description = ModelDescription(
         describe_classes(classes),
         size,

@@ -60,6 +60,8 @@ LITE: Final = Normalization("RGB", 1.0, (127.0, 127.0, 127.0), (128.0, 128.0, 12
 TENSORFLOW: Final = Normalization("RGB", 1.0, (127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 #: ImageNet's constants in grey levels, as the configurations of mmsegmentation have them.
 MMSEG: Final = Normalization("RGB", 1.0, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+#: Pixels as they are, for networks that normalize them themselves.
+NO_NORMALIZATION: Final = Normalization("RGB", 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 NORMALIZATIONS: Final = {
     "imagenet": IMAGENET,
@@ -67,6 +69,7 @@ NORMALIZATIONS: Final = {
     "lite": LITE,
     "tensorflow": TENSORFLOW,
     "mmseg": MMSEG,
+    "none": NO_NORMALIZATION,
 }
 
 

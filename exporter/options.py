@@ -30,11 +30,14 @@ class PackOptions:
         license: terms of the weights.
         threshold: of a network with one channel, whose sigmoid is the probability p of class 1: labels are 1 where p is
             above it. 0.5 when None; None for networks with a channel for each class.
+        output: which output are the logits, by name (a key or field of what a module returns) or position. When None, a
+            graph's only one; of a module `out` or `logits`, or its only map [N, C, h, w].
     """
 
     crf: CRFParams | None = None
     license: str | None = None
     threshold: float | None = None
+    output: str | int | None = None
 
     def __post_init__(self) -> None:
         from ..crf import CRFParams

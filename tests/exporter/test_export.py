@@ -284,8 +284,6 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("make", "said"),
         [
-            (lambda: Answering("dict"), "returns a dict"),
-            (lambda: Answering("tuple"), "returns a tuple"),
             (lambda: Answering("three axes"), r"expected one float32 tensor \[N, C, h, w\]"),
             (lambda: Answering("float16"), r"returns torch\.float16"),
             (BranchingOnPixels, "torch cannot export BranchingOnPixels"),

@@ -60,7 +60,7 @@ def test_constants_of_two_units_are_refused(
 
 
 def test_the_known_ones_are_within_reach() -> None:
-    assert set(NORMALIZATIONS) == {"imagenet", "caffe", "lite", "tensorflow", "mmseg"}
+    assert set(NORMALIZATIONS) == {"imagenet", "caffe", "lite", "tensorflow", "mmseg", "none"}
 
 
 def test_numbers_of_a_command_line() -> None:
@@ -75,7 +75,7 @@ def test_numbers_that_are_not_three(text: str) -> None:
     if text:
         with pytest.raises(ExportError, match="is not three numbers; expected for example"):
             parse_normalization(text, None, None, None)
-    with pytest.raises(ExportError, match="expected imagenet, caffe, lite, tensorflow, mmseg, or a"):
+    with pytest.raises(ExportError, match="expected imagenet, caffe, lite, tensorflow, mmseg, none, or a"):
         find_normalization(text)
 
 
