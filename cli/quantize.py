@@ -13,6 +13,7 @@ from ..calibration.options import DEFAULT_MAX_IMAGES, DEFAULT_METHOD, Method, Qu
 from ..errors import importing
 from ..runtime.mask_rules import DEFAULT_PATTERN
 from .console import JsonFlag, errors, finite, print_json, print_line, progress_bar
+from .image_options import BitsOption, PageOption, chosen_images
 from .mask_options import IgnoreOption, MaskMapOption, MaskPatternOption, OneBasedOption, chosen_rules
 from .options import BundleArgument
 
@@ -33,6 +34,8 @@ def quantize(
     mask_pattern: MaskPatternOption = DEFAULT_PATTERN,
     mask_map: MaskMapOption = None,
     mask_one_based: OneBasedOption = False,
+    page: PageOption = None,
+    bits: BitsOption = None,
     method: Annotated[Method, typer.Option(help="How the ranges of activations are chosen.")] = DEFAULT_METHOD,
     max_images: Annotated[int, typer.Option(min=1, help="The most images to use.")] = DEFAULT_MAX_IMAGES,
     max_drop: Annotated[
@@ -60,7 +63,7 @@ def quantize(
     with progress_bar() as progress:
         extended, report = quantize(
             Bundle.open(bundle),
-            images=images,
+            images=chosen_images([images], page, bits),
             masks=masks,
             method=method,
             max_drop=max_drop,

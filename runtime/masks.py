@@ -32,11 +32,15 @@ _MUCH: Final = 0.05
 _MAX_LISTED: Final = 8
 
 
-def load_mask(path: Path) -> NDArray[Any]:
+def load_mask(path: Path, *, page: int | None = None) -> NDArray[Any]:
     """Read pixel values [H, W], uint8 or wider, of a grey, palette or 1-bit mask, or colours [H, W, 3] uint8.
 
+    Args:
+        path: of the mask.
+        page: page of its image, from 1: of a mask of several pages it is that one.
+
     Raises:
-        ImageError: the file cannot be read.
+        ImageError: the file cannot be read, or has several pages and not that one.
         EvaluationError: pixels are of another kind, or partly transparent.
     """
     with open_picture(path) as picture:
@@ -47,8 +51,10 @@ def load_mask(path: Path) -> NDArray[Any]:
                 path=path,
             )
         try:
-            turn_to_page(picture, None, path)
+            turn_to_page(picture, page if getattr(picture, "n_frames", 1) > 1 else None, path)
             pixels = _decode(picture)
+        except ImageError:
+            raise
         except Exception as exc:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
             raise ImageError(f"cannot decode {path}: {exc}. Is it truncated or damaged?", path=path) from exc
     if pixels is None:
@@ -115,14 +121,14 @@ class MaskReader:
         self.ignored = frozenset(value - first for value in self.void if first <= value < len(self._classes) + first)
         self._values = self._table_of_values(manifest.ignore_index, ignore, first)
 
-    def read(self, path: Path) -> MaskPixels:
-        """Read a mask.
+    def read(self, path: Path, *, page: int | None = None) -> MaskPixels:
+        """Read a mask; of several pages the one that `load_mask` takes.
 
         Raises:
             ImageError: the file cannot be read.
             EvaluationError: it has pixels that are neither classes nor void.
         """
-        pixels = load_mask(path)
+        pixels = load_mask(path, page=page)
         codes = self._read_colors(pixels, path) if pixels.ndim == 3 else self._read_values(pixels, path)
         ids = np.maximum(codes, 0).astype(np.uint8)
         return MaskPixels(ids, codes >= 0, int(np.count_nonzero(codes == _ASSUMED_VOID)))

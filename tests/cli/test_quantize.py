@@ -85,7 +85,7 @@ class TestRefusals:
         (tmp_path / "empty").mkdir()
         outcome = atrous("quantize", bundle.path, "--images", tmp_path / "empty")
         assert outcome.code == 1
-        assert "no images in" in outcome.err
+        assert "no pictures in the folder" in outcome.err
 
     @pytest.mark.parametrize(
         "options", [("--method", "max"), ("--max-images", 0), ("--max-drop", -1), ("--ignore", 256)]
