@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import typer
+from emulator.emulated_device import EmulatedDevice
 from segmenters import picture
 from tiny_graphs import color_layers, make_bundle, save_graph
 
@@ -31,6 +32,8 @@ from atrous import crf
 from atrous.cli import add_fp16, bench, build, doctor, export, pack, quantize, run, verify
 from atrous.cli import eval as evaluate
 from atrous.cli import inspect as inspection
+from atrous.crf.cuda import CudaDenseCRF
+from atrous.crf.cuda_queue import Queue
 from atrous.errors import ArgumentError, AtrousError
 from atrous.exporter.normalization import IMAGENET
 
@@ -283,6 +286,28 @@ def crf_calls(box: Sandbox) -> list[Call]:
         Call("DenseCRF()", lambda: (dense, both)),
         Call("DenseCRF.labels", lambda: (dense.labels, both)),
         Call("DenseCRF.labels_and_marginals", lambda: (dense.labels_and_marginals, both)),
+        *gpu_calls(both),
+    ]
+
+
+def gpu_calls(both: Mapping[str, Any]) -> list[Call]:
+    """The CRF on a GPU, which an emulator stands for."""
+    device = EmulatedDevice()
+    on_gpu = CudaDenseCRF(iterations=1, device=device)
+    on_gpu(**both)
+    spec, status = on_gpu.field.spec, on_gpu.field.run()
+    queue = Queue(device, device.stream())
+    options = {"params": on_gpu.params, "iterations": 1, "storage": "fp32", "normalization": "symmetric"}
+    sizes = {"images": 1, "classes": 3, "height": 16, "width": 16}
+    return [
+        Call("CudaDenseCRF", lambda: (CudaDenseCRF, {**options, "compatibility": None, "device": device})),
+        Call("CudaDenseCRF()", lambda: (on_gpu, both)),
+        Call("CudaDenseCRF.labels", lambda: (on_gpu.labels, both)),
+        Call("CudaDenseCRF.marginals_on_device", lambda: (on_gpu.marginals_on_device, both)),
+        Call("CudaDenseCRF.labels_on_device", lambda: (on_gpu.labels_on_device, both)),
+        Call("CudaDenseCRF.open_field", lambda: (on_gpu.open_field, {"queue": queue, **sizes})),
+        Call("CudaDenseCRF.regrow_field", lambda: (on_gpu.regrow_field, {"queue": queue, "spec": spec})),
+        Call("CudaDenseCRF.check_status", lambda: (on_gpu.check_status, {"status": status, "shape": (3, 16, 16)})),
     ]
 
 
