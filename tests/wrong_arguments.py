@@ -11,6 +11,7 @@ import io
 import logging
 import math
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -36,6 +37,7 @@ from atrous.crf.cuda import CudaDenseCRF
 from atrous.crf.cuda_queue import Queue
 from atrous.errors import ArgumentError, AtrousError
 from atrous.exporter.normalization import IMAGENET
+from atrous.runtime.image import ImageFile, load_image
 
 CLASSES = ("a", "b", "c")
 
@@ -108,13 +110,13 @@ class Sandbox:
         self._number = 0
 
     def new(self) -> Path:
-        """A path of a bundle that is not there."""
+        """A path of a bundle that is not there, in a folder of its own: writers look through the one they write to."""
         self._number += 1
-        return self.folder / f"new{self._number}.atrous"
+        return self.folder / f"{self._number}" / "new.atrous"
 
     def copy(self) -> atrous.Bundle:
-        """A bundle to change."""
-        return make_bundle(self.new(), color_layers(8), fixed=(16, 16))
+        """A bundle to change; copied, since packing it anew for each call took most of the time."""
+        return atrous.Bundle.open(shutil.copytree(self.bundle.path, self.new()))
 
 
 def python_calls(box: Sandbox) -> list[Call]:
@@ -248,6 +250,8 @@ def python_calls(box: Sandbox) -> list[Call]:
                 {"bundle": box.bundle, "backend": segmenter.backend, "crf": None, "threads": 1, "workers": 1},
             ),
         ),
+        Call("load_image", lambda: (load_image, {"source": box.images / "a.png", "page": 1, "bits": None})),
+        Call("ImageFile", lambda: (ImageFile, {"path": box.images / "a.png", "page": 1, "bits": None})),
         Call("Segmenter()", lambda: (segmenter, {"image": box.image})),
         Call("Segmenter.submit", lambda: (segmenter.submit, {"image": box.image})),
         Call("Segmenter.stream", lambda: (lambda images: list(segmenter.stream(images)), {"images": [box.image]})),
