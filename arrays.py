@@ -22,15 +22,19 @@ def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
     """Take what a caller has as an array, without a copy where it is one.
 
     Raises:
-        ShapeError: it is none, such as rows of different lengths or a tensor that NumPy cannot see.
+        ShapeError: it is none, such as rows of different lengths or a tensor with gradients, or some of it is masked.
     """
     try:
-        return np.asarray(values)
+        array = np.asarray(values)
     except Exception as exc:  # what `__array__` of another library raises
         actual = type(values).__name__
         raise ShapeError(
             f"{name} must be an array; got {actual}, which NumPy cannot read: {exc}", expected="an array", actual=actual
         ) from exc
+    if np.ma.is_masked(values):
+        expected, actual = "values everywhere", f"{np.count_nonzero(np.ma.getmaskarray(values))} masked ones"
+        raise ShapeError(f"{name} must have {expected}; got {actual}", expected=expected, actual=actual)
+    return array
 
 
 def class_maps(values: ArrayLike, name: str) -> NDArray[np.floating]:

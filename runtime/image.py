@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..arguments import check_fields, describe
+from ..arguments import check_arguments_besides, check_fields, describe
+from ..arrays import as_array
 from ..bundle import hash_file
 from ..errors import ArgumentError, ImageError, ShapeError
 from .color_profiles import profile_to_srgb
@@ -78,6 +79,7 @@ class ImageFile(os.PathLike[str]):
         return hashlib.sha256(content + f"page {self.page}, bits {self.bits}".encode()).digest()
 
 
+@check_arguments_besides("source")
 def load_image(source: ImageSource, *, page: int | None = None, bits: int | None = None) -> NDArray[np.uint8]:
     """Read an image as [H, W, 3] uint8 RGB, upright.
 
@@ -224,6 +226,7 @@ def _to_rgb(image: Image.Image, path: Path | None) -> Image.Image:
 
 
 def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
+    array = as_array(array, "an image array")  # np.matrix keeps its two axes whatever is done to it
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
         expected = "[H, W], [H, W, 1], [H, W, 3] or [H, W, 4] uint8, not empty"

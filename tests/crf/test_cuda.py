@@ -390,7 +390,7 @@ class TestUnreadableArrays:
         probabilities, image = make_scene(3, 8, 8)
         tensor = torch.tensor(probabilities, requires_grad=True)
         for crf in (CudaDenseCRF(device=device), DenseCRF()):
-            with pytest.raises(ShapeError, match="got Tensor, which NumPy cannot read: .*detach"):
+            with pytest.raises(ShapeError, match=r"got Tensor, which NumPy cannot read: .*detach"):
                 crf(tensor, image)
 
     def test_an_interface_that_fails(self, device, make_scene):
