@@ -31,7 +31,7 @@ def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
         raise ShapeError(
             f"{name} must be an array; got {actual}, which NumPy cannot read: {exc}", expected="an array", actual=actual
         ) from exc
-    if np.ma.is_masked(values):
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         expected, actual = "values everywhere", f"{np.count_nonzero(np.ma.getmaskarray(values))} masked ones"
         raise ShapeError(f"{name} must have {expected}; got {actual}", expected=expected, actual=actual)
     return array

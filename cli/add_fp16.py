@@ -11,7 +11,8 @@ import typer
 from ..arguments import check_arguments
 from ..bundle import Bundle
 from ..errors import importing
-from .console import JsonFlag, print_json, print_line, status
+from .console import JsonFlag, errors, print_json, print_line, status
+from .evidence import skipped_lines
 from .image_options import BitsOption, PageOption, chosen_images
 from .options import BundleArgument
 
@@ -45,6 +46,8 @@ def add_fp16(
         return
     for check in report.verification:
         print_line(f"{check.artifact}: max |Δ| {check.max_abs:.3g}, agreement {check.argmax_agreement:.4%}")
+    for line in dict.fromkeys(line for check in report.verification for line in skipped_lines(check)):
+        print_line(line, console=errors)
     for node in report.kept:
         print_line(f"{node.op} {node.name} stays FP32: {node.reason}")
     print_line(f"{len(report.halved)} nodes in FP16, {len(report.kept)} in FP32; wrote {extended.path / FP16_FILE}")
