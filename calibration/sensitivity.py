@@ -66,7 +66,7 @@ def sensitivity_batches(images: Sequence[ImageSource], inputs: InputSpec) -> lis
     ]
     count = min(_MAX_IMAGES, max(1, _MAX_PIXELS // math.prod(size)), len(images))
     chosen = [load_image(images[index * len(images) // count]) for index in range(count)]
-    return photo_inputs([_middle(image, *size) for image in chosen] if cut else chosen, inputs)
+    return list(photo_inputs([_middle(image, *size) for image in chosen] if cut else chosen, inputs))
 
 
 def measure_sensitivity(

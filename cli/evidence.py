@@ -22,6 +22,15 @@ def skipped_lines(check: Verification) -> list[str]:
     return [f"not run: {'×'.join(map(str, each.input))}: {each.reason}" for each in check.skipped]
 
 
+def failed_lines(check: Verification) -> list[str]:
+    """A sentence for each shape at which the logits differ beyond the tolerance."""
+    return [
+        f"{check.artifact} differs from {check.against} beyond the tolerance at {'×'.join(map(str, shape))}: "
+        "atrous verify will fail there"
+        for shape in check.failed
+    ]
+
+
 def padding_cost(manifest: Manifest) -> str | None:
     """Sentence on the labels that padding changes; None where it was not measured."""
     padding, size = manifest.input.padding, manifest.input.size

@@ -26,7 +26,16 @@ from .model_description import ModelDescription, Preprocessing
 from .normalization import NO_NORMALIZATION
 from .options import PackOptions
 from .sizes import DynamicSize
-from .verify import TOLERANCES, Named, measure_padding, open_on_cpu, probe_inputs, prove, require_passed
+from .verify import (
+    TOLERANCES,
+    Named,
+    covering_probes,
+    measure_padding,
+    open_on_cpu,
+    probe_inputs,
+    prove,
+    require_passed,
+)
 
 
 @check_arguments
@@ -126,7 +135,7 @@ def _add_graph(
         manifest.input,
         channels=manifest.output.channels if graph.removed is None else SOFTMAX,
         tolerance=TOLERANCES[precision],
-        noise=precision == "fp32",
+        probes=covering_probes(manifest.input, noise=precision == "fp32"),
     )
     for check in checks:
         require_passed(check, TOLERANCES[precision])

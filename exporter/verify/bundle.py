@@ -18,7 +18,8 @@ from ...runtime.mask_rules import MaskRules
 from ...runtime.metrics import Scores
 from ...runtime.path import MAX_BATCH
 from ...runtime.segmenter import Segmenter
-from .compare import TOLERANCES, Comparison
+from .compare import TOLERANCES
+from .coverage import covering_probes
 from .inputs import photo_inputs
 from .prove import Named, prove
 
@@ -131,21 +132,18 @@ class _Verifier:
         channels = self._bundle.manifest.output.channels
         profile = artifact.engine.profile if artifact.engine else None
         inputs = self._bundle.manifest.input if profile is None else self._bundle.manifest.input.within(profile)
-        if self._images:
-            comparison = Comparison(candidate.name, reference.name, tolerance, channels=channels)
-            for batch in photo_inputs(self._images, inputs):
-                comparison.add(batch, reference.infer(batch), candidate.infer(batch), picture="given")
-            found = comparison.result()
-        else:
-            (found,) = prove(
-                [candidate],
-                reference,
-                inputs,
-                tolerance=tolerance,
-                noise=artifact.precision == "fp32",
-                channels=channels,
-                max_batch=MAX_BATCH if profile is None else min(MAX_BATCH, profile.max[0]),
-            )
+        max_batch = MAX_BATCH if profile is None else min(MAX_BATCH, profile.max[0])
+        (found,) = prove(
+            [candidate],
+            reference,
+            inputs,
+            tolerance=tolerance,
+            channels=channels,
+            given=photo_inputs(self._images, inputs),
+            probes=()
+            if self._images
+            else covering_probes(inputs, noise=artifact.precision == "fp32", max_batch=max_batch),
+        )
         if not self._pairs:
             return found
         delta = self._scores(backend).miou - self._reference_scores.miou

@@ -109,24 +109,6 @@ class Comparison:
         )
 
 
-def compare(
-    candidate: Infer,
-    reference: Infer,
-    inputs: Iterable[FloatArray],
-    *,
-    artifact: str,
-    against: str,
-    channels: Channels = SOFTMAX,
-    tolerance: Tolerance = FP32_TOLERANCE,
-) -> Verification:
-    """Run both on every input [N, 3, H, W], and hold the differences to the tolerance."""
-    comparison = Comparison(artifact, against, tolerance, channels=channels)
-    for batch in inputs:
-        if not comparison.add(batch, reference(batch), candidate(batch)):
-            break
-    return comparison.result()
-
-
 def require_passed(verification: Verification, tolerance: Tolerance = FP32_TOLERANCE) -> None:
     """Raise `ExportError` with the numbers when a comparison failed."""
     if verification.passed:
