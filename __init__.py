@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .exporter.export import export
     from .exporter.fp16 import add_fp16
     from .exporter.model_description import Preprocessing
+    from .exporter.optimize.optimize import optimize
     from .exporter.options import ExportOptions, PackOptions
     from .exporter.pack import pack
     from .exporter.sizes import DynamicSize
@@ -44,6 +45,7 @@ __all__ = [
     "build_engine",
     "export",
     "load",
+    "optimize",
     "pack",
     "quantize",
 ]
@@ -62,6 +64,7 @@ _HOMES = {
     "build_engine": ".exporter.engine.build",
     "export": ".exporter.export",
     "load": ".runtime.segmenter",
+    "optimize": ".exporter.optimize.optimize",
     "pack": ".exporter.pack",
     "quantize": ".calibration.quantize",
 }

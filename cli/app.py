@@ -22,6 +22,7 @@ from .doctor import doctor
 from .eval import evaluate
 from .export import export
 from .inspect import inspect
+from .optimize import optimize
 from .pack import pack
 from .quantize import quantize
 from .run import run
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verb in (export, pack, add_fp16, quantize, build, run, verify, bench, inspect, doctor):
+for verb in (export, pack, add_fp16, quantize, optimize, build, run, verify, bench, inspect, doctor):
     app.command()(verb)
 app.command("eval")(evaluate)  # `eval` is a builtin of Python
 

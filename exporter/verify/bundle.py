@@ -97,7 +97,14 @@ def _candidates(bundle: Bundle) -> Iterator[tuple[BackendSpec, Artifact]]:
     available = {status.name for status in backend_status() if status.available}
     for spec in sorted(BACKENDS.values(), key=lambda spec: spec.reads == "engine"):
         if spec.reads == "engine" or spec.name in available:
-            yield from ((spec, artifact) for artifact in bundle.manifest.artifacts if artifact.kind == spec.reads)
+            yield from ((spec, artifact) for artifact in bundle.manifest.artifacts if _runs(spec, artifact))
+
+
+def _runs(spec: BackendSpec, artifact: Artifact) -> bool:
+    """True if the backend loads such an artifact somewhere: a tuned graph computes the same on every CPU."""
+    if artifact.tuned_for is not None:
+        return artifact.tuned_for.backend == spec.name
+    return artifact.kind == spec.reads
 
 
 class _Verifier:

@@ -15,6 +15,7 @@ from .notices import warn_once
 from .on_gpu import kernels_origin
 from .registry import BACKENDS
 from .spec import BackendSpec
+from .tuned import tuned_graph
 
 #: The backend that everything is verified against: it runs wherever atrous is installed.
 REFERENCE: Final = onnxruntime.SPEC
@@ -61,8 +62,11 @@ def open_backend(bundle: Bundle, *, backend: str = "auto", precision: str = "aut
 
 
 def open_reference(bundle: Bundle, *, precision: str = "auto", threads: int = 0) -> Backend:
-    """Open a graph in ONNX Runtime on the CPU, which everything is verified against; raises as `open_backend`."""
-    return _open(REFERENCE, bundle, precision, threads)
+    """Open a graph in ONNX Runtime on the CPU, which everything is verified against; raises as `open_backend`.
+
+    The graph is the canonical one, never one that was tuned.
+    """
+    return REFERENCE.open(bundle, canonical_artifact(REFERENCE, bundle, precision), threads=threads)
 
 
 def find_spec(name: str) -> BackendSpec:
@@ -82,6 +86,12 @@ def cpu_backend() -> BackendSpec:
 
 
 def choose_artifact(spec: BackendSpec, bundle: Bundle, precision: str = "auto") -> Artifact:
+    """As `canonical_artifact`, or in its place the graph that was tuned for this backend and kind of CPU."""
+    artifact = canonical_artifact(spec, bundle, precision)
+    return tuned_graph(bundle, artifact, spec) or artifact
+
+
+def canonical_artifact(spec: BackendSpec, bundle: Bundle, precision: str = "auto") -> Artifact:
     """The artifact of that precision (`auto`: the most precise) that the backend can open here.
 
     Raises:

@@ -96,3 +96,13 @@ class BackendSpec:
     describe: Callable[[], str]
     is_expected: Callable[[], bool]
     misfits: Callable[[Sequence[Artifact]], Sequence[str | None]] = _no_misfits
+
+    @property
+    def is_installed(self) -> bool:
+        """True if the library is there; it is not loaded."""
+        return any(package.is_installed for package in self.packages)
+
+    @property
+    def version(self) -> str:
+        """Version of the library that is installed."""
+        return next((package.version for package in self.packages if package.is_installed), "")
