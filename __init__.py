@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .bundle import Bundle
     from .calibration.options import QuantizeOptions
     from .calibration.quantize import quantize
+    from .exporter.bf16 import add_bf16
     from .exporter.engine.build import build_engine
     from .exporter.engine.target import BuilderOptions
     from .exporter.export import export
@@ -41,6 +42,7 @@ __all__ = [
     "Result",
     "Segmenter",
     "__version__",
+    "add_bf16",
     "add_fp16",
     "build_engine",
     "export",
@@ -60,6 +62,7 @@ _HOMES = {
     "QuantizeOptions": ".calibration.options",
     "Result": ".runtime.result",
     "Segmenter": ".runtime.segmenter",
+    "add_bf16": ".exporter.bf16",
     "add_fp16": ".exporter.fp16",
     "build_engine": ".exporter.engine.build",
     "export": ".exporter.export",

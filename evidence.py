@@ -51,6 +51,7 @@ class Verification:
         pictures: what each of the inputs showed: `photo` (natural, synthetic), `noise`, or `given` by a user.
         skipped: inputs that belong to the claim and were not run.
         failed: those of the inputs whose outputs differ beyond the tolerance, or cannot be compared.
+        cpu: kind of CPU that the comparison holds for; None for all.
     """
 
     artifact: str
@@ -63,14 +64,16 @@ class Verification:
     pictures: tuple[str, ...] = ()
     skipped: tuple[SkippedInput, ...] = ()
     failed: tuple[tuple[int, ...], ...] = ()
+    cpu: CpuKind | None = None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Verification:
         """Convert from validated JSON."""
         inputs, failed = (tuple(map(tuple, data.get(field, ()))) for field in ("inputs", "failed"))
         skipped = tuple(SkippedInput(tuple(each["input"]), each["reason"]) for each in data.get("skipped", ()))
-        pictures = tuple(data.get("pictures", ()))
-        return cls(**{**data, "inputs": inputs, "pictures": pictures, "skipped": skipped, "failed": failed})
+        lists = {"inputs": inputs, "pictures": tuple(data.get("pictures", ())), "skipped": skipped, "failed": failed}
+        cpu = CpuKind.from_dict(data["cpu"]) if "cpu" in data else None
+        return cls(**{**data, **lists, "cpu": cpu})
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ..runtime.result import DEFAULT_ALPHA
 from .console import JsonFlag, errors, print_error, print_json, print_table, progress_bar, results
 from .crf_options import CrfParamsOption, chosen_crf
 from .inputs import find_images, output_names
-from .options import BackendOption, BundleArgument, PrecisionOption, ThreadsOption
+from .options import BackendOption, BundleArgument, FastOption, PrecisionOption, ThreadsOption
 
 if TYPE_CHECKING:
     from ..runtime.segmenter import Segmenter
@@ -28,6 +28,7 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for NAME.labels.png and NAME.overlay.png.")] = Path("segmented"),
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
+    fast: FastOption = False,
     crf: Annotated[bool, typer.Option("--crf", help="Refine with the dense CRF.")] = False,
     crf_params: CrfParamsOption = None,
     threads: ThreadsOption = 0,
@@ -57,7 +58,7 @@ def run(
     paths = find_images(inputs)
     names = output_names(paths)
     chosen = chosen_crf(crf_params, crf=crf, threads=threads)
-    segmenter = load(bundle, backend=backend, precision=precision, crf=chosen, threads=threads)
+    segmenter = load(bundle, backend=backend, precision=precision, crf=chosen, threads=threads, fast=fast)
     wishes = _Wishes(alpha=alpha, labels=labels, page=page, bits=bits)
     _make_folder(out)
     rows: list[dict[str, Any]] = []

@@ -28,7 +28,7 @@ from tiny_graphs import color_layers, make_bundle, save_graph
 
 import atrous
 from atrous import crf
-from atrous.cli import add_fp16, bench, build, doctor, export, optimize, pack, quantize, run, verify
+from atrous.cli import add_bf16, add_fp16, bench, build, doctor, export, optimize, pack, quantize, run, verify
 from atrous.cli import eval as evaluate
 from atrous.cli import inspect as inspection
 from atrous.errors import ArgumentError, AtrousError
@@ -192,6 +192,7 @@ def python_calls(box: Sandbox) -> list[Call]:
                 },
             ),
         ),
+        Call("add_bf16", lambda: (atrous.add_bf16, {"bundle": box.copy(), "images": [box.image], "masks": None})),
         Call("add_fp16", lambda: (atrous.add_fp16, {"bundle": box.copy(), "images": [box.image], "keep": ()})),
         Call(
             "quantize",
@@ -248,6 +249,7 @@ def python_calls(box: Sandbox) -> list[Call]:
                     "crf": False,
                     "threads": 1,
                     "workers": 1,
+                    "fast": False,
                 },
             ),
         ),
@@ -310,6 +312,9 @@ def verb_calls(box: Sandbox) -> list[Call]:
         Call("atrous pack", lambda: (pack.pack, {"graph": box.graph, "out": box.new(), **shape})),
         Call("atrous export", lambda: (export.export, {"checkpoint": box.graph, "out": box.new(), **shape})),
         Call("atrous add-fp16", lambda: (add_fp16.add_fp16, {"bundle": box.copy().path, "images": None, "keep": None})),
+        Call(
+            "atrous add-bf16", lambda: (add_bf16.add_bf16, {"bundle": box.copy().path, "images": None, "masks": None})
+        ),
         Call("atrous quantize", lambda: (quantize.quantize, {"bundle": box.copy().path, "images": box.images})),
         Call(
             "atrous optimize",

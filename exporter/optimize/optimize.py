@@ -22,8 +22,8 @@ from ...errors import EngineError
 from ...evidence import TunedLayer, Tuning, Verification
 from ...manifest import Artifact
 from ...runtime.backends import Backend, BackendSpec, cpu_backend, find_spec
+from ...runtime.backends.cpu import this_cpu
 from ...runtime.backends.select import REFERENCE, canonical_artifact
-from ...runtime.backends.tuned import this_cpu
 from ...runtime.preprocess import prepare_image
 from ..passes import ATROUS_PASSES, run_passes
 from ..verify import TOLERANCES, Named, prove, synthetic_photo
@@ -88,7 +88,8 @@ def optimize(
         bundle: a bundle with an ONNX graph.
         backend: a name in `runtime.backends.BACKENDS`, or `auto` for the one that `load` takes on this CPU. Where it
             cannot be measured here, the form is chosen by rule: dilated; the report says why.
-        precision: `fp32`, `fp16` or `int8`, or `auto` for every graph of the bundle.
+        precision: `fp32`, `fp16`, `int8`, `bf16` for the FP32 graph in bfloat16, or `auto` for every graph of the
+            bundle in its own.
         progress: see `OptimizeProgress`.
 
     Returns:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from ..._native import cpu_kind
 from ...bundle import Bundle
-from ...evidence import CpuKind
 from ...manifest import Artifact, Tuning
+from .cpu import this_cpu
 from .notices import warn_once
 from .spec import BackendSpec
 
 _log = logging.getLogger(__package__)
-
-
-def this_cpu() -> CpuKind:
-    """Kind of the CPU that this process runs on."""
-    return CpuKind(*cpu_kind())
 
 
 def tuned_graph(bundle: Bundle, artifact: Artifact, spec: BackendSpec) -> Artifact | None:

@@ -28,8 +28,8 @@ from atrous.exporter.sizes import DynamicSize
 from atrous.exporter.verify.bundle import verify_bundle
 from atrous.manifest import Manifest
 from atrous.runtime.backends import BACKENDS, choose_artifact, open_reference
+from atrous.runtime.backends.cpu import this_cpu
 from atrous.runtime.backends.notices import warn_once
-from atrous.runtime.backends.tuned import this_cpu
 
 _SIZE = (96, 96)
 #: No multiple of the blocks that ONNX Runtime's faster kernels take, so that its dilated form multiplies by zeros.
