@@ -17,7 +17,7 @@ from ..runtime.mask_rules import DEFAULT_PATTERN
 from .console import JsonFlag, errors, finite, print_json, print_line, print_table, progress_bar, results
 from .image_options import BitsOption, PageOption, chosen_images
 from .mask_options import IgnoreOption, MaskMapOption, MaskPatternOption, OneBasedOption, chosen_rules
-from .options import BackendOption, BundleArgument, PrecisionOption, ThreadsOption
+from .options import BackendOption, BundleArgument, FastOption, PrecisionOption, ThreadsOption
 
 if TYPE_CHECKING:
     from ..runtime.evaluation import Evaluation
@@ -32,6 +32,7 @@ def evaluate(
     masks: Annotated[Path, typer.Option(help="Folder of masks: NAME.png for each picture NAME.*, pixels = class ids.")],
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
+    fast: FastOption = False,
     crf: Annotated[bool, typer.Option("--crf", help="Refine with the dense CRF.")] = False,
     threads: ThreadsOption = 0,
     workers: Annotated[int, typer.Option(min=1, help="Pictures in work at once; each takes --threads.")] = 1,
@@ -59,7 +60,7 @@ def evaluate(
 
     rules = chosen_rules(mask_pattern, mask_map, one_based=mask_one_based)
     pairs = pair_by_stem(chosen_images([images], page, bits), masks, rules)
-    segmenter = load(bundle, backend=backend, precision=precision, crf=crf, threads=threads)
+    segmenter = load(bundle, backend=backend, precision=precision, crf=crf, threads=threads, fast=fast)
     with progress_bar() as progress:
         task = progress.add_task("evaluating", total=len(pairs))
         found = evaluate(

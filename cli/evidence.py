@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..manifest import Manifest, Verification
+from collections import Counter
+
+from ..manifest import Manifest, Tuning, Verification
 from .console import errors, print_line
 
 
@@ -39,3 +41,15 @@ def padding_cost(manifest: Manifest) -> str | None:
     to = "the one size" if size.is_fixed else f"multiples of {size.multiple}"
     pictures = " and ".join(f"{height}×{width}" for height, width in padding.sizes)
     return f"padding to {to} keeps {padding.agreement:.2%} of the labels without it (pictures of {pictures})"
+
+
+def tuned_lines(manifest: Manifest) -> list[str]:
+    """A sentence for each tuned graph."""
+    return [f"{each.file}: {describe_tuning(each.tuned_for)}" for each in manifest.artifacts if each.tuned_for]
+
+
+def describe_tuning(tuning: Tuning) -> str:
+    """Sentence on what a tuned graph gains, and where."""
+    forms = ", ".join(f"{count} {form}" for form, count in Counter(layer.form for layer in tuning.layers).items())
+    times = f"{tuning.tuned_ms:.1f} ms in place of {tuning.canonical_ms:.1f}"
+    return f"{times} in {tuning.backend} {tuning.version} on {tuning.cpu}, {tuning.threads} threads: {forms}"

@@ -10,9 +10,9 @@ import typer
 
 from ..arguments import check_arguments
 from ..errors import importing
-from ..exporter.options import AtrousForm, ExportOptions, Head, SourceChoice
+from ..exporter.options import AtrousChoice, ExportOptions, Head, SourceChoice
 from .console import errors, print_line, status
-from .evidence import print_evidence
+from .evidence import print_evidence, tuned_lines
 from .options import (
     MODEL_PANEL,
     ClassesOption,
@@ -53,7 +53,12 @@ SourceOption = Annotated[
     SourceChoice, typer.Option(rich_help_panel=MODEL_PANEL, help="Whose key names the checkpoint uses.")
 ]
 AtrousOption = Annotated[
-    AtrousForm, typer.Option(rich_help_panel=GRAPH_PANEL, help="How atrous convolutions are written.")
+    AtrousChoice,
+    typer.Option(
+        rich_help_panel=GRAPH_PANEL,
+        help="How atrous convolutions are written; auto measures each on this machine and keeps what is faster in a "
+        "graph of its own, as `atrous optimize` does.",
+    ),
 ]
 HeadOption = Annotated[
     Head, typer.Option(rich_help_panel=GRAPH_PANEL, help="Add a graph with this output, for other runtimes.")
@@ -132,6 +137,8 @@ def export(
             overwrite=overwrite,
         )
     print_evidence(bundle.manifest)
+    for line in tuned_lines(bundle.manifest):
+        print_line(line)
     print_line(f"wrote {bundle.path}")
 
 

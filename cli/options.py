@@ -94,6 +94,10 @@ BackendOption = Annotated[
 PrecisionOption = Annotated[
     Literal["auto", Precision], typer.Option(help="Precision of the network; auto for the most precise that works.")
 ]
+FastOption = Annotated[
+    bool,
+    typer.Option("--fast", help="Compute in bfloat16 where `atrous add-bf16` verified it on this kind of CPU."),
+]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all cores.")]
 
 

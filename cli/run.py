@@ -16,7 +16,7 @@ from .console import JsonFlag, errors, print_error, print_json, print_table, pro
 from .crf_options import CrfParamsOption, chosen_crf
 from .image_options import BitsOption, PageOption, chosen_images
 from .inputs import output_names
-from .options import BackendOption, BundleArgument, PrecisionOption, ThreadsOption
+from .options import BackendOption, BundleArgument, FastOption, PrecisionOption, ThreadsOption
 
 if TYPE_CHECKING:
     from ..runtime.image import ImageFile
@@ -30,6 +30,7 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for NAME.labels.png and NAME.overlay.png.")] = Path("segmented"),
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
+    fast: FastOption = False,
     crf: Annotated[bool, typer.Option("--crf", help="Refine with the dense CRF.")] = False,
     crf_params: CrfParamsOption = None,
     threads: ThreadsOption = 0,
@@ -55,7 +56,7 @@ def run(
     images = chosen_images(inputs, page, bits)
     names = output_names([image.path for image in images])
     chosen = chosen_crf(crf_params, crf=crf, threads=threads)
-    segmenter = load(bundle, backend=backend, precision=precision, crf=chosen, threads=threads)
+    segmenter = load(bundle, backend=backend, precision=precision, crf=chosen, threads=threads, fast=fast)
     wishes = _Wishes(alpha=alpha, labels=labels)
     _make_folder(out)
     rows: list[dict[str, Any]] = []

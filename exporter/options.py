@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 #: How atrous convolutions are written.
 AtrousForm = Literal["dilated", "deinterlaced", "taps"]
+#: The same, or `auto`: measured for each convolution on this machine.
+AtrousChoice = Literal["auto", AtrousForm]
 #: What a graph ends in.
 Head = Literal["logits", "probabilities", "labels"]
 #: Projects whose names of weights are known.
@@ -51,11 +53,12 @@ class ExportOptions(PackOptions):
 
     Attributes:
         atrous: `deinterlaced` rewrites atrous convolutions as dense ones over subsampled maps (arXiv 1606.00915 §3.1),
-            `taps` as a sum of 1×1 convolutions on shifted views of their input.
+            `taps` as a sum of 1×1 convolutions on shifted views of their input. `auto` writes them dilated and then
+            optimizes the bundle for this machine, as `atrous.optimize` does.
         dynamic_batch: batches for a graph of one size; a range of sizes has them anyway.
         head: `probabilities` or `labels` adds a second graph that ends in them, for use without this runtime.
     """
 
-    atrous: AtrousForm = "dilated"
+    atrous: AtrousChoice = "dilated"
     head: Head = "logits"
     dynamic_batch: bool = False

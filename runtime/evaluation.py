@@ -252,6 +252,7 @@ def _identity(segmenter: Segmenter, reader: MaskReader) -> dict[str, Any]:
     return {
         "artifact": backend.artifact.file,
         "sha256": backend.artifact.sha256,
+        "precision": backend.artifact.precision,
         "backend": f"{backend.name} on the {backend.device}",
         "input": dataclasses.asdict(segmenter.bundle.manifest.input),
         "channels": dataclasses.asdict(segmenter.bundle.manifest.output.channels),

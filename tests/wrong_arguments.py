@@ -30,7 +30,7 @@ from tiny_graphs import color_layers, make_bundle, save_graph
 
 import atrous
 from atrous import crf
-from atrous.cli import add_fp16, bench, build, doctor, export, pack, quantize, run, verify
+from atrous.cli import add_bf16, add_fp16, bench, build, doctor, export, optimize, pack, quantize, run, verify
 from atrous.cli import eval as evaluate
 from atrous.cli import inspect as inspection
 from atrous.crf.cuda import CudaDenseCRF
@@ -161,6 +161,7 @@ def python_calls(box: Sandbox) -> list[Call]:
                     "timing_cache": "x",
                     "hardware_compatibility": "none",
                     "version_compatible": False,
+                    "atrous": "dilated",
                 },
             ),
         ),
@@ -196,6 +197,7 @@ def python_calls(box: Sandbox) -> list[Call]:
                 },
             ),
         ),
+        Call("add_bf16", lambda: (atrous.add_bf16, {"bundle": box.copy(), "images": [box.image], "masks": None})),
         Call("add_fp16", lambda: (atrous.add_fp16, {"bundle": box.copy(), "images": [box.image], "keep": ()})),
         Call(
             "quantize",
@@ -209,6 +211,18 @@ def python_calls(box: Sandbox) -> list[Call]:
                     "max_drop": None,
                     "keep": (),
                     "options": None,
+                    "progress": lambda *_: None,
+                },
+            ),
+        ),
+        Call(
+            "optimize",
+            lambda: (
+                atrous.optimize,
+                {
+                    "bundle": box.copy(),
+                    "backend": "onnxruntime",
+                    "precision": "fp32",
                     "progress": lambda *_: None,
                 },
             ),
@@ -240,6 +254,7 @@ def python_calls(box: Sandbox) -> list[Call]:
                     "crf": False,
                     "threads": 1,
                     "workers": 1,
+                    "fast": False,
                 },
             ),
         ),
@@ -326,7 +341,14 @@ def verb_calls(box: Sandbox) -> list[Call]:
         Call("atrous pack", lambda: (pack.pack, {"graph": box.graph, "out": box.new(), **shape})),
         Call("atrous export", lambda: (export.export, {"checkpoint": box.graph, "out": box.new(), **shape})),
         Call("atrous add-fp16", lambda: (add_fp16.add_fp16, {"bundle": box.copy().path, "images": None, "keep": None})),
+        Call(
+            "atrous add-bf16", lambda: (add_bf16.add_bf16, {"bundle": box.copy().path, "images": None, "masks": None})
+        ),
         Call("atrous quantize", lambda: (quantize.quantize, {"bundle": box.copy().path, "images": box.images})),
+        Call(
+            "atrous optimize",
+            lambda: (optimize.optimize, {"bundle": box.copy().path, "backend": "onnxruntime", "precision": "fp32"}),
+        ),
         Call("atrous build", lambda: (build.build, {"bundle": box.copy().path, "sm": ["0"], "precision": "fp32"})),
         Call(
             "atrous run",

@@ -42,6 +42,7 @@ FP32_TOLERANCE: Final = Tolerance(max_relative=1e-4, min_agreement=0.999, max_mi
 #: changes by 0.009 points.
 TOLERANCES: Final[Mapping[Precision, Tolerance]] = {
     "fp32": FP32_TOLERANCE,
+    "bf16": Tolerance(max_relative=0.1, min_agreement=0.97, max_miou_drop=5e-3),
     "fp16": Tolerance(max_relative=0.1, min_agreement=0.97, max_miou_drop=5e-3),
     "int8": Tolerance(max_relative=0.3, min_agreement=0.9, max_miou_drop=2e-2),
 }

@@ -113,7 +113,7 @@ typedef struct atrous_options {
     uint32_t struct_size;
     int32_t threads;       /* CPU threads of one call; 0: all cores */
     const char* backend;   /* "openvino", "tensorrt", or "auto" (also NULL) for the fastest that can run the bundle */
-    const char* precision; /* "fp32", "fp16", "int8", or "auto" (also NULL) */
+    const char* precision; /* "fp32", "fp16", "int8", "bf16" (the FP32 graph, on CPUs with it), or "auto" (also NULL) */
     int32_t crf; /* 1: refine with the dense CRF, with the bundle's parameters (DeepLab v2's if it has none) */
     int32_t crf_iterations;  /* mean-field updates */
     int32_t device;          /* which GPU, where one is used */
