@@ -37,7 +37,7 @@ def pack(
     size: SizeOption = None,
     dynamic: DynamicOption = None,
     normalization: Annotated[
-        str, typer.Option(metavar="NAME", rich_help_panel=INPUT_PANEL, help="imagenet, caffe or lite.")
+        str, typer.Option(metavar="NAME", rich_help_panel=INPUT_PANEL, help="imagenet, caffe, lite or symmetric.")
     ] = "imagenet",
     stretch: StretchOption = False,
     align_corners: Annotated[

@@ -1,4 +1,4 @@
-"""Normalization of pixels to a network's input, and the three sets of constants of DeepLab weights."""
+"""Normalization of pixels to a network's input, and the sets of constants of DeepLab weights."""
 
 from __future__ import annotations
 
@@ -53,5 +53,7 @@ IMAGENET: Final = Normalization("RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0
 CAFFE: Final = Normalization("BGR", 1.0, (104.008, 116.669, 122.675), (1.0, 1.0, 1.0))
 #: TensorFlow's EfficientNet-Lite constants.
 LITE: Final = Normalization("RGB", 1.0, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+#: TensorFlow's DeepLab and Hugging Face's MobileNetV2: pixels from -1 to 1.
+SYMMETRIC: Final = Normalization("RGB", 1.0, (127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 
-NORMALIZATIONS: Final = {"imagenet": IMAGENET, "caffe": CAFFE, "lite": LITE}
+NORMALIZATIONS: Final = {"imagenet": IMAGENET, "caffe": CAFFE, "lite": LITE, "symmetric": SYMMETRIC}

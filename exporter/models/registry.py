@@ -11,14 +11,15 @@ from typing import Final
 from torch import nn
 
 from ...errors import ExportError
-from ..normalization import CAFFE, IMAGENET, LITE, Normalization
+from ..normalization import CAFFE, IMAGENET, LITE, SYMMETRIC, Normalization
 from ..options import Source
 from .deeplab_v2 import ASPP_L_RATES, ASPP_S_RATES, LARGE_FOV_RATES, DeepLabV2, DeepLabVGG16
-from .deeplab_v3 import DeepLabV3, aspp_rates
-from .deeplab_v3plus import MOBILE_DECODER, SMP_DECODER, DeepLabV3Plus
+from .deeplab_v3 import SEPARABLE_PYRAMID, DeepLabV3, aspp_rates
+from .deeplab_v3plus import MOBILE_DECODER, SMP_DECODER, TENSORFLOW_DECODER, DeepLabV3Plus
 from .efficientnet_lite import EfficientNetLite0
 from .mobilenet import MobileNetV2, MobileNetV3Large
 from .resnet import RESNET50_BLOCKS, RESNET101_BLOCKS, ResNet
+from .xception import Xception65
 
 # segmentation-models-pytorch uses these at either output stride.
 _SMP_RATES: Final = (12, 24, 36)
@@ -103,6 +104,17 @@ def _v3plus_lite0(num_classes: int, output_stride: int) -> nn.Module:
     return DeepLabV3Plus(backbone, num_classes, rates=aspp_rates(output_stride), style=MOBILE_DECODER)
 
 
+def _v3_xception65(num_classes: int, output_stride: int) -> nn.Module:
+    backbone = Xception65(output_stride)
+    return DeepLabV3(backbone, num_classes, rates=aspp_rates(output_stride), pyramid=SEPARABLE_PYRAMID, refined=False)
+
+
+def _v3plus_xception65(num_classes: int, output_stride: int) -> nn.Module:
+    return DeepLabV3Plus(
+        Xception65(output_stride), num_classes, rates=aspp_rates(output_stride), style=TENSORFLOW_DECODER
+    )
+
+
 _ALL: Final = (
     _vgg16("deeplab_largefov_vgg16", LARGE_FOV_RATES),
     _vgg16("deeplab_aspp_s_vgg16", ASPP_S_RATES),
@@ -139,6 +151,9 @@ _ALL: Final = (
         align_corners=False,
         normalization=LITE,
     ),
+    # The authors' code aligns corners and scales pixels to -1…1.
+    Architecture("deeplabv3_xception65", _v3_xception65, (16, 8), align_corners=True, normalization=SYMMETRIC),
+    Architecture("deeplabv3plus_xception65", _v3plus_xception65, (16, 8), align_corners=True, normalization=SYMMETRIC),
 )
 
 #: Every reference architecture by its name.

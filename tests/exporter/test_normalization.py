@@ -49,4 +49,4 @@ def test_constants_of_two_units_are_refused(
 
 
 def test_the_known_ones_are_within_reach() -> None:
-    assert set(NORMALIZATIONS) == {"imagenet", "caffe", "lite"}
+    assert set(NORMALIZATIONS) == {"imagenet", "caffe", "lite", "symmetric"}

@@ -31,6 +31,8 @@ PARAMETERS = {
     "deeplabv3plus_resnet101": 45_674_853,
     "deeplabv3plus_mobilenet_v2": 4_383_653,
     "deeplabv3plus_efficientnet_lite0": 3_774_277,
+    "deeplabv3_xception65": 40_892_485,
+    "deeplabv3plus_xception65": 41_055_413,
 }
 
 # (rate, number of spatial convolutions in a row that have it), in order of definition.
@@ -60,6 +62,10 @@ RATES = {
     ("deeplabv3plus_mobilenet_v2", 8): [(1, 7), (2, 7), (4, 4), (12, 1), (24, 1), (36, 1), (1, 2)],
     ("deeplabv3plus_efficientnet_lite0", 16): [(1, 13), (2, 4), (6, 1), (12, 1), (18, 1), (1, 2)],
     ("deeplabv3plus_efficientnet_lite0", 8): [(1, 7), (2, 6), (4, 4), (12, 1), (24, 1), (36, 1), (1, 2)],
+    ("deeplabv3_xception65", 16): [(1, 62), (2, 3), (6, 1), (12, 1), (18, 1)],
+    ("deeplabv3_xception65", 8): [(1, 11), (2, 51), (4, 3), (12, 1), (24, 1), (36, 1)],
+    ("deeplabv3plus_xception65", 16): [(1, 62), (2, 3), (6, 1), (12, 1), (18, 1), (1, 2)],
+    ("deeplabv3plus_xception65", 8): [(1, 11), (2, 51), (4, 3), (12, 1), (24, 1), (36, 1), (1, 2)],
 }
 
 SIZES = [(64, 96), (65, 97), (127, 63), (1, 1)]
