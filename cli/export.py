@@ -45,7 +45,8 @@ OutputStrideOption = Annotated[
     typer.Option(metavar="8|16", rich_help_panel=MODEL_PANEL, help="Output stride; the architecture's by default."),
 ]
 SourceOption = Annotated[
-    SourceChoice, typer.Option(rich_help_panel=MODEL_PANEL, help="Whose key names the checkpoint uses.")
+    SourceChoice,
+    typer.Option(rich_help_panel=MODEL_PANEL, help="Whose key names the checkpoint uses; auto recognises them."),
 ]
 AtrousOption = Annotated[
     AtrousForm, typer.Option(rich_help_panel=GRAPH_PANEL, help="How atrous convolutions are written.")
@@ -107,6 +108,8 @@ def export(
             output_stride=output_stride,
             source=source,
         )
+    if trained.recognised:
+        errors.print(str(trained.recognised))
     _print_dropped(trained.dropped)
     rules = trained.architecture
     model = MultiScale(trained.model, align_corners=rules.align_corners) if multi_scale else trained.model

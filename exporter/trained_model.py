@@ -8,11 +8,12 @@ from pathlib import Path
 
 from torch import nn
 
-from ..errors import ExportError
+from ..errors import CheckpointError, ExportError
 from ..manifest import ClassInfo
 from .checkpoints import load_checkpoint, load_into, num_classes_of, read_metadata
 from .classes import describe_classes
 from .models import Architecture, create_model, find_architecture
+from .models.recognition import Recognition, nearest_network, recognise
 from .options import SourceChoice
 
 
@@ -23,6 +24,7 @@ class TrainedModel:
     Attributes:
         output_stride: output stride of the backbone.
         dropped: ignored key of the checkpoint → reason.
+        recognised: how the source was recognised; None if it was given.
     """
 
     model: nn.Module
@@ -30,6 +32,7 @@ class TrainedModel:
     output_stride: int
     classes: tuple[ClassInfo, ...]
     dropped: Mapping[str, str]
+    recognised: Recognition | None = None
 
 
 def load_trained(
@@ -46,7 +49,8 @@ def load_trained(
     are numbered, those of one channel called background and foreground.
 
     Raises:
-        CheckpointError: the file does not hold plain weights, or they do not match the network.
+        CheckpointError: the file does not hold plain weights, or they do not match the network; the message names the
+            network that they come closest to.
         ExportError: the architecture is unknown, or neither given nor in the checkpoint's metadata.
     """
     metadata = read_metadata(checkpoint)
@@ -60,8 +64,22 @@ def load_trained(
     # Two classes may be one channel under a sigmoid.
     channels = 1 if len(infos) == 2 and num_classes_of(weights) == 1 else len(infos)
     model = create_model(name, num_classes=channels, output_stride=stride)
-    report = load_into(model, weights, source=source)
-    return TrainedModel(model, entry, stride, infos, report.dropped)
+    recognised = recognise(weights) if source == "auto" else None
+    try:
+        report = load_into(model, weights, source=source)
+    except CheckpointError as exc:
+        if exc.misshapen and not (exc.missing or exc.unexpected):
+            raise
+        nearest = nearest_network(
+            weights, recognise(weights).source if source == "auto" else source, num_classes=num_classes_of(weights)
+        )
+        raise CheckpointError(
+            "\n".join(filter(None, [str(exc), recognised and str(recognised), nearest])),
+            missing=exc.missing,
+            unexpected=exc.unexpected,
+            misshapen=exc.misshapen,
+        ) from exc
+    return TrainedModel(model, entry, stride, infos, report.dropped, recognised)
 
 
 def _numbered(channels: int) -> tuple[str, ...]:

@@ -41,6 +41,11 @@ PLAIN_PYRAMID: Final = PyramidStyle()
 #: The same of separable convolutions (arXiv 1802.02611 §3.1), as the authors' TensorFlow code has it.
 SEPARABLE_PYRAMID: Final = PyramidStyle(separable=True, pooling_first=True)
 
+#: mmsegmentation's.
+MMSEG_PYRAMID: Final = PyramidStyle(channels=512, pooling_first=True, project_kernel=3)
+#: Hugging Face's of MobileNetV2, which has no atrous branches.
+HF_PYRAMID: Final = PyramidStyle(pooling_first=True)
+
 
 class ASPP(nn.Module):
     """1×1, 3×3 atrous branches and image pooling, concatenated and projected: [N, in, h, w] → [N, channels, h, w].

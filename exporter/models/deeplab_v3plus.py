@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbone import Backbone
-from .deeplab_v3 import ASPP, SEPARABLE_PYRAMID, PyramidStyle
+from .deeplab_v3 import ASPP, MMSEG_PYRAMID, PLAIN_PYRAMID, SEPARABLE_PYRAMID, PyramidStyle
 from .layers import ConvBNAct, SeparableConv, resize_to
 
 _LOW_LEVEL_CHANNELS: Final = 48
@@ -48,6 +48,15 @@ MOBILE_DECODER: Final = DecoderStyle(PyramidStyle(separable=True, activation=nn.
 SMP_DECODER: Final = DecoderStyle(
     PyramidStyle(separable=True, inner_norm=False), convolutions=1, refine_encoder=True, align_corners=True
 )
+
+#: That of VainF.
+VAINF_DECODER: Final = DecoderStyle(PLAIN_PYRAMID, convolutions=1, separable=False, low_level_first=True)
+#: That of jfzhang95.
+JFZHANG95_DECODER: Final = DecoderStyle(PLAIN_PYRAMID, separable=False, align_corners=True)
+#: That of kazuto1011.
+KAZUTO1011_DECODER: Final = DecoderStyle(PLAIN_PYRAMID, separable=False)
+#: That of mmsegmentation.
+MMSEG_DECODER: Final = DecoderStyle(replace(MMSEG_PYRAMID, separable=True), channels=512)
 
 
 class DeepLabV3Plus(nn.Module):

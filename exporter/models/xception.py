@@ -45,6 +45,11 @@ TENSORFLOW_XCEPTION: Final = XceptionStyle(
     activated_shortcut=False, activated_depthwise=True, dense_exit=True, bn_eps=1e-3
 )
 
+#: That of jfzhang95.
+JFZHANG95_XCEPTION: Final = XceptionStyle(
+    activated_shortcut=True, activated_depthwise=False, dense_exit=False, bn_eps=1e-5
+)
+
 
 class XceptionBlock(nn.Module):
     """ReLU and separable convolution, three times, added to the shortcut: [N, in, h, w] → [N, widths[2], ·, ·].
