@@ -74,7 +74,7 @@ def load_trained(
             weights, recognise(weights).source if source == "auto" else source, num_classes=num_classes_of(weights)
         )
         raise CheckpointError(
-            "\n".join(filter(None, [str(exc), recognised and str(recognised), nearest])),
+            "\n".join(filter(None, [str(exc), str(recognised or ""), nearest])),
             missing=exc.missing,
             unexpected=exc.unexpected,
             misshapen=exc.misshapen,

@@ -148,7 +148,7 @@ def _smp(model: nn.Module) -> list[Pair] | None:
 
 
 def _is_plain(model: DeepLabV3) -> bool:
-    """Whether the head is torchvision's: the plain pyramid, and a 3×3 convolution behind it."""
+    """True for torchvision's head: the plain pyramid, and a 3×3 convolution behind it."""
     return model.pyramid == PLAIN_PYRAMID and isinstance(model.head, ConvBNAct)
 
 

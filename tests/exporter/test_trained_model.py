@@ -124,6 +124,7 @@ def test_weights_of_another_network_name_the_nearest_and_what_differs(tmp_path: 
     assert int(count[1]) == int(count[2]) - 1
 
 
+@pytest.mark.slow  # compares all networks
 def test_keys_of_no_project_are_taken_as_the_own_ones(weights: Weights, tmp_path: Path) -> None:
     torch.save({f"net.{key}": value for key, value in weights.items()} | weights, tmp_path / "own.pth")
     with pytest.raises(
