@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,6 +32,9 @@ from .options import (
     chosen_size,
 )
 
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+
 GRAPH_PANEL = "Graph"
 
 
@@ -50,7 +53,8 @@ OutputStrideOption = Annotated[
     typer.Option(metavar="8|16", rich_help_panel=MODEL_PANEL, help="Output stride; the architecture's by default."),
 ]
 SourceOption = Annotated[
-    SourceChoice, typer.Option(rich_help_panel=MODEL_PANEL, help="Whose key names the checkpoint uses.")
+    SourceChoice,
+    typer.Option(rich_help_panel=MODEL_PANEL, help="Whose key names the checkpoint uses; auto recognises them."),
 ]
 AtrousOption = Annotated[
     AtrousChoice,
@@ -123,6 +127,8 @@ def export(
             output_stride=output_stride,
             source=source,
         )
+    if trained.recognised:
+        errors.print(str(trained.recognised))
     _print_dropped(trained.dropped)
     rules, pixels = trained.architecture, pixels or trained.normalization
     with status("exporting and verifying against PyTorch"):
@@ -136,6 +142,10 @@ def export(
             options=options,
             overwrite=overwrite,
         )
+    _print_written(bundle)
+
+
+def _print_written(bundle: Bundle) -> None:
     print_evidence(bundle.manifest)
     for line in tuned_lines(bundle.manifest):
         print_line(line)

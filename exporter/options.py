@@ -17,7 +17,7 @@ AtrousChoice = Literal["auto", AtrousForm]
 #: What a graph ends in.
 Head = Literal["logits", "probabilities", "labels"]
 #: Projects whose names of weights are known.
-Source = Literal["atrous", "torchvision", "smp", "kazuto1011"]
+Source = Literal["atrous", "torchvision", "smp", "kazuto1011", "vainf", "jfzhang95", "mmseg", "hf"]
 SourceChoice = Literal["auto", Source]
 #: The TensorRT to build engines with.
 BackendChoice = Literal["auto", "tensorrt", "tensorrt-rtx"]

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from torch import nn
 
-from ..errors import ExportError
+from ..errors import CheckpointError, ExportError
 from ..manifest import ClassInfo
 from .checkpoints import describe_checkpoint, load_into, num_classes_of
 from .classes import describe_classes
 from .models import Architecture, MultiScale, create_model, find_architecture
+from .models.recognition import Recognition, nearest_network, recognise
 from .normalization import Normalization, read_preprocessor
 from .options import SourceChoice
 from .weight_files import read_weights
@@ -26,6 +27,7 @@ class TrainedModel:
         output_stride: output stride of the backbone.
         normalization: the architecture's; that of `preprocessor_config.json` where the checkpoint is a folder with one.
         dropped: ignored key of the checkpoint → reason.
+        recognised: how the source was recognised; None if it was given.
     """
 
     model: nn.Module
@@ -34,6 +36,7 @@ class TrainedModel:
     classes: tuple[ClassInfo, ...]
     normalization: Normalization
     dropped: Mapping[str, str]
+    recognised: Recognition | None = None
 
 
 def load_trained(
@@ -50,7 +53,8 @@ def load_trained(
     are numbered, those of one channel called background and foreground.
 
     Raises:
-        CheckpointError: the file holds no weights, or they do not match the network.
+        CheckpointError: the file holds no weights, or they do not match the network; the message names the
+            network that they come closest to.
         ExportError: the architecture is unknown, or neither given nor in the checkpoint's metadata.
     """
     file = read_weights(checkpoint)
@@ -65,10 +69,24 @@ def load_trained(
     # Two classes may be one channel under a sigmoid.
     channels = 1 if len(infos) == 2 and num_classes_of(weights) == 1 else len(infos)
     model = create_model(name, num_classes=channels, output_stride=stride)
-    report = load_into(model, weights, source=source)
+    recognised = recognise(weights) if source == "auto" else None
+    try:
+        report = load_into(model, weights, source=source)
+    except CheckpointError as exc:
+        if exc.misshapen and not (exc.missing or exc.unexpected):
+            raise
+        nearest = nearest_network(
+            weights, recognise(weights).source if source == "auto" else source, num_classes=num_classes_of(weights)
+        )
+        raise CheckpointError(
+            "\n".join(filter(None, [str(exc), str(recognised or ""), nearest])),
+            missing=exc.missing,
+            unexpected=exc.unexpected,
+            misshapen=exc.misshapen,
+        ) from exc
     processor = checkpoint / "preprocessor_config.json"
     pixels = read_preprocessor(processor) if processor.is_file() else entry.normalization
-    return TrainedModel(model, entry, stride, infos, pixels, {**file.dropped, **report.dropped})
+    return TrainedModel(model, entry, stride, infos, pixels, {**file.dropped, **report.dropped}, recognised)
 
 
 def fuse_scales(trained: TrainedModel) -> nn.Module:
