@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +33,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
+    from ..exporter.trained_model import TrainedModel
 
 GRAPH_PANEL = "Graph"
 
@@ -127,9 +127,7 @@ def export(
             output_stride=output_stride,
             source=source,
         )
-    if trained.recognised:
-        errors.print(str(trained.recognised))
-    _print_dropped(trained.dropped)
+    _print_reading(trained)
     rules, pixels = trained.architecture, pixels or trained.normalization
     with status("exporting and verifying against PyTorch"):
         bundle = export_model(
@@ -152,9 +150,11 @@ def _print_written(bundle: Bundle) -> None:
     print_line(f"wrote {bundle.path}")
 
 
-def _print_dropped(dropped: Mapping[str, str]) -> None:
+def _print_reading(trained: TrainedModel) -> None:
     from ..exporter.weight_files import some
 
-    for reason in dict.fromkeys(dropped.values()):
-        keys = [key for key, other in dropped.items() if other == reason]
+    if trained.recognised:
+        errors.print(str(trained.recognised))
+    for reason in dict.fromkeys(trained.dropped.values()):
+        keys = [key for key, other in trained.dropped.items() if other == reason]
         errors.print(f"dropped {len(keys)} keys of the checkpoint ({some(keys)}): {reason}")
