@@ -201,7 +201,10 @@ def _read_safetensors(path: Path) -> WeightFile:
 
 def _read_torch(path: Path) -> WeightFile:
     if is_exported_program(path):
-        raise CheckpointError(f"{path} is a program of torch.export, not weights; export it without --arch")
+        raise CheckpointError(
+            f"{path} is a program of torch.export, not weights. Export the program: "
+            "atrous.export(torch.export.load(path).module(), …)"
+        )
     try:
         if is_torchscript(path):
             script = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]

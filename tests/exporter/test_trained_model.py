@@ -126,9 +126,9 @@ def test_weights_of_another_network_name_the_nearest_and_what_differs(tmp_path: 
 
 @pytest.mark.slow  # compares all networks
 def test_keys_of_no_project_are_taken_as_the_own_ones(weights: Weights, tmp_path: Path) -> None:
-    torch.save({f"net.{key}": value for key, value in weights.items()} | weights, tmp_path / "own.pth")
+    torch.save({f"own.{key}": value for key, value in weights.items()} | weights, tmp_path / "own.pth")
     with pytest.raises(
-        CheckpointError, match=r"(?s)unexpected net\..*weights of atrous by classifier\.weight"
+        CheckpointError, match=r"(?s)unexpected own\..*weights of atrous by classifier\.weight"
     ) as caught:
         load_trained(tmp_path / "own.pth", architecture=ARCH)
     assert caught.value.unexpected
