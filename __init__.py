@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from .bundle import Bundle
     from .calibration.options import QuantizeOptions
     from .calibration.quantize import quantize
+    from .exporter.bf16 import add_bf16
     from .exporter.engine.build import build_engine
     from .exporter.engine.target import BuilderOptions
     from .exporter.export import export
     from .exporter.fp16 import add_fp16
     from .exporter.model_description import Preprocessing
+    from .exporter.optimize.optimize import optimize
     from .exporter.options import ExportOptions, PackOptions
     from .exporter.pack import pack
     from .exporter.sizes import DynamicSize
@@ -40,10 +42,12 @@ __all__ = [
     "Result",
     "Segmenter",
     "__version__",
+    "add_bf16",
     "add_fp16",
     "build_engine",
     "export",
     "load",
+    "optimize",
     "pack",
     "quantize",
 ]
@@ -58,10 +62,12 @@ _HOMES = {
     "QuantizeOptions": ".calibration.options",
     "Result": ".runtime.result",
     "Segmenter": ".runtime.segmenter",
+    "add_bf16": ".exporter.bf16",
     "add_fp16": ".exporter.fp16",
     "build_engine": ".exporter.engine.build",
     "export": ".exporter.export",
     "load": ".runtime.segmenter",
+    "optimize": ".exporter.optimize.optimize",
     "pack": ".exporter.pack",
     "quantize": ".calibration.quantize",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,25 @@ Labels: TypeAlias = NDArray[np.uint8]
 MAX_CLASSES: Final = 256
 
 
+def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
+    """Take what a caller has as an array, without a copy where it is one.
+
+    Raises:
+        ShapeError: it is none, such as rows of different lengths or a tensor with gradients, or some of it is masked.
+    """
+    try:
+        array = np.asarray(values)
+    except Exception as exc:  # what `__array__` of another library raises
+        actual = type(values).__name__
+        raise ShapeError(
+            f"{name} must be an array; got {actual}, which NumPy cannot read: {exc}", expected="an array", actual=actual
+        ) from exc
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        expected, actual = "values everywhere", f"{np.count_nonzero(np.ma.getmaskarray(values))} masked ones"
+        raise ShapeError(f"{name} must have {expected}; got {actual}", expected=expected, actual=actual)
+    return array
+
+
 def class_maps(values: ArrayLike, name: str) -> NDArray[np.floating]:
     """Validate maps [C, H, W] with 1 to 256 classes and at least one pixel; an array is not copied.
 
@@ -25,7 +44,7 @@ def class_maps(values: ArrayLike, name: str) -> NDArray[np.floating]:
         ShapeError: the number of axes is wrong, there are no elements or too many classes, or the dtype is not floating
             point.
     """
-    array = np.asarray(values)
+    array = as_array(values, name)
     expected = f"floating-point [C, H, W] with 1 to {MAX_CLASSES} classes"
     actual = f"{array.dtype} {list(array.shape)}"
     problem = ""

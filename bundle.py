@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from .arguments import check_arguments, check_fields
 from .bundle_folders import (
@@ -29,10 +29,11 @@ from .bundle_folders import (
 )
 from .bundle_lock import lock_bundle
 from .errors import BundleError
-from .manifest import Artifact, Manifest, Precision, Verification
+from .manifest import Artifact, ArtifactKind, Manifest, Precision, Verification
 
 SUFFIX: Final = ".atrous"
 ENGINE_FOLDER: Final = "engines"
+TUNED_FOLDER: Final = "tuned"
 _HASH_CHUNK_BYTES: Final = 1 << 20
 #: How long a reader waits for a bundle that steps aside, on filesystems that cannot exchange two folders.
 _STEPPING_ASIDE_S: Final = 1.0
@@ -99,9 +100,7 @@ class Bundle:
                 return bundle
 
     @check_arguments
-    def find(
-        self, *, kind: Literal["onnx", "engine", "standalone"], precision: Precision | None = None
-    ) -> Artifact | None:
+    def find(self, *, kind: ArtifactKind, precision: Precision | None = None) -> Artifact | None:
         """The first artifact of that kind (and precision), or None."""
         for artifact in self.manifest.artifacts:
             if artifact.kind == kind and precision in (None, artifact.precision):
@@ -196,7 +195,7 @@ class StagedBundle:
         self,
         file: str,
         *,
-        kind: Literal["onnx", "engine", "standalone"],
+        kind: ArtifactKind,
         precision: Precision,
         provenance: Mapping[str, Any],
     ) -> Artifact:
@@ -234,13 +233,14 @@ class StagedBundle:
     def write_manifest(self, manifest: Manifest) -> Bundle:
         """Write `manifest.json` and open the staged bundle, so that a wrong one fails before it is published.
 
-        Engines that it does not list are removed: they were built from a graph that is no more.
+        Engines and tuned graphs that it does not list are removed: they were made from a graph that is no more.
         """
         listed = {self.path / artifact.file for artifact in manifest.artifacts}
         try:
             (self.path / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
-            for engine in set(self.path.glob(f"{ENGINE_FOLDER}/*")) - listed:
-                engine.unlink()
+            derived = {file for folder in (ENGINE_FOLDER, TUNED_FOLDER) for file in self.path.glob(f"{folder}/*")}
+            for file in derived - listed:
+                file.unlink()
         except OSError as exc:
             raise BundleError(f"cannot write to {self.path}: {exc.strerror}", path=self.path) from exc
         except UnicodeEncodeError as exc:

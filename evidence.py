@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -51,6 +51,7 @@ class Verification:
         pictures: what each of the inputs showed: `photo` (natural, synthetic), `noise`, or `given` by a user.
         skipped: inputs that belong to the claim and were not run.
         failed: those of the inputs whose outputs differ beyond the tolerance, or cannot be compared.
+        cpu: kind of CPU that the comparison holds for; None for all.
     """
 
     artifact: str
@@ -63,11 +64,81 @@ class Verification:
     pictures: tuple[str, ...] = ()
     skipped: tuple[SkippedInput, ...] = ()
     failed: tuple[tuple[int, ...], ...] = ()
+    cpu: CpuKind | None = None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Verification:
         """Convert from validated JSON."""
         inputs, failed = (tuple(map(tuple, data.get(field, ()))) for field in ("inputs", "failed"))
         skipped = tuple(SkippedInput(tuple(each["input"]), each["reason"]) for each in data.get("skipped", ()))
-        pictures = tuple(data.get("pictures", ()))
-        return cls(**{**data, "inputs": inputs, "pictures": pictures, "skipped": skipped, "failed": failed})
+        lists = {"inputs": inputs, "pictures": tuple(data.get("pictures", ())), "skipped": skipped, "failed": failed}
+        cpu = CpuKind.from_dict(data["cpu"]) if "cpu" in data else None
+        return cls(**{**data, **lists, "cpu": cpu})
+
+
+@dataclass(frozen=True)
+class CpuKind:
+    """Kind of CPU that a measurement holds for.
+
+    Attributes:
+        name: brand, family and model.
+        flags: instruction sets that matter to networks, named as Linux names them.
+    """
+
+    name: str
+    flags: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({' '.join(self.flags)})" if self.flags else self.name
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CpuKind:
+        """Convert from validated JSON."""
+        return cls(data["name"], tuple(data["flags"]))
+
+
+@dataclass(frozen=True)
+class TunedLayer:
+    """One atrous convolution of a tuned graph.
+
+    Attributes:
+        name: name of its node in the canonical graph.
+        form: `dilated`, `deinterlaced` or `taps`: how the tuned graph writes it.
+        ms: median milliseconds of the layer alone, by form.
+    """
+
+    name: str
+    form: str
+    ms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Measurement of a tuned graph: where, and its times.
+
+    Attributes:
+        backend: name of the backend.
+        version: version of its library.
+        cpu: kind of CPU.
+        threads: CPU threads of one inference.
+        input: shape [N, 3, H, W] of the images.
+        layers: every atrous convolution.
+        canonical_ms: median milliseconds of the whole canonical graph, timed in turns with the tuned one.
+        tuned_ms: those of the tuned graph.
+    """
+
+    backend: str
+    version: str
+    cpu: CpuKind
+    threads: int
+    input: tuple[int, ...]
+    layers: tuple[TunedLayer, ...]
+    canonical_ms: float
+    tuned_ms: float
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Tuning:
+        """Convert from validated JSON."""
+        layers = tuple(TunedLayer(each["name"], each["form"], each["ms"]) for each in data["layers"])
+        cpu = CpuKind.from_dict(data["cpu"])
+        return cls(**{**data, "cpu": cpu, "input": tuple(data["input"]), "layers": layers})

@@ -18,13 +18,16 @@ from typing import Any, Final, Literal
 from .errors import BundleError
 from .evidence import PaddingCost as PaddingCost
 from .evidence import SkippedInput as SkippedInput
+from .evidence import Tuning as Tuning
 from .evidence import Verification as Verification
 
 SCHEMA_VERSION: Final = "1.1"
 
 #: (height, width) in pixels.
 Size = tuple[int, int]
-Precision = Literal["fp32", "fp16", "int8"]
+GraphPrecision = Literal["fp32", "fp16", "int8"]
+Precision = Literal[GraphPrecision, "bf16"]
+ArtifactKind = Literal["onnx", "engine", "standalone", "tuned"]
 ResizePolicy = Literal["none", "stretch", "letterbox"]
 Activation = Literal["softmax", "sigmoid"]
 HardwareCompatibility = Literal["none", "same-compute-capability", "ampere+"]
@@ -192,19 +195,22 @@ class Artifact:
 
     Attributes:
         kind: `onnx` and `engine` give coarse logits and are what the runtime loads; `standalone` is an ONNX graph
-            that ends in probabilities or labels, for use without this runtime.
+            that ends in probabilities or labels, for use without this runtime; `tuned` is an ONNX graph that the
+            runtime loads in place of the `onnx` one which it was rewritten from, where `tuned_for` fits.
+        precision: that of the graph; `bf16` is the FP32 graph as a CPU with bfloat16 runs it.
         file: POSIX path relative to the bundle.
         sha256: lower-case hex digest of the file.
         provenance: exporter, opset, versions and options with which it was made.
     """
 
-    kind: Literal["onnx", "engine", "standalone"]
+    kind: ArtifactKind
     precision: Precision
     file: str
     sha256: str
     bytes: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
     engine: EngineIdentity | None = None
+    tuned_for: Tuning | None = None
 
 
 @dataclass(frozen=True)
@@ -259,15 +265,22 @@ class Manifest:
     def with_artifact(self, artifact: Artifact, *verification: Verification) -> Manifest:
         """Copy with an artifact and its comparisons added, replacing those of the same file.
 
-        Engines built from a replaced graph are removed with their comparisons, because their graph is gone.
+        Engines and tuned graphs made from a replaced graph are removed with their comparisons: their graph is gone.
         """
         gone = {entry.file for entry in self.artifacts if entry.file == artifact.file}
         replaced = {entry.sha256 for entry in self.artifacts if entry.file in gone} - {artifact.sha256}
-        gone |= {e.file for e in self.artifacts if e.kind == "engine" and e.provenance.get("from") in replaced}
-        others = (entry for entry in self.artifacts if entry.file not in gone)
+        derived = (entry for entry in self.artifacts if entry.kind in ("engine", "tuned"))
+        gone |= {entry.file for entry in derived if entry.provenance.get("from") in replaced}
+        rest = self.without(artifact.file, *gone)
+        artifacts, checks = (*rest.artifacts, artifact), (*rest.verification, *verification)
+        return dataclasses.replace(self, artifacts=artifacts, verification=checks)
+
+    def without(self, *files: str) -> Manifest:
+        """Copy without the artifacts of these files and their comparisons."""
+        others = tuple(entry for entry in self.artifacts if entry.file not in files)
         # A comparison may name the backend too: "model.fp16.onnx in openvino (CPU)".
-        checks = (entry for entry in self.verification if not entry.artifact.startswith((*gone, artifact.file)))
-        return dataclasses.replace(self, artifacts=(*others, artifact), verification=(*checks, *verification))
+        checks = tuple(check for check in self.verification if not check.artifact.startswith(files))
+        return dataclasses.replace(self, artifacts=others, verification=checks)
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -362,8 +375,8 @@ def _manifest_from_dict(data: Mapping[str, Any]) -> Manifest:
 
 
 def _artifact_from_dict(data: Mapping[str, Any]) -> Artifact:
-    engine = data.get("engine")
-    return Artifact(**{**data, "engine": None if engine is None else _engine_from_dict(engine)})
+    parts = {"engine": _engine_from_dict, "tuned_for": Tuning.from_dict}
+    return Artifact(**{**data, **{name: read(data[name]) for name, read in parts.items() if name in data}})
 
 
 def _engine_from_dict(data: Mapping[str, Any]) -> EngineIdentity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -194,4 +195,4 @@ def _picture(source: ImageSource | Pair) -> ImageSource:
 
 def _title(source: ImageSource | Pair, number: int) -> str:
     path = _picture(source)
-    return Path(path).name if isinstance(path, (str, Path)) else f"picture {number}"
+    return Path(path).name if isinstance(path, (str, os.PathLike)) else f"picture {number}"

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from ..arrays import FloatArray
-from ..bundle import hash_file
 from ..errors import CalibrationError, ImageError
 from ..exporter.verify import photo_inputs
 from ..manifest import InputSpec
-from ..runtime.image import ImageSource, list_pictures, load_image
+from ..runtime.image import ImageFile, ImageSource, list_pictures, load_image
 from .report.model import SkippedImage
 
 #: Up to one image, or this share of the set if that is more, may be unreadable.
@@ -142,10 +141,10 @@ def _list(folder: Path) -> tuple[Path, ...]:
 
 
 def _digest(source: ImageSource) -> bytes:
-    """SHA-256 of a file's content or of an image's pixels; of no bytes if the image is unreadable."""
+    """SHA-256 of a file and of what is read of it, or of an image's pixels; of no bytes if the image is unreadable."""
     try:
         if isinstance(source, str | os.PathLike):
-            return bytes.fromhex(hash_file(Path(source)))
+            return (source if isinstance(source, ImageFile) else ImageFile(Path(source))).digest
         pixels = load_image(source)
     except (OSError, ImageError):
         return hashlib.sha256().digest()

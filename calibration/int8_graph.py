@@ -13,7 +13,7 @@ from ..exporter.passes import KeptNode
 from ..manifest import InputSpec
 from ..runtime.image import ImageSource
 from .plan import QuantizationPlan
-from .qdq import HALF_OPSET, halve_rest, opset_of, quantize_graph
+from .qdq import HALF_OPSET, halve_rest, opset_of, quantize_graph, usable_plan, wide_layers
 
 #: Number of images with which `exporter.activations.ranges.OVERFLOW_MARGIN` was measured.
 _MAX_IMAGES: Final = 8
@@ -44,7 +44,8 @@ class GraphQuantizer:
         graph = quantize_graph(self.graph, plan, self.amax)
         if self.misfits is None:
             return graph, ()
-        return halve_rest(graph, self.misfits)
+        usable = usable_plan(plan, self.amax)
+        return halve_rest(graph, {**wide_layers(usable, self.amax), **self.misfits})
 
 
 def fp16_misfits(graph: onnx.ModelProto, images: Sequence[ImageSource], inputs: InputSpec) -> dict[str, str] | None:

@@ -31,8 +31,10 @@ from ..exporter.passes.nodes import node_name
 
 #: Maximum of symmetric INT8, −127 … 127.
 INT8_MAX: Final = 127
-#: Minimum scale: a normal number in FP16, because engines may store scales in FP16.
+#: Minimum scale in FP16, a normal number there: engines may store scales in FP16, and flush subnormal ones to 0.
 MIN_SCALE: Final = HALF_TINY
+#: Minimum scale in FP32, for values that are too small for one in FP16; products of two are still normal.
+MIN_WIDE_SCALE: Final = 2.0**-60
 
 #: Operators that can be INT8; each reads its input first and its weights second.
 _LAYER_OPS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -61,6 +63,7 @@ class Layer:
         source: name of the activation tensor that it reads, to be quantized.
         weight: name of its weights.
         axis: output channel axis of the weights.
+        wide: its weights are so small that scales in FP16 would be subnormal, so that theirs are in FP32.
         carriers: tensors from which `source` is joined or moved, by `Concat`, `MaxPool`, `Reshape` …. If another layer
             reads one of them quantized, it shares the scale.
     """
@@ -70,6 +73,7 @@ class Layer:
     source: str
     weight: str
     axis: int
+    wide: bool = False
     carriers: tuple[str, ...] = ()
 
 
@@ -222,8 +226,8 @@ def _unfit(node: ir.Node) -> str | None:
     largest = float(np.abs(array).max(initial=0.0))
     if not np.isfinite(largest):
         raise CalibrationError(f"weight {weight.name!r} of {node_name(node)!r} is NaN or infinite. Check the model.")
-    if largest < INT8_MAX * MIN_SCALE:
-        return f"its largest weight is {largest:.2g}; the scales would be subnormal in FP16"
+    if largest < INT8_MAX * MIN_WIDE_SCALE:
+        return f"its largest weight is {largest:.2g}; it multiplies by nothing"
     return None
 
 
@@ -232,7 +236,12 @@ def _layer(node: ir.Node) -> Layer:
     assert source is not None  # noqa: S101 - `_unfit` saw it
     assert weight is not None  # noqa: S101
     carriers = dict.fromkeys(_name(value) for value in _carriers(source))
-    return Layer(node_name(node), node.op_type, _name(source), _name(weight), _channel_axis(node), tuple(carriers))
+    tensor = ir.convenience.get_const_tensor(weight)
+    assert tensor is not None  # noqa: S101 - likewise
+    wide = float(np.abs(tensor.numpy()).max()) < INT8_MAX * MIN_SCALE
+    return Layer(
+        node_name(node), node.op_type, _name(source), _name(weight), _channel_axis(node), wide, tuple(carriers)
+    )
 
 
 def _carriers(value: ir.Value) -> Iterator[ir.Value]:

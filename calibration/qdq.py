@@ -24,7 +24,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitial
 from ..errors import CalibrationError, ExportError
 from ..exporter.passes import ConvertToHalf, KeptNode, run_passes
 from ..exporter.passes.nodes import insert_behind, node_name
-from .plan import INT8_MAX, MIN_SCALE, Layer, QuantizationPlan
+from .plan import INT8_MAX, MIN_SCALE, MIN_WIDE_SCALE, Layer, QuantizationPlan
 from .split_bias import SplitBias
 
 #: The first opset with per-channel scales.
@@ -125,9 +125,9 @@ def _with_pairs(graph: onnx.ModelProto, keep: Mapping[str, str]) -> dict[str, st
 
 
 def usable_plan(plan: QuantizationPlan, amax: Mapping[str, float]) -> QuantizationPlan:
-    """Remove layers whose input was always 0 or is too small for a scale; they are kept, with the reason.
+    """Remove layers whose input was always 0, or as good as that; they are kept, with the reason.
 
-    An identity branch of such a range is not quantized.
+    An identity branch of such a range is not quantized, nor is one too small for a scale in FP16.
 
     Raises:
         CalibrationError: an amax is missing, negative, NaN or infinite.
@@ -138,11 +138,28 @@ def usable_plan(plan: QuantizationPlan, amax: Mapping[str, float]) -> Quantizati
         largest = shared[layer.source]
         if largest == 0:
             reasons[layer.name] = "its input was always 0, so it has no scale"
-        elif largest < INT8_MAX * MIN_SCALE:
-            reasons[layer.name] = f"its largest input is {largest:.2g}; the scale would be subnormal in FP16"
+        elif largest < INT8_MAX * MIN_WIDE_SCALE:
+            reasons[layer.name] = f"its largest input is {largest:.2g}; it multiplies nothing"
     usable = plan.without(reasons)
     residuals = tuple(each for each in usable.residuals if shared[each.identity] >= INT8_MAX * MIN_SCALE)
     return dataclasses.replace(usable, residuals=residuals)
+
+
+def wide_layers(plan: QuantizationPlan, amax: Mapping[str, float]) -> dict[str, str]:
+    """Layers whose scales are in FP32, because those of their weights or input would be subnormal in FP16: name → why.
+
+    They are INT8 all the same, and what comes out of them is FP32. So are layers that read the same quantized tensor:
+    a cast between its pair and a layer would take the layer out of INT8.
+    """
+    shared = shared_amax(plan, amax)
+    own = [layer for layer in plan.layers if layer.wide or shared[layer.source] < INT8_MAX * MIN_SCALE]
+    neighbours = {layer.source: layer.name for layer in own}
+    reasons = {
+        layer.name: f"it shares its quantized input with {neighbours[layer.source]}, whose INT8 scales are FP32"
+        for layer in plan.layers
+        if layer.source in neighbours
+    }
+    return reasons | {layer.name: "its INT8 scales would be subnormal in FP16" for layer in own}
 
 
 def shared_amax(plan: QuantizationPlan, amax: Mapping[str, float]) -> dict[str, float]:
@@ -168,8 +185,13 @@ def shared_amax(plan: QuantizationPlan, amax: Mapping[str, float]) -> dict[str, 
 
 
 def scale_of(amax: NDArray[np.float32] | float) -> NDArray[np.float32]:
-    """INT8 scales of any shape: amax / 127, at least `MIN_SCALE`, rounded to the significant bits of FP16."""
-    mantissa, exponent = np.frexp(np.maximum(np.asarray(amax, np.float64) / INT8_MAX, MIN_SCALE))
+    """INT8 scales of any shape: amax / 127, rounded to the significant bits of FP16.
+
+    The scales of one tensor are at least `MIN_SCALE`, or `MIN_WIDE_SCALE` where all of them are below that.
+    """
+    exact = np.asarray(amax, np.float64) / INT8_MAX
+    least = MIN_SCALE if exact.max(initial=0.0) >= MIN_SCALE or not exact.any() else MIN_WIDE_SCALE
+    mantissa, exponent = np.frexp(np.maximum(exact, least))
     scale: NDArray[np.float64] = np.ldexp(np.rint(np.ldexp(mantissa, _SCALE_BITS)), exponent - _SCALE_BITS)
     return scale.astype(np.float32)
 

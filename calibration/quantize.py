@@ -18,7 +18,7 @@ from ..bundle import Bundle, extend_bundle
 from ..errors import CalibrationError, EngineError
 from ..exporter.name_patterns import kept_by_pattern
 from ..exporter.passes import KeptNode, run_passes
-from ..exporter.verify import TOLERANCES, compare, probe_inputs
+from ..exporter.verify import TOLERANCES, Named, covering_probes, prove
 from ..manifest import Artifact, Verification
 from ..runtime.backends import open_reference
 from ..runtime.backends.onnxruntime import OnnxSession
@@ -276,19 +276,22 @@ def _verify(
     max_drop: float | None,
     sensitivity: Mapping[str, Sensitivity],
 ) -> Verification:
-    """Compare logits on a few images and at the sizes of a dynamic graph; labels have been compared on all images."""
+    """Compare logits on a few images and over all that the graph takes; labels have been compared on all images."""
     accuracy = candidate.comparison.accuracy
     min_agreement = TOLERANCES["int8"].min_agreement
-    check = compare(
-        OnnxSession(candidate.graph.SerializeToString(), name=INT8_FILE).run,
-        open_reference(job.bundle, precision="fp32").infer,
-        [*batches, *probe_inputs(job.bundle.manifest.input)],
-        artifact=INT8_FILE,
-        against=f"{job.source.file} in onnxruntime (CPU)",
+    inputs = job.bundle.manifest.input
+    (check,) = prove(
+        [Named(INT8_FILE, OnnxSession(candidate.graph.SerializeToString(), name=INT8_FILE).run)],
+        Named(f"{job.source.file} in onnxruntime (CPU)", open_reference(job.bundle, precision="fp32").infer),
+        inputs,
+        tolerance=TOLERANCES["int8"],
+        given=batches,
+        probes=covering_probes(inputs, noise=False),
         channels=job.bundle.manifest.output.channels,
     )
     if check.max_abs == float("inf"):
-        raise CalibrationError(f"the INT8 graph returns NaN or infinity for an input {list(check.inputs[-1])}")
+        shapes = ", ".join(str(list(shape)) for shape in check.failed[:8])
+        raise CalibrationError(f"the INT8 graph returns NaN, infinity or another shape for an input {shapes}")
     if max_drop is None and accuracy.agreement < min_agreement:
         raise CalibrationError(
             f"only {accuracy.agreement:.2%} of the pixels have the same label as in FP32; expected at least "
@@ -300,7 +303,7 @@ def _verify(
         check,
         argmax_agreement=accuracy.agreement,
         miou_delta=-accuracy.drop / 100 if scored else None,
-        passed=True,
+        passed=not check.failed,
     )
 
 

@@ -11,7 +11,9 @@ import typer
 from ..arguments import check_arguments
 from ..bundle import Bundle
 from ..errors import importing
-from .console import JsonFlag, print_json, print_line, status
+from .console import JsonFlag, errors, print_json, print_line, status
+from .evidence import skipped_lines
+from .image_options import BitsOption, PageOption, chosen_images
 from .options import BundleArgument
 
 
@@ -21,6 +23,8 @@ def add_fp16(
     images: Annotated[
         Path | None, typer.Option(help="Folder of a dozen pictures as seen in use, whose activations must fit FP16.")
     ] = None,
+    page: PageOption = None,
+    bits: BitsOption = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Nodes that must stay FP32, e.g. 'node_Conv_99*'; may be repeated."),
@@ -34,9 +38,7 @@ def add_fp16(
     """
     with importing("export", purpose="atrous add-fp16"):
         from ..exporter.fp16 import FP16_FILE, add_fp16
-    from ..runtime.image import list_pictures
-
-    pictures = list_pictures(images) if images is not None else []
+    pictures = chosen_images([images], page, bits) if images is not None else []
     with status("converting and verifying"):
         extended, report = add_fp16(Bundle.open(bundle), images=pictures, keep=keep or ())
     if as_json:
@@ -44,6 +46,8 @@ def add_fp16(
         return
     for check in report.verification:
         print_line(f"{check.artifact}: max |Δ| {check.max_abs:.3g}, agreement {check.argmax_agreement:.4%}")
+    for line in dict.fromkeys(line for check in report.verification for line in skipped_lines(check)):
+        print_line(line, console=errors)
     for node in report.kept:
         print_line(f"{node.op} {node.name} stays FP32: {node.reason}")
     print_line(f"{len(report.halved)} nodes in FP16, {len(report.kept)} in FP32; wrote {extended.path / FP16_FILE}")

@@ -14,6 +14,7 @@ import typer
 
 from .._version import __version__
 from ..errors import AtrousError
+from .add_bf16 import add_bf16
 from .add_fp16 import add_fp16
 from .bench import bench
 from .build import build
@@ -22,6 +23,7 @@ from .doctor import doctor
 from .eval import evaluate
 from .export import export
 from .inspect import inspect
+from .optimize import optimize
 from .pack import pack
 from .quantize import quantize
 from .run import run
@@ -35,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verb in (export, pack, add_fp16, quantize, build, run, verify, bench, inspect, doctor):
+for verb in (export, pack, add_fp16, add_bf16, quantize, optimize, build, run, verify, bench, inspect, doctor):
     app.command()(verb)
 app.command("eval")(evaluate)  # `eval` is a builtin of Python
 

@@ -14,6 +14,7 @@ from ..bundle import Bundle
 from ..errors import importing
 from ..manifest import Precision
 from .console import JsonFlag, errors, print_json, print_line, print_table, progress_bar
+from .image_options import BitsOption, PageOption
 from .options import BundleArgument, ThreadsOption
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ PlotOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the 
 def bench(
     bundle: BundleArgument,
     image: ImageOption = None,
+    page: PageOption = None,
+    bits: BitsOption = None,
     backend: BackendsOption = None,
     precision: PrecisionsOption = None,
     crf: WithCrfOption = True,
@@ -94,7 +97,7 @@ def bench(
 
         check_plot(plot)
     opened = Bundle.open(bundle)
-    picture = _picture(opened, image)
+    picture = _picture(opened, image, page, bits)
     contenders, left_out = _contenders(
         opened, backend or (), precision or (), checkpoint, arch, crf=crf, threads=threads
     )
@@ -140,13 +143,15 @@ def _contenders(
     return [*found, *torch_contenders(bundle, checkpoint, architecture=arch, crf=crf, threads=threads)], left_out
 
 
-def _picture(bundle: Bundle, image: Path | None) -> Any:  # noqa: ANN401 - an array, whose library loads late
+def _picture(bundle: Bundle, image: Path | None, page: int | None, bits: int | None) -> Any:  # noqa: ANN401 - an array, whose library loads late
     import numpy as np
 
     from ..exporter.verify import synthetic_photo
     from ..runtime.image import load_image
 
-    return load_image(image) if image else synthetic_photo(np.random.default_rng(0), bundle.manifest.input.size.opt)
+    if image is None:
+        return synthetic_photo(np.random.default_rng(0), bundle.manifest.input.size.opt)
+    return load_image(image, page=page, bits=bits)
 
 
 def _settings(

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from ..arguments import check_arguments
 from ..bundle import Bundle
-from ..exporter.options import BackendChoice
-from ..manifest import Artifact, HardwareCompatibility, Precision
+from ..exporter.options import AtrousForm, BackendChoice
+from ..manifest import Artifact, GraphPrecision, HardwareCompatibility
 from .console import JsonFlag, print_json, print_line, print_table, progress_bar
 from .options import INPUT_PANEL, BundleArgument, DynamicOption, SizeOption, chosen_size
 
@@ -26,7 +26,7 @@ TARGET_PANEL = "Target"
 BUILDER_PANEL = "Builder"
 
 
-PrecisionOption = Annotated[Precision, typer.Option(help="Graph of the bundle to build from.")]
+PrecisionOption = Annotated[GraphPrecision, typer.Option(help="Graph of the bundle to build from.")]
 BuilderOption = Annotated[
     BackendChoice,
     typer.Option(rich_help_panel=TARGET_PANEL, help="The builder; tensorrt-rtx builds for --sm without a GPU."),
@@ -51,6 +51,13 @@ VersionsOption = Annotated[
         "--version-compatible",
         rich_help_panel=TARGET_PANEL,
         help="Let later TensorRT of the same major version run it (tensorrt).",
+    ),
+]
+AtrousOption = Annotated[
+    AtrousForm,
+    typer.Option(
+        rich_help_panel=BUILDER_PANEL,
+        help="How atrous convolutions are written for the builder, which times its own kernels for dilated ones.",
     ),
 ]
 BatchOption = Annotated[int, typer.Option(rich_help_panel=INPUT_PANEL, help="The most images of one inference.")]
@@ -90,6 +97,7 @@ def build(
     timing_cache: TimingCacheOption = None,
     hardware_compatibility: HardwareOption = "none",
     version_compatible: VersionsOption = False,
+    atrous: AtrousOption = "dilated",
     *,
     as_json: JsonFlag = False,
 ) -> None:
@@ -106,6 +114,7 @@ def build(
         timing_cache=timing_cache,
         hardware_compatibility=hardware_compatibility,
         version_compatible=version_compatible,
+        atrous=atrous,
     )
     with _progress() as progress:
         extended, built = build_engine(

@@ -15,9 +15,9 @@ from ..arguments import check_arguments
 from ..errors import EvaluationError
 from ..runtime.mask_rules import DEFAULT_PATTERN
 from .console import JsonFlag, errors, finite, print_json, print_line, print_table, progress_bar, results
-from .inputs import find_images
+from .image_options import BitsOption, PageOption, chosen_images
 from .mask_options import IgnoreOption, MaskMapOption, MaskPatternOption, OneBasedOption, chosen_rules
-from .options import BackendOption, BundleArgument, PrecisionOption, ThreadsOption
+from .options import BackendOption, BundleArgument, FastOption, PrecisionOption, ThreadsOption
 
 if TYPE_CHECKING:
     from ..runtime.evaluation import Evaluation
@@ -32,6 +32,7 @@ def evaluate(
     masks: Annotated[Path, typer.Option(help="Folder of masks: NAME.png for each picture NAME.*, pixels = class ids.")],
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
+    fast: FastOption = False,
     crf: Annotated[bool, typer.Option("--crf", help="Refine with the dense CRF.")] = False,
     threads: ThreadsOption = 0,
     workers: Annotated[int, typer.Option(min=1, help="Pictures in work at once; each takes --threads.")] = 1,
@@ -39,6 +40,8 @@ def evaluate(
     mask_pattern: MaskPatternOption = DEFAULT_PATTERN,
     mask_map: MaskMapOption = None,
     mask_one_based: OneBasedOption = False,
+    page: PageOption = None,
+    bits: BitsOption = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the scores to a CSV file as well.")] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Keep each picture's counts in this file, and do not run those in it again.")
@@ -56,8 +59,8 @@ def evaluate(
     from ..runtime.segmenter import load
 
     rules = chosen_rules(mask_pattern, mask_map, one_based=mask_one_based)
-    pairs = pair_by_stem(find_images([images]), masks, rules)
-    segmenter = load(bundle, backend=backend, precision=precision, crf=crf, threads=threads)
+    pairs = pair_by_stem(chosen_images([images], page, bits), masks, rules)
+    segmenter = load(bundle, backend=backend, precision=precision, crf=crf, threads=threads, fast=fast)
     with progress_bar() as progress:
         task = progress.add_task("evaluating", total=len(pairs))
         found = evaluate(

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..arguments import check_arguments
 from ..errors import importing
-from ..exporter.options import AtrousForm, ExportOptions, Head, SourceChoice
+from ..exporter.options import AtrousChoice, ExportOptions, Head, SourceChoice
 from .console import errors, print_line, status
-from .evidence import print_evidence
+from .evidence import print_evidence, tuned_lines
 from .options import (
     MODEL_PANEL,
     ClassesOption,
+    ColorOption,
     DynamicOption,
     LicenseOption,
+    MeanOption,
+    NormalizationOption,
     OutputArgument,
     OverwriteOption,
+    ScaleOption,
     SizeOption,
+    StdOption,
     StretchOption,
     ThresholdOption,
+    chosen_normalization,
     chosen_size,
 )
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..exporter.trained_model import TrainedModel
 
 GRAPH_PANEL = "Graph"
 
@@ -45,10 +53,16 @@ OutputStrideOption = Annotated[
     typer.Option(metavar="8|16", rich_help_panel=MODEL_PANEL, help="Output stride; the architecture's by default."),
 ]
 SourceOption = Annotated[
-    SourceChoice, typer.Option(rich_help_panel=MODEL_PANEL, help="Whose key names the checkpoint uses.")
+    SourceChoice,
+    typer.Option(rich_help_panel=MODEL_PANEL, help="Whose key names the checkpoint uses; auto recognises them."),
 ]
 AtrousOption = Annotated[
-    AtrousForm, typer.Option(rich_help_panel=GRAPH_PANEL, help="How atrous convolutions are written.")
+    AtrousChoice,
+    typer.Option(
+        rich_help_panel=GRAPH_PANEL,
+        help="How atrous convolutions are written; auto measures each on this machine and keeps what is faster in a "
+        "graph of its own, as `atrous optimize` does.",
+    ),
 ]
 HeadOption = Annotated[
     Head, typer.Option(rich_help_panel=GRAPH_PANEL, help="Add a graph with this output, for other runtimes.")
@@ -80,6 +94,11 @@ def export(
     atrous: AtrousOption = "dilated",
     head: HeadOption = "logits",
     multi_scale: MultiScaleOption = False,
+    normalization: NormalizationOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    scale: ScaleOption = None,
+    color: ColorOption = None,
     stretch: StretchOption = False,
     threshold: ThresholdOption = None,
     license: LicenseOption = None,  # noqa: A002 - the option's name
@@ -93,12 +112,13 @@ def export(
     sizes = chosen_size(size, dynamic)
     if sizes is None:
         raise typer.BadParameter("pass --size HxW (fastest) or --dynamic MIN:OPT:MAX")
+    options = ExportOptions(atrous=atrous, head=head, license=license, dynamic_batch=dynamic_batch, threshold=threshold)
+    pixels = chosen_normalization(normalization, mean, std, scale, color)
     with importing("export", purpose="atrous export"):
         from ..exporter.classes import read_classes
         from ..exporter.export import export as export_model
         from ..exporter.model_description import Preprocessing
-        from ..exporter.models import MultiScale
-        from ..exporter.trained_model import load_trained
+        from ..exporter.trained_model import fuse_scales, load_trained
     with status(f"reading {checkpoint}"):
         trained = load_trained(
             checkpoint,
@@ -107,26 +127,34 @@ def export(
             output_stride=output_stride,
             source=source,
         )
-    _print_dropped(trained.dropped)
-    rules = trained.architecture
-    model = MultiScale(trained.model, align_corners=rules.align_corners) if multi_scale else trained.model
+    _print_reading(trained)
+    rules, pixels = trained.architecture, pixels or trained.normalization
     with status("exporting and verifying against PyTorch"):
         bundle = export_model(
-            model,
+            fuse_scales(trained) if multi_scale else trained.model,
             out,
             classes=trained.classes,
             size=sizes,
-            preprocessing=Preprocessing(rules.normalization, resize="stretch" if stretch else "none"),
+            preprocessing=Preprocessing(pixels, resize="stretch" if stretch else "none"),
             align_corners=rules.align_corners,
-            options=ExportOptions(
-                atrous=atrous, head=head, license=license, dynamic_batch=dynamic_batch, threshold=threshold
-            ),
+            options=options,
             overwrite=overwrite,
         )
+    _print_written(bundle)
+
+
+def _print_written(bundle: Bundle) -> None:
     print_evidence(bundle.manifest)
+    for line in tuned_lines(bundle.manifest):
+        print_line(line)
     print_line(f"wrote {bundle.path}")
 
 
-def _print_dropped(dropped: Mapping[str, str]) -> None:
-    for reason, count in Counter(dropped.values()).items():
-        errors.print(f"dropped {count} keys of the checkpoint: {reason}")
+def _print_reading(trained: TrainedModel) -> None:
+    from ..exporter.weight_files import some
+
+    if trained.recognised:
+        errors.print(str(trained.recognised))
+    for reason in dict.fromkeys(trained.dropped.values()):
+        keys = [key for key, other in trained.dropped.items() if other == reason]
+        errors.print(f"dropped {len(keys)} keys of the checkpoint ({some(keys)}): {reason}")

@@ -13,7 +13,7 @@ from ..arguments import check_arguments
 from ..bundle import Bundle
 from ..manifest import ClassInfo, EngineIdentity, Manifest, SizePolicy
 from .console import JsonFlag, print_json, print_table, verdict
-from .evidence import padding_cost, skipped_lines
+from .evidence import describe_tuning, padding_cost, skipped_lines
 from .options import BundleArgument
 
 
@@ -56,6 +56,8 @@ def _print_artifacts(manifest: Manifest) -> None:
         table.add_row("SHA-256", artifact.sha256)
         if artifact.engine is not None:
             table.add_row("runs on", _requirements(artifact.engine))
+        if artifact.tuned_for is not None:
+            table.add_row("tuned", describe_tuning(artifact.tuned_for))
         table.add_row("made with", ", ".join(f"{key} {_brief(value)}" for key, value in artifact.provenance.items()))
         for check in manifest.verification:
             name, _, backend = check.artifact.partition(" in ")

@@ -11,6 +11,7 @@ import typer
 from ..manifest import Precision, Size
 
 if TYPE_CHECKING:
+    from ..exporter.normalization import Normalization
     from ..exporter.sizes import DynamicSize
 
 _SIZE = re.compile(r"(\d+)x(\d+)")
@@ -38,6 +39,35 @@ DynamicOption = Annotated[
         metavar="MIN:OPT:MAX", rich_help_panel=INPUT_PANEL, help="A range of sizes, e.g. 64x64:360x480:1024x1024."
     ),
 ]
+NormalizationOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        rich_help_panel=INPUT_PANEL,
+        help="Pixels' normalization: imagenet, caffe, lite, tensorflow, mmseg, none, or a preprocessor_config.json.",
+    ),
+]
+MeanOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,G,B", rich_help_panel=INPUT_PANEL, help="Mean of scaled pixels, e.g. 123.675,116.28,103.53."
+    ),
+]
+StdOption = Annotated[
+    str | None, typer.Option(metavar="R,G,B", rich_help_panel=INPUT_PANEL, help="Standard deviation of scaled pixels.")
+]
+ScaleOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="FACTOR",
+        rich_help_panel=INPUT_PANEL,
+        help="Factor of pixels before; 1/255 if no mean and no std is above 1, else 1.",
+    ),
+]
+ColorOption = Annotated[
+    Literal["RGB", "BGR"] | None,
+    typer.Option(rich_help_panel=INPUT_PANEL, help="Order of the network's channels, and of mean and std."),
+]
 StretchOption = Annotated[
     bool,
     typer.Option("--stretch", rich_help_panel=INPUT_PANEL, help="Resize images to the input instead of padding them."),
@@ -64,6 +94,10 @@ BackendOption = Annotated[
 PrecisionOption = Annotated[
     Literal["auto", Precision], typer.Option(help="Precision of the network; auto for the most precise that works.")
 ]
+FastOption = Annotated[
+    bool,
+    typer.Option("--fast", help="Compute in bfloat16 where `atrous add-bf16` verified it on this kind of CPU."),
+]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all cores.")]
 
 
@@ -76,6 +110,25 @@ def chosen_size(size: str | None, dynamic: str | None) -> Size | DynamicSize | N
     if dynamic:
         return DynamicSize(*parse_range(dynamic))
     return parse_size(size) if size else None
+
+
+def chosen_normalization(
+    name: str | None,
+    mean: str | None,
+    std: str | None,
+    scale: float | None,
+    color: Literal["RGB", "BGR"] | None,
+) -> Normalization | None:
+    """The normalization of --normalization, or of --mean, --std, --scale and --color; None if none is given."""
+    from ..exporter.normalization import find_normalization, parse_normalization
+
+    numbers = {"--mean": mean, "--std": std, "--scale": scale, "--color": color}
+    given = [option for option, value in numbers.items() if value is not None]
+    if name and given:
+        raise typer.BadParameter(f"--normalization and {', '.join(given)} exclude each other; pass one or the other")
+    if given:
+        return parse_normalization(mean, std, scale, color)
+    return find_normalization(name) if name else None
 
 
 def parse_size(text: str) -> Size:

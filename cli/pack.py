@@ -13,16 +13,21 @@ from ..exporter.options import PackOptions
 from .console import print_line, status
 from .evidence import print_evidence
 from .options import (
-    INPUT_PANEL,
     MODEL_PANEL,
     ClassesOption,
+    ColorOption,
     DynamicOption,
     LicenseOption,
+    MeanOption,
+    NormalizationOption,
     OutputArgument,
     OverwriteOption,
+    ScaleOption,
     SizeOption,
+    StdOption,
     StretchOption,
     ThresholdOption,
+    chosen_normalization,
     chosen_size,
 )
 
@@ -36,15 +41,21 @@ def pack(
     classes: ClassesOption = None,
     size: SizeOption = None,
     dynamic: DynamicOption = None,
-    normalization: Annotated[
-        str, typer.Option(metavar="NAME", rich_help_panel=INPUT_PANEL, help="imagenet, caffe or lite.")
-    ] = "imagenet",
+    normalization: NormalizationOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    scale: ScaleOption = None,
+    color: ColorOption = None,
     stretch: StretchOption = False,
     align_corners: Annotated[
         bool,
         typer.Option("--align-corners", rich_help_panel=MODEL_PANEL, help="How training upsampled the logits."),
     ] = False,
     threshold: ThresholdOption = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", rich_help_panel=MODEL_PANEL, help="Output that is the logits, of several."),
+    ] = None,
     license: LicenseOption = None,  # noqa: A002 - the option's name
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -54,24 +65,23 @@ def pack(
     """
     from ..exporter.classes import read_classes
     from ..exporter.model_description import Preprocessing
-    from ..exporter.normalization import NORMALIZATIONS
+    from ..exporter.normalization import IMAGENET
 
     with importing("export", purpose="atrous pack"):
         from ..exporter.pack import pack as pack_graph
-    if normalization not in NORMALIZATIONS:
-        raise typer.BadParameter(f"unknown normalization {normalization!r}; expected {', '.join(NORMALIZATIONS)}")
     if classes is None:
         raise typer.BadParameter("an ONNX graph does not name its classes; pass --classes FILE")
     sizes = chosen_size(size, dynamic)
+    pixels = chosen_normalization(normalization, mean, std, scale, color) or IMAGENET
     with status(f"packing {graph}"):
         bundle = pack_graph(
             graph,
             out,
             classes=read_classes(classes),
             size=sizes,
-            preprocessing=Preprocessing(NORMALIZATIONS[normalization], resize="stretch" if stretch else "none"),
+            preprocessing=Preprocessing(pixels, resize="stretch" if stretch else "none"),
             align_corners=align_corners,
-            options=PackOptions(license=license, threshold=threshold),
+            options=PackOptions(license=license, threshold=threshold, output=output),
             overwrite=overwrite,
         )
     print_evidence(bundle.manifest)

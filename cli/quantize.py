@@ -13,6 +13,8 @@ from ..calibration.options import DEFAULT_MAX_IMAGES, DEFAULT_METHOD, Method, Qu
 from ..errors import importing
 from ..runtime.mask_rules import DEFAULT_PATTERN
 from .console import JsonFlag, errors, finite, print_json, print_line, progress_bar
+from .evidence import failed_lines, skipped_lines
+from .image_options import BitsOption, PageOption, chosen_images
 from .mask_options import IgnoreOption, MaskMapOption, MaskPatternOption, OneBasedOption, chosen_rules
 from .options import BundleArgument
 
@@ -33,6 +35,8 @@ def quantize(
     mask_pattern: MaskPatternOption = DEFAULT_PATTERN,
     mask_map: MaskMapOption = None,
     mask_one_based: OneBasedOption = False,
+    page: PageOption = None,
+    bits: BitsOption = None,
     method: Annotated[Method, typer.Option(help="How the ranges of activations are chosen.")] = DEFAULT_METHOD,
     max_images: Annotated[int, typer.Option(min=1, help="The most images to use.")] = DEFAULT_MAX_IMAGES,
     max_drop: Annotated[
@@ -60,7 +64,7 @@ def quantize(
     with progress_bar() as progress:
         extended, report = quantize(
             Bundle.open(bundle),
-            images=images,
+            images=chosen_images([images], page, bits),
             masks=masks,
             method=method,
             max_drop=max_drop,
@@ -74,13 +78,24 @@ def quantize(
             ),
             progress=_Steps(progress),
         )
-    for each in report.skipped:
-        print_line(f"skipped: {each.reason}", console=errors)
+    _print_doubts(extended, report)
     if as_json:
         print_json(_plain(extended, report))
         return
     print_line(render_text(report))
     print_line(f"report: {extended.path / HTML_FILE}")
+
+
+def _print_doubts(bundle: Bundle, report: QuantizationReport) -> None:
+    """Say what was left out, and where the graph differs."""
+    from ..calibration.quantize import INT8_FILE
+
+    for check in bundle.manifest.verification:
+        if check.artifact == INT8_FILE:
+            for line in (*skipped_lines(check), *failed_lines(check)):
+                print_line(line, console=errors)
+    for each in report.skipped:
+        print_line(f"skipped: {each.reason}", console=errors)
 
 
 class _Steps:

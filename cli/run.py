@@ -14,10 +14,12 @@ from ..errors import AtrousError, ImageError
 from ..runtime.result import DEFAULT_ALPHA
 from .console import JsonFlag, errors, print_error, print_json, print_table, progress_bar, results
 from .crf_options import CrfParamsOption, chosen_crf
-from .inputs import find_images, output_names
-from .options import BackendOption, BundleArgument, PrecisionOption, ThreadsOption
+from .image_options import BitsOption, PageOption, chosen_images
+from .inputs import output_names
+from .options import BackendOption, BundleArgument, FastOption, PrecisionOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from ..runtime.image import ImageFile
     from ..runtime.segmenter import Segmenter
 
 
@@ -28,6 +30,7 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for NAME.labels.png and NAME.overlay.png.")] = Path("segmented"),
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
+    fast: FastOption = False,
     crf: Annotated[bool, typer.Option("--crf", help="Refine with the dense CRF.")] = False,
     crf_params: CrfParamsOption = None,
     threads: ThreadsOption = 0,
@@ -37,12 +40,8 @@ def run(
     labels: Annotated[
         bool, typer.Option("--labels", help="Of a video, write the labels of every frame: NAME.labels/000001.png.")
     ] = False,
-    page: Annotated[
-        int | None, typer.Option(min=1, help="Page of TIFFs, frame of animations; the first by default.")
-    ] = None,
-    bits: Annotated[
-        int | None, typer.Option(min=9, max=16, help="Significant bits of 16-bit images that do not say it.")
-    ] = None,
+    page: PageOption = None,
+    bits: BitsOption = None,
     *,
     as_json: JsonFlag = False,
 ) -> None:
@@ -54,25 +53,26 @@ def run(
     """
     from ..runtime.segmenter import load
 
-    paths = find_images(inputs)
-    names = output_names(paths)
+    images = chosen_images(inputs, page, bits)
+    names = output_names([image.path for image in images])
     chosen = chosen_crf(crf_params, crf=crf, threads=threads)
-    segmenter = load(bundle, backend=backend, precision=precision, crf=chosen, threads=threads)
-    wishes = _Wishes(alpha=alpha, labels=labels, page=page, bits=bits)
+    segmenter = load(bundle, backend=backend, precision=precision, crf=chosen, threads=threads, fast=fast)
+    wishes = _Wishes(alpha=alpha, labels=labels)
     _make_folder(out)
     rows: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
     with progress_bar() as progress:
-        for path in progress.track(paths, description="segmenting"):
+        for image in progress.track(images, description="segmenting"):
+            stem = out / names[image.path]
             try:
-                _make_folder((out / names[path]).parent)
-                rows.append(_segment(segmenter, path, out / names[path], wishes))
+                _make_folder(stem.parent)
+                rows.append(_segment(segmenter, image, stem, wishes))
             except AtrousError as exc:
-                failures.append({"input": str(path), "error": str(exc)})
+                failures.append({"input": str(image), "error": str(exc)})
                 print_error(exc, console=progress.console)
     _report(segmenter, rows, failures, out, as_json=as_json)
     if failures:
-        errors.print(f"{len(failures)} of {len(paths)} inputs failed")
+        errors.print(f"{len(failures)} of {len(images)} inputs failed")
         raise typer.Exit(1)
 
 
@@ -89,30 +89,27 @@ class _Wishes:
 
     alpha: float
     labels: bool
-    page: int | None
-    bits: int | None
 
 
-def _segment(segmenter: Segmenter, path: Path, stem: Path, wishes: _Wishes) -> dict[str, Any]:
+def _segment(segmenter: Segmenter, image: ImageFile, stem: Path, wishes: _Wishes) -> dict[str, Any]:
     """Segment an input into files whose names begin with `stem`; a row of the report."""
-    from ..runtime.image import VIDEO_SUFFIXES, load_image
+    from ..runtime.image import VIDEO_SUFFIXES
     from ..runtime.result import save_picture
     from ..runtime.video import segment_video
 
     labels = stem.with_name(f"{stem.name}.labels.png")
     overlay = stem.with_name(f"{stem.name}.overlay.png")
-    if path.suffix.lower() in VIDEO_SUFFIXES:
+    if image.path.suffix.lower() in VIDEO_SUFFIXES:
         overlay = overlay.with_suffix(".mp4")
         folder = labels.with_suffix("") if wishes.labels else None
-        frames, timings = segment_video(segmenter, path, overlay, alpha=wishes.alpha, labels=folder)
+        frames, timings = segment_video(segmenter, image.path, overlay, alpha=wishes.alpha, labels=folder)
         written = {"labels": str(folder)} if folder else {}
-        return {"input": str(path), **written, "overlay": str(overlay), "frames": frames, "timings_ms": timings}
-    chosen = wishes.page is not None or wishes.bits is not None
-    result = segmenter(load_image(path, page=wishes.page, bits=wishes.bits) if chosen else path)
+        return {"input": str(image), **written, "overlay": str(overlay), "frames": frames, "timings_ms": timings}
+    result = segmenter(image)
     result.save(labels)
     save_picture(result.overlay(wishes.alpha), overlay)
     return {
-        "input": str(path),
+        "input": str(image),
         "labels": str(labels),
         "overlay": str(overlay),
         "timings_ms": {stage: round(value, 3) for stage, value in result.timings_ms.items()},

@@ -16,7 +16,7 @@ from ..manifest import Verification
 from ..runtime.mask_rules import DEFAULT_PATTERN
 from .console import JsonFlag, errors, finite, print_json, print_line, print_table, status, verdict
 from .evidence import skipped_lines
-from .inputs import find_images
+from .image_options import BitsOption, PageOption, chosen_images
 from .mask_options import IgnoreOption, MaskMapOption, MaskPatternOption, OneBasedOption, chosen_rules
 from .options import BundleArgument
 
@@ -38,6 +38,8 @@ def verify(
     mask_pattern: MaskPatternOption = DEFAULT_PATTERN,
     mask_map: MaskMapOption = None,
     mask_one_based: OneBasedOption = False,
+    page: PageOption = None,
+    bits: BitsOption = None,
     allow_not_run: Annotated[
         bool, typer.Option("--allow-not-run", help="Do not fail because an engine cannot be run on this machine.")
     ] = False,
@@ -55,7 +57,7 @@ def verify(
     if masks and not images:
         raise typer.BadParameter("--masks belong to --images; pass both")
     opened = Bundle.open(bundle)
-    paths = find_images(images) if images else []
+    paths = chosen_images(images, page, bits) if images else []
     rules = chosen_rules(mask_pattern, mask_map, one_based=mask_one_based)
     with status("verifying"):
         found = verify_bundle(opened, images=paths, masks=masks, ignore=ignore or (), rules=rules)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import CRFError, DeviceError, ShapeError
+from ..arguments import check_arguments, check_arguments_besides, describe
+from ..errors import ArgumentError, CRFError, DeviceError, ShapeError
 from ..gpu import Buffer, Device, open_device
 from .cuda_field import CudaField, Failure, FieldSpec, Normalization, Status
 from .cuda_inputs import AnyArray, Input, checked_compatibility, checked_image, checked_probabilities
 from .cuda_queue import Queue
-from .params import CRFParams, Storage
+from .params import MAX_ITERATIONS, CRFParams, Storage
 
 _NORMALIZATIONS = ("symmetric", "before", "after", "none")
 
@@ -58,11 +61,13 @@ class CudaDenseCRF:
         device: the GPU; `gpu.open_device()` by default.
 
     Raises:
+        ArgumentError: an argument has the wrong type.
         CRFError: an option is invalid.
         MissingDependencyError: neither PyCUDA nor cuda-bindings is installed.
         DeviceError: there is no GPU.
     """
 
+    @check_arguments_besides("compatibility")
     def __init__(
         self,
         params: CRFParams | None = None,
@@ -73,8 +78,10 @@ class CudaDenseCRF:
         compatibility: ArrayLike | None = None,
         device: Device | None = None,
     ) -> None:
-        if iterations < 0:
-            raise CRFError(f"iterations must be 0 or more, got {iterations}")
+        if not 0 <= iterations <= MAX_ITERATIONS:
+            raise CRFError(f"iterations must be 0 to {MAX_ITERATIONS}, got {iterations}")
+        if device is not None and not isinstance(device, Device):
+            raise ArgumentError(f"device must be a GPU of gpu.open_device(); got {describe(device)}", argument="device")
         for name, value, choices in (
             ("storage", storage, get_args(Storage)),
             ("normalization", normalization, _NORMALIZATIONS),
@@ -157,6 +164,19 @@ class CudaDenseCRF:
             raise DeviceError("no inference has run yet")
         return self._field
 
+    def __reduce__(self) -> tuple[Callable[[CRFParams], CudaDenseCRF], tuple[CRFParams]]:
+        """Pickle as parameters, options and the GPU, without memory; the other process opens the same GPU."""
+        make = partial(
+            CudaDenseCRF,
+            iterations=self.iterations,
+            storage=self.storage,
+            normalization=self.normalization,
+            compatibility=self._compatibility,
+            device=self._device,
+        )
+        return make, (self.params,)
+
+    @check_arguments
     def open_field(self, queue: Queue, images: int, classes: int, height: int, width: int) -> CudaField:
         """Allocate memory and launch sequences of one shape, for a pipeline that queues them among its own kernels.
 
@@ -174,13 +194,18 @@ class CudaDenseCRF:
         """
         return self.regrow_field(queue, self._spec(images, classes, height, width))
 
+    @check_arguments
     def regrow_field(self, queue: Queue, spec: FieldSpec) -> CudaField:
         """Allocate a field of the given spec; raises as `open_field` does."""
         potts = np.full(spec.classes, -1, np.float32)
         return CudaField(queue, spec, potts if self._compatibility is None else self._compatibility)
 
+    @check_arguments
     def check_status(self, status: Status, shape: tuple[int, ...]) -> None:
         """Raise as `__call__` does if a frame on probabilities of `shape` reports a failure."""
+        if len(shape) not in (3, 4):
+            expected, actual = "[C, H, W] or [B, C, H, W]", str(list(shape))
+            raise ShapeError(f"the shape must be {expected}; got {actual}", expected=expected, actual=actual)
         failures = status.failures
         if failures & Failure.NOT_FINITE:
             *image, class_index, row, column = (int(i) for i in np.unravel_index(status.first_bad, shape))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import enum
 from dataclasses import astuple, dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._native import KERNEL_CONSTANTS, plan_field
 from .._native import FieldSpec as NativeFieldSpec
-from ..errors import DeviceError
+from ..arrays import MAX_CLASSES
+from ..errors import CRFError, DeviceError
 from ..gpu import Buffer, Graph, allocate, prepare
+from .cuda_inputs import MAX_IMAGES
 from .cuda_queue import Queue
 from .params import CRFParams, Storage
 
@@ -20,6 +22,10 @@ Normalization: TypeAlias = Literal["none", "before", "after", "symmetric"]
 
 #: Size in bytes of a frame's report.
 REPORT_BYTES = KERNEL_CONSTANTS["report_bytes"]
+
+
+#: Far beyond what 32-bit indices allow for an image, and small enough for products of all sides in 64 bits.
+_MAX_SIDE_PX: Final = 1 << 20
 
 
 class Failure(enum.IntFlag):
@@ -79,6 +85,17 @@ class FieldSpec:
     normalization: Normalization
     params: CRFParams
     vertices_per_pixel: int = 3
+
+    def __post_init__(self) -> None:
+        """Check what the native core divides and multiplies; raises `CRFError`."""
+        for name, value, most in (
+            ("images", self.images, MAX_IMAGES),
+            ("classes", self.classes, MAX_CLASSES),
+            ("height", self.height, _MAX_SIDE_PX),
+            ("width", self.width, _MAX_SIDE_PX),
+        ):
+            if not 1 <= value <= most:
+                raise CRFError(f"{name} must be 1 to {most}, got {value}")
 
     @property
     def native(self) -> NativeFieldSpec:

@@ -9,7 +9,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..arrays import MAX_CLASSES
+from ..arguments import describe
+from ..arrays import MAX_CLASSES, as_array
 from ..errors import CRFError, ShapeError
 
 #: Maximum number of images in a batch: the keys of lattice points reserve 6 bits for it.
@@ -113,7 +114,10 @@ def checked_compatibility(values: ArrayLike) -> NDArray[np.float32]:
     Raises:
         CRFError: the shape is wrong, or a value is not finite.
     """
-    array = np.array(values, dtype=np.float32)
+    try:
+        array = np.array(values, dtype=np.float32)
+    except Exception as exc:  # what `__array__` of another library raises
+        raise CRFError(f"compatibility must be numbers [C] or [C, C]; got {describe(values)}: {exc}") from exc
     if array.size == 0 or array.ndim not in (1, 2) or array.shape != (array.shape[0],) * array.ndim:
         raise CRFError(f"compatibility must be a vector [C] or a square matrix [C, C], got {list(array.shape)}")
     if not np.isfinite(array).all():
@@ -123,10 +127,15 @@ def checked_compatibility(values: ArrayLike) -> NDArray[np.float32]:
 
 def _found(values: AnyArray, name: str, dtype: type[np.generic]) -> Input:
     """Locate an array; on the GPU it is not converted, so it must be C-contiguous and of `dtype`."""
-    if not isinstance(values, SupportsCudaArray):
-        host = np.asarray(values)
+    try:
+        interface = values.__cuda_array_interface__ if isinstance(values, SupportsCudaArray) else None
+    except Exception as exc:  # of a tensor with gradients, for example
+        raise ShapeError(
+            f"{name} on the GPU cannot be read: {exc}", expected="an array", actual=describe(values)
+        ) from exc
+    if interface is None:
+        host = as_array(values, name)  # type: ignore[arg-type]  # not on the GPU
         return Input(host.shape, host.dtype, host)
-    interface = values.__cuda_array_interface__
     shape = tuple(int(length) for length in interface["shape"])
     strides = interface.get("strides")
     item = np.dtype(dtype).itemsize

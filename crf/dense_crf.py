@@ -6,22 +6,19 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Final, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._native import Filter, FractionMeanField, MeanField
 from ..arguments import MAX_THREADS, check_arguments
-from ..arrays import class_maps, not_finite
+from ..arrays import as_array, class_maps, not_finite
 from ..errors import CRFError, ShapeError
-from .params import CRFParams, Storage
+from .params import MAX_ITERATIONS, CRFParams, Storage
 
 #: −log of this is the maximum unary energy; the usual value (pydensecrf's `unary_from_softmax`).
 _PROBABILITY_FLOOR = 1e-5
-
-#: Far beyond where mean field has settled.
-_MAX_ITERATIONS: Final = 1_000_000
 
 _BILATERAL_CORNERS = 6
 _GAUSSIAN_CORNERS = 3
@@ -62,7 +59,7 @@ class DenseCRF:
         threads: int = 0,
         storage: Storage = "fp32",
     ) -> None:
-        for name, value, most in (("iterations", iterations, _MAX_ITERATIONS), ("threads", threads, MAX_THREADS)):
+        for name, value, most in (("iterations", iterations, MAX_ITERATIONS), ("threads", threads, MAX_THREADS)):
             if value < 0:
                 raise CRFError(f"{name} must be 0 or more, got {value}")
             if value > most:
@@ -177,7 +174,7 @@ def _potts(classes: int, weight: float) -> NDArray[np.float32]:
 
 def _checked_image(image: ArrayLike, height: int, width: int) -> NDArray[np.uint8]:
     """Validate an image and return it as C-contiguous [height, width, 3] uint8; raises ShapeError."""
-    array = np.asarray(image)
+    array = as_array(image, "the image")
     expected = f"uint8 RGB [{height}, {width}, 3]"
     actual = f"{array.dtype} {list(array.shape)}"
     problem = ""

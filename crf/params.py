@@ -6,13 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from numbers import Real
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from ..arguments import check_arguments, describe
 from ..errors import CRFError
 
 #: Storage of the values on the lattice and of Q between updates: single precision, or 16-bit fractions of 1.
 Storage: TypeAlias = Literal["fp32", "unorm16"]
+
+#: Far beyond where mean field has settled.
+MAX_ITERATIONS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,31 +1,21 @@
-"""Load checkpoints without running code from them, and copy their weights into a reference network."""
+"""Copies the weights of a checkpoint into a reference network, and accounts for every key."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from .models.adapters import CLASSIFIER_WEIGHTS, TRAINING_HEADS, detect_source, foreign_names
 from .models.registry import ARCHITECTURES
 from .options import Source, SourceChoice
+from .weight_files import WeightFile, some
 
-# Keys under which training scripts store the state dict; the first match wins.
-_WRAPPERS: Final = ("state_dict", "model_state_dict", "model", "ema", "model_ema", "ema_state_dict")
-# Prefixes that DataParallel, torch.compile and Lightning add to every key.
-_PREFIXES: Final = ("module.", "_orig_mod.", "model.")
 _COUNTER: Final = "num_batches_tracked"
-_SHOWN: Final = 5
-_ZIP_MAGIC: Final = b"PK"
-_PICKLE_MAGIC: Final = b"\x80"
-_RESAVE: Final = "Save the weights alone: torch.save(model.state_dict(), path), or safetensors.torch.save_file"
 
 
 @dataclass(frozen=True)
@@ -58,44 +48,13 @@ class LoadReport:
     dropped: Mapping[str, str]
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from a safetensors file or a PyTorch checkpoint of plain weights.
-
-    A state dict nested under a usual key (`state_dict`, `model`, …) is unwrapped, and a prefix that DataParallel,
-    torch.compile or Lightning added to every key is removed. No code in the file is run (`weights_only=True`).
-
-    Args:
-        path: the file; the format is detected by content, not by name.
-
-    Returns:
-        Key → tensor on the CPU; floating-point tensors are float32.
+def describe_checkpoint(file: WeightFile, path: str | Path) -> CheckpointMetadata:
+    """Read what a safetensors file says of its network in its metadata; empty for other files.
 
     Raises:
-        CheckpointError: the file is missing, or does not hold plain weights.
+        CheckpointError: its output stride is not a number.
     """
-    path = Path(path)
-    if _is_safetensors(path):
-        stored: object = _read_safetensors(path)
-    else:
-        stored = _read_torch(path)
-    state_dict = _strip_prefixes(_unwrap(stored, path))
-    return {key: value.float() if value.is_floating_point() else value for key, value in state_dict.items()}
-
-
-def read_metadata(path: str | Path) -> CheckpointMetadata:
-    """Read the metadata of a safetensors file; empty for other formats.
-
-    Raises:
-        CheckpointError: the file is missing or damaged, or its output stride is not a number.
-    """
-    path = Path(path)
-    if not _is_safetensors(path):
-        return CheckpointMetadata()
-    try:
-        with safe_open(path, framework="pt") as file:
-            stated = file.metadata() or {}
-    except SafetensorError as exc:
-        raise _damaged(path, exc) from exc
+    stated = file.metadata
     stride = stated.get("output_stride")
     if stride is not None and not stride.isdecimal():
         raise CheckpointError(f"{path}: invalid output_stride {stride!r} in the metadata; expected a number such as 16")
@@ -114,9 +73,7 @@ def num_classes_of(state_dict: Mapping[str, Tensor]) -> int:
             if name in state_dict:
                 return int(state_dict[name].shape[0])
     expected = ", ".join(name for names in CLASSIFIER_WEIGHTS.values() for name in names)
-    raise CheckpointError(
-        f"the checkpoint has no known classifier: expected one of {expected}; got {_some(state_dict)}"
-    )
+    raise CheckpointError(f"the checkpoint has no known classifier: expected one of {expected}; got {some(state_dict)}")
 
 
 def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: SourceChoice = "auto") -> LoadReport:
@@ -124,7 +81,7 @@ def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: Sou
 
     Args:
         model: a reference network, or any `nn.Module` whose own key names the state dict uses.
-        state_dict: key → tensor, as `load_checkpoint` returns it.
+        state_dict: key → tensor, as `read_weights` finds them.
         source: library whose key names the state dict uses; `auto` detects it by the classifier's key.
 
     Returns:
@@ -148,78 +105,6 @@ def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: Sou
     _check_keys(model, own_keys, kept)
     model.load_state_dict({own_keys[key]: value for key, value in kept.items()}, strict=False)
     return LoadReport(source=origin, loaded=len(kept), dropped=dropped)
-
-
-def _is_safetensors(path: Path) -> bool:
-    """True for safetensors, False for PyTorch, by the first bytes of the file."""
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a directory; expected a weights file (.safetensors, .pt, .pth)")
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-    except OSError as exc:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {exc.strerror}") from exc
-    if not head:
-        raise CheckpointError(f"{path} is empty; copy or download it again")
-    if head.startswith((_ZIP_MAGIC, _PICKLE_MAGIC)):
-        return False
-    # Eight bytes of header length, then the JSON header.
-    if head[8:] == b"{":
-        return True
-    raise CheckpointError(
-        f"{path} is neither a safetensors file nor a PyTorch checkpoint (it starts with {head!r}). {_RESAVE}"
-    )
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except SafetensorError as exc:
-        raise _damaged(path, exc) from exc
-
-
-def _read_torch(path: Path) -> object:
-    try:
-        # An open file, because torch chooses the format by the suffix of a path.
-        with path.open("rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as exc:
-        raise CheckpointError(
-            f"{path} is a pickle of Python objects, not plain weights; loading it would run code from the file. "
-            f"{_RESAVE}, on a machine that has the model's code"
-        ) from exc
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as exc:
-        raise _damaged(path, exc) from exc
-
-
-def _damaged(path: Path, exc: Exception) -> CheckpointError:
-    reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-    return CheckpointError(f"{path} is truncated or damaged ({reason}); copy or download it again")
-
-
-def _unwrap(stored: object, path: Path) -> dict[str, Tensor]:
-    if not isinstance(stored, Mapping):
-        raise CheckpointError(f"{path} holds a {type(stored).__name__}; expected a state dict. {_RESAVE}")
-    for name in _WRAPPERS:
-        if isinstance(stored.get(name), Mapping):
-            return _unwrap(stored[name], path)
-    foreign = [key for key, value in stored.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
-    if foreign or not stored:
-        found = f"entries that are not tensors: {_some(foreign)}" if foreign else "no entries"
-        known = ", ".join(_WRAPPERS)
-        raise CheckpointError(
-            f"{path} holds no state dict: {found}. Expected names and tensors, at the top level or under one of "
-            f"{known}. {_RESAVE}"
-        )
-    return dict(stored)
-
-
-def _strip_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in state_dict):
-            return _strip_prefixes({key.removeprefix(prefix): value for key, value in state_dict.items()})
-    return state_dict
 
 
 def _drop(state_dict: Mapping[str, Tensor], source: Source) -> dict[str, str]:
@@ -248,9 +133,9 @@ def _check_keys(model: nn.Module, own_keys: Mapping[str, str], state_dict: Mappi
         message = f"the checkpoint has {classes[1]} classes, the model has {classes[0]}. Build it with {classes[1]}"
     else:
         found = [
-            f"missing {_some(missing)}" if missing else "",
-            f"unexpected {_some(unexpected)}" if unexpected else "",
-            f"misshapen {_some(_shapes(misshapen))}" if misshapen else "",
+            f"missing {some(missing)}" if missing else "",
+            f"unexpected {some(unexpected)}" if unexpected else "",
+            f"misshapen {some(_shapes(misshapen))}" if misshapen else "",
         ]
         message = (
             f"the checkpoint does not fit {type(model).__name__}: {'; '.join(filter(None, found))}. "
@@ -271,13 +156,6 @@ def _classes_mismatch(misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, 
 
 def _shapes(misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> list[str]:
     return [f"{key} (model {list(needed)}, checkpoint {list(found)})" for key, (needed, found) in misshapen.items()]
-
-
-def _some(items: Iterable[object]) -> str:
-    """The first few items, and the number of the rest."""
-    listed = [str(item) for item in items]
-    more = len(listed) - _SHOWN
-    return ", ".join(listed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _unfit(model: nn.Module, source: Source) -> str:

@@ -26,9 +26,11 @@ from .foreign import copy_module, module_errors
 from .logits import PROBES, logits_graph
 from .model_description import ModelDescription, Preprocessing
 from .onnx_export import StandaloneHead, coarse_shape, export_graph
-from .options import AtrousForm, ExportOptions
+from .optimize.optimize import optimize
+from .options import AtrousChoice, ExportOptions
+from .outputs import with_one_output
 from .passes import ATROUS_PASSES, run_passes
-from .sizes import DynamicSize
+from .sizes import DynamicSize, size_policy
 from .verify import FP32_TOLERANCE, Infer, Named, measure_padding, open_on_cpu, probe_inputs, prove, require_passed
 
 GRAPH_FILE: Final = "model.fp32.onnx"
@@ -50,7 +52,8 @@ def export(
 
     Args:
         model: maps [N, 3, H, W] float32 to coarse logits [N, C, h, w], or to those of one channel under a sigmoid; a
-            softmax or sigmoid at its end is taken away where that is exact. Not modified.
+            softmax or sigmoid at its end is taken away where that is exact. Of a dict, dataclass, tuple or list one
+            tensor is taken, as `options.output` says. Not modified.
         path: path of the bundle, `NAME.atrous`.
         classes: names (or `ClassInfo`) in the order of the logits; of one channel two, what it is not and what it is.
         size: one (height, width), which is fastest, or a `DynamicSize`.
@@ -65,7 +68,7 @@ def export(
         BundleError: the path exists or cannot be written.
     """
     options = options or ExportOptions()
-    model = copy_module(model)
+    model = with_one_output(copy_module(model), size_policy(size, stride=1, offset=0).opt, options.output)
     description = ModelDescription(
         describe_classes(classes),
         size,
@@ -83,7 +86,8 @@ def export(
         if options.head != "logits":
             manifest = _add_standalone(staged, model, manifest, options.head, atrous=options.atrous)
         staged.write_manifest(manifest)
-    return Bundle.open(path)
+    bundle = Bundle.open(path)
+    return optimize(bundle)[0] if options.atrous == "auto" else bundle
 
 
 def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, options: ExportOptions) -> Manifest:
@@ -125,7 +129,7 @@ def _add_standalone(
     manifest: Manifest,
     head: Literal["probabilities", "labels"],
     *,
-    atrous: AtrousForm,
+    atrous: AtrousChoice,
 ) -> Manifest:
     """Write and verify a second graph whose output is probabilities or labels at the input's resolution."""
     file = f"model.fp32.{head}.onnx"
@@ -156,13 +160,14 @@ def _verify(
 
 
 def _write_graph(
-    model: nn.Module, path: Path, manifest: Manifest, *, atrous: AtrousForm, output_name: str
+    model: nn.Module, path: Path, manifest: Manifest, *, atrous: AtrousChoice, output_name: str
 ) -> dict[str, Any]:
     inputs = manifest.input
     provenance = export_graph(model, path, inputs.size, output_name=output_name, dynamic_batch=inputs.takes_batches)
     if atrous in ATROUS_PASSES:
         onnx.save(run_passes(path, [ATROUS_PASSES[atrous]()]), path)
-    return provenance | {"atrous": atrous, "model": type(model).__name__}
+    # `auto` is canonical here; what is faster on this machine stands beside it.
+    return provenance | {"atrous": "dilated" if atrous == "auto" else atrous, "model": type(model).__name__}
 
 
 def _module_infer(model: nn.Module) -> Infer:

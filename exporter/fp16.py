@@ -18,7 +18,7 @@ from ..runtime.image import ImageSource
 from .activations.ranges import OVERFLOW_MARGIN, calibration_batches, nodes_out_of_range, observe_ranges
 from .name_patterns import kept_by_pattern
 from .passes import ConvertToHalf, KeptNode, RoundToHalf, run_passes
-from .verify import TOLERANCES, compare, require_passed
+from .verify import TOLERANCES, Named, covering_probes, open_on_cpu, photo_inputs, prove, require_passed
 
 FP16_FILE: Final = "model.fp16.onnx"
 
@@ -47,8 +47,8 @@ def add_fp16(
     """Add `model.fp16.onnx`, converted from the FP32 graph and verified against it; inputs and outputs stay FP32.
 
     Nodes whose activations on `images` or on a few synthetic images would overflow or underflow stay FP32
-    (`docs/precision.md`). Images are read one at a time. An existing FP16 graph is replaced. If anything fails, or on
-    Ctrl-C, the bundle is unchanged.
+    (`docs/precision.md`). The graph is verified on `images` and over all sizes and batches that it takes. Images are
+    read one at a time. An existing FP16 graph is replaced. If anything fails, or on Ctrl-C, the bundle is unchanged.
 
     Args:
         bundle: a bundle with an FP32 graph.
@@ -95,28 +95,25 @@ def _add_graph(
     provenance: dict[str, Any],
     images: Sequence[ImageSource],
 ) -> tuple[Verification, ...]:
-    """Write the graph, and verify it both as ONNX Runtime runs it and rounded after every node, as a GPU does."""
+    """Write the graph, and verify it as the backends of the CPU run it and rounded after every node, as a GPU does."""
     staged.write(FP16_FILE, half.SerializeToString())
     artifact = staged.artifact(FP16_FILE, kind="onnx", precision="fp16", provenance=provenance)
     extended = staged.add(artifact)
     reference = open_reference(bundle, precision="fp32")
     rounded = OnnxSession(run_passes(half, [RoundToHalf()]).SerializeToString(), name=f"{FP16_FILE}, rounded")
-    candidates = {
-        FP16_FILE: open_reference(extended, precision="fp16").infer,
-        f"{FP16_FILE}, rounded to FP16 after every node": rounded.run,
-    }
     tolerance = TOLERANCES["fp16"]
-    verification = tuple(
-        compare(
-            infer,
-            reference.infer,
-            calibration_batches(images, bundle.manifest.input),
-            artifact=name,
-            against=f"{reference.artifact.file} in onnxruntime (CPU)",
-            channels=bundle.manifest.output.channels,
-            tolerance=tolerance,
-        )
-        for name, infer in candidates.items()
+    inputs = bundle.manifest.input
+    verification = prove(
+        [
+            *open_on_cpu(extended, artifact),
+            Named(f"{FP16_FILE}, rounded to FP16 after every node", rounded.run),
+        ],
+        Named(f"{reference.artifact.file} in onnxruntime (CPU)", reference.infer),
+        inputs,
+        tolerance=tolerance,
+        given=photo_inputs(images, inputs),
+        probes=covering_probes(inputs, noise=False),
+        channels=bundle.manifest.output.channels,
     )
     for each in verification:
         require_passed(each, tolerance)

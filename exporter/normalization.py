@@ -1,9 +1,11 @@
-"""Normalization of pixels to a network's input, and the three sets of constants of DeepLab weights."""
+"""Normalization of pixels to a network's input: the constants of DeepLab weights, and those that a file states."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Final, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
 from ..errors import ExportError
 
@@ -54,4 +56,90 @@ CAFFE: Final = Normalization("BGR", 1.0, (104.008, 116.669, 122.675), (1.0, 1.0,
 #: TensorFlow's EfficientNet-Lite constants.
 LITE: Final = Normalization("RGB", 1.0, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
 
-NORMALIZATIONS: Final = {"imagenet": IMAGENET, "caffe": CAFFE, "lite": LITE}
+#: x / 127.5 − 1, as TensorFlow's DeepLab and its MobileNets have it.
+TENSORFLOW: Final = Normalization("RGB", 1.0, (127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+#: ImageNet's constants in grey levels, as the configurations of mmsegmentation have them.
+MMSEG: Final = Normalization("RGB", 1.0, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+#: Pixels as they are, for networks that normalize them themselves.
+NO_NORMALIZATION: Final = Normalization("RGB", 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+NORMALIZATIONS: Final = {
+    "imagenet": IMAGENET,
+    "caffe": CAFFE,
+    "lite": LITE,
+    "tensorflow": TENSORFLOW,
+    "mmseg": MMSEG,
+    "none": NO_NORMALIZATION,
+}
+
+
+def find_normalization(name: str) -> Normalization:
+    """Find a normalization by its name in `NORMALIZATIONS`, or read it from a `preprocessor_config.json`.
+
+    Raises:
+        ExportError: neither, or the file does not state one.
+    """
+    if name in NORMALIZATIONS:
+        return NORMALIZATIONS[name]
+    if Path(name).suffix == ".json":
+        return read_preprocessor(Path(name))
+    known = ", ".join(NORMALIZATIONS)
+    raise ExportError(f"unknown normalization {name!r}; expected {known}, or a preprocessor_config.json")
+
+
+def read_preprocessor(path: Path) -> Normalization:
+    """Read the normalization of an image processor of transformers from its `preprocessor_config.json`.
+
+    Raises:
+        ExportError: the file cannot be read, or lacks `image_mean` and `image_std` although it normalizes.
+    """
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ExportError(f"cannot read {path}: {exc}") from exc
+    if not isinstance(stated, dict):
+        raise ExportError(f"{path} holds a {type(stated).__name__}; expected the object of an image processor")
+    scale = stated.get("rescale_factor", 1 / _WHITE) if stated.get("do_rescale", True) else 1.0
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    # MobileViT's processor only rescales; it has no mean, and says no `do_normalize`.
+    if stated.get("do_normalize", "image_mean" in stated):
+        mean, std = (_three(stated, name, path) for name in ("image_mean", "image_std"))
+    if isinstance(scale, bool) or not isinstance(scale, int | float):
+        raise ExportError(f"{path}: rescale_factor is {scale!r}; expected a number")
+    return Normalization("BGR" if stated.get("do_flip_channel_order") else "RGB", float(scale), mean, std)
+
+
+def parse_normalization(
+    mean: str | None, std: str | None, scale: float | None, color_order: Literal["RGB", "BGR"] | None
+) -> Normalization:
+    """Make a normalization of the numbers of a command line.
+
+    Args:
+        mean: three numbers with commas, in the order of the channels; 0,0,0 when None.
+        std: likewise; 1,1,1 when None.
+        scale: factor of pixels before; when None, 1/255 if every mean and standard deviation is at most 1, else 1.
+        color_order: RGB when None.
+
+    Raises:
+        ExportError: a text is not three numbers, or `Normalization` refuses them.
+    """
+    means = _numbers("mean", mean) if mean else (0.0, 0.0, 0.0)
+    stds = _numbers("std", std) if std else (1.0, 1.0, 1.0)
+    if scale is None:
+        scale = 1 / _WHITE if max(*means, *stds) <= 1 else 1.0
+    return Normalization(color_order or "RGB", scale, means, stds)
+
+
+def _numbers(name: str, text: str) -> tuple[float, float, float]:
+    try:
+        first, second, third = map(float, text.split(","))
+    except ValueError as exc:
+        raise ExportError(f"{name}={text!r} is not three numbers; expected for example 123.675,116.28,103.53") from exc
+    return first, second, third
+
+
+def _three(stated: dict[str, Any], name: str, path: Path) -> tuple[float, float, float]:
+    values = stated.get(name)
+    if isinstance(values, list) and len(values) == 3 and all(isinstance(value, int | float) for value in values):
+        return float(values[0]), float(values[1]), float(values[2])
+    raise ExportError(f"{path}: {name} is {values!r}; expected three numbers")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,12 +19,23 @@ from ..errors import ExportError
 from ..manifest import SOFTMAX, ClassInfo, Manifest, Size
 from ..runtime.backends.onnxruntime import OnnxSession
 from .classes import describe_classes
+from .graph_layout import adapt_layout, check_adapted, dims_of, inputs_of, select_output, takes_pixels
 from .graph_precision import graph_precision
 from .logits import PROBES, logits_graph
 from .model_description import ModelDescription, Preprocessing
+from .normalization import NO_NORMALIZATION
 from .options import PackOptions
 from .sizes import DynamicSize
-from .verify import TOLERANCES, Named, measure_padding, open_on_cpu, probe_inputs, prove, require_passed
+from .verify import (
+    TOLERANCES,
+    Named,
+    covering_probes,
+    measure_padding,
+    open_on_cpu,
+    probe_inputs,
+    prove,
+    require_passed,
+)
 
 
 @check_arguments
@@ -43,8 +56,9 @@ def pack(
     and batches.
 
     Args:
-        graph: ONNX file with one float32 input [N, 3, H, W] and one float32 output, logits [N, C, h, w], or those of
-            one channel under a sigmoid. A softmax or sigmoid at its end is taken away where that is exact.
+        graph: ONNX file with one input [N, 3, H, W] and an output of logits [N, C, h, w], or those of one channel under
+            a sigmoid, all float32. Channels last, uint8 pixels and an ArgMax at the end are adapted, and a softmax or
+            sigmoid at its end is taken away where that is exact.
         path: path of the bundle, `NAME.atrous`.
         classes: names (or `ClassInfo`) in the order of the logits; of one channel two, what it is not and what it is.
         size: required if the graph's height and width are dynamic; otherwise read from the graph.
@@ -60,11 +74,15 @@ def pack(
     """
     source = Path(graph)
     options = options or PackOptions()
-    model = _read_graph(source)
+    infos, preprocessing = describe_classes(classes), preprocessing or Preprocessing()
+    model = _read_graph(source, options.output, preprocessing)
+    original = copy.deepcopy(model)
+    changed = adapt_layout(model, frozenset((len(infos), 1) if len(infos) == 2 else (len(infos),)), name=str(source))
+    _check_graph(model, source)
     description = ModelDescription(
-        describe_classes(classes),
+        infos,
         _graph_size(model, source, size),
-        preprocessing or Preprocessing(),
+        preprocessing,
         align_corners,
         options.crf,
         options.license,
@@ -72,15 +90,23 @@ def pack(
     )
     plain = OnnxSession(model.SerializeToString(), name=str(source), optimize=False)
     manifest = description.draft_manifest(Path(path), lambda size: plain.run(np.zeros((1, 3, *size), np.float32)).shape)
-    takes_batches = isinstance(_dims(_inputs(model)[0])[0], str)
+    if changed:
+        check_adapted(original, changed, plain.run, manifest.input.size.opt)
+    takes_batches = isinstance(dims_of(inputs_of(model)[0])[0], str)
     manifest = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, dynamic_batch=takes_batches))
     with stage_bundle(path, overwrite=overwrite) as staged:
-        staged.write_manifest(_add_graph(staged, model, manifest, plain, source))
+        staged.write_manifest(_add_graph(staged, model, manifest, plain, source, adapted=changed))
     return Bundle.open(path)
 
 
 def _add_graph(
-    staged: StagedBundle, model: onnx.ModelProto, manifest: Manifest, plain: OnnxSession, source: Path
+    staged: StagedBundle,
+    model: onnx.ModelProto,
+    manifest: Manifest,
+    plain: OnnxSession,
+    source: Path,
+    *,
+    adapted: tuple[str, ...],
 ) -> Manifest:
     """Write the graph, and verify it in every backend of the CPU against ONNX Runtime's plain form of it."""
     graph = logits_graph(model, plain.run, probe_inputs(manifest.input)[:PROBES], name=str(source))
@@ -93,7 +119,12 @@ def _add_graph(
         shutil.copyfile(source, staged.path / file)
     else:
         onnx.save(model, staged.path / file)
-    provenance = {"exporter": f"{model.producer_name} {model.producer_version}".strip(), "source": source.name}
+    provenance: dict[str, Any] = {
+        "exporter": f"{model.producer_name} {model.producer_version}".strip(),
+        "source": source.name,
+    }
+    if adapted:
+        provenance["adapted"] = list(adapted)
     if graph.removed is not None:
         provenance["removed"] = graph.removed
     artifact = staged.artifact(file, kind="onnx", precision=precision, provenance=provenance)
@@ -104,15 +135,15 @@ def _add_graph(
         manifest.input,
         channels=manifest.output.channels if graph.removed is None else SOFTMAX,
         tolerance=TOLERANCES[precision],
-        noise=precision == "fp32",
+        probes=covering_probes(manifest.input, noise=precision == "fp32"),
     )
     for check in checks:
         require_passed(check, TOLERANCES[precision])
     return manifest.with_artifact(artifact, *checks)
 
 
-def _read_graph(source: Path) -> onnx.ModelProto:
-    """Load and validate an ONNX file: one float32 input [N, 3, H, W] and one float32 output."""
+def _read_graph(source: Path, output: str | int | None, preprocessing: Preprocessing) -> onnx.ModelProto:
+    """Load and validate an ONNX file with one input, and of its outputs the one that is the logits."""
     try:
         model = onnx.load(source)  # reads external data, too
         onnx.checker.check_model(model)
@@ -120,25 +151,32 @@ def _read_graph(source: Path) -> onnx.ModelProto:
         raise ExportError(f"cannot read {source}: a file is missing ({exc})") from exc
     except Exception as exc:  # protobuf's and onnx's own families, OSError
         raise ExportError(f"invalid ONNX file {source}: {exc}") from exc
-    inputs = _inputs(model)
-    if len(inputs) != 1 or len(model.graph.output) != 1:
+    inputs = inputs_of(model)
+    if len(inputs) != 1:
         raise ExportError(
-            f"{source} has {len(inputs)} inputs ({_names(inputs)}) and {len(model.graph.output)} outputs "
-            f"({_names(model.graph.output)}); expected one image [N, 3, H, W] and its logits [N, C, h, w]"
+            f"{source} has {len(inputs)} inputs ({', '.join(value.name for value in inputs)}); expected one image "
+            "[N, 3, H, W]"
         )
-    image, logits = inputs[0], model.graph.output[0]
-    for value in (image, logits):
-        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(_dims(value)) != 4:
-            dtype = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
-            raise ExportError(
-                f"{source}: {value.name!r} is {dtype} {_dims(value)}; expected FLOAT with four axes (N, C, H, W)"
-            )
-    if _dims(image)[1] != 3:
+    select_output(model, output, name=str(source))
+    if takes_pixels(inputs[0]) and preprocessing.normalization != NO_NORMALIZATION:
         raise ExportError(
-            f"{source}: input {image.name!r} is {_dims(image)}; expected [N, 3, H, W] (channels first). "
-            "For another layout, insert a Transpose in front."
+            f"{source}: input {inputs[0].name!r} is UINT8, pixels that the graph normalizes itself; say so: "
+            "--normalization none, Preprocessing(NO_NORMALIZATION)"
         )
     return model
+
+
+def _check_graph(model: onnx.ModelProto, source: Path) -> None:
+    """Raise unless a graph has one float32 image [N, 3, H, W] and float32 logits with four axes."""
+    image, logits = inputs_of(model)[0], model.graph.output[0]
+    for value in (image, logits):
+        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(dims_of(value)) != 4:
+            dtype = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+            raise ExportError(
+                f"{source}: {value.name!r} is {dtype} {dims_of(value)}; expected FLOAT with four axes (N, C, H, W)"
+            )
+    if dims_of(image)[1] != 3:
+        raise ExportError(f"{source}: input {image.name!r} is {dims_of(image)}; expected [N, 3, H, W] or [N, H, W, 3]")
 
 
 def _is_all_of(source: Path, model: onnx.ModelProto) -> bool:
@@ -151,7 +189,7 @@ def _is_all_of(source: Path, model: onnx.ModelProto) -> bool:
 
 def _graph_size(model: onnx.ModelProto, source: Path, size: Size | DynamicSize | None) -> Size | DynamicSize:
     """Input size: fixed by the graph, or as given."""
-    dims = _dims(_inputs(model)[0])
+    dims = dims_of(inputs_of(model)[0])
     batch, _, height, width = dims
     if isinstance(batch, int) and batch != 1:
         raise ExportError(f"{source} takes batches of {batch} only ({dims}); expected 1, or a dynamic batch")
@@ -170,21 +208,3 @@ def _graph_size(model: onnx.ModelProto, source: Path, size: Size | DynamicSize |
             "Give one size, or export the graph again with dynamic axes."
         )
     return size
-
-
-def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Inputs without weights, which old exporters list among the inputs too."""
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in initializers]
-
-
-def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
-    """Axis lengths; a name or `?` for a dynamic axis (some exporters write −1)."""
-    return [
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param or "?"
-        for dim in value.type.tensor_type.shape.dim
-    ]
-
-
-def _names(values: Iterable[onnx.ValueInfoProto]) -> str:
-    return ", ".join(value.name for value in values)

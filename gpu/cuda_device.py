@@ -57,6 +57,7 @@ class CudaDevice(ABC):
             raise DeviceError(f"there is no GPU {ordinal}: the CUDA driver reports {len(found.gpus)}, numbered from 0")
         gpu = found.gpus[ordinal]
         self.driver = DriverApi()
+        self.ordinal = ordinal
         self.thread = threading.get_ident()
         self.properties = DeviceProperties(
             name=gpu.name,
@@ -68,6 +69,10 @@ class CudaDevice(ABC):
         self.is_capturing = False
         self._pool = Pool(gpu.total_bytes // _POOL_SHARE)
         self._errors: tuple[type[Exception], ...] = (CallError, *self._open(ordinal))
+
+    def __reduce__(self) -> tuple[type[CudaDevice], tuple[int]]:
+        """Pickle as the GPU's index: the other process opens the same one."""
+        return type(self), (self.ordinal,)
 
     @contextmanager
     def active(self, doing: str) -> Iterator[None]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,6 +147,7 @@ class Launch:
     args: Sequence[Argument]
 
 
+@runtime_checkable
 class Device(Protocol):
     """A real or emulated GPU, used by one thread at a time."""
 

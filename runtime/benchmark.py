@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import AtrousError, EngineError
-from ..manifest import Precision
+from ..manifest import Artifact, Precision
 from .backends import BACKENDS, BackendSpec, DeviceBackend, backend_status
 from .backends.select import REFERENCE
 from .segmenter import Segmenter, load
@@ -152,10 +152,19 @@ def _pairs(
         (spec, precision)
         for spec in specs
         for precision in dict.fromkeys(
-            artifact.precision for artifact in bundle.manifest.artifacts if artifact.kind == spec.reads
+            precision
+            for artifact in bundle.manifest.artifacts
+            if artifact.kind == spec.reads
+            for precision in _precisions_of(artifact, spec)
         )
         if not precisions or precision in precisions
     ]
+
+
+def _precisions_of(artifact: Artifact, spec: BackendSpec) -> tuple[Precision, ...]:
+    """Those that the artifact runs in: an FP32 graph in bfloat16 too, where the backend and the CPU do."""
+    both = artifact.precision == "fp32" and spec.bf16_objection() is None
+    return (artifact.precision, "bf16") if both else (artifact.precision,)
 
 
 def _contenders(bundle: Bundle, name: str, precision: str, *, crf: bool, threads: int) -> list[Contender]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..arguments import MAX_THREADS
 from ..errors import EvaluationError, ImageError
 from .evaluation_state import EvaluationState, Record
-from .image import ImageSource, load_image
+from .image import ImageFile, ImageSource, load_image
 from .mask_rules import MaskRules
 from .masks import MaskPixels, MaskReader, check_void
 from .metrics import Counts, Scores, Tally, count
@@ -29,10 +29,20 @@ from .segmenter import Segmenter
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and the file with the class id of each of its pixels."""
+    """An image and the file with the class id of each of its pixels.
 
-    image: Path
+    Attributes:
+        image: its file.
+        mask: the mask's. Of a mask of several pages it is the page that an `ImageFile` names.
+    """
+
+    image: Path | ImageFile
     mask: Path
+
+    @property
+    def page(self) -> int | None:
+        """The page of both that is meant, if one was chosen."""
+        return self.image.page if isinstance(self.image, ImageFile) else None
 
 
 @dataclass(frozen=True)
@@ -68,16 +78,21 @@ def pair_by_stem(images: Sequence[ImageSource], masks: Path, rules: MaskRules | 
     """
     if not images:
         raise EvaluationError("there is nothing to evaluate: no pictures were given")
-    paths = [Path(image) for image in images if isinstance(image, (str, os.PathLike))]
-    if len(paths) < len(images):
+    files = [
+        image if isinstance(image, ImageFile) else Path(image)
+        for image in images
+        if isinstance(image, (str, os.PathLike))
+    ]
+    if len(files) < len(images):
         raise EvaluationError(
             "masks belong to pictures by the names of their files; pass the pictures as paths, or leave the masks out"
         )
+    paths = [Path(file) for file in files]
     repeated = [stem for stem, times in Counter(path.stem for path in paths).items() if times > 1]
     if repeated:
         raise EvaluationError(f"several pictures are called {repeated[0]!r}, but a mask belongs to one; rename them")
     found = (rules or MaskRules()).find(paths, masks)
-    return [Pair(path, mask) for path, mask in zip(paths, found, strict=True)]
+    return [Pair(file, mask) for file, mask in zip(files, found, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +128,7 @@ def load_truth(pair: Pair, reader: MaskReader, classes: int) -> Truth:
         EvaluationError: the mask has another size, or pixels that are neither classes nor void.
     """
     picture = load_image(pair.image)
-    mask = reader.read(pair.mask)
+    mask = reader.read(pair.mask, page=pair.page)
     if mask.ids.shape != picture.shape[:2]:
         raise EvaluationError(
             f"the mask {pair.mask} is {_size(mask.ids)}, but its picture {pair.image} is {_size(picture)} (upright); "
@@ -218,7 +233,7 @@ def _score(segmenter: Segmenter, pair: Pair, reader: MaskReader, done: Evaluatio
         return known
     truth = load_truth(pair, reader, len(segmenter.classes))
     result = segmenter(truth.picture)
-    return Record(pair.image.name, digest, truth.count(result.labels), sum(result.timings_ms.values()))
+    return Record(Path(pair.image).name, digest, truth.count(result.labels), sum(result.timings_ms.values()))
 
 
 def _check_skipped(skipped: Sequence[Skipped], pairs: int, max_unreadable: int) -> None:
@@ -227,7 +242,7 @@ def _check_skipped(skipped: Sequence[Skipped], pairs: int, max_unreadable: int) 
         limit = f"more than the {max_unreadable} that may be skipped" if pairs > len(skipped) else "all of them"
         raise EvaluationError(
             f"{len(skipped)} of {pairs} pairs cannot be read, {limit}: {reasons}; … Replace or remove those files.",
-            path=skipped[0].pair.image,
+            path=Path(skipped[0].pair.image),
         )
 
 
@@ -237,6 +252,7 @@ def _identity(segmenter: Segmenter, reader: MaskReader) -> dict[str, Any]:
     return {
         "artifact": backend.artifact.file,
         "sha256": backend.artifact.sha256,
+        "precision": backend.artifact.precision,
         "backend": f"{backend.name} on the {backend.device}",
         "input": dataclasses.asdict(segmenter.bundle.manifest.input),
         "channels": dataclasses.asdict(segmenter.bundle.manifest.output.channels),
@@ -248,13 +264,13 @@ def _identity(segmenter: Segmenter, reader: MaskReader) -> dict[str, Any]:
 
 
 def _digest(pair: Pair) -> str:
-    """Hex SHA-256 of the content of both files."""
+    """Hex SHA-256 of the content of both files, and of what is read of the image's."""
     both = hashlib.sha256()
-    for path in (pair.image, pair.mask):
+    for file in (pair.image, pair.mask):
         try:
-            both.update(hashlib.sha256(path.read_bytes()).digest())
+            both.update((file if isinstance(file, ImageFile) else ImageFile(file)).digest)
         except OSError as exc:
-            raise ImageError(f"cannot read {path}: {exc.strerror}", path=path) from exc
+            raise ImageError(f"cannot read {file}: {exc.strerror}", path=Path(file)) from exc
     return both.hexdigest()
 
 

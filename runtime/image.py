@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import operator
 import os
 import threading
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -14,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..arguments import describe
+from ..arguments import check_arguments_besides, check_fields, describe
+from ..arrays import as_array
+from ..bundle import hash_file
 from ..errors import ArgumentError, ImageError, ShapeError
 from .color_profiles import profile_to_srgb
 from .sample_depth import check_wide_color, is_wide_color, scale_to_8_bits, stored_bits
@@ -35,6 +39,47 @@ _said: set[str] = set()
 _MOST_SAID: Final = 100
 
 
+@dataclass(frozen=True)
+class ImageFile(os.PathLike[str]):
+    """A file and how to read it: a path that also says its page and bits, wherever an image may be given.
+
+    Attributes:
+        path: of the file.
+        page, bits: as `load_image` takes them.
+
+    Raises:
+        ArgumentError: a field has a wrong type.
+    """
+
+    path: Path
+    page: int | None = None
+    bits: int | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __fspath__(self) -> str:
+        """The path alone, for what only needs the file."""
+        return str(self.path)
+
+    def __str__(self) -> str:
+        """As messages name it."""
+        return str(self.path)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the content and of what is read of it; the file's own where nothing is said.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        content = bytes.fromhex(hash_file(self.path))
+        if self.page is None and self.bits is None:
+            return content
+        return hashlib.sha256(content + f"page {self.page}, bits {self.bits}".encode()).digest()
+
+
+@check_arguments_besides("source")
 def load_image(source: ImageSource, *, page: int | None = None, bits: int | None = None) -> NDArray[np.uint8]:
     """Read an image as [H, W, 3] uint8 RGB, upright.
 
@@ -44,8 +89,9 @@ def load_image(source: ImageSource, *, page: int | None = None, bits: int | None
     is logged once for each file.
 
     Args:
-        page: page of a TIFF or frame of an animation, from 1; by default the first.
-        bits: significant bits of 16-bit values, 9 to 16; by default what the file says of itself.
+        source: a path, an `ImageFile`, a PIL image or an array.
+        page: page of a TIFF or frame of an animation, from 1; by default what an `ImageFile` says, else the first.
+        bits: significant bits of 16-bit values, 9 to 16; by default what an `ImageFile` or the file says of itself.
 
     Raises:
         ImageError: the file is missing, empty, truncated, not an image, or too large for Pillow's limit; it has no
@@ -57,6 +103,8 @@ def load_image(source: ImageSource, *, page: int | None = None, bits: int | None
         return _from_array(source)
     if isinstance(source, Image.Image):
         return _from_pil(source, path=None, page=page, bits=bits)
+    if isinstance(source, ImageFile):
+        page, bits = source.page if page is None else page, source.bits if bits is None else bits
     path = _path_of(source)
     with open_picture(path) as image:
         return _from_pil(image, path=path, page=page, bits=bits)
@@ -133,7 +181,7 @@ def turn_to_page(image: Image.Image, page: int | None, path: Path | None) -> Non
         image.seek(number - 1)
     # The other images of an MPO are previews or other views of the first; a PIL image is where its owner put it.
     elif pages > 1 and path is not None and image.format != "MPO":
-        say_once(f"has {pages} pages, of which page 1 is used; choose with --page or load_image(…, page=…)", path)
+        say_once(f"has {pages} pages, of which page 1 is used; choose with --page or ImageFile(path, page=…)", path)
 
 
 def _from_pil(image: Image.Image, *, path: Path | None, page: int | None, bits: int | None) -> NDArray[np.uint8]:
@@ -178,6 +226,7 @@ def _to_rgb(image: Image.Image, path: Path | None) -> Image.Image:
 
 
 def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
+    array = as_array(array, "an image array")  # np.matrix keeps its two axes whatever is done to it
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
         expected = "[H, W], [H, W, 1], [H, W, 3] or [H, W, 4] uint8, not empty"

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..errors import EvaluationError, ImageError
 from ..manifest import ClassInfo, Manifest
@@ -30,16 +30,27 @@ _UNKNOWN: Final = -3
 #: Share of the pixels from which void that nobody named is much, where a class is in no mask.
 _MUCH: Final = 0.05
 _MAX_LISTED: Final = 8
+_WEBP_HEADER_BYTES: Final = 4096
 
 
-def load_mask(path: Path) -> NDArray[Any]:
+def load_mask(path: Path, *, page: int | None = None) -> NDArray[Any]:
     """Read pixel values [H, W], uint8 or wider, of a grey, palette or 1-bit mask, or colours [H, W, 3] uint8.
 
+    Args:
+        path: of the mask.
+        page: page of its image, from 1: of a mask of several pages it is that one.
+
     Raises:
-        ImageError: the file cannot be read.
-        EvaluationError: pixels are of another kind, or partly transparent.
+        ImageError: the file cannot be read, or has several pages and not that one.
+        EvaluationError: pixels are of another kind, partly transparent, or of a format with loss.
     """
     with open_picture(path) as picture:
+        if _is_lossy(picture, path):
+            raise EvaluationError(
+                f"the mask {path} is a lossy {picture.format}, whose pixels are near what was saved, and so may be "
+                "other classes; save it as PNG from its source, or round its values to those that were meant",
+                path=path,
+            )
         if picture.mode not in (*_INDEX_MODES, *_COLOR_MODES):
             raise EvaluationError(
                 f"the mask {path} has pixels of mode {picture.mode}; expected class ids as grey (1, 8 or 16 bits) or "
@@ -47,8 +58,10 @@ def load_mask(path: Path) -> NDArray[Any]:
                 path=path,
             )
         try:
-            turn_to_page(picture, None, path)
-            pixels = _decode(picture)
+            turn_to_page(picture, page if getattr(picture, "n_frames", 1) > 1 else None, path)
+            pixels = _decode(ImageOps.exif_transpose(picture))
+        except ImageError:
+            raise
         except Exception as exc:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
             raise ImageError(f"cannot decode {path}: {exc}. Is it truncated or damaged?", path=path) from exc
     if pixels is None:
@@ -58,6 +71,13 @@ def load_mask(path: Path) -> NDArray[Any]:
             path=path,
         )
     return pixels
+
+
+def _is_lossy(picture: Image.Image, path: Path) -> bool:
+    """True for formats that keep an impression of pixels, not their values."""
+    if picture.format == "WEBP":  # "RIFF", size, "WEBP", then chunks; without loss they hold VP8L
+        return b"VP8L" not in path.read_bytes()[:_WEBP_HEADER_BYTES]
+    return picture.format in ("JPEG", "MPO", "AVIF")
 
 
 def _decode(picture: Image.Image) -> NDArray[Any] | None:
@@ -115,14 +135,14 @@ class MaskReader:
         self.ignored = frozenset(value - first for value in self.void if first <= value < len(self._classes) + first)
         self._values = self._table_of_values(manifest.ignore_index, ignore, first)
 
-    def read(self, path: Path) -> MaskPixels:
-        """Read a mask.
+    def read(self, path: Path, *, page: int | None = None) -> MaskPixels:
+        """Read a mask; of several pages the one that `load_mask` takes.
 
         Raises:
             ImageError: the file cannot be read.
             EvaluationError: it has pixels that are neither classes nor void.
         """
-        pixels = load_mask(path)
+        pixels = load_mask(path, page=page)
         codes = self._read_colors(pixels, path) if pixels.ndim == 3 else self._read_values(pixels, path)
         ids = np.maximum(codes, 0).astype(np.uint8)
         return MaskPixels(ids, codes >= 0, int(np.count_nonzero(codes == _ASSUMED_VOID)))
@@ -208,11 +228,10 @@ class MaskReader:
         unknown = np.unique(packed[codes == _UNKNOWN])
         if unknown.size:
             named = [f"{value >> 16},{value >> 8 & 255},{value & 255}" for value in unknown[:_MAX_LISTED].tolist()]
-            lossy = " JPEG changes colours: save masks as PNG." if path.suffix.lower() in (".jpg", ".jpeg") else ""
             raise EvaluationError(
                 f"the mask {path} has {unknown.size} colours that are not of exactly one class of the bundle: "
                 f"{_listed(named, unknown.size)}. Say what they are (--mask-map {named[0]}=ID, or =void), or convert "
-                f"the colours to class ids.{lossy}",
+                "the colours to class ids.",
                 path=path,
             )
         return codes

@@ -55,7 +55,7 @@ def scale_to_8_bits(wide: NDArray[Any], bits: int | None, path: Path | None) -> 
     if bits is None and 0 < largest < 1 << _CERTAIN_BITS:
         raise ImageError(
             f"{name} is 16-bit grey with values up to {largest} only. Is it a dark image of 16 bits, or one of fewer? "
-            f"Say it: --bits {max(largest.bit_length(), 12)}, or load_image(…, bits=12); 16 for a dark one.",
+            f"Say it: --bits {max(largest.bit_length(), 12)}, or ImageFile(path, bits=12); 16 for a dark one.",
             path=path,
         )
     significant = 16 if bits is None else check_bits(bits)
@@ -75,7 +75,7 @@ def check_wide_color(high_bytes: NDArray[np.uint8], bits: int | None, path: Path
     raise ImageError(
         f"{path or 'the image'} has 16-bit colours that are {'' if bits is None else 'said to be '}of fewer bits, and "
         "Pillow reads the high bytes alone. Convert it to 8 bits first; or say that it is a dark image: --bits 16, or "
-        "load_image(…, bits=16).",
+        "ImageFile(path, bits=16).",
         path=path,
     )
 

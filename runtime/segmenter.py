@@ -31,6 +31,7 @@ def load(
     crf: bool | CRFParams | DenseCRF = False,
     threads: int = 0,
     workers: int = 1,
+    fast: bool = False,
 ) -> Segmenter:
     """Open a bundle, ready to segment.
 
@@ -38,16 +39,18 @@ def load(
         bundle: a `NAME.atrous` directory, or a bundle that is open already.
         backend: a name in `runtime.backends.BACKENDS`, or `auto` for the first that works: an engine of the bundle
             that fits here, ONNX Runtime on CUDA, OpenVINO, ONNX Runtime on the CPU.
-        precision: `fp32`, `fp16`, `int8`, or `auto`.
+        precision: `fp32`, `fp16`, `int8`, `bf16` for the FP32 graph in the bfloat16 of a CPU that has it, or `auto` for
+            the most precise graph.
         crf: refine with the dense CRF: True for the bundle's parameters (DeepLab v2's where it has none), parameters of
             your own, or a CRF as it is, `threads` of its own included. On a GPU its parameters, iterations and
             precision count.
         threads: CPU threads; 0 for all cores.
         workers: threads on the GPU, each with two images in work and memory of its own; nothing on the CPU.
+        fast: let `auto` take `bf16` where `add_bf16` verified it on this kind of CPU.
 
     Raises:
         BundleError: not a bundle, damaged, or of another version.
-        EngineError: the backend is unknown or refuses the artifact, or `threads` is negative.
+        EngineError: the backend is unknown or refuses the artifact, `threads` is negative, or this CPU has no bfloat16.
         DeviceError: a GPU was asked for and cannot be used.
         CRFError: the bundle's CRF parameters are unusable, and `crf=True` asks for them; or `crf` has an unsupported
             type.
@@ -56,7 +59,7 @@ def load(
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     while True:
         try:
-            running = open_backend(opened, backend=backend, precision=precision, threads=threads)
+            running = open_backend(opened, backend=backend, precision=precision, threads=threads, fast=fast)
         except BundleError:
             if isinstance(bundle, Bundle) or opened.is_current:
                 raise

@@ -236,6 +236,340 @@ def kazuto1011(net, x):
     return sum(net.conv(f"base.aspp.c{i}", x, 21, 3, rate=6 * (i + 1), bias=True) for i in range(4))
 
 
+def resize(x, like, *, align_corners=False):
+    return functional.interpolate(x, like.shape[2:], mode="bilinear", align_corners=align_corners)
+
+
+def grid_rates(depth, rates):
+    """(stride, rate of each block) of layers 2 to 4 from (stride, rates of the first blocks, the last repeated)."""
+    return [
+        (stride, [*each, *[each[-1]] * (count - len(each))])
+        for (stride, each), count in zip(rates, RESNET_BLOCKS[depth][1:], strict=True)
+    ]
+
+
+def grid_resnet(net, x, depth, prefix, rates, *, deep_stem=False):
+    """torchvision names, a rate for each block; the deep stem is mmsegmentation's."""
+    if deep_stem:
+        for index, (out, stride) in enumerate(((32, 2), (32, 1), (64, 1))):
+            x = net.conv_norm(f"{prefix}stem.{3 * index}", f"{prefix}stem.{3 * index + 1}", x, out, 3, stride=stride)
+    else:
+        x = net.conv_norm(f"{prefix}conv1", f"{prefix}bn1", x, 64, 7, stride=2)
+    x = functional.max_pool2d(x, 3, 2, 1)
+    outputs = []
+    for stage, (stride, each) in enumerate([(1, [1] * 3), *grid_rates(depth, rates)]):
+        mid = 64 * 2**stage
+        for block, rate in enumerate(each):
+            name, step = f"{prefix}layer{stage + 1}.{block}", stride if block == 0 else 1
+            y = net.conv_norm(f"{name}.conv1", f"{name}.bn1", x, mid)
+            y = net.conv_norm(f"{name}.conv2", f"{name}.bn2", y, mid, 3, stride=step, rate=rate)
+            y = net.conv_norm(f"{name}.conv3", f"{name}.bn3", y, 4 * mid, act=None)
+            if block == 0:
+                down = f"{name}.downsample"
+                x = net.conv_norm(f"{down}.0", f"{down}.1", x, 4 * mid, stride=step, act=None)
+            x = functional.relu(x + y)
+        outputs.append(x)
+    return outputs[0], outputs[2], outputs[3]
+
+
+#: arXiv 1801.04381, table 2: expansion, channels, blocks, stride.
+MOBILENET_V2 = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+def mobilenet_v2(net, x, block, rates):
+    """Blocks of MobileNetV2 at output stride 8; `rates` gives (first, others) of the last four stages."""
+    outputs, index = [], 0
+    for stage, (expansion, out, count, stride) in enumerate(MOBILENET_V2):
+        first, others = (1, 1) if stage < 3 else rates[stage - 3]
+        for number in range(count):
+            index += 1
+            step = stride if number == 0 and stage < 3 else 1
+            rate = others if number else first
+            y = block(net, x, (stage, number, index), (expansion * x.shape[1], out), stride=step, rate=rate)
+            x = x + y if step == 1 and x.shape[1] == out else y
+        outputs.append(x)
+    return outputs
+
+
+def padded_block(names):
+    """The block of VainF and jfzhang95, which pads before it expands; `names` gives those of its layers."""
+
+    def block(net, x, place, widths, *, stride, rate):
+        hidden, out = widths
+        layers = names(place, 2 if hidden == x.shape[1] else 3)
+        x = functional.pad(x, [rate] * 4)
+        if hidden != x.shape[1]:
+            x = net.conv_norm(*next(layers), x, hidden, act=functional.relu6)
+        name, norm = next(layers)
+        weight = net._weight(f"{name}.weight", (hidden, 1, 3, 3), fan_in=9)
+        x = functional.relu6(net.norm(norm, functional.conv2d(x, weight, None, stride, 0, rate, hidden)))
+        return net.conv_norm(*next(layers), x, out, act=None)
+
+    return block
+
+
+def vainf_layers(place, count):
+    """torchvision's, in two parts: the low-level features end with the second stage."""
+    part = "low" if place[2] <= 3 else "high"
+    name = f"backbone.{part}_level_features.{place[2]}.conv"
+    for layer in range(count - 1):
+        yield f"{name}.{layer}.0", f"{name}.{layer}.1"
+    yield f"{name}.{count - 1}", f"{name}.{count}"
+
+
+def jfzhang95_layers(place, count):
+    for layer in range(count):
+        name = f"backbone.features.{place[2]}.conv"
+        yield f"{name}.{3 * layer}", f"{name}.{3 * layer + 1}"
+
+
+def vainf_resnet(depth):
+    def backbone(net, x):
+        low_level, _, features = grid_resnet(net, x, depth, "backbone.", ((2, [1]), (2, [1]), (1, [1, 2])))
+        return low_level, features
+
+    return backbone
+
+
+def vainf_mobilenet(net, x):
+    name = "backbone.low_level_features.0"
+    weight = net._weight(f"{name}.0.weight", (32, 3, 3, 3), fan_in=27)
+    # Its first convolution is not padded.
+    x = functional.relu6(net.norm(f"{name}.1", functional.conv2d(x, weight, None, 2)))
+    outputs = mobilenet_v2(net, x, padded_block(vainf_layers), ((1, 2), (2, 2), (2, 4), (4, 4)))
+    return outputs[1], outputs[-1]
+
+
+def vainf_v3(backbone, rates):
+    def forward(net, x):
+        _, features = backbone(net, x)
+        name = "classifier.classifier"
+        y = net.conv_norm(f"{name}.1", f"{name}.2", aspp(net, f"{name}.0.", features, rates), 256, 3)
+        return net.conv(f"{name}.4", y, 21, bias=True)
+
+    return forward
+
+
+def vainf_v3plus(backbone, rates):
+    def forward(net, x):
+        low_level, features = backbone(net, x)
+        skip = net.conv_norm("classifier.project.0", "classifier.project.1", low_level, 48)
+        y = resize(aspp(net, "classifier.aspp.", features, rates), skip)
+        name = "classifier.classifier"
+        y = net.conv_norm(f"{name}.0", f"{name}.1", torch.cat([skip, y], 1), 256, 3)
+        return net.conv(f"{name}.3", y, 21, bias=True)
+
+    return forward
+
+
+def jfzhang95_resnet(net, x):
+    low_level, _, features = grid_resnet(net, x, 101, "backbone.", ((2, [1]), (2, [1]), (1, [2, 4, 8])))
+    return low_level, features
+
+
+def jfzhang95_mobilenet(net, x):
+    name = "backbone.features.0"
+    x = net.conv_norm(f"{name}.0", f"{name}.1", x, 32, 3, stride=2, act=functional.relu6)
+    outputs = mobilenet_v2(net, x, padded_block(jfzhang95_layers), ((1, 1), (2, 2), (2, 2), (4, 4)))
+    # Its slices of the features are modules of their own, so that every weight is saved under two names.
+    for key in [key for key in net.state if key.startswith("backbone.features.")]:
+        part = "low" if int(key.split(".")[2]) <= 3 else "high"
+        net.state[key.replace(".features.", f".{part}_level_features.")] = net.state[key]
+    return outputs[1], outputs[-1]
+
+
+def jfzhang95_separable(net, name, norm, x, out, *, stride=1, rate=1):
+    depthwise = {"stride": stride, "rate": rate, "groups": x.shape[1]}
+    x = net.conv_norm(f"{name}.conv1", f"{name}.bn", x, x.shape[1], 3, act=None, **depthwise)
+    return net.conv_norm(f"{name}.pointwise", norm, x, out, act=None)
+
+
+def jfzhang95_xception(net, x):
+    """Output stride 8. Its ReLUs work in place, so that shortcuts see them too."""
+    x = net.conv_norm("backbone.conv1", "backbone.bn1", x, 32, 3, stride=2)
+    x = net.conv_norm("backbone.conv2", "backbone.bn2", x, 64, 3)
+    plan = [(128, 128, 128, 2, 1), (256, 256, 256, 2, 1), (728, 728, 728, 1, 1)]
+    plan += [(728, 728, 728, 1, 2)] * 16
+    for number, (*widths, stride, rate) in enumerate([*plan, (728, 1024, 1024, 1, 2)], start=1):
+        name, first = f"backbone.block{number}", 0 if number <= 2 else 1
+        x = x.relu()
+        if number == 2:
+            low_level = x
+        y = x
+        for layer, width in enumerate(widths):
+            position = first + 3 * layer
+            # The last block's third convolution is not dilated.
+            step, each = (stride, 1 if number == 20 else rate) if layer == 2 else (1, rate)
+            y = jfzhang95_separable(
+                net, f"{name}.rep.{position}", f"{name}.rep.{position + 1}", y.relu(), width, stride=step, rate=each
+            )
+        if stride != 1 or x.shape[1] != widths[2]:
+            x = net.conv_norm(f"{name}.skip", f"{name}.skipbn", x, widths[2], stride=stride, act=None)
+        x = x + y
+    for number, width in ((3, 1536), (4, 1536), (5, 2048)):
+        x = jfzhang95_separable(net, f"backbone.conv{number}", f"backbone.bn{number}", x.relu(), width, rate=4)
+    return low_level, x.relu()
+
+
+def jfzhang95(backbone, rates):
+    def forward(net, x):
+        low_level, x = backbone(net, x)
+        branches = [net.conv_norm("aspp.aspp1.atrous_conv", "aspp.aspp1.bn", x, 256)]
+        for index, rate in enumerate(rates, start=2):
+            branches.append(
+                net.conv_norm(f"aspp.aspp{index}.atrous_conv", f"aspp.aspp{index}.bn", x, 256, 3, rate=rate)
+            )
+        name = "aspp.global_avg_pool"
+        pooled = net.conv_norm(f"{name}.1", f"{name}.2", x.mean((2, 3), keepdim=True), 256)
+        branches.append(resize(pooled, x, align_corners=True))
+        x = net.conv_norm("aspp.conv1", "aspp.bn1", torch.cat(branches, 1), 256)
+        skip = net.conv_norm("decoder.conv1", "decoder.bn1", low_level, 48)
+        x = torch.cat([resize(x, skip, align_corners=True), skip], 1)
+        x = net.conv_norm("decoder.last_conv.0", "decoder.last_conv.1", x, 256, 3)
+        x = net.conv_norm("decoder.last_conv.4", "decoder.last_conv.5", x, 256, 3)
+        return net.conv("decoder.last_conv.8", x, 21, bias=True)
+
+    return forward
+
+
+def kazuto1011_grid(net, x):
+    """Multi-grid ResNet-101 at output stride 16 and the pyramid."""
+
+    def conv_norm(name, x, *args, **kwargs):
+        return net.conv_norm(f"base.{name}.conv", f"base.{name}.bn", x, *args, **kwargs)
+
+    x = conv_norm("layer1.conv1", x, 64, 7, stride=2)
+    x = functional.max_pool2d(x, 3, 2, 1, ceil_mode=True)
+    rates = ([1] * 3, [1] * 4, [1] * 23, [2, 4, 8])
+    for stage, (stride, each) in enumerate(zip((1, 2, 2, 1), rates, strict=True)):
+        mid = 64 * 2**stage
+        for block, rate in enumerate(each):
+            name, step = f"layer{stage + 2}.block{block + 1}", stride if block == 0 else 1
+            y = conv_norm(f"{name}.conv3x3", conv_norm(f"{name}.reduce", x, mid, stride=step), mid, 3, rate=rate)
+            y = conv_norm(f"{name}.increase", y, 4 * mid, act=None)
+            x = conv_norm(f"{name}.shortcut", x, 4 * mid, stride=step, act=None) if block == 0 else x
+            x = functional.relu(x + y)
+        if stage == 0:
+            low_level = x
+    branches = [conv_norm("aspp.stages.c0", x, 256)]
+    branches += [conv_norm(f"aspp.stages.c{i}", x, 256, 3, rate=6 * i) for i in (1, 2, 3)]
+    pooled = conv_norm("aspp.stages.imagepool.conv", x.mean((2, 3), keepdim=True), 256)
+    return low_level, conv_norm("fc1", torch.cat([*branches, resize(pooled, x)], 1), 256)
+
+
+def kazuto1011_v3(net, x):
+    return net.conv("base.fc2", kazuto1011_grid(net, x)[1], 21, bias=True)
+
+
+def kazuto1011_v3plus(net, x):
+    low_level, x = kazuto1011_grid(net, x)
+    skip = net.conv_norm("base.reduce.conv", "base.reduce.bn", low_level, 48)
+    x = torch.cat([resize(x, skip), skip], 1)
+    for index in (1, 2):
+        x = net.conv_norm(f"base.fc2.conv{index}.conv", f"base.fc2.conv{index}.bn", x, 256, 3)
+    return net.conv("base.fc2.conv3", x, 21, bias=True)
+
+
+def mmseg_resnet(depth, output_stride):
+    rates = ((2, [1]), (1, [1, 2]), (1, [2, 4])) if output_stride == 8 else ((2, [1]), (2, [1]), (1, [1, 2, 4]))
+
+    def backbone(net, x):
+        return grid_resnet(net, x, depth, "backbone.", rates, deep_stem=True)
+
+    return backbone
+
+
+def mmseg_mobilenet(net, x):
+    def block(net, x, place, widths, *, stride, rate):
+        hidden, out = widths
+        layers = iter(f"backbone.layer{place[0] + 1}.{place[1]}.conv.{layer}" for layer in range(3))
+        act = functional.relu6
+        if hidden != x.shape[1]:
+            name = next(layers)
+            x = net.conv_norm(f"{name}.conv", f"{name}.bn", x, hidden, act=act)
+        name = next(layers)
+        x = net.conv_norm(f"{name}.conv", f"{name}.bn", x, hidden, 3, stride=stride, rate=rate, groups=hidden, act=act)
+        name = next(layers)
+        return net.conv_norm(f"{name}.conv", f"{name}.bn", x, out, act=None)
+
+    x = net.conv_norm("backbone.conv1.conv", "backbone.conv1.bn", x, 32, 3, stride=2, act=functional.relu6)
+    outputs = mobilenet_v2(net, x, block, ((2, 1), (2, 1), (4, 1), (4, 1)))
+    return outputs[1], outputs[4], outputs[-1]
+
+
+def mmseg(backbone, rates, *, plus):
+    def conv_norm(net, name, x, *args, **kwargs):
+        return net.conv_norm(f"decode_head.{name}.conv", f"decode_head.{name}.bn", x, *args, **kwargs)
+
+    def separable_module(net, name, x, rate=1):
+        y = conv_norm(net, f"{name}.depthwise_conv", x, x.shape[1], 3, rate=rate, groups=x.shape[1])
+        return conv_norm(net, f"{name}.pointwise_conv", y, 512)
+
+    def forward(net, x):
+        low_level, auxiliary, x = backbone(net, x)
+        branches = [resize(conv_norm(net, "image_pool.1", x.mean((2, 3), keepdim=True), 512), x)]
+        branches.append(conv_norm(net, "aspp_modules.0", x, 512))
+        for index, rate in enumerate(rates, start=1):
+            name = f"aspp_modules.{index}"
+            branches.append(
+                separable_module(net, name, x, rate) if plus else conv_norm(net, name, x, 512, 3, rate=rate)
+            )
+        x = conv_norm(net, "bottleneck", torch.cat(branches, 1), 512, 3)
+        if plus:
+            skip = conv_norm(net, "c1_bottleneck", low_level, 48)
+            x = torch.cat([resize(x, skip), skip], 1)
+            for index in (0, 1):
+                x = separable_module(net, f"sep_bottleneck.{index}", x)
+        y = net.conv_norm("auxiliary_head.convs.0.conv", "auxiliary_head.convs.0.bn", auxiliary, 256, 3)
+        net.conv("auxiliary_head.conv_seg", y, 21, bias=True)
+        return net.conv("decode_head.conv_seg", x, 21, bias=True)
+
+    return forward
+
+
+def hf_mobilenet(net, x):
+    """Output stride 8, padded as TensorFlow does where it strides."""
+    eps = 1e-3
+
+    def layer(name, x, out, kernel=1, *, stride=1, act=functional.relu6, eps=eps, **kwargs):
+        if stride == 2:
+            # Rows and columns that the last window lacks go after the map, half of them rounded down before it.
+            (top, bottom), (left, right) = ((n // 2, n - n // 2) for n in (1 + size % 2 for size in x.shape[2:]))
+            x = functional.pad(x, (left, right, top, bottom))
+            groups = kwargs.get("groups", 1)
+            weight = net._weight(f"{name}.convolution.weight", (out, x.shape[1] // groups, 3, 3), fan_in=9)
+            y = net.norm(f"{name}.normalization", functional.conv2d(x, weight, None, 2, 0, 1, groups), eps)
+            return act(y)
+        return net.conv_norm(f"{name}.convolution", f"{name}.normalization", x, out, kernel, act=act, eps=eps, **kwargs)
+
+    def block(_, x, place, widths, *, stride, rate):
+        hidden, out = widths
+        name = "mobilenet_v2.conv_stem" if place[2] == 1 else f"mobilenet_v2.layer.{place[2] - 2}"
+        if hidden != x.shape[1]:
+            x = layer(f"{name}.expand_1x1", x, hidden)
+        x = layer(f"{name}.conv_3x3", x, hidden, 3, stride=stride, rate=rate, groups=hidden)
+        return layer(f"{name}.reduce_1x1", x, out, act=None)
+
+    x = layer("mobilenet_v2.conv_stem.first_conv", x, 32, 3, stride=2)
+    x = mobilenet_v2(net, x, block, ((1, 2), (2, 2), (2, 4), (4, 4)))[-1]
+    layer("mobilenet_v2.conv_1x1", x, 1280)
+    relu, head = functional.relu, "segmentation_head"
+    pooled = layer(f"{head}.conv_pool", x.mean((2, 3), keepdim=True), 256, act=relu, eps=1e-5)
+    x = torch.cat([resize(pooled, x), layer(f"{head}.conv_aspp", x, 256, act=relu, eps=1e-5)], 1)
+    x = layer(f"{head}.conv_projection", x, 256, act=relu, eps=1e-5)
+    return net.conv(f"{head}.classifier.convolution", x, 21, bias=True)
+
+
+HALF_RATES, FULL_RATES = (6, 12, 18), (12, 24, 36)
+
 #: Foreign network → (architecture here, its output stride, forward pass over a `ForeignNet`).
 FOREIGN = {
     "torchvision resnet50": ("deeplabv3_resnet50", 8, torchvision_resnet(50)),
@@ -248,4 +582,41 @@ FOREIGN = {
     "smp v3+ resnet101 os8": ("deeplabv3plus_resnet101", 8, smp_v3plus(smp_resnet(101, 8))),
     "smp v3+ mobilenet_v2 os16": ("deeplabv3plus_mobilenet_v2", 16, smp_v3plus(smp_mobilenet_v2)),
     "kazuto1011 v2 resnet101": ("deeplabv2_resnet101", 8, kazuto1011),
+    "kazuto1011 v3 resnet101 os16": ("deeplabv3_resnet101_kazuto1011", 16, kazuto1011_v3),
+    "kazuto1011 v3+ resnet101 os16": ("deeplabv3plus_resnet101_kazuto1011", 16, kazuto1011_v3plus),
+    "vainf v3 resnet50 os16": ("deeplabv3_resnet50", 16, vainf_v3(vainf_resnet(50), HALF_RATES)),
+    "vainf v3 mobilenet_v2 os8": ("deeplabv3_mobilenet_v2_vainf", 8, vainf_v3(vainf_mobilenet, FULL_RATES)),
+    "vainf v3+ resnet50 os16": ("deeplabv3plus_resnet50_vainf", 16, vainf_v3plus(vainf_resnet(50), HALF_RATES)),
+    "vainf v3+ resnet101 os16": ("deeplabv3plus_resnet101_vainf", 16, vainf_v3plus(vainf_resnet(101), HALF_RATES)),
+    "vainf v3+ mobilenet_v2 os8": (
+        "deeplabv3plus_mobilenet_v2_vainf",
+        8,
+        vainf_v3plus(vainf_mobilenet, FULL_RATES),
+    ),
+    "jfzhang95 v3+ resnet101 os16": ("deeplabv3plus_resnet101_jfzhang95", 16, jfzhang95(jfzhang95_resnet, HALF_RATES)),
+    "jfzhang95 v3+ xception os8": (
+        "deeplabv3plus_xception65_jfzhang95",
+        8,
+        jfzhang95(jfzhang95_xception, FULL_RATES),
+    ),
+    "jfzhang95 v3+ mobilenet_v2 os8": (
+        "deeplabv3plus_mobilenet_v2_jfzhang95",
+        8,
+        jfzhang95(jfzhang95_mobilenet, FULL_RATES),
+    ),
+    "mmseg v3 resnet50 d8": ("deeplabv3_resnet50_mmseg", 8, mmseg(mmseg_resnet(50, 8), FULL_RATES, plus=False)),
+    "mmseg v3 resnet101 d16": ("deeplabv3_resnet101_mmseg", 16, mmseg(mmseg_resnet(101, 16), HALF_RATES, plus=False)),
+    "mmseg v3+ resnet50 d8": ("deeplabv3plus_resnet50_mmseg", 8, mmseg(mmseg_resnet(50, 8), FULL_RATES, plus=True)),
+    "mmseg v3+ resnet101 d16": (
+        "deeplabv3plus_resnet101_mmseg",
+        16,
+        mmseg(mmseg_resnet(101, 16), HALF_RATES, plus=True),
+    ),
+    "mmseg v3 mobilenet_v2 d8": ("deeplabv3_mobilenet_v2_mmseg", 8, mmseg(mmseg_mobilenet, FULL_RATES, plus=False)),
+    "mmseg v3+ mobilenet_v2 d8": (
+        "deeplabv3plus_mobilenet_v2_mmseg",
+        8,
+        mmseg(mmseg_mobilenet, FULL_RATES, plus=True),
+    ),
+    "hf v3 mobilenet_v2 os8": ("deeplabv3_mobilenet_v2_hf", 8, hf_mobilenet),
 }

@@ -15,7 +15,7 @@ from atrous import crf
 from atrous.bundle import Bundle
 from atrous.cli.app import app
 from atrous.cli.inspect import inspect
-from atrous.crf import CRFParams, DenseCRF
+from atrous.crf import CRFParams, DenseCRF, cuda
 from atrous.errors import ArgumentError, MissingDependencyError
 
 KINDS = list(wrong_values())
@@ -39,8 +39,8 @@ def test_every_public_function_is_called(calls: list[Call]) -> None:
     """A new public name or verb needs a line in `wrong_arguments`."""
     called = {call.name.removesuffix("()") for call in calls}
     names = {f"atrous {verb.name or verb.callback.__name__.replace('_', '-')}" for verb in app.registered_commands}
-    for module in (atrous, crf):
-        for name in module.__all__:
+    for module in (atrous, crf, cuda):
+        for name in getattr(module, "__all__", ["CudaDenseCRF"]):
             value = getattr(module, name)
             if not callable(value):
                 continue

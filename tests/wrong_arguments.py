@@ -11,6 +11,7 @@ import io
 import logging
 import math
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -23,16 +24,20 @@ from typing import Any
 
 import numpy as np
 import typer
+from emulator.emulated_device import EmulatedDevice
 from segmenters import picture
 from tiny_graphs import color_layers, make_bundle, save_graph
 
 import atrous
 from atrous import crf
-from atrous.cli import add_fp16, bench, build, doctor, export, pack, quantize, run, verify
+from atrous.cli import add_bf16, add_fp16, bench, build, doctor, export, optimize, pack, quantize, run, verify
 from atrous.cli import eval as evaluate
 from atrous.cli import inspect as inspection
+from atrous.crf.cuda import CudaDenseCRF
+from atrous.crf.cuda_queue import Queue
 from atrous.errors import ArgumentError, AtrousError
 from atrous.exporter.normalization import IMAGENET
+from atrous.runtime.image import ImageFile, load_image
 
 CLASSES = ("a", "b", "c")
 
@@ -105,13 +110,13 @@ class Sandbox:
         self._number = 0
 
     def new(self) -> Path:
-        """A path of a bundle that is not there."""
+        """A path of a bundle that is not there, in a folder of its own: writers look through the one they write to."""
         self._number += 1
-        return self.folder / f"new{self._number}.atrous"
+        return self.folder / f"{self._number}" / "new.atrous"
 
     def copy(self) -> atrous.Bundle:
-        """A bundle to change."""
-        return make_bundle(self.new(), color_layers(8), fixed=(16, 16))
+        """A bundle to change; copied, since packing it anew for each call took most of the time."""
+        return atrous.Bundle.open(shutil.copytree(self.bundle.path, self.new()))
 
 
 def python_calls(box: Sandbox) -> list[Call]:
@@ -156,6 +161,7 @@ def python_calls(box: Sandbox) -> list[Call]:
                     "timing_cache": "x",
                     "hardware_compatibility": "none",
                     "version_compatible": False,
+                    "atrous": "dilated",
                 },
             ),
         ),
@@ -191,6 +197,7 @@ def python_calls(box: Sandbox) -> list[Call]:
                 },
             ),
         ),
+        Call("add_bf16", lambda: (atrous.add_bf16, {"bundle": box.copy(), "images": [box.image], "masks": None})),
         Call("add_fp16", lambda: (atrous.add_fp16, {"bundle": box.copy(), "images": [box.image], "keep": ()})),
         Call(
             "quantize",
@@ -204,6 +211,18 @@ def python_calls(box: Sandbox) -> list[Call]:
                     "max_drop": None,
                     "keep": (),
                     "options": None,
+                    "progress": lambda *_: None,
+                },
+            ),
+        ),
+        Call(
+            "optimize",
+            lambda: (
+                atrous.optimize,
+                {
+                    "bundle": box.copy(),
+                    "backend": "onnxruntime",
+                    "precision": "fp32",
                     "progress": lambda *_: None,
                 },
             ),
@@ -235,6 +254,7 @@ def python_calls(box: Sandbox) -> list[Call]:
                     "crf": False,
                     "threads": 1,
                     "workers": 1,
+                    "fast": False,
                 },
             ),
         ),
@@ -245,6 +265,8 @@ def python_calls(box: Sandbox) -> list[Call]:
                 {"bundle": box.bundle, "backend": segmenter.backend, "crf": None, "threads": 1, "workers": 1},
             ),
         ),
+        Call("load_image", lambda: (load_image, {"source": box.images / "a.png", "page": 1, "bits": None})),
+        Call("ImageFile", lambda: (ImageFile, {"path": box.images / "a.png", "page": 1, "bits": None})),
         Call("Segmenter()", lambda: (segmenter, {"image": box.image})),
         Call("Segmenter.submit", lambda: (segmenter.submit, {"image": box.image})),
         Call("Segmenter.stream", lambda: (lambda images: list(segmenter.stream(images)), {"images": [box.image]})),
@@ -283,6 +305,28 @@ def crf_calls(box: Sandbox) -> list[Call]:
         Call("DenseCRF()", lambda: (dense, both)),
         Call("DenseCRF.labels", lambda: (dense.labels, both)),
         Call("DenseCRF.labels_and_marginals", lambda: (dense.labels_and_marginals, both)),
+        *gpu_calls(both),
+    ]
+
+
+def gpu_calls(both: Mapping[str, Any]) -> list[Call]:
+    """The CRF on a GPU, which an emulator stands for."""
+    device = EmulatedDevice()
+    on_gpu = CudaDenseCRF(iterations=1, device=device)
+    on_gpu(**both)
+    spec, status = on_gpu.field.spec, on_gpu.field.run()
+    queue = Queue(device, device.stream())
+    options = {"params": on_gpu.params, "iterations": 1, "storage": "fp32", "normalization": "symmetric"}
+    sizes = {"images": 1, "classes": 3, "height": 16, "width": 16}
+    return [
+        Call("CudaDenseCRF", lambda: (CudaDenseCRF, {**options, "compatibility": None, "device": device})),
+        Call("CudaDenseCRF()", lambda: (on_gpu, both)),
+        Call("CudaDenseCRF.labels", lambda: (on_gpu.labels, both)),
+        Call("CudaDenseCRF.marginals_on_device", lambda: (on_gpu.marginals_on_device, both)),
+        Call("CudaDenseCRF.labels_on_device", lambda: (on_gpu.labels_on_device, both)),
+        Call("CudaDenseCRF.open_field", lambda: (on_gpu.open_field, {"queue": queue, **sizes})),
+        Call("CudaDenseCRF.regrow_field", lambda: (on_gpu.regrow_field, {"queue": queue, "spec": spec})),
+        Call("CudaDenseCRF.check_status", lambda: (on_gpu.check_status, {"status": status, "shape": (3, 16, 16)})),
     ]
 
 
@@ -297,7 +341,14 @@ def verb_calls(box: Sandbox) -> list[Call]:
         Call("atrous pack", lambda: (pack.pack, {"graph": box.graph, "out": box.new(), **shape})),
         Call("atrous export", lambda: (export.export, {"checkpoint": box.graph, "out": box.new(), **shape})),
         Call("atrous add-fp16", lambda: (add_fp16.add_fp16, {"bundle": box.copy().path, "images": None, "keep": None})),
+        Call(
+            "atrous add-bf16", lambda: (add_bf16.add_bf16, {"bundle": box.copy().path, "images": None, "masks": None})
+        ),
         Call("atrous quantize", lambda: (quantize.quantize, {"bundle": box.copy().path, "images": box.images})),
+        Call(
+            "atrous optimize",
+            lambda: (optimize.optimize, {"bundle": box.copy().path, "backend": "onnxruntime", "precision": "fp32"}),
+        ),
         Call("atrous build", lambda: (build.build, {"bundle": box.copy().path, "sm": ["0"], "precision": "fp32"})),
         Call(
             "atrous run",

@@ -45,6 +45,35 @@ def _tiling(results: Results) -> str:
     return table(["largest tile", "same labels", "within 16 px of a tile's edge", "peak memory"], "lrrr", rows)
 
 
+def _cpu(results: Results) -> str:
+    """The command with the load of the machine, and a row for each contender."""
+    report = results["cpu"]
+    base = {row["arch"]: row["median_ms"] for row in report["rows"] if row["library"] == "PyTorch eager"}
+    rows = [
+        [
+            f"`{row['arch']}`",
+            row["library"],
+            row["precision"],
+            row["form"],
+            milliseconds(row["median_ms"]),
+            number(row["median_ms"] / base[row["arch"]], 2),
+            percent(row["agreement"], 1),
+        ]
+        for row in report["rows"]
+    ]
+    height, width = report["size"]
+    before, after = report["load_average"]
+    cpu, cores = report["cpu"], report["machine"]["cores"]
+    caption = (
+        f"`{report['command']}`, {height}×{width}, on {cores} cores of an {cpu['name']} ({' '.join(cpu['flags'])}); "
+        f"load average {number(before, 1)} at the start and {number(after, 1)} at the end"
+    )
+    left_out = "; ".join(f"{each['name']} ({each['reason']})" for each in report["left_out"])
+    head = ["network", "library", "precision", "form", "ms", "× PyTorch eager", "labels as FP32"]
+    note = f"\n\nLeft out: {left_out}." if left_out else ""
+    return f"{caption}\n\n{table(head, 'llllrrr', rows)}{note}"
+
+
 def _side(row: Mapping[str, Any]) -> float:
     return float("inf") if row["max_side"] == "whole" else row["max_side"]
 
@@ -74,6 +103,7 @@ QUOTES: Mapping[str, Quote] = {
     "runtime-demo": _runtime("runtime-deeplabv3plus_efficientnet_lite0-368x480"),
     "runtime-resnet50": _runtime("runtime-deeplabv3_resnet50-513x513"),
     "tiling": _tiling,
+    "cpu": _cpu,
     "cpp": _cpp,
     "cpp-size": _library_size,
 }

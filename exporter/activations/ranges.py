@@ -25,8 +25,7 @@ _SUMMING_OPS: Final = frozenset({"GlobalAveragePool", "ReduceMean", "ReduceSum"}
 
 def calibration_batches(images: Sequence[ImageSource], inputs: InputSpec) -> Iterator[FloatArray]:
     """Yield preprocessed images [N, 3, H, W] float32: `images` one at a time, then synthetic ones of various sizes."""
-    for image in images:
-        yield from photo_inputs([image], inputs)
+    yield from photo_inputs(images, inputs)
     yield from probe_inputs(inputs)
 
 

@@ -10,10 +10,10 @@ from typing import Final
 
 from ...arguments import check_arguments
 from ...bundle import ENGINE_FOLDER, Bundle, StagedBundle, extend_bundle
-from ...errors import EngineError
-from ...manifest import Artifact, EngineIdentity, EngineProfile, Precision, Size
+from ...errors import EngineError, importing
+from ...manifest import Artifact, EngineIdentity, EngineProfile, GraphPrecision, Size
 from ...runtime.backends.tensorrt_library import TensorRT
-from ..options import BackendChoice
+from ..options import AtrousForm, BackendChoice
 from ..sizes import DynamicSize
 from .monitor import BuildProgress, BuildWatch
 from .network import SerializedEngine, serialize_engine
@@ -56,7 +56,7 @@ class _Job:
 def build_engine(
     bundle: Bundle,
     *,
-    precision: Precision = "fp16",
+    precision: GraphPrecision = "fp16",
     backend: BackendChoice = "auto",
     sm: Sequence[str] = (),
     size: Size | DynamicSize | None = None,
@@ -103,7 +103,7 @@ def build_engine(
     return Bundle.open(bundle.path), built
 
 
-def _find_graph(bundle: Bundle, precision: Precision) -> Artifact:
+def _find_graph(bundle: Bundle, precision: GraphPrecision) -> Artifact:
     graphs = {artifact.precision: artifact for artifact in bundle.manifest.artifacts if artifact.kind == "onnx"}
     if precision not in _MAKERS:
         raise EngineError(f"unknown precision {precision!r}; expected {', '.join(_MAKERS)}")
@@ -118,7 +118,7 @@ def _find_graph(bundle: Bundle, precision: Precision) -> Artifact:
 def _build_all(
     bundle: Bundle, job: _Job, targets: Sequence[Target], progress: BuildProgress | None
 ) -> list[SerializedEngine]:
-    graph = bundle.read(job.source)
+    graph = _written(bundle.read(job.source), job.options.atrous)
     engines = []
     for index, target in enumerate(targets):
 
@@ -129,6 +129,18 @@ def _build_all(
         watch = BuildWatch(report)
         engines.append(serialize_engine(job.trt, graph, target, job.profile, job.options, watch, job.source.file))
     return engines
+
+
+def _written(graph: bytes, form: AtrousForm) -> bytes:
+    """The graph with its atrous convolutions in that form; it stays as it is where it has the form already."""
+    if form == "dilated":
+        return graph
+    with importing("export", purpose=f"an engine with atrous={form!r}"):
+        import onnx
+
+        from ..passes import ATROUS_PASSES, run_passes
+    written: bytes = run_passes(onnx.load_from_string(graph), [ATROUS_PASSES[form]()]).SerializeToString()
+    return written
 
 
 def _add_engine(staged: StagedBundle, job: _Job, target: Target, engine: SerializedEngine) -> Artifact:
@@ -142,6 +154,7 @@ def _add_engine(staged: StagedBundle, job: _Job, target: Target, engine: Seriali
     }
     provenance = {
         "from": job.source.sha256,
+        "atrous": job.options.atrous,
         **engine.report.summary(),
         **{key: value for key, value in limits.items() if value is not None},
         "report": report,

@@ -14,7 +14,7 @@ from ...manifest import EngineProfile, HardwareCompatibility, Size, SizePolicy
 from ...runtime.backends.tensorrt_library import FLAVORS, Flavor, TensorRT, installed_flavors, load_tensorrt
 from ...runtime.backends.tensorrt_types import RtxModule
 from ...runtime.preprocess import fit_size
-from ..options import BackendChoice
+from ..options import AtrousForm, BackendChoice
 from ..sizes import DynamicSize
 
 _LEVELS: Final = range(6)
@@ -30,6 +30,8 @@ class BuilderOptions:
         timing_cache: file with kernel timings; read if it exists, and written after the build.
         hardware_compatibility: other GPUs that can run the engine; costs speed.
         version_compatible: let later TensorRT of the same major version run the engine; costs speed and size.
+        atrous: form of the atrous convolutions in the graph that TensorRT gets. TensorRT times its own kernels for the
+            dilated form, which is the bundle's; another one takes that choice from it.
     """
 
     workspace_bytes: int | None = None
@@ -37,6 +39,7 @@ class BuilderOptions:
     timing_cache: str | os.PathLike[str] | None = None
     hardware_compatibility: HardwareCompatibility = "none"
     version_compatible: bool = False
+    atrous: AtrousForm = "dilated"
 
     def __post_init__(self) -> None:
         check_fields(self)

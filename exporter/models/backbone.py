@@ -7,11 +7,12 @@ from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
-#: Rate of a stage's first convolution after the stage's stride became a rate. `graded`: the previous rate, because this
-#: convolution still reads a map that is sampled as in training (exact by arXiv 1606.00915 §3.1; torchvision's ResNet).
-#: `uniform`: the new rate, like the rest of the stage (DeepLabv2's Caffe nets, segmentation-models-pytorch, and
-#: torchvision's MobileNetV3). Weights trained with one rule are wrong with the other.
-RateRule = Literal["graded", "uniform"]
+#: Rates of a stage after its stride became a rate. `graded`: the previous rate in the first block, because that one
+#: still reads a map that is sampled as in training (exact by arXiv 1606.00915 §3.1; torchvision's ResNet), then the new
+#: one. `uniform`: the new rate in all blocks (DeepLabv2's Caffe nets, segmentation-models-pytorch, and torchvision's
+#: MobileNetV3). `delayed`: the previous rate in all blocks (jfzhang95's MobileNetV2). `entry`: the new rate in the
+#: first block, 1 in the others (mmsegmentation's MobileNetV2). Weights trained with one rule are wrong with the others.
+RateRule = Literal["graded", "uniform", "delayed", "entry"]
 
 
 class Backbone(Protocol):
@@ -47,16 +48,24 @@ def plan_stages(
         strides: stride of each stage in the classification network.
         output_stride: maximum total stride.
         stem_stride: total stride before the first stage.
-        rule: rate of the first convolution of a stage that no longer strides.
+        rule: rates of a stage that no longer strides.
     """
     plans = []
     total, rate = stem_stride, 1
     for stride in strides:
+        before = rate
         if total * stride <= output_stride:
-            total *= stride
-            plans.append(StagePlan(stride, rate, rate))
+            total, step = total * stride, stride
         else:
-            entry_rate = rate
-            rate *= stride
-            plans.append(StagePlan(1, entry_rate if rule == "graded" else rate, rate))
+            rate, step = rate * stride, 1
+        plans.append(StagePlan(step, *_rates(before, rate, rule)))
     return plans
+
+
+def _rates(before: int, after: int, rule: RateRule) -> tuple[int, int]:
+    """Rate of a stage's first block, and of the others."""
+    if rule == "graded":
+        return before, after
+    if rule == "delayed":
+        return before, before
+    return after, (after if rule == "uniform" else 1)

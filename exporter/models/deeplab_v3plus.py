@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -11,41 +11,52 @@ import torch
 from torch import Tensor, nn
 
 from .backbone import Backbone
-from .deeplab_v3 import ASPP, ASPP_CHANNELS
-from .layers import Activation, ConvBNAct, SeparableConv, resize_to
+from .deeplab_v3 import ASPP, MMSEG_PYRAMID, PLAIN_PYRAMID, SEPARABLE_PYRAMID, PyramidStyle
+from .layers import ConvBNAct, SeparableConv, resize_to
 
 _LOW_LEVEL_CHANNELS: Final = 48
 
 
 @dataclass(frozen=True)
 class DecoderStyle:
-    """Variant of the decoder; implementations differ in these points.
+    """Variant of pyramid and decoder; implementations differ in these points.
 
     Attributes:
+        pyramid: variant of the pyramid; its activation is that of everything after the backbone.
         channels: channels of the decoder's convolutions.
         convolutions: number of convolutions between the concatenation and the classifier.
-        inner_norm: normalize between the halves of separable convolutions.
+        separable: these are separable, with the pyramid's `inner_norm`.
         refine_encoder: add a separable convolution between the pyramid and the upsampling.
+        low_level_first: low-level features come first in the concatenation, not second.
         align_corners: rule by which the encoder's features are upsampled to stride 4.
-        activation: activation after the backbone.
     """
 
-    channels: int
-    convolutions: int
-    inner_norm: bool
-    refine_encoder: bool
-    align_corners: bool
-    activation: Activation
+    pyramid: PyramidStyle
+    channels: int = 256
+    convolutions: int = 2
+    separable: bool = True
+    refine_encoder: bool = False
+    low_level_first: bool = False
+    align_corners: bool = False
 
 
+#: The decoder of the paper (arXiv 1802.02611 §3.1, tables 1 and 2), as its authors released it in TensorFlow.
+TENSORFLOW_DECODER: Final = DecoderStyle(SEPARABLE_PYRAMID, align_corners=True)
 #: TensorFlow's decoder (two convolutions, normalized halves), narrowed and with ReLU6 to quantize and run well.
-MOBILE_DECODER: Final = DecoderStyle(
-    channels=128, convolutions=2, inner_norm=True, refine_encoder=False, align_corners=False, activation=nn.ReLU6
-)
+MOBILE_DECODER: Final = DecoderStyle(PyramidStyle(separable=True, activation=nn.ReLU6), channels=128)
 #: The decoder of segmentation-models-pytorch.
 SMP_DECODER: Final = DecoderStyle(
-    channels=256, convolutions=1, inner_norm=False, refine_encoder=True, align_corners=True, activation=nn.ReLU
+    PyramidStyle(separable=True, inner_norm=False), convolutions=1, refine_encoder=True, align_corners=True
 )
+
+#: That of VainF.
+VAINF_DECODER: Final = DecoderStyle(PLAIN_PYRAMID, convolutions=1, separable=False, low_level_first=True)
+#: That of jfzhang95.
+JFZHANG95_DECODER: Final = DecoderStyle(PLAIN_PYRAMID, separable=False, align_corners=True)
+#: That of kazuto1011.
+KAZUTO1011_DECODER: Final = DecoderStyle(PLAIN_PYRAMID, separable=False)
+#: That of mmsegmentation.
+MMSEG_DECODER: Final = DecoderStyle(replace(MMSEG_PYRAMID, separable=True), channels=512)
 
 
 class DeepLabV3Plus(nn.Module):
@@ -53,25 +64,20 @@ class DeepLabV3Plus(nn.Module):
 
     Args:
         rates: rates of the pyramid's atrous branches; see `aspp_rates`.
-        style: `MOBILE_DECODER` or `SMP_DECODER`.
+        style: variant of pyramid and decoder.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, *, rates: Sequence[int], style: DecoderStyle) -> None:
         super().__init__()
         self.backbone = backbone
-        self.aspp = ASPP(
-            backbone.out_channels,
-            rates=rates,
-            separable=True,
-            inner_norm=style.inner_norm,
-            activation=style.activation,
-        )
-        self.refine: nn.Module = nn.Identity()
-        if style.refine_encoder:
-            self.refine = _separable(ASPP_CHANNELS, ASPP_CHANNELS, style)
-        self.low_level = ConvBNAct(backbone.low_level_channels, _LOW_LEVEL_CHANNELS, activation=style.activation)
-        widths = [ASPP_CHANNELS + _LOW_LEVEL_CHANNELS, *[style.channels] * style.convolutions]
-        self.decoder = nn.Sequential(*(_separable(before, after, style) for before, after in pairwise(widths)))
+        encoded = style.pyramid.channels
+        self.aspp = ASPP(backbone.out_channels, rates=rates, style=style.pyramid)
+        self.refine: nn.Module = _separable(encoded, encoded, style) if style.refine_encoder else nn.Identity()
+        activation = style.pyramid.activation
+        self.low_level = ConvBNAct(backbone.low_level_channels, _LOW_LEVEL_CHANNELS, activation=activation)
+        convolution = _separable if style.separable else _dense
+        widths = [encoded + _LOW_LEVEL_CHANNELS, *[style.channels] * style.convolutions]
+        self.decoder = nn.Sequential(*(convolution(before, after, style) for before, after in pairwise(widths)))
         self.classifier = nn.Conv2d(style.channels, num_classes, 1)
         self.style = style
 
@@ -80,10 +86,16 @@ class DeepLabV3Plus(nn.Module):
         low_level, features = self.backbone(image)
         low_level = self.low_level(low_level)
         encoded = resize_to(self.refine(self.aspp(features)), low_level, align_corners=self.style.align_corners)
-        # Channel order of the concatenation is part of the weights: encoder first.
-        logits: Tensor = self.classifier(self.decoder(torch.cat([encoded, low_level], dim=1)))
+        # The order of the concatenation is part of the weights.
+        both = [low_level, encoded] if self.style.low_level_first else [encoded, low_level]
+        logits: Tensor = self.classifier(self.decoder(torch.cat(both, dim=1)))
         return logits
 
 
 def _separable(in_channels: int, out_channels: int, style: DecoderStyle) -> SeparableConv:
-    return SeparableConv(in_channels, out_channels, activation=style.activation, inner_norm=style.inner_norm)
+    pyramid = style.pyramid
+    return SeparableConv(in_channels, out_channels, activation=pyramid.activation, inner_norm=pyramid.inner_norm)
+
+
+def _dense(in_channels: int, out_channels: int, style: DecoderStyle) -> ConvBNAct:
+    return ConvBNAct(in_channels, out_channels, 3, activation=style.pyramid.activation)

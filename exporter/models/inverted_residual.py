@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .backbone import StagePlan
-from .layers import Activation, ConvBNAct
+from .layers import Activation, ConvBNAct, SamePadded
+
+#: Place and size of the zeros around the map that a depthwise convolution reads. `depthwise`: around its own input.
+#: `expansion`: around the block's, so that what it reads at the border is what the expansion makes of zeros (jfzhang95,
+#: VainF). `same`: around its own input as TensorFlow pads, in the stem too: at stride 2 an even length is padded at its
+#: end alone.
+Padding = Literal["depthwise", "expansion", "same"]
 
 
 class InvertedStage(NamedTuple):
@@ -49,11 +56,13 @@ class Depthwise:
         kernel_size: height and width of the kernel.
         stride: 1 or 2.
         rate: of the dilation.
+        padding: see `Padding`.
     """
 
     kernel_size: int
     stride: int
     rate: int
+    padding: Padding = "depthwise"
 
 
 class InvertedResidual(nn.Module):
@@ -80,18 +89,21 @@ class InvertedResidual(nn.Module):
         layers: list[nn.Module] = []
         if hidden != in_channels:
             layers.append(ConvBNAct(in_channels, hidden, activation=activation, bn_eps=bn_eps))
-        layers.append(
-            ConvBNAct(
-                hidden,
-                hidden,
-                depthwise.kernel_size,
-                stride=depthwise.stride,
-                rate=depthwise.rate,
-                groups=hidden,
-                activation=activation,
-                bn_eps=bn_eps,
-            )
+        spatial = ConvBNAct(
+            hidden,
+            hidden,
+            depthwise.kernel_size,
+            stride=depthwise.stride,
+            rate=depthwise.rate,
+            groups=hidden,
+            activation=activation,
+            bn_eps=bn_eps,
         )
+        self.padding = 0
+        if depthwise.padding == "expansion":
+            self.padding = depthwise.rate * (depthwise.kernel_size - 1) // 2
+            spatial.unpad()
+        layers.append(SamePadded(spatial) if depthwise.padding == "same" and depthwise.stride == 2 else spatial)
         if squeezed is not None:
             layers.append(SqueezeExcite(hidden, squeezed))
         layers.append(ConvBNAct(hidden, out_channels, activation=None, bn_eps=bn_eps))
@@ -100,12 +112,17 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, h, w] → [N, out, h/stride, w/stride]."""
-        y: Tensor = self.layers(x)
+        y: Tensor = self.layers(functional.pad(x, [self.padding] * 4) if self.padding else x)
         return x + y if self.has_shortcut else y
 
 
 def inverted_residual_stages(
-    in_channels: int, stages: Sequence[InvertedStage], plans: Sequence[StagePlan], *, bn_eps: float
+    in_channels: int,
+    stages: Sequence[InvertedStage],
+    plans: Sequence[StagePlan],
+    *,
+    bn_eps: float,
+    padding: Padding = "depthwise",
 ) -> list[nn.Sequential]:
     """Build one `nn.Sequential` of ReLU6 blocks per stage, strides and rates as planned."""
     built = []
@@ -123,6 +140,7 @@ def inverted_residual_stages(
                         stage.kernel_size,
                         stride=plan.stride if is_entry else 1,
                         rate=plan.entry_rate if is_entry else plan.rate,
+                        padding=padding,
                     ),
                     activation=nn.ReLU6,
                     bn_eps=bn_eps,

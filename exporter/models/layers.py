@@ -46,6 +46,28 @@ class ConvBNAct(nn.Sequential):
             layers.append(activation())
         super().__init__(*layers)
 
+    def unpad(self) -> None:
+        """Take the convolution's padding away, where a network has none or pads elsewhere."""
+        for layer in self:
+            if isinstance(layer, nn.Conv2d):
+                layer.padding = (0, 0)
+
+
+class SamePadded(nn.Sequential):
+    """A 3×3 `ConvBNAct` of stride 2, padded as TensorFlow's SAME: an even length at its end, an odd one at both."""
+
+    def __init__(self, layer: ConvBNAct) -> None:
+        layer.unpad()
+        super().__init__(*layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in, h, w] → [N, out, h/2, w/2]."""
+        height, width = x.shape[2:]
+        y = functional.pad(x, (1, 1, 1, 1))[:, :, 1 - height % 2 :, 1 - width % 2 :]
+        for layer in self:
+            y = layer(y)
+        return y
+
 
 class SeparableConv(nn.Sequential):
     """Atrous separable convolution (DeepLabv3+, arXiv 1802.02611 §3.1): depthwise at `rate`, then pointwise.

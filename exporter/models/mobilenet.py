@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from torch import Tensor, nn
 
 from .backbone import RateRule, plan_stages
-from .inverted_residual import Depthwise, InvertedResidual, InvertedStage, inverted_residual_stages
-from .layers import ConvBNAct
+from .inverted_residual import Depthwise, InvertedResidual, InvertedStage, Padding, inverted_residual_stages
+from .layers import ConvBNAct, SamePadded
 
 # arXiv 1801.04381, table 2.
 _V2_STEM_CHANNELS: Final = 32
-_V2_BN_EPS: Final = 1e-5
+_V2_LAST_CHANNELS: Final = 1280
 _V2_STAGES: Final = (
     InvertedStage(1, 16, 1, 1),
     InvertedStage(6, 24, 2, 2),
@@ -24,24 +25,63 @@ _V2_STAGES: Final = (
 )
 
 
-class MobileNetV2(nn.Module):
-    """[N, 3, H, W] → (low-level features [N, 24, H/4, W/4], features [N, 1280, H/OS, W/OS]).
+@dataclass(frozen=True)
+class MobileNetV2Style:
+    """Variant of MobileNetV2; implementations differ in these points.
 
-    The last 1×1 convolution (320 → 1280) is part of the features, as in segmentation-models-pytorch; its DeepLabs are
-    where trained weights come from, and they dilate by the `uniform` rule.
+    Attributes:
+        rule: rates of an atrous stage; see `RateRule`.
+        padding: padding of the depthwise convolutions; see `Padding`.
+        bn_eps: epsilon of all batch normalizations.
+        padded_stem: the first convolution is padded; without that, it halves 64 to 31.
+        last_convolution: the last 1×1 convolution (320 → 1280) is part of the features.
+    """
+
+    rule: RateRule
+    padding: Padding = "depthwise"
+    bn_eps: float = 1e-5
+    padded_stem: bool = True
+    last_convolution: bool = False
+
+
+#: That of segmentation-models-pytorch.
+SMP_MOBILENET: Final = MobileNetV2Style("uniform", last_convolution=True)
+#: That of VainF.
+VAINF_MOBILENET: Final = MobileNetV2Style("graded", "expansion", padded_stem=False)
+#: That of jfzhang95.
+JFZHANG95_MOBILENET: Final = MobileNetV2Style("delayed", "expansion")
+#: That of mmsegmentation.
+MMSEG_MOBILENET: Final = MobileNetV2Style("entry")
+#: Hugging Face's, which computes what TensorFlow's does.
+HF_MOBILENET: Final = MobileNetV2Style("graded", "same", 1e-3)
+
+
+class MobileNetV2(nn.Module):
+    """[N, 3, H, W] → (low-level features [N, 24, H/4, W/4], features [N, 1280 or 320, H/OS, W/OS]).
+
+    Args:
+        style: variant of the network.
     """
 
     low_level_channels = 24
-    out_channels = 1280
 
-    def __init__(self, output_stride: int = 16, *, rule: RateRule = "uniform") -> None:
+    def __init__(self, output_stride: int = 16, *, style: MobileNetV2Style = SMP_MOBILENET) -> None:
         super().__init__()
-        self.stem = ConvBNAct(3, _V2_STEM_CHANNELS, 3, stride=2, activation=nn.ReLU6)
-        plans = plan_stages([stage.stride for stage in _V2_STAGES], output_stride, stem_stride=2, rule=rule)
-        stages = inverted_residual_stages(_V2_STEM_CHANNELS, _V2_STAGES, plans, bn_eps=_V2_BN_EPS)
+        self.style = style
+        stem = ConvBNAct(3, _V2_STEM_CHANNELS, 3, stride=2, activation=nn.ReLU6, bn_eps=style.bn_eps)
+        if not style.padded_stem:
+            stem.unpad()
+        self.stem = SamePadded(stem) if style.padding == "same" else stem
+        plans = plan_stages([stage.stride for stage in _V2_STAGES], output_stride, stem_stride=2, rule=style.rule)
+        stages: list[nn.Module] = [
+            *inverted_residual_stages(_V2_STEM_CHANNELS, _V2_STAGES, plans, bn_eps=style.bn_eps, padding=style.padding)
+        ]
+        self.out_channels = _V2_STAGES[-1].channels
+        if style.last_convolution:
+            stages.append(ConvBNAct(self.out_channels, _V2_LAST_CHANNELS, activation=nn.ReLU6, bn_eps=style.bn_eps))
+            self.out_channels = _V2_LAST_CHANNELS
         self.low_level = nn.Sequential(*stages[:2])
-        last = ConvBNAct(_V2_STAGES[-1].channels, self.out_channels, activation=nn.ReLU6)
-        self.high_level = nn.Sequential(*stages[2:], last)
+        self.high_level = nn.Sequential(*stages[2:])
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return (low-level features, features at the output stride)."""

@@ -5,20 +5,57 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 from torch import nn
 
 from ...errors import ExportError
-from ..normalization import CAFFE, IMAGENET, LITE, Normalization
+from ..normalization import CAFFE, IMAGENET, LITE, TENSORFLOW, Normalization
 from ..options import Source
+from .backbone import Backbone
 from .deeplab_v2 import ASPP_L_RATES, ASPP_S_RATES, LARGE_FOV_RATES, DeepLabV2, DeepLabVGG16
-from .deeplab_v3 import DeepLabV3, aspp_rates
-from .deeplab_v3plus import MOBILE_DECODER, SMP_DECODER, DeepLabV3Plus
+from .deeplab_v3 import (
+    HF_PYRAMID,
+    MMSEG_PYRAMID,
+    PLAIN_PYRAMID,
+    SEPARABLE_PYRAMID,
+    DeepLabV3,
+    PyramidStyle,
+    aspp_rates,
+)
+from .deeplab_v3plus import (
+    JFZHANG95_DECODER,
+    KAZUTO1011_DECODER,
+    MMSEG_DECODER,
+    MOBILE_DECODER,
+    SMP_DECODER,
+    TENSORFLOW_DECODER,
+    VAINF_DECODER,
+    DecoderStyle,
+    DeepLabV3Plus,
+)
 from .efficientnet_lite import EfficientNetLite0
-from .mobilenet import MobileNetV2, MobileNetV3Large
-from .resnet import RESNET50_BLOCKS, RESNET101_BLOCKS, ResNet
+from .mobilenet import (
+    HF_MOBILENET,
+    JFZHANG95_MOBILENET,
+    MMSEG_MOBILENET,
+    VAINF_MOBILENET,
+    MobileNetV2,
+    MobileNetV3Large,
+)
+from .resnet import (
+    CAFFE_GRID_RESNET,
+    CAFFE_RESNET,
+    GRID_RESNET,
+    MMSEG_RESNET,
+    RESNET50_BLOCKS,
+    RESNET101_BLOCKS,
+    SMP_RESNET,
+    ResNet,
+)
+from .xception import JFZHANG95_XCEPTION, Xception65
 
 # segmentation-models-pytorch uses these at either output stride.
 _SMP_RATES: Final = (12, 24, 36)
@@ -62,33 +99,31 @@ def _v3_resnet(name: str, blocks: tuple[int, ...]) -> Architecture:
     def build(num_classes: int, output_stride: int) -> nn.Module:
         return DeepLabV3(ResNet(blocks, output_stride), num_classes, rates=aspp_rates(output_stride))
 
-    return Architecture(name, build, (8, 16), align_corners=False, normalization=IMAGENET, sources=("torchvision",))
+    return Architecture(
+        name, build, (8, 16), align_corners=False, normalization=IMAGENET, sources=("torchvision", "vainf")
+    )
 
 
-def _smp_v3(name: str, backbone: Callable[[int], ResNet | MobileNetV2]) -> Architecture:
+def _smp_v3(name: str, backbone: Callable[[int], Backbone]) -> Architecture:
     def build(num_classes: int, output_stride: int) -> nn.Module:
         return DeepLabV3(backbone(output_stride), num_classes, rates=_SMP_RATES)
 
     return Architecture(name, build, (8, 16), align_corners=True, normalization=IMAGENET, sources=("smp",))
 
 
-def _smp_v3plus(name: str, backbone: Callable[[int], ResNet | MobileNetV2]) -> Architecture:
+def _smp_v3plus(name: str, backbone: Callable[[int], Backbone]) -> Architecture:
     def build(num_classes: int, output_stride: int) -> nn.Module:
         return DeepLabV3Plus(backbone(output_stride), num_classes, rates=_SMP_RATES, style=SMP_DECODER)
 
     return Architecture(name, build, (16, 8), align_corners=True, normalization=IMAGENET, sources=("smp",))
 
 
-def _smp_resnet50(output_stride: int) -> ResNet:
-    return ResNet(RESNET50_BLOCKS, output_stride, rule="uniform")
-
-
-def _smp_resnet101(output_stride: int) -> ResNet:
-    return ResNet(RESNET101_BLOCKS, output_stride, rule="uniform")
+_smp_resnet50: Final = partial(ResNet, RESNET50_BLOCKS, style=SMP_RESNET)
+_smp_resnet101: Final = partial(ResNet, RESNET101_BLOCKS, style=SMP_RESNET)
 
 
 def _v2_resnet101(num_classes: int, output_stride: int) -> nn.Module:
-    backbone = ResNet(RESNET101_BLOCKS, output_stride, rule="uniform", caffe_layout=True)
+    backbone = ResNet(RESNET101_BLOCKS, output_stride, style=CAFFE_RESNET)
     return DeepLabV2(backbone, num_classes, rates=ASPP_L_RATES)
 
 
@@ -102,6 +137,66 @@ def _v3plus_lite0(num_classes: int, output_stride: int) -> nn.Module:
     backbone = EfficientNetLite0(output_stride)
     return DeepLabV3Plus(backbone, num_classes, rates=aspp_rates(output_stride), style=MOBILE_DECODER)
 
+
+def _v3_xception65(num_classes: int, output_stride: int) -> nn.Module:
+    backbone = Xception65(output_stride)
+    return DeepLabV3(backbone, num_classes, rates=aspp_rates(output_stride), pyramid=SEPARABLE_PYRAMID, refined=False)
+
+
+def _v3plus_xception65(num_classes: int, output_stride: int) -> nn.Module:
+    return DeepLabV3Plus(
+        Xception65(output_stride), num_classes, rates=aspp_rates(output_stride), style=TENSORFLOW_DECODER
+    )
+
+
+@dataclass(frozen=True)
+class _Repository:
+    """Properties that all networks of a repository share."""
+
+    source: Source
+    output_strides: tuple[int, ...]
+    align_corners: bool
+    normalization: Normalization
+
+    def v3(
+        self, name: str, backbone: Callable[[int], Backbone], pyramid: PyramidStyle = PLAIN_PYRAMID, *, refined: bool
+    ) -> Architecture:
+        def build(num_classes: int, output_stride: int) -> nn.Module:
+            rates = () if pyramid == HF_PYRAMID else aspp_rates(output_stride)
+            return DeepLabV3(backbone(output_stride), num_classes, rates=rates, pyramid=pyramid, refined=refined)
+
+        return self._architecture(name, build)
+
+    def v3plus(self, name: str, backbone: Callable[[int], Backbone], style: DecoderStyle) -> Architecture:
+        def build(num_classes: int, output_stride: int) -> nn.Module:
+            return DeepLabV3Plus(backbone(output_stride), num_classes, rates=aspp_rates(output_stride), style=style)
+
+        return self._architecture(name, build)
+
+    def _architecture(self, name: str, build: Callable[[int, int], nn.Module]) -> Architecture:
+        return Architecture(
+            f"{name}_{self.source}",
+            build,
+            self.output_strides,
+            align_corners=self.align_corners,
+            normalization=self.normalization,
+            sources=(self.source,),
+        )
+
+
+_VAINF: Final = _Repository("vainf", (16, 8), align_corners=False, normalization=IMAGENET)
+_JFZHANG95: Final = _Repository("jfzhang95", (16, 8), align_corners=True, normalization=IMAGENET)
+_KAZUTO1011: Final = _Repository("kazuto1011", (16, 8), align_corners=False, normalization=CAFFE)
+_MMSEG: Final = _Repository("mmseg", (8, 16), align_corners=False, normalization=IMAGENET)
+# Its MobileNetV2 has rates for this stride alone.
+_MMSEG_MOBILE: Final = _Repository("mmseg", (8,), align_corners=False, normalization=IMAGENET)
+_HF: Final = _Repository("hf", (8, 16), align_corners=False, normalization=TENSORFLOW)
+
+_mmseg_resnet50: Final = partial(ResNet, RESNET50_BLOCKS, style=MMSEG_RESNET)
+_mmseg_resnet101: Final = partial(ResNet, RESNET101_BLOCKS, style=MMSEG_RESNET)
+_mmseg_mobilenet: Final = partial(MobileNetV2, style=MMSEG_MOBILENET)
+_kazuto1011_resnet101: Final = partial(ResNet, RESNET101_BLOCKS, style=CAFFE_GRID_RESNET)
+_vainf_mobilenet: Final = partial(MobileNetV2, style=VAINF_MOBILENET)
 
 _ALL: Final = (
     _vgg16("deeplab_largefov_vgg16", LARGE_FOV_RATES),
@@ -139,6 +234,27 @@ _ALL: Final = (
         align_corners=False,
         normalization=LITE,
     ),
+    # The authors' code aligns corners and scales pixels to -1…1.
+    Architecture("deeplabv3_xception65", _v3_xception65, (16, 8), align_corners=True, normalization=TENSORFLOW),
+    Architecture("deeplabv3plus_xception65", _v3plus_xception65, (16, 8), align_corners=True, normalization=TENSORFLOW),
+    _VAINF.v3("deeplabv3_mobilenet_v2", _vainf_mobilenet, refined=True),
+    _VAINF.v3plus("deeplabv3plus_resnet50", partial(ResNet, RESNET50_BLOCKS), VAINF_DECODER),
+    _VAINF.v3plus("deeplabv3plus_resnet101", partial(ResNet, RESNET101_BLOCKS), VAINF_DECODER),
+    _VAINF.v3plus("deeplabv3plus_mobilenet_v2", _vainf_mobilenet, VAINF_DECODER),
+    _JFZHANG95.v3plus(
+        "deeplabv3plus_resnet101", partial(ResNet, RESNET101_BLOCKS, style=GRID_RESNET), JFZHANG95_DECODER
+    ),
+    _JFZHANG95.v3plus("deeplabv3plus_xception65", partial(Xception65, style=JFZHANG95_XCEPTION), JFZHANG95_DECODER),
+    _JFZHANG95.v3plus("deeplabv3plus_mobilenet_v2", partial(MobileNetV2, style=JFZHANG95_MOBILENET), JFZHANG95_DECODER),
+    _KAZUTO1011.v3("deeplabv3_resnet101", _kazuto1011_resnet101, refined=False),
+    _KAZUTO1011.v3plus("deeplabv3plus_resnet101", _kazuto1011_resnet101, KAZUTO1011_DECODER),
+    _MMSEG.v3("deeplabv3_resnet50", _mmseg_resnet50, MMSEG_PYRAMID, refined=False),
+    _MMSEG.v3("deeplabv3_resnet101", _mmseg_resnet101, MMSEG_PYRAMID, refined=False),
+    _MMSEG.v3plus("deeplabv3plus_resnet50", _mmseg_resnet50, MMSEG_DECODER),
+    _MMSEG.v3plus("deeplabv3plus_resnet101", _mmseg_resnet101, MMSEG_DECODER),
+    _MMSEG_MOBILE.v3("deeplabv3_mobilenet_v2", _mmseg_mobilenet, MMSEG_PYRAMID, refined=False),
+    _MMSEG_MOBILE.v3plus("deeplabv3plus_mobilenet_v2", _mmseg_mobilenet, MMSEG_DECODER),
+    _HF.v3("deeplabv3_mobilenet_v2", partial(MobileNetV2, style=HF_MOBILENET), HF_PYRAMID, refined=False),
 )
 
 #: Every reference architecture by its name.

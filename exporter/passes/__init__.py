@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
-import onnx_ir as ir
-
-from .atrous import SkippedConv
+from .atrous import RewriteAtrousConvs, SkippedConv
 from .base import run_passes
 from .deinterlace import DeinterlaceAtrousConv
 from .half import ConvertToHalf, RoundToHalf
@@ -15,7 +12,7 @@ from .nodes import KeptNode
 from .taps import SplitAtrousConvIntoTaps
 
 #: Pass that writes atrous convolutions in another form than `dilated`.
-ATROUS_PASSES: Final[dict[str, Callable[[], ir.passes.PassBase]]] = {
+ATROUS_PASSES: Final[dict[str, type[RewriteAtrousConvs]]] = {
     "deinterlaced": DeinterlaceAtrousConv,
     "taps": SplitAtrousConvIntoTaps,
 }

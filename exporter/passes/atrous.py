@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -80,6 +80,9 @@ def axis_geometry(conv: ir.Node, kernel_shape: Sequence[int]) -> tuple[AxisGeome
 class RewriteAtrousConvs(ir.passes.InPlacePass):
     """Rewrites the atrous `Conv` nodes of a model one by one, and records those that stay.
 
+    Args:
+        only: names of the nodes to rewrite, the others are left as they are; None for all.
+
     Attributes:
         rewritten: names of the convolutions that the last call rewrote.
         skipped: convolutions that stay dilated, with the reasons.
@@ -88,7 +91,8 @@ class RewriteAtrousConvs(ir.passes.InPlacePass):
     #: Name of the rewriting, as in "`purpose` needs ONNX opset >= 18".
     purpose: str
 
-    def __init__(self) -> None:
+    def __init__(self, only: Collection[str] | None = None) -> None:
+        self._only = only
         self.rewritten: tuple[str, ...] = ()
         self.skipped: tuple[SkippedConv, ...] = ()
 
@@ -108,7 +112,7 @@ class RewriteAtrousConvs(ir.passes.InPlacePass):
         """Rewrites `model` in place."""
         rewritten: list[str] = []
         skipped: list[SkippedConv] = []
-        for conv in list(atrous_convs(model)):
+        for conv in self._wanted(model):
             name = node_name(conv)
             reason = self.rewrite(conv)
             if reason is None:
@@ -121,6 +125,9 @@ class RewriteAtrousConvs(ir.passes.InPlacePass):
 
     def ensures(self, model: ir.Model) -> None:
         """Raises `onnx_ir.passes.PostconditionError` if a dilated `Conv` is left that `skipped` does not explain."""
-        left = sum(1 for _ in atrous_convs(model))
+        left = len(self._wanted(model))
         if left != len(self.skipped):
             raise ir.passes.PostconditionError(f"{left} convolutions are dilated, expected {len(self.skipped)}")
+
+    def _wanted(self, model: ir.Model) -> list[ir.Node]:
+        return [conv for conv in atrous_convs(model) if self._only is None or node_name(conv) in self._only]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .compare import FP32_TOLERANCE, TOLERANCES, Infer, Tolerance, compare, require_passed
+from .compare import FP32_TOLERANCE, TOLERANCES, Comparison, Infer, Tolerance, require_passed
 from .coverage import Probe, covering_probes
 from .inputs import photo_inputs, probe_inputs, synthetic_photo
 from .padding import measure_padding
@@ -11,11 +11,11 @@ from .prove import Named, cpu_backends, open_on_cpu, prove
 __all__ = [
     "FP32_TOLERANCE",
     "TOLERANCES",
+    "Comparison",
     "Infer",
     "Named",
     "Probe",
     "Tolerance",
-    "compare",
     "covering_probes",
     "cpu_backends",
     "measure_padding",

@@ -12,13 +12,15 @@ from ...bundle import Bundle
 from ...errors import DeviceError, EngineError, MissingDependencyError
 from ...manifest import Artifact, Verification
 from ...runtime.backends import BACKENDS, Backend, BackendSpec, backend_status, open_reference
+from ...runtime.backends.cpu import bf16_evidence, bf16_name, in_bf16, this_cpu
 from ...runtime.evaluation import evaluate, pair_by_stem
 from ...runtime.image import ImageSource
 from ...runtime.mask_rules import MaskRules
 from ...runtime.metrics import Scores
 from ...runtime.path import MAX_BATCH
 from ...runtime.segmenter import Segmenter
-from .compare import TOLERANCES, Comparison
+from .compare import TOLERANCES
+from .coverage import covering_probes
 from .inputs import photo_inputs
 from .prove import Named, prove
 
@@ -92,12 +94,31 @@ def verify_bundle(
     return BundleVerification(tuple(checks), tuple(not_run), verifier.reference_scores)
 
 
+def verify_backend(
+    bundle: Bundle, backend: Backend, *, images: Sequence[ImageSource] = (), masks: Path | None = None
+) -> Verification:
+    """Compare one opened backend with ONNX Runtime on the CPU; arguments and errors as of `verify_bundle`."""
+    return _Verifier(bundle, images, MaskRules(), masks=masks, ignore=()).check(backend)
+
+
 def _candidates(bundle: Bundle) -> Iterator[tuple[BackendSpec, Artifact]]:
     """Graphs in the backends that are available, then engines in theirs whether it is or not."""
     available = {status.name for status in backend_status() if status.available}
     for spec in sorted(BACKENDS.values(), key=lambda spec: spec.reads == "engine"):
         if spec.reads == "engine" or spec.name in available:
-            yield from ((spec, artifact) for artifact in bundle.manifest.artifacts if artifact.kind == spec.reads)
+            yield from ((spec, artifact) for artifact in bundle.manifest.artifacts if _runs(spec, artifact))
+            graph = bundle.find(kind="onnx", precision="fp32")
+            if graph is not None and spec.bf16_objection() is None and bf16_evidence(bundle, spec.name) is not None:
+                yield spec, in_bf16(graph)
+
+
+def _runs(spec: BackendSpec, artifact: Artifact) -> bool:
+    """True if the backend loads such an artifact somewhere: a tuned graph computes the same on every CPU."""
+    if artifact.precision == "bf16" and spec.bf16_objection() is not None:
+        return False
+    if artifact.tuned_for is not None:
+        return artifact.tuned_for.backend == spec.name
+    return artifact.kind == spec.reads
 
 
 class _Verifier:
@@ -123,7 +144,9 @@ class _Verifier:
         """One backend with its artifact."""
         artifact = backend.artifact
         tolerance = TOLERANCES[artifact.precision]
-        candidate = Named(f"{artifact.file} in {backend.name} ({backend.device})", backend.infer)
+        is_bf16 = artifact.precision == "bf16"
+        name = f"{artifact.file} in {backend.name} ({backend.device})"
+        candidate = Named(bf16_name(artifact.file, backend.name) if is_bf16 else name, backend.infer)
         reference = Named(
             f"{self._reference.artifact.file} in {self._reference.name} ({self._reference.device})",
             self._reference.infer,
@@ -131,21 +154,19 @@ class _Verifier:
         channels = self._bundle.manifest.output.channels
         profile = artifact.engine.profile if artifact.engine else None
         inputs = self._bundle.manifest.input if profile is None else self._bundle.manifest.input.within(profile)
-        if self._images:
-            comparison = Comparison(candidate.name, reference.name, tolerance, channels=channels)
-            for batch in photo_inputs(self._images, inputs):
-                comparison.add(batch, reference.infer(batch), candidate.infer(batch), picture="given")
-            found = comparison.result()
-        else:
-            (found,) = prove(
-                [candidate],
-                reference,
-                inputs,
-                tolerance=tolerance,
-                noise=artifact.precision == "fp32",
-                channels=channels,
-                max_batch=MAX_BATCH if profile is None else min(MAX_BATCH, profile.max[0]),
-            )
+        max_batch = MAX_BATCH if profile is None else min(MAX_BATCH, profile.max[0])
+        (found,) = prove(
+            [candidate],
+            reference,
+            inputs,
+            tolerance=tolerance,
+            channels=channels,
+            given=photo_inputs(self._images, inputs),
+            probes=()
+            if self._images
+            else covering_probes(inputs, noise=artifact.precision == "fp32", max_batch=max_batch),
+        )
+        found = dataclasses.replace(found, cpu=this_cpu() if is_bf16 else None)
         if not self._pairs:
             return found
         delta = self._scores(backend).miou - self._reference_scores.miou

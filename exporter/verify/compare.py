@@ -42,6 +42,7 @@ FP32_TOLERANCE: Final = Tolerance(max_relative=1e-4, min_agreement=0.999, max_mi
 #: changes by 0.009 points.
 TOLERANCES: Final[Mapping[Precision, Tolerance]] = {
     "fp32": FP32_TOLERANCE,
+    "bf16": Tolerance(max_relative=0.1, min_agreement=0.97, max_miou_drop=5e-3),
     "fp16": Tolerance(max_relative=0.1, min_agreement=0.97, max_miou_drop=5e-3),
     "int8": Tolerance(max_relative=0.3, min_agreement=0.9, max_miou_drop=2e-2),
 }
@@ -107,24 +108,6 @@ class Comparison:
             skipped=tuple(skipped),
             failed=tuple(dict.fromkeys(self._failed)),
         )
-
-
-def compare(
-    candidate: Infer,
-    reference: Infer,
-    inputs: Iterable[FloatArray],
-    *,
-    artifact: str,
-    against: str,
-    channels: Channels = SOFTMAX,
-    tolerance: Tolerance = FP32_TOLERANCE,
-) -> Verification:
-    """Run both on every input [N, 3, H, W], and hold the differences to the tolerance."""
-    comparison = Comparison(artifact, against, tolerance, channels=channels)
-    for batch in inputs:
-        if not comparison.add(batch, reference(batch), candidate(batch)):
-            break
-    return comparison.result()
 
 
 def require_passed(verification: Verification, tolerance: Tolerance = FP32_TOLERANCE) -> None:

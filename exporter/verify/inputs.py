@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -36,16 +36,14 @@ def probe_inputs(inputs: InputSpec) -> list[FloatArray]:
     return [_probe(generator, sizes, inputs) for sizes in batches]
 
 
-def photo_inputs(images: Sequence[ImageSource], inputs: InputSpec) -> list[FloatArray]:
-    """Prepared images of a user; what exceeds the maximum is cropped to it, since coarse logits are compared."""
-    prepared = []
+def photo_inputs(images: Sequence[ImageSource], inputs: InputSpec) -> Iterator[FloatArray]:
+    """Read and prepare images of a user, one at a time; what exceeds the maximum is cropped to it."""
     for image in images:
         picture = load_image(image)
         if inputs.resize == "none":
             picture = picture[: inputs.size.max[0], : inputs.size.max[1]]
         geometry = plan_geometry((picture.shape[0], picture.shape[1]), inputs)
-        prepared.append(prepare_image(picture, geometry.input_size, inputs)[None])
-    return prepared
+        yield prepare_image(picture, geometry.input_size, inputs)[None]
 
 
 def _probe(generator: np.random.Generator, sizes: Sequence[Size], inputs: InputSpec) -> FloatArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +16,6 @@ from ...manifest import SOFTMAX, Artifact, Channels, InputSpec, SizePolicy, Skip
 from ...runtime.backends import BACKENDS, backend_status
 from ...runtime.backends.select import REFERENCE
 from ...runtime.backends.spec import BackendSpec
-from ...runtime.path import MAX_BATCH
 from .budget import Budget
 from .compare import Comparison, Infer, Tolerance
 from .coverage import Probe, covering_probes
@@ -64,11 +63,11 @@ def prove(
     *,
     tolerance: Tolerance,
     budget: Budget | None = None,
-    noise: bool = True,
-    max_batch: int = MAX_BATCH,
+    probes: Sequence[Probe] | None = None,
+    given: Iterable[FloatArray] = (),
     channels: Channels = SOFTMAX,
 ) -> tuple[Verification, ...]:
-    """Compare candidates with a reference on inputs that cover the sizes and batches of `inputs`.
+    """Compare candidates with a reference on what is given, and on inputs that cover the sizes and batches of `inputs`.
 
     The reference runs once for each image, so that a batch must answer what its images answer one by one. What
     memory or time does not allow is skipped and recorded; in place of the largest size, the largest that fits is run.
@@ -79,8 +78,8 @@ def prove(
         inputs: sizes, batches and preprocessing of the claim.
         tolerance: bounds of the differences.
         budget: bounds of time and memory; None for the usual ones.
-        noise: compare on random pixels as well.
-        max_batch: largest batch that can be run.
+        probes: the inputs that cover the claim; None for those of `covering_probes`.
+        given: prepared images [N, 3, H, W] float32 of a user, which are compared first and whatever they take.
         channels: what the channels of the networks mean.
 
     Raises:
@@ -90,7 +89,21 @@ def prove(
     budget = budget or Budget()
     comparisons = [Comparison(each.name, reference.name, tolerance, channels=channels) for each in candidates]
     skipped: list[SkippedInput] = []
-    waiting = covering_probes(inputs, noise=noise, max_batch=max_batch)
+
+    def run(batch: FloatArray, picture: str) -> None:
+        try:
+            with budget.measure(batch.shape[0] * batch.shape[2] * batch.shape[3]):
+                expected = np.concatenate([_run(reference, image[None]) for image in batch])
+                answers = [_run(candidate, batch) for candidate in candidates]
+        except MemoryError as exc:
+            skipped.append(SkippedInput(batch.shape, f"there was not enough memory: {exc}"))
+            return
+        for answer, comparison in zip(answers, comparisons, strict=True):
+            comparison.add(batch, expected, answer, picture=picture)
+
+    for batch in given:
+        run(batch, "given")
+    waiting = list(covering_probes(inputs) if probes is None else probes)
     while waiting:
         probe = waiting.pop(0)
         objection = budget.objection(probe.pixels)
@@ -99,16 +112,7 @@ def prove(
             if probe == Probe(1, inputs.size.max):
                 waiting[:0] = _largest_that_fits(inputs.size, budget)
             continue
-        batch = probe.make(inputs)
-        try:
-            with budget.measure(probe.pixels):
-                expected = np.concatenate([_run(reference, image[None]) for image in batch])
-                answers = [_run(candidate, batch) for candidate in candidates]
-        except MemoryError as exc:
-            skipped.append(SkippedInput(probe.shape, f"there was not enough memory: {exc}"))
-            continue
-        for answer, comparison in zip(answers, comparisons, strict=True):
-            comparison.add(batch, expected, answer, picture=probe.picture)
+        run(probe.make(inputs), probe.picture)
     return tuple(comparison.result(skipped=skipped) for comparison in comparisons)
 
 

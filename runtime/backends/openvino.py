@@ -11,6 +11,7 @@ from ...bundle import Bundle
 from ...errors import EngineError, importing
 from ...manifest import Artifact
 from .base import check_logits
+from .cpu import bf16_objection
 from .openvino_qdq import fuse_qdq
 from .spec import BackendSpec, Package
 
@@ -25,7 +26,7 @@ class OpenVinoBackend:
 
     A graph with fixed sizes is faster than one with dynamic ones, so dynamic graphs are compiled for the shape at
     hand, and the last few shapes are kept. FP32 runs in FP32: OpenVINO would pick bfloat16 on its own where the CPU
-    has it, and change the answer.
+    has it, and change the answer. It does so where that was asked for: an artifact of precision `bf16`.
 
     Args:
         bundle: holds the graph.
@@ -34,7 +35,7 @@ class OpenVinoBackend:
 
     Raises:
         MissingDependencyError: OpenVINO is not installed.
-        EngineError: OpenVINO rejects the graph.
+        EngineError: OpenVINO rejects the graph, or it is to run in bfloat16 and this CPU has none.
         BundleError: the file is not the one that was exported.
     """
 
@@ -44,7 +45,12 @@ class OpenVinoBackend:
         self._ov = _import_openvino()
         self.artifact = artifact
         self.device = "CPU"
-        self._config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        hint = "f32"
+        if artifact.precision == "bf16":
+            hint = "bf16"
+            if (objection := bf16_objection()) is not None:
+                raise EngineError(f"{artifact.file} cannot run in bf16: {objection}. Use fp32")
+        self._config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
         if threads:
             self._config["INFERENCE_NUM_THREADS"] = threads
         self._core = self._ov.Core()
@@ -96,4 +102,5 @@ SPEC: Final = BackendSpec(
     open=OpenVinoBackend,
     describe=lambda: f"{PACKAGE.version} on the CPU",
     is_expected=lambda: PACKAGE.is_installed,
+    bf16_objection=bf16_objection,
 )

@@ -11,10 +11,12 @@ from ...errors import DeviceError, EngineError, MissingDependencyError
 from ...manifest import Artifact, Precision
 from . import onnxruntime
 from .base import Backend, DeviceBackend
+from .cpu import bf16_evidence, in_bf16
 from .notices import warn_once
 from .on_gpu import kernels_origin
 from .registry import BACKENDS
 from .spec import BackendSpec
+from .tuned import tuned_graph
 
 #: The backend that everything is verified against: it runs wherever atrous is installed.
 REFERENCE: Final = onnxruntime.SPEC
@@ -23,7 +25,9 @@ REFERENCE: Final = onnxruntime.SPEC
 _BY_PRECISION: Final[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
 
 
-def open_backend(bundle: Bundle, *, backend: str = "auto", precision: str = "auto", threads: int = 0) -> Backend:
+def open_backend(
+    bundle: Bundle, *, backend: str = "auto", precision: str = "auto", threads: int = 0, fast: bool = False
+) -> Backend:
     """Open one of the bundle's artifacts in a backend.
 
     `auto` takes the first that works of: an engine of the bundle that fits here, ONNX Runtime on CUDA, OpenVINO, ONNX
@@ -32,11 +36,13 @@ def open_backend(bundle: Bundle, *, backend: str = "auto", precision: str = "aut
     Args:
         bundle: holds the artifacts.
         backend: a name in `BACKENDS`, which then has to work, or `auto`.
-        precision: `fp32`, `fp16`, `int8`, or `auto` for the most precise.
+        precision: `fp32`, `fp16`, `int8`, `bf16` for the FP32 graph in bfloat16, or `auto` for the most precise.
         threads: CPU threads of one inference; 0 for all cores.
+        fast: let `auto` take `bf16` where the bundle has evidence that it keeps the labels on this kind of CPU.
 
     Raises:
-        EngineError: unknown backend, or it refuses the artifact, or `threads` is negative.
+        EngineError: unknown backend, or it refuses the artifact, or `threads` is negative, or a precision is named and
+            `fast` as well.
         MissingDependencyError: the backend's library is not installed.
         DeviceError: a GPU was asked for and cannot be used.
         BundleError: the artifact is not the file that was exported or built; nothing takes its place.
@@ -45,10 +51,18 @@ def open_backend(bundle: Bundle, *, backend: str = "auto", precision: str = "aut
         raise EngineError(f"threads must be 0 (all cores) or more; got {threads}")
     if threads > MAX_THREADS:
         raise EngineError(f"threads must be {MAX_THREADS} or less; got {threads}")
+    if fast and precision != "auto":
+        raise EngineError(f"fast chooses the precision; got precision={precision!r} as well. Leave one of them out")
     if backend != "auto":
-        return _open(find_spec(backend), bundle, precision, threads)
+        spec = find_spec(backend)
+        return _open(spec, bundle, _fast(spec, bundle) if fast else precision, threads)
     for spec in BACKENDS.values():
-        if spec.device == "cpu" or bundle.find(kind=spec.reads) is None or not spec.is_expected():
+        if (
+            spec.device == "cpu"
+            or precision == "bf16"
+            or bundle.find(kind=spec.reads) is None
+            or not spec.is_expected()
+        ):
             continue
         try:
             opened = _open(spec, bundle, precision, threads)
@@ -57,12 +71,29 @@ def open_backend(bundle: Bundle, *, backend: str = "auto", precision: str = "aut
             warn_once(f"skipping the {spec.name} backend for {bundle.path}: {exc}; trying the next one")
         else:
             return opened
-    return _open(cpu_backend(), bundle, precision, threads)
+    spec = cpu_backend()
+    return _open(spec, bundle, _fast(spec, bundle) if fast else precision, threads)
+
+
+def _fast(spec: BackendSpec, bundle: Bundle) -> str:
+    """The precision that `fast` takes: bf16 only where its labels were verified."""
+    if spec.bf16_objection() is not None:
+        return "auto"
+    if bf16_evidence(bundle, spec.name) is not None:
+        return "bf16"
+    warn_once(
+        f"{bundle.path} has no evidence that bf16 keeps its labels on this kind of CPU: fast takes the most precise "
+        f"graph instead. To verify it: atrous add-bf16 {bundle.path}"
+    )
+    return "auto"
 
 
 def open_reference(bundle: Bundle, *, precision: str = "auto", threads: int = 0) -> Backend:
-    """Open a graph in ONNX Runtime on the CPU, which everything is verified against; raises as `open_backend`."""
-    return _open(REFERENCE, bundle, precision, threads)
+    """Open a graph in ONNX Runtime on the CPU, which everything is verified against; raises as `open_backend`.
+
+    The graph is the canonical one, never one that was tuned.
+    """
+    return REFERENCE.open(bundle, canonical_artifact(REFERENCE, bundle, precision), threads=threads)
 
 
 def find_spec(name: str) -> BackendSpec:
@@ -82,12 +113,22 @@ def cpu_backend() -> BackendSpec:
 
 
 def choose_artifact(spec: BackendSpec, bundle: Bundle, precision: str = "auto") -> Artifact:
+    """As `canonical_artifact`, or in its place the graph that was tuned for this backend and kind of CPU."""
+    artifact = canonical_artifact(spec, bundle, precision)
+    return tuned_graph(bundle, artifact, spec) or artifact
+
+
+def canonical_artifact(spec: BackendSpec, bundle: Bundle, precision: str = "auto") -> Artifact:
     """The artifact of that precision (`auto`: the most precise) that the backend can open here.
 
     Raises:
         EngineError: none is there, or none fits; the message says why each does not.
         DeviceError, MissingDependencyError: whether one fits cannot be told, for there is no GPU or no library for it.
     """
+    if precision == "bf16":
+        if (objection := spec.bf16_objection()) is not None:
+            raise EngineError(f"the {spec.name} backend cannot run {bundle.path} in bf16: {objection}")
+        return in_bf16(canonical_artifact(spec, bundle, "fp32"))
     artifacts = [artifact for artifact in bundle.manifest.artifacts if artifact.kind == spec.reads]
     candidates = _by_precision(artifacts, precision)
     if not candidates:

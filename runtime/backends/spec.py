@@ -72,6 +72,10 @@ def _no_misfits(artifacts: Sequence[Artifact]) -> Sequence[str | None]:
     return [None] * len(artifacts)
 
 
+def _no_bf16() -> str | None:
+    return "it computes in the precision of the graph; openvino computes FP32 graphs in bfloat16 on CPUs that have it"
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackendSpec:
     """A backend as it describes itself; `registry.py` lists all of them.
@@ -86,6 +90,7 @@ class BackendSpec:
         is_expected: whether `backend="auto"` has a reason to expect that it works here.
         misfits: for each artifact why it cannot be opened here, as the end of a sentence about it, or None; raises what
             `open` raises.
+        bf16_objection: why it cannot compute FP32 graphs in bfloat16 here, as a sentence about it, or None.
     """
 
     name: str
@@ -96,3 +101,14 @@ class BackendSpec:
     describe: Callable[[], str]
     is_expected: Callable[[], bool]
     misfits: Callable[[Sequence[Artifact]], Sequence[str | None]] = _no_misfits
+    bf16_objection: Callable[[], str | None] = _no_bf16
+
+    @property
+    def is_installed(self) -> bool:
+        """True if the library is there; it is not loaded."""
+        return any(package.is_installed for package in self.packages)
+
+    @property
+    def version(self) -> str:
+        """Version of the library that is installed."""
+        return next((package.version for package in self.packages if package.is_installed), "")

@@ -30,7 +30,7 @@ def backend_status() -> tuple[BackendStatus, ...]:
 
 
 def _status(spec: BackendSpec, problem: str | None) -> BackendStatus:
-    if not any(package.is_installed for package in spec.packages):
+    if not spec.is_installed:
         commands = " or ".join(package.command for package in spec.packages)
         return BackendStatus(spec.name, available=False, detail=f"not installed: {commands}")
     try:

@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 from engine_graphs import build
-from int8_graphs import ASPP, GRAPHS, RESIDUAL, observed, run
+from int8_graphs import ASPP, GRAPHS, RESIDUAL, constant, observed, replace_constant, run
 from numpy.typing import NDArray
 from tiny_networks import TinyDeepLab
 
 from atrous.calibration.plan import plan_quantization
-from atrous.calibration.qdq import halve_rest, quantize_graph
+from atrous.calibration.qdq import halve_rest, quantize_graph, wide_layers
 from atrous.exporter.models.multiscale import MultiScale
 from atrous.exporter.onnx_export import export_graph
 from atrous.exporter.passes import DeinterlaceAtrousConv, run_passes
@@ -51,6 +51,16 @@ class TestTensorRtRtx:
 
     def test_with_the_rest_in_fp32(self, rng: np.random.Generator) -> None:
         require_int8(int8_of(RESIDUAL, rng.standard_normal((1, 3, 16, 16)).astype(np.float32)), ONE_SIZE, 2)
+
+    def test_weights_too_small_for_fp16_scales(self, image: NDArray[np.float32]) -> None:
+        graph = onnx.ModelProto()
+        graph.CopyFrom(ASPP)
+        first = plan_quantization(graph).layers[0]
+        replace_constant(graph, first.weight, constant(graph, first.weight) * np.float32(1e-4))
+        plan, ranges = plan_quantization(graph), observed(graph, image)
+        wide = wide_layers(plan, ranges)
+        assert {layer.name for layer in plan.layers if layer.source == first.source} <= wide.keys()
+        require_int8(halve_rest(quantize_graph(graph, plan, ranges), wide)[0], SIZES, len(plan.layers))
 
     def test_deinterlaced(self, image: NDArray[np.float32]) -> None:
         int8 = int8_of(run_passes(ASPP, [DeinterlaceAtrousConv()]), image)

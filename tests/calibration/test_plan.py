@@ -23,7 +23,7 @@ from int8_graphs import (
 )
 from onnx import helper
 
-from atrous.calibration.plan import INT8_MAX, MIN_SCALE, QuantizationPlan, Residual, plan_quantization
+from atrous.calibration.plan import INT8_MAX, MIN_SCALE, MIN_WIDE_SCALE, QuantizationPlan, Residual, plan_quantization
 from atrous.errors import CalibrationError
 from atrous.exporter.passes import DeinterlaceAtrousConv, run_passes
 
@@ -201,11 +201,19 @@ class TestKept:
         graph = one_layer("v = Relu (wa)  a = Conv (r0, v)", wa=(8, 8, 1, 1))
         assert reasons(plan_quantization(graph))["a"] == "its weights are computed, not constant"
 
+    @pytest.mark.parametrize(("share", "wide"), [(1.1, False), (0.9, True), (1e-9, True)])
+    def test_small_weights_have_wide_scales(self, share: float, wide: bool) -> None:
+        graph = graph_of(f"{STEM}  a = Conv (r0, wa)  logits = Conv (a, head)", **WEIGHTS, wa=(8, 8, 1, 1))
+        weight = constant(graph, "wa")
+        replace_constant(graph, "wa", weight / np.abs(weight).max() * np.float32(INT8_MAX * MIN_SCALE * share))
+        (layer,) = plan_quantization(graph).layers
+        assert (layer.name, layer.wide) == ("a", wide)
+
     def test_weights_that_are_too_small(self) -> None:
         graph = graph_of(f"{STEM}  a = Conv (r0, wa)  logits = Conv (a, head)", **WEIGHTS, wa=(8, 8, 1, 1))
         weight = constant(graph, "wa")
-        replace_constant(graph, "wa", weight / np.abs(weight).max() * np.float32(INT8_MAX * MIN_SCALE * 0.9))
-        assert "would be subnormal in FP16" in reasons(plan_quantization(graph))["a"]
+        replace_constant(graph, "wa", weight / np.abs(weight).max() * np.float32(INT8_MAX * MIN_WIDE_SCALE * 0.9))
+        assert "multiplies by nothing" in reasons(plan_quantization(graph))["a"]
 
     def test_a_transposed_input(self) -> None:
         graph = graph_of(

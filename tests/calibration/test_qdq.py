@@ -30,8 +30,8 @@ from int8_graphs import (
 from numpy.typing import NDArray
 from tolerances import INT8_REST_RELATIVE, INT8_STEPS
 
-from atrous.calibration.plan import INT8_MAX, MIN_SCALE, plan_quantization
-from atrous.calibration.qdq import halve_rest, quantize_graph, scale_of, shared_amax, usable_plan
+from atrous.calibration.plan import INT8_MAX, MIN_SCALE, MIN_WIDE_SCALE, plan_quantization
+from atrous.calibration.qdq import halve_rest, quantize_graph, scale_of, shared_amax, usable_plan, wide_layers
 from atrous.errors import CalibrationError, ExportError
 from atrous.exporter.passes import DeinterlaceAtrousConv, RoundToHalf, run_passes
 from atrous.exporter.passes.magnitudes import HALF_MAX
@@ -262,10 +262,32 @@ class TestRanges:
         assert reads(int8, "sum") == ["d", "b"]
 
     def test_an_input_too_small_for_a_scale(self, image: NDArray) -> None:
-        ranges = {**observed(PLAIN, image), "r0": 1e-4}
+        ranges = {**observed(PLAIN, image), "r0": 1e-20}
         (_, _, kept) = usable_plan(plan_quantization(PLAIN), ranges).kept
         assert kept.name == "a"
-        assert "would be subnormal in FP16" in kept.reason
+        assert "it multiplies nothing" in kept.reason
+
+    @pytest.mark.parametrize("shrunk", ["weights", "input"])
+    @pytest.mark.parametrize("factor", [1e-3, 1e-7])
+    def test_small_layers_are_int8_with_scales_in_fp32(self, image: NDArray, shrunk: str, factor: float) -> None:
+        graph = onnx.ModelProto()
+        graph.CopyFrom(PLAIN)
+        small, large = ("wa", "head") if shrunk == "weights" else ("w0", "wa")
+        replace_constant(graph, small, constant(graph, small) * np.float32(factor * 0.1))
+        replace_constant(graph, large, constant(graph, large) / np.float32(factor * 0.1))
+        ranges = observed(graph, image)
+        plan = usable_plan(plan_quantization(graph), ranges)
+        assert "a" in [layer.name for layer in plan.layers]
+        assert list(wide_layers(plan, ranges)) == ["a"]
+        half, kept = halve_rest(quantize_graph(graph, plan, ranges), wide_layers(plan, ranges))
+        assert "a" in {node.name for node in kept}
+        scale = constant(half, "wa/scale" if shrunk == "weights" else "r0/scale")
+        assert scale.dtype == np.float32
+        assert 0 < scale.max() < MIN_SCALE
+        exact, actual = run(graph, image), run(half, image)
+        plain = run(halve_rest(quantized(PLAIN, image))[0], image) - run(PLAIN, image)
+        error, usual = (np.abs(each).mean() for each in (actual - exact, plain))
+        assert error <= 2 * usual  # as if nothing were small
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
     def test_a_range_that_is_none(self, value: float) -> None:
@@ -283,10 +305,10 @@ class TestScales:
     @given(st.floats(0, 1e9, width=32))
     def test_normal_in_fp16_and_near_amax(self, amax: float) -> None:
         scale = float(scale_of(amax))
-        assert scale >= MIN_SCALE
-        if amax >= INT8_MAX * MIN_SCALE:
+        assert scale >= (MIN_WIDE_SCALE if 0 < amax < INT8_MAX * MIN_SCALE else MIN_SCALE)
+        if amax >= INT8_MAX * MIN_WIDE_SCALE:
             assert abs(scale * INT8_MAX - amax) <= amax * 2.0**-11
-        if scale <= HALF_MAX:
+        if MIN_SCALE <= scale <= HALF_MAX:
             assert float(np.float16(scale)) == scale
 
 

@@ -44,6 +44,18 @@ def test_json(atrous: Command, bundle: Path) -> None:
     assert engine["engine"]["profile"] == {"min": [1, 3, 32, 32], "opt": [4, 3, 64, 64], "max": [4, 3, 64, 96]}
 
 
+@pytest.mark.parametrize("form", ["dilated", "taps"])
+def test_builds_of_another_form(atrous: Command, tmp_path: Path, form: str) -> None:
+    bundle = make_bundle(tmp_path / "atrous.atrous", local_layers(4, dilation=2), fixed=(64, 64)).path
+    outcome = atrous("build", bundle, "--precision", "fp32", "--sm", "89", "--atrous", form)
+    assert outcome.code == 0, outcome.err
+    engine = Bundle.open(bundle).find(kind="engine")
+    assert engine is not None
+    assert engine.provenance["atrous"] == form
+    report = (bundle / engine.provenance["report"]).read_text()
+    assert ("tap_0_0" in report) == (form == "taps")
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [

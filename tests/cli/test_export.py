@@ -57,6 +57,7 @@ def test_options_say_what_a_checkpoint_does_not(atrous: Command, unnamed: Path, 
     exported = atrous("export", unnamed, out, *options)
     assert exported.code == 0, exported.err
     assert "dropped" in exported.err
+    assert "recognised as weights of atrous by classifier.weight" in " ".join(exported.err.split())
     manifest = Bundle.open(out).manifest
     assert [entry.name for entry in manifest.classes] == ["class 0", "class 1", "class 2"]
     assert [artifact.kind for artifact in manifest.artifacts] == ["onnx", "standalone"]

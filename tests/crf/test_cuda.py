@@ -13,6 +13,7 @@ from tolerances import CRF_LATTICE_ABS, CRF_SUM_ABS, CUDA_CPU_ABS, CUDA_UNORM16_
 
 from atrous.crf import CRFParams, DenseCRF
 from atrous.crf.cuda import CudaDenseCRF, DeviceArray
+from atrous.crf.cuda_queue import Queue
 from atrous.errors import CRFError, DeviceError, ShapeError
 
 pytestmark = pytest.mark.slow  # in sum
@@ -371,3 +372,40 @@ print("clean")
 def test_kernels_stay_within_their_memory_under_the_address_sanitizer(run_sanitized):
     """And free of undefined behaviour."""
     run_sanitized(SANITIZED)
+
+
+class TestUnreadableArrays:
+    """What NumPy, or the interface of arrays on a GPU, raises becomes an error of atrous."""
+
+    def test_rows_of_different_lengths(self, device, make_scene):
+        _, image = make_scene(3, 8, 8)
+        for crf in (CudaDenseCRF(device=device), DenseCRF()):
+            with pytest.raises(ShapeError, match="probabilities must be an array; got list, which NumPy cannot read"):
+                crf([[1.0], [2.0, 3.0]], image)
+        with pytest.raises(CRFError, match=r"compatibility must be numbers \[C\] or \[C, C\]; got list"):
+            CudaDenseCRF(compatibility=[[1], [2, 3]], device=device)
+
+    def test_tensors_with_gradients(self, device, make_scene):
+        torch = pytest.importorskip("torch")
+        probabilities, image = make_scene(3, 8, 8)
+        tensor = torch.tensor(probabilities, requires_grad=True)
+        for crf in (CudaDenseCRF(device=device), DenseCRF()):
+            with pytest.raises(ShapeError, match=r"got Tensor, which NumPy cannot read: .*detach"):
+                crf(tensor, image)
+
+    def test_an_interface_that_fails(self, device, make_scene):
+        class Broken:
+            @property
+            def __cuda_array_interface__(self):
+                raise RuntimeError("requires grad")
+
+        _, image = make_scene(3, 8, 8)
+        with pytest.raises(ShapeError, match="probabilities on the GPU cannot be read: requires grad"):
+            CudaDenseCRF(device=device)(Broken(), image)
+
+
+def test_a_field_of_no_pixels_is_refused(device):
+    crf = CudaDenseCRF(device=device)
+    for sizes in ((0, 3, 8, 8), (1, 0, 8, 8), (1, 3, 0, 8), (1, 3, 8, -1), (65, 3, 8, 8), (1, 3, 8, 2**21)):
+        with pytest.raises(CRFError, match=r"(images|classes|height|width) must be 1 to \d+, got"):
+            crf.open_field(Queue(device, device.stream()), *sizes)

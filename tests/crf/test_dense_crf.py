@@ -301,3 +301,11 @@ def test_counts_are_whole_numbers(name):
     for value in (2.5, "2"):
         with pytest.raises(ArgumentError, match=f"{name} must be int; got"):
             DenseCRF(**{name: value})
+
+
+def test_masked_values_are_refused(make_scene):
+    probabilities, image = make_scene(3, 8, 8)
+    with pytest.raises(ShapeError, match="probabilities must have values everywhere; got 1 masked ones"):
+        DenseCRF()(np.ma.masked_array(probabilities, mask=np.arange(192).reshape(3, 8, 8) == 5), image)
+    with pytest.raises(ShapeError, match="the image must have values everywhere; got 192 masked ones"):
+        DenseCRF()(probabilities, np.ma.masked_array(image, mask=True))

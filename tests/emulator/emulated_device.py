@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import threading
 import time
 from collections import Counter, deque
@@ -219,7 +220,18 @@ class EmulatedDevice:
         self.sanitize = sanitize
         self.is_lazy = is_lazy
         self.recording: EmulatedGraph | None = None
+        self._options = {
+            "order": order,
+            "total_bytes": total_bytes,
+            "sanitize": sanitize,
+            "is_lazy": is_lazy,
+            "is_bound": is_bound,
+        }
         self._thread = threading.get_ident() if is_bound else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The same GPU in another process."""
+        return functools.partial(EmulatedDevice, **self._options), ()
 
     def check_thread(self) -> None:
         """Refuses other threads than its own."""

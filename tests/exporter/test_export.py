@@ -239,6 +239,15 @@ def test_split_into_taps(
         assert relative_error(run(bundle, images), expected) <= DEINTERLACED_EXPORT_RELATIVE
 
 
+def test_auto_measures_beside_the_dilated_graph(network: nn.Module, classes: tuple[str, ...], folder: Path) -> None:
+    options = ExportOptions(atrous="auto")
+    bundle = export(network, folder / "street.atrous", classes=classes, size=FIXED, options=options)
+    canonical, *tuned = bundle.manifest.artifacts
+    assert max(rates(bundle)) > 1
+    assert canonical.provenance["atrous"] == "dilated"
+    assert all(each.tuned_for is not None and each.provenance["from"] == canonical.sha256 for each in tuned)
+
+
 class TestStandaloneHead:
     def test_labels(self, network: nn.Module, deinterlaced: Bundle) -> None:
         wrapped = StandaloneHead(network, "labels", align_corners=False)
@@ -284,8 +293,6 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("make", "said"),
         [
-            (lambda: Answering("dict"), "returns a dict"),
-            (lambda: Answering("tuple"), "returns a tuple"),
             (lambda: Answering("three axes"), r"expected one float32 tensor \[N, C, h, w\]"),
             (lambda: Answering("float16"), r"returns torch\.float16"),
             (BranchingOnPixels, "torch cannot export BranchingOnPixels"),

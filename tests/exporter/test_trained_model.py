@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from foreign_networks import FOREIGN, ForeignNet
 from safetensors.torch import save_file
 
 from atrous.errors import CheckpointError, ExportError
@@ -67,3 +69,67 @@ def test_one_channel_has_two_classes(tmp_path: Path, names: list[str] | None) ->
     trained = load_trained(tmp_path / "lesions.pth", architecture=ARCH, classes=classes)
     assert [entry.name for entry in trained.classes] == (names or ["background", "foreground"])
     assert trained.model.eval()(torch.zeros(1, 3, 32, 32)).shape[1] == 1
+
+
+def foreign(case: str) -> Weights:
+    """Weights of a foreign network, with its names."""
+    net = ForeignNet()
+    with torch.no_grad():
+        FOREIGN[case][2](net, torch.zeros(1, 3, 32, 32))
+    return net.state
+
+
+@pytest.mark.parametrize(
+    ("case", "key"),
+    [
+        ("jfzhang95 v3+ mobilenet_v2 os8", "decoder.last_conv.8.weight"),
+        ("mmseg v3+ mobilenet_v2 d8", "decode_head.conv_seg.weight"),
+        ("hf v3 mobilenet_v2 os8", "segmentation_head.classifier.convolution.weight"),
+    ],
+)
+def test_files_as_the_projects_save_them(case: str, key: str, tmp_path: Path) -> None:
+    architecture, stride, _ = FOREIGN[case]
+    state, path = foreign(case), tmp_path / "checkpoint"
+    optimizer = {"state": {0: {"momentum_buffer": torch.zeros(2)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    if case.startswith("jfzhang95"):
+        torch.save({"epoch": 3, "state_dict": state, "optimizer": optimizer, "best_pred": 0.7}, path)
+    elif case.startswith("mmseg"):
+        meta = {"dataset_meta": {"classes": ["road"]}, "epoch": 1}
+        torch.save({"meta": meta, "state_dict": state, "optimizer": optimizer}, path)
+    else:
+        save_file(state, path)
+    trained = load_trained(path, architecture=architecture, output_stride=stride)
+    assert trained.recognised is not None
+    assert trained.recognised.keys == (key,)
+    assert str(trained.recognised).startswith("recognised as weights of ")
+    loaded = sum(not name.endswith("num_batches_tracked") for name in trained.model.state_dict())
+    assert loaded + len(trained.dropped.keys() & state.keys()) == len(state)
+
+
+def test_weights_of_another_network_name_the_nearest_and_what_differs(tmp_path: Path) -> None:
+    state = foreign("mmseg v3 mobilenet_v2 d8")
+    state["backbone.layer1.0.conv.0.conv.weight"] = torch.zeros(32, 1, 5, 5)
+    torch.save(state, tmp_path / "foreign.pth")
+    with pytest.raises(CheckpointError, match="mmseg weights do not fit") as caught:
+        load_trained(tmp_path / "foreign.pth", architecture="deeplabv3_resnet50")
+    _, recognised, nearest = str(caught.value).splitlines()
+    assert recognised == "recognised as weights of mmsegmentation by decode_head.conv_seg.weight"
+    count = re.fullmatch(
+        r"The nearest is deeplabv3_mobilenet_v2_mmseg: (\d+) of its (\d+) tensors have this name and shape; the "
+        r"first that differ: backbone\.layer1\.0\.conv\.0\.conv\.weight "
+        r"\(network \[32, 1, 3, 3\], checkpoint \[32, 1, 5, 5\]\)",
+        nearest,
+    )
+    assert count
+    assert int(count[1]) == int(count[2]) - 1
+
+
+@pytest.mark.slow  # compares all networks
+def test_keys_of_no_project_are_taken_as_the_own_ones(weights: Weights, tmp_path: Path) -> None:
+    torch.save({f"own.{key}": value for key, value in weights.items()} | weights, tmp_path / "own.pth")
+    with pytest.raises(
+        CheckpointError, match=r"(?s)unexpected own\..*weights of atrous by classifier\.weight"
+    ) as caught:
+        load_trained(tmp_path / "own.pth", architecture=ARCH)
+    assert caught.value.unexpected
+    assert f"The nearest is {ARCH}" in str(caught.value)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from tolerances import ICC_LEVELS, JPEG_LEVELS
 
-from atrous.errors import ImageError, ShapeError
+from atrous.errors import ArgumentError, ImageError, ShapeError
 from atrous.runtime.image import load_image
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -508,3 +508,20 @@ class TestTransparency:
     def test_opaque_ones_say_nothing(self, tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
         load_image(saved(tmp_path, two_colors("RGBA"), "x.png"))
         assert said.text == ""
+
+
+class TestArguments:
+    @pytest.mark.parametrize("options", [{"page": "2"}, {"page": 1.5}, {"page": True}, {"bits": "x"}])
+    def test_of_another_type(self, options: dict[str, object]) -> None:
+        with pytest.raises(ArgumentError, match=r"(page|bits) must be int \| None; got"):
+            load_image(Image.new("I;16", (4, 4)), **options)
+
+    def test_masked_values_are_refused(self) -> None:
+        pixels = np.zeros((4, 5, 3), np.uint8)
+        with pytest.raises(ShapeError, match="must have values everywhere; got 3 masked ones"):
+            load_image(np.ma.masked_array(pixels, mask=np.arange(60).reshape(4, 5, 3) < 3))
+        np.testing.assert_array_equal(load_image(np.ma.masked_array(pixels)), pixels)
+
+    @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+    def test_a_matrix(self) -> None:
+        np.testing.assert_array_equal(load_image(np.asmatrix(np.eye(4, dtype=np.uint8)))[..., 2], np.eye(4))

@@ -14,6 +14,7 @@ from atrous.bundle import Bundle
 from atrous.errors import EvaluationError, ImageError
 from atrous.manifest import ClassInfo, Manifest
 from atrous.runtime.evaluation import Pair, evaluate, pair_by_stem
+from atrous.runtime.image import load_image
 from atrous.runtime.mask_rules import MaskRules
 from atrous.runtime.masks import MaskReader, load_mask
 from atrous.runtime.segmenter import load
@@ -63,6 +64,30 @@ class TestFiles:
         Image.new(mode, (4, 4)).save(tmp_path / "mask.png")
         with pytest.raises(EvaluationError, match="partly transparent"):
             load_mask(tmp_path / "mask.png")
+
+    @pytest.mark.parametrize(("name", "options"), [("m.jpg", {}), ("m.webp", {}), ("m.webp", {"lossless": True})])
+    def test_ids_that_loss_turns_into_others_are_refused(
+        self, tmp_path: Path, rng: np.random.Generator, name: str, options: dict[str, bool]
+    ) -> None:
+        """Ids of 0 to 2 are still ids of 0 to 2 then, of other classes."""
+        ids = np.repeat(rng.integers(0, 3, (16, 16, 1), np.uint8), 3, axis=2)
+        path = saved(tmp_path, ids, name, **options)
+        with Image.open(path) as picture:
+            stored = np.asarray(picture)
+        if options:
+            np.testing.assert_array_equal(load_mask(path), ids)
+            return
+        assert stored.max() <= 3
+        assert (stored != ids).any()
+        with pytest.raises(EvaluationError, match=r"is a lossy (JPEG|WEBP), .*save it as PNG"):
+            load_mask(path)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_orientation_is_applied_as_to_images(self, tmp_path: Path, orientation: int) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = saved(tmp_path, LINES, exif=exif)
+        np.testing.assert_array_equal(load_mask(path), load_image(path)[..., 0])
 
     def test_unreadable(self, tmp_path: Path, rng: np.random.Generator) -> None:
         path = saved(tmp_path, rng.integers(0, 3, (64, 64), np.uint8))
@@ -130,7 +155,7 @@ class TestColors:
 
     def test_jpeg(self, tmp_path: Path, manifest: Manifest, rng: np.random.Generator) -> None:
         colors = np.array([ROAD, CAR, SKY], np.uint8)[rng.integers(0, 3, (32, 32))]
-        with pytest.raises(EvaluationError, match="JPEG changes colours: save masks as PNG"):
+        with pytest.raises(EvaluationError, match=r"is a lossy JPEG, .*save it as PNG"):
             read(saved(tmp_path, colors, "mask.jpg"), manifest)
 
     def test_a_palette_in_another_order(self, tmp_path: Path, manifest: Manifest) -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emulator.emulated_device import EmulatedDevice
 from segmenters import CRF, Opened, on_cpu, picture
 from standins.onnx_device_backend import OnnxDeviceBackend
 
 import atrous
 from atrous.bundle import Bundle, extend_bundle
 from atrous.crf import CRFParams, DenseCRF
+from atrous.crf.cuda import CudaDenseCRF
 from atrous.errors import BundleError, EngineError
 from atrous.runtime.backends import BACKENDS
 from atrous.runtime.result import Result
@@ -131,6 +133,26 @@ def test_a_bundle_that_was_replaced_is_refused(color_bundle: Bundle, tmp_path: P
         staged.add(staged.artifact("model.fp32.onnx", kind="onnx", precision="fp32", provenance={}))
     with pytest.raises(BundleError, match="was changed by another writer since it was opened"):
         pickle.loads(data)
+
+
+@pytest.mark.slow  # the emulator's kernels are compiled
+@pytest.mark.parametrize("storage", ["fp32", "unorm16"])
+def test_a_crf_on_a_gpu(storage: str) -> None:
+    device = EmulatedDevice(total_bytes=2**30)
+    crf = CudaDenseCRF(
+        CRFParams.deeplab_v2_vgg(),
+        iterations=3,
+        storage=storage,
+        normalization="after",
+        compatibility=[[-1, 0.5, 0], [0.5, -1, 0], [0, 0, -2]],
+        device=device,
+    )
+    maps = np.random.default_rng(0).dirichlet(np.ones(3), size=(24, 32)).transpose(2, 0, 1).astype(np.float32)
+    expected = crf(maps, picture((24, 32)))
+    other = through_pickle(crf)
+    np.testing.assert_array_equal(other(maps, picture((24, 32))), expected)
+    assert other._device is not device
+    assert other._device.properties == device.properties
 
 
 @pytest.mark.parametrize("storage", ["fp32", "unorm16"])

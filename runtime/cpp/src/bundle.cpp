@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <fstream>
 #include <system_error>
+#include <thread>
 
 #include "failure.hpp"
 #include "sha256.hpp"
@@ -15,6 +17,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kManifestFile = "manifest.json";
+/// How long a reader waits for a bundle that steps aside, on filesystems that cannot exchange two folders.
+constexpr std::chrono::seconds kSteppingAside{1};
+constexpr std::chrono::milliseconds kPause{10};
+constexpr std::size_t kAsideDigits = 16;
 
 /// All of a file. Throws std::system_error.
 std::string read_file(const fs::path& path) {
@@ -42,15 +48,47 @@ bool is_inside(const fs::path& path, const fs::path& folder) {
     return std::mismatch(folder.begin(), folder.end(), path.begin(), path.end()).first == folder.end();
 }
 
-Manifest read_manifest(const fs::path& folder) {
-    std::string content;
-    errno = 0;
-    try {
-        content = read_file(folder / kManifestFile);
-    } catch (const std::system_error& error) {
-        fail(ATROUS_ERROR_BUNDLE, folder.string(), " is not an atrous bundle: cannot read ", kManifestFile, " (",
-             error.code().message(), "). Expected a directory made by `atrous export` or `atrous pack`.");
+/// Where the bundle of a folder stepped aside for a new one and still is, as bundle_folders.py names it; else empty.
+fs::path find_aside(const fs::path& folder) {
+    std::error_code ignored;
+    fs::path target = fs::absolute(folder, ignored).lexically_normal();
+    if (!target.has_filename()) target = target.parent_path();  // "NAME.atrous/"
+    const std::string beginning = "." + target.filename().string() + ".old.";
+    for (const fs::directory_entry& entry : fs::directory_iterator(target.parent_path(), ignored)) {
+        const std::string name = entry.path().filename().string();
+        const fs::path aside = entry.path() / target.filename();
+        if (name.size() == beginning.size() + kAsideDigits && name.compare(0, beginning.size(), beginning) == 0 &&
+            fs::is_regular_file(aside / kManifestFile, ignored)) {
+            return aside;
+        }
     }
+    return {};
+}
+
+/// Text of a bundle's manifest; waits a little where a bundle has just stepped aside for it.
+std::string read_manifest(const fs::path& folder) {
+    const auto patience = std::chrono::steady_clock::now() + kSteppingAside;
+    while (true) {
+        errno = 0;
+        try {
+            return read_file(folder / kManifestFile);
+        } catch (const std::system_error& error) {
+            const fs::path aside = error.code().value() == ENOENT ? find_aside(folder) : fs::path();
+            if (!aside.empty() && std::chrono::steady_clock::now() < patience) {
+                std::this_thread::sleep_for(kPause);
+                continue;
+            }
+            const std::string hint = aside.empty()
+                                         ? "Expected a directory made by `atrous export` or `atrous pack`."
+                                         : text("A writer was killed while it replaced the bundle, which is at ",
+                                                aside.string(), ": move it back.");
+            fail(ATROUS_ERROR_BUNDLE, folder.string(), " is not an atrous bundle: cannot read ", kManifestFile, " (",
+                 error.code().message(), "). ", hint);
+        }
+    }
+}
+
+Manifest judge_manifest(const fs::path& folder, const std::string& content) {
     try {
         return parse_manifest(content);
     } catch (const Failure& failure) {
@@ -60,8 +98,36 @@ Manifest read_manifest(const fs::path& folder) {
 
 }  // namespace
 
-Bundle::Bundle(const std::string& path) : path_(path), manifest_(read_manifest(path_)) {
-    for (const Artifact& artifact : manifest_.artifacts) check_size(artifact);
+Bundle::Bundle(const std::string& path) : path_(path) {
+    std::string failed;  // the manifest that files did not fit: of a bundle that was replaced meanwhile, or damaged
+    while (true) {
+        text_ = read_manifest(path_);
+        manifest_ = judge_manifest(path_, text_);
+        try {
+            check_sizes();
+            return;
+        } catch (const Failure&) {
+            if (text_ == failed) throw;
+            failed = text_;
+        }
+    }
+}
+
+bool Bundle::is_current() const {
+    try {
+        return read_manifest(path_) == text_;
+    } catch (const Failure&) {
+        return false;
+    }
+}
+
+template <typename... Pieces>
+void Bundle::refuse(const Artifact& artifact, const Pieces&... pieces) const {
+    if (!is_current()) {
+        fail(ATROUS_ERROR_BUNDLE, path_.string(), " was changed by another writer since it was opened, and ",
+             artifact.file, " with it; open it again");
+    }
+    fail(ATROUS_ERROR_BUNDLE, pieces...);
 }
 
 fs::path Bundle::path_of(const Artifact& artifact) const {
@@ -81,6 +147,10 @@ fs::path Bundle::path_of(const Artifact& artifact) const {
              "' leads out of the bundle; refusing to open it");
     }
     return path;
+}
+
+void Bundle::check_sizes() const {
+    for (const Artifact& artifact : manifest_.artifacts) check_size(artifact);
 }
 
 void Bundle::check_size(const Artifact& artifact) const {
@@ -105,23 +175,20 @@ std::string Bundle::read(const Artifact& artifact) const {
     try {
         bytes = read_file(path);
     } catch (const std::system_error& error) {
-        fail(ATROUS_ERROR_BUNDLE, "cannot read ", path.string(), ": ", error.code().message());
+        refuse(artifact, "cannot read ", path.string(), ": ", error.code().message());
     }
     Sha256 digest;
     digest.update(bytes.data(), bytes.size());
     const std::string actual = digest.hex();
     if (actual != artifact.sha256) {
-        fail(ATROUS_ERROR_BUNDLE, path.string(), " has SHA-256 ", actual, "; the manifest says ", artifact.sha256,
-             ". The file was changed or damaged after export: nothing was loaded. Export it again.");
+        refuse(artifact, path.string(), " has SHA-256 ", actual, "; the manifest says ", artifact.sha256,
+               ". The file was changed or damaged after export: nothing was loaded. Export it again.");
     }
     return bytes;
 }
 
 void Bundle::check() const {
-    for (const Artifact& artifact : manifest_.artifacts) {
-        check_size(artifact);
-        read(artifact);
-    }
+    for (const Artifact& artifact : manifest_.artifacts) read(artifact);
 }
 
 }  // namespace atrous::core

@@ -227,6 +227,13 @@ atrous_status atrous_bundle_check(const atrous_bundle* bundle) {
     return guarded([&] { bundles().find(bundle)->check(); });
 }
 
+atrous_status atrous_bundle_is_current(const atrous_bundle* bundle, int32_t* is_current) {
+    return guarded([&] {
+        require(is_current, "is_current");
+        *is_current = bundles().find(bundle)->is_current() ? 1 : 0;
+    });
+}
+
 atrous_status atrous_bundle_close(atrous_bundle* bundle) {
     return guarded([&] { bundles().take(bundle); });
 }

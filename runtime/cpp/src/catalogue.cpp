@@ -32,10 +32,10 @@ void check_names(const Options& options) {
         fail(is_other ? ATROUS_ERROR_UNAVAILABLE : ATROUS_ERROR_ARGUMENT, "backend '", options.backend, "' is ",
              is_other ? "not in this build" : "unknown", "; expected auto", names());
     }
-    for (const char* known : {"auto", "fp32", "fp16", "int8"}) {
+    for (const char* known : {"auto", "fp32", "bf16", "fp16", "int8"}) {
         if (options.precision == known) return;
     }
-    fail(ATROUS_ERROR_ARGUMENT, "unknown precision '", options.precision, "'; expected auto, fp32, fp16 or int8");
+    fail(ATROUS_ERROR_ARGUMENT, "unknown precision '", options.precision, "'; expected auto, fp32, bf16, fp16 or int8");
 }
 
 }  // namespace
@@ -68,16 +68,27 @@ std::unique_ptr<Pipeline> open_pipeline(std::shared_ptr<const Bundle> bundle, co
 }
 
 const Artifact& find_onnx(const Bundle& bundle, const std::string& precision, const char* backend) {
+    const std::string wanted = precision == "bf16" ? "fp32" : precision;
     std::string have;
     for (const char* known : {"fp32", "fp16", "int8"}) {
         for (const Artifact& artifact : bundle.manifest().artifacts) {
             if (artifact.kind != "onnx" || artifact.precision != known) continue;
-            if (precision == "auto" || precision == known) return artifact;
+            if (wanted == "auto" || wanted == known) return artifact;
             have += text(have.empty() ? "" : ", ", known);
         }
     }
-    fail(ATROUS_ERROR_ENGINE, bundle.path().string(), " has no ", precision == "auto" ? "" : precision + " ",
+    fail(ATROUS_ERROR_ENGINE, bundle.path().string(), " has no ", wanted == "auto" ? "" : wanted + " ",
          "ONNX graph for the ", backend, " backend; it has: ", have.empty() ? "none" : have);
+}
+
+const Artifact& tuned_or(const Artifact& graph, const Bundle& bundle, const std::string& precision, const char* backend,
+                         const std::string& version) {
+    for (const Artifact& artifact : bundle.manifest().artifacts) {
+        const auto& tuning = artifact.tuned_for;
+        if (!tuning || tuning->backend != backend || tuning->from != graph.sha256) continue;
+        if (artifact.precision == precision && tuning->version == version && tuning->cpu == cpu_kind()) return artifact;
+    }
+    return graph;
 }
 
 }  // namespace atrous::core

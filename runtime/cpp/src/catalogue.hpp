@@ -34,8 +34,14 @@ std::vector<Backend>& catalogue();
 /// The backend asked for, or the first that can run the bundle. Throws Failure.
 std::unique_ptr<Pipeline> open_pipeline(std::shared_ptr<const Bundle> bundle, const Options& options);
 
-/// The ONNX artifact of that precision (`auto`: the most precise). Throws Failure(ENGINE), listing what is there.
+/// The ONNX artifact of that precision (`auto`: the most precise; `bf16`: the FP32 one). Throws Failure(ENGINE),
+/// listing what is there.
 const Artifact& find_onnx(const Bundle& bundle, const std::string& precision, const char* backend);
+
+/// The graph that was rewritten from `graph` and measured in this version of the backend on this kind of CPU, to run in
+/// that precision; `graph` itself where there is none.
+const Artifact& tuned_or(const Artifact& graph, const Bundle& bundle, const std::string& precision, const char* backend,
+                         const std::string& version);
 
 #if defined(ATROUS_WITH_OPENVINO)
 Backend openvino_backend();

@@ -112,10 +112,25 @@ std::uint64_t to_bytes(const json& value) {
     return value.is_number_float() ? static_cast<std::uint64_t>(value.get<double>()) : value.get<std::uint64_t>();
 }
 
+Tuning to_tuning(const json& artifact) {
+    const json& tuned = artifact["tuned_for"];
+    Tuning tuning{
+        tuned["backend"].get<std::string>(), tuned["version"].get<std::string>(), "",
+        CpuKind{tuned["cpu"]["name"].get<std::string>(), tuned["cpu"]["flags"].get<std::vector<std::string>>()}};
+    const json none = json::object();
+    const json& made = artifact.contains("provenance") ? artifact["provenance"] : none;
+    if (made.contains("from") && made["from"].is_string()) tuning.from = made["from"].get<std::string>();
+    return tuning;
+}
+
 Artifact to_artifact(const json& value) {
-    Artifact artifact{value["kind"].get<std::string>(), value["precision"].get<std::string>(),
-                      value["file"].get<std::string>(), value["sha256"].get<std::string>(),
-                      to_bytes(value["bytes"]),         std::nullopt};
+    Artifact artifact{value["kind"].get<std::string>(),
+                      value["precision"].get<std::string>(),
+                      value["file"].get<std::string>(),
+                      value["sha256"].get<std::string>(),
+                      to_bytes(value["bytes"]),
+                      std::nullopt,
+                      std::nullopt};
     if (value.contains("engine")) {
         const json& engine = value["engine"];
         artifact.engine = EngineIdentity{engine["flavor"].get<std::string>(),
@@ -125,6 +140,7 @@ Artifact to_artifact(const json& value) {
                                          engine.value("hardware_compatibility", "none"),
                                          engine.value("version_compatible", false)};
     }
+    if (value.contains("tuned_for")) artifact.tuned_for = to_tuning(value);
     return artifact;
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "native/cpu.hpp"
 #include "runtime/csrc/image.hpp"
 
 namespace atrous::core {
@@ -49,11 +50,18 @@ struct EngineIdentity {
     bool version_compatible;             ///< later versions of the same major number run it
 };
 
+/// Where a tuned graph was measured to be faster than the one that it was rewritten from.
+struct Tuning {
+    std::string backend, version, from;  ///< from: the SHA-256 of that graph
+    CpuKind cpu;
+};
+
 /// One file that computes the network.
 struct Artifact {
     std::string kind, precision, file, sha256;
     std::uint64_t bytes;
     std::optional<EngineIdentity> engine;
+    std::optional<Tuning> tuned_for;
 };
 
 struct Manifest {

@@ -27,12 +27,12 @@ ov::Core& shared_core() {
 /// The network, compiled once for each input shape: a graph with fixed sizes is faster than one with dynamic ones.
 class CompiledShapes {
   public:
-    CompiledShapes(const std::string& graph, std::string name, int threads)
+    CompiledShapes(const std::string& graph, std::string name, ov::element::Type precision, int threads)
         : name_(std::move(name)), model_(shared_core().read_model(graph, ov::Tensor())) {
         fuse_qdq(*model_);
         // FP32 runs in FP32: OpenVINO would pick bfloat16 on its own where the CPU has it, and change the answer.
         settings_ = {ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
-                     ov::hint::inference_precision(ov::element::f32)};
+                     ov::hint::inference_precision(precision)};
         if (threads > 0) settings_.insert(ov::inference_num_threads(threads));
         if (model_->inputs().size() != 1 || model_->outputs().size() != 1) {
             fail(ATROUS_ERROR_ENGINE, name_, " must have one input and one output");
@@ -104,17 +104,33 @@ class OpenVinoEngine : public Engine {
     std::shared_ptr<CompiledShapes> shapes_;
 };
 
+/// As pip names it: "2026.4.0" of "2026.4.0-21234-5c6ab5b1c3a-releases/2026/4".
+std::string version() {
+    const std::string build = ov::get_openvino_version().buildNumber;
+    return build.substr(0, build.find('-'));
+}
+
+void check_bf16() {
+    if (cpu_kind().has_bf16()) return;
+    fail(ATROUS_ERROR_ENGINE, "this CPU has no bfloat16 (it needs avx512_bf16 or amx_bf16): ", cpu_kind().name,
+         "; use fp32");
+}
+
 std::unique_ptr<Pipeline> open(std::shared_ptr<const Bundle> bundle, const Options& options) {
-    const Artifact& artifact = find_onnx(*bundle, options.precision, kName);
+    const bool is_bf16 = options.precision == "bf16";
+    if (is_bf16) check_bf16();
+    const Artifact& canonical = find_onnx(*bundle, options.precision, kName);
+    const std::string precision = is_bf16 ? "bf16" : canonical.precision;
+    const Artifact& artifact = tuned_or(canonical, *bundle, precision, kName, version());
     const std::string name = (bundle->path() / artifact.file).string();
     std::unique_ptr<Engine> engine;
     try {
-        engine = std::make_unique<OpenVinoEngine>(
-            std::make_shared<CompiledShapes>(bundle->read(artifact), name, options.threads));
+        engine = std::make_unique<OpenVinoEngine>(std::make_shared<CompiledShapes>(
+            bundle->read(artifact), name, is_bf16 ? ov::element::bf16 : ov::element::f32, options.threads));
     } catch (const ov::Exception& error) {
         fail(ATROUS_ERROR_ENGINE, "OpenVINO refuses ", name, ": ", error.what());
     }
-    const Description description{kName, "CPU", artifact.precision, artifact.file, ""};
+    const Description description{kName, "CPU", precision, artifact.file, ""};
     return make_cpu_pipeline(std::move(bundle), std::move(engine), options, description);
 }
 

@@ -12,7 +12,7 @@ from tolerances import ADAPTER_RELATIVE
 from atrous.errors import CheckpointError
 from atrous.exporter.checkpoints import load_into, num_classes_of
 from atrous.exporter.models import ARCHITECTURES, create_model
-from atrous.exporter.models.adapters import detect_source, foreign_names
+from atrous.exporter.models.adapters import TRAINING_HEADS, detect_source, foreign_names
 
 pytestmark = pytest.mark.slow  # in sum
 
@@ -31,7 +31,23 @@ NUMERIC = (
     "smp v3+ resnet50 os16",
     "smp v3+ mobilenet_v2 os16",
     "kazuto1011 v2 resnet101",
+    "kazuto1011 v3 resnet101 os16",
+    "kazuto1011 v3+ resnet101 os16",
+    "vainf v3 resnet50 os16",
+    "vainf v3 mobilenet_v2 os8",
+    "vainf v3+ resnet50 os16",
+    "vainf v3+ mobilenet_v2 os8",
+    "jfzhang95 v3+ resnet101 os16",
+    "jfzhang95 v3+ xception os8",
+    "jfzhang95 v3+ mobilenet_v2 os8",
+    "mmseg v3 resnet50 d8",
+    "mmseg v3+ resnet50 d8",
+    "mmseg v3+ resnet101 d16",
+    "mmseg v3 mobilenet_v2 d8",
+    "mmseg v3+ mobilenet_v2 d8",
+    "hf v3 mobilenet_v2 os8",
 )
+FOREIGN_SOURCES = ("torchvision", "smp", "kazuto1011", "vainf", "jfzhang95", "mmseg", "hf")
 
 
 @cache
@@ -66,7 +82,8 @@ def test_names_pair_every_key_with_one_of_the_same_shape(case):
     for key, value in model.state_dict().items():
         module, _, parameter = key.rpartition(".")
         paired[f"{names[module]}.{parameter}"] = value.shape
-    kept = {key: value.shape for key, value in foreign.items() if not key.startswith("aux_classifier.")}
+    heads, _ = TRAINING_HEADS.get(source, ("-", ""))
+    kept = {key: value.shape for key, value in foreign.items() if not key.startswith(heads)}
     assert paired == kept
     assert num_classes_of(foreign) == 21
 
@@ -154,7 +171,7 @@ def test_weights_that_fit_but_would_compute_something_else_are_refused(case, arc
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("source", ["torchvision", "smp", "kazuto1011"])
+@pytest.mark.parametrize("source", FOREIGN_SOURCES)
 def test_the_registry_says_which_sources_fit(name, source):
     model = build_on_meta(name, None)
     assert (foreign_names(model, source, ()) is not None) == (source in ARCHITECTURES[name].sources)

@@ -8,7 +8,7 @@ from tolerances import ATROUS_EQUIVALENCE_RELATIVE
 from torch import nn
 
 from atrous.exporter.models.backbone import plan_stages
-from atrous.exporter.models.resnet import RESNET50_BLOCKS, ResNet
+from atrous.exporter.models.resnet import CAFFE_RESNET, RESNET50_BLOCKS, ResNet
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,17 @@ from atrous.exporter.models.resnet import RESNET50_BLOCKS, ResNet
 )
 def test_resnet_stages(output_stride, rule, expected):
     assert plan_stages((1, 2, 2, 2), output_stride, stem_stride=4, rule=rule) == expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("delayed", [(1, 1, 1), (2, 1, 1), (2, 1, 1), (1, 1, 1), (1, 2, 2), (1, 2, 2), (1, 4, 4)]),
+        ("entry", [(1, 1, 1), (2, 1, 1), (2, 1, 1), (1, 2, 1), (1, 2, 1), (1, 4, 1), (1, 4, 1)]),
+    ],
+)
+def test_mobilenet_stages(rule, expected):
+    assert plan_stages((1, 2, 2, 2, 1, 2, 1), 8, stem_stride=2, rule=rule) == expected
 
 
 def test_stages_that_never_strided_inherit_the_rate():
@@ -44,7 +55,7 @@ def test_the_graded_rule_samples_what_the_strided_network_computes():
 
 def test_caffe_layout_strides_in_the_reduction():
     with torch.device("meta"):
-        entry = ResNet(RESNET50_BLOCKS, 8, rule="uniform", caffe_layout=True).high_level[0][0]
+        entry = ResNet(RESNET50_BLOCKS, 8, style=CAFFE_RESNET).high_level[0][0]
         plain = ResNet(RESNET50_BLOCKS, 8).high_level[0][0]
     assert (entry.reduce[0].stride, entry.spatial[0].stride) == ((2, 2), (1, 1))
     assert (plain.reduce[0].stride, plain.spatial[0].stride) == ((1, 1), (2, 2))

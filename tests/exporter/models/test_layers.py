@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from atrous.exporter.models.deeplab_v2 import ASPP_L_RATES, ASPP_S_RATES, LARGE_FOV_RATES, DeepLabV2
-from atrous.exporter.models.deeplab_v3 import ASPP, aspp_rates
+from atrous.exporter.models.deeplab_v3 import ASPP, PyramidStyle, aspp_rates
 from atrous.exporter.models.layers import (
     ConvBNAct,
     ImagePooling,
@@ -49,7 +49,7 @@ def test_each_branch_of_the_pyramid_has_its_own_field(output_stride):
     rates = aspp_rates(output_stride)
     length = 2 * max(rates) + 3
     centre = length // 2
-    pointwise, *atrous, pooling = ASPP(2, 2, rates=rates).branches
+    pointwise, *atrous, pooling = ASPP(2, rates=rates, style=PyramidStyle(channels=2)).branches
     assert support(pointwise, length) == [centre]
     for branch, rate in zip(atrous, rates, strict=True):
         assert support(branch, length) == [centre - rate, centre, centre + rate]

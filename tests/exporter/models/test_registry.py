@@ -12,6 +12,8 @@ from torch import nn
 
 from atrous.errors import ExportError
 from atrous.exporter.models import ARCHITECTURES, create_model
+from atrous.exporter.models.inverted_residual import InvertedResidual
+from atrous.exporter.models.layers import SamePadded
 
 pytestmark = pytest.mark.slow  # in sum
 
@@ -31,6 +33,24 @@ PARAMETERS = {
     "deeplabv3plus_resnet101": 45_674_853,
     "deeplabv3plus_mobilenet_v2": 4_383_653,
     "deeplabv3plus_efficientnet_lite0": 3_774_277,
+    "deeplabv3_xception65": 40_892_485,
+    "deeplabv3plus_xception65": 41_055_413,
+    "deeplabv3_mobilenet_v2_vainf": 5_113_877,
+    "deeplabv3plus_resnet50_vainf": 39_761_845,
+    "deeplabv3plus_resnet101_vainf": 58_753_973,
+    "deeplabv3plus_mobilenet_v2_vainf": 5_225_717,
+    "deeplabv3plus_resnet101_jfzhang95": 59_344_309,
+    "deeplabv3plus_xception65_jfzhang95": 54_705_317,
+    "deeplabv3plus_mobilenet_v2_jfzhang95": 5_816_053,
+    "deeplabv3_resnet101_kazuto1011": 58_040_661,
+    "deeplabv3plus_resnet101_kazuto1011": 59_344_309,
+    "deeplabv3_resnet50_mmseg": 65_749_365,
+    "deeplabv3_resnet101_mmseg": 84_741_493,
+    "deeplabv3plus_resnet50_mmseg": 41_226_213,
+    "deeplabv3plus_resnet101_mmseg": 60_218_341,
+    "deeplabv3_mobilenet_v2_mmseg": 18_376_469,
+    "deeplabv3plus_mobilenet_v2_mmseg": 15_018_821,
+    "deeplabv3_mobilenet_v2_hf": 2_113_557,
 }
 
 # (rate, number of spatial convolutions in a row that have it), in order of definition.
@@ -60,8 +80,92 @@ RATES = {
     ("deeplabv3plus_mobilenet_v2", 8): [(1, 7), (2, 7), (4, 4), (12, 1), (24, 1), (36, 1), (1, 2)],
     ("deeplabv3plus_efficientnet_lite0", 16): [(1, 13), (2, 4), (6, 1), (12, 1), (18, 1), (1, 2)],
     ("deeplabv3plus_efficientnet_lite0", 8): [(1, 7), (2, 6), (4, 4), (12, 1), (24, 1), (36, 1), (1, 2)],
+    ("deeplabv3_xception65", 16): [(1, 62), (2, 3), (6, 1), (12, 1), (18, 1)],
+    ("deeplabv3_xception65", 8): [(1, 11), (2, 51), (4, 3), (12, 1), (24, 1), (36, 1)],
+    ("deeplabv3plus_xception65", 16): [(1, 62), (2, 3), (6, 1), (12, 1), (18, 1), (1, 2)],
+    ("deeplabv3plus_xception65", 8): [(1, 11), (2, 51), (4, 3), (12, 1), (24, 1), (36, 1), (1, 2)],
+    ("deeplabv3_mobilenet_v2_vainf", 16): [(1, 15), (2, 3), (6, 1), (12, 1), (18, 1), (1, 1)],
+    ("deeplabv3_mobilenet_v2_vainf", 8): [(1, 8), (2, 7), (4, 3), (12, 1), (24, 1), (36, 1), (1, 1)],
+    ("deeplabv3plus_resnet50_vainf", 16): [(1, 15), (2, 2), (6, 1), (12, 1), (18, 1), (1, 1)],
+    ("deeplabv3plus_resnet50_vainf", 8): [(1, 9), (2, 6), (4, 2), (12, 1), (24, 1), (36, 1), (1, 1)],
+    ("deeplabv3plus_resnet101_vainf", 16): [(1, 32), (2, 2), (6, 1), (12, 1), (18, 1), (1, 1)],
+    ("deeplabv3plus_resnet101_vainf", 8): [(1, 9), (2, 23), (4, 2), (12, 1), (24, 1), (36, 1), (1, 1)],
+    ("deeplabv3plus_mobilenet_v2_vainf", 16): [(1, 15), (2, 3), (6, 1), (12, 1), (18, 1), (1, 1)],
+    ("deeplabv3plus_mobilenet_v2_vainf", 8): [(1, 8), (2, 7), (4, 3), (12, 1), (24, 1), (36, 1), (1, 1)],
+    ("deeplabv3plus_resnet101_jfzhang95", 16): [(1, 31), (2, 1), (4, 1), (8, 1), (6, 1), (12, 1), (18, 1), (1, 2)],
+    ("deeplabv3plus_resnet101_jfzhang95", 8): [
+        (1, 8),
+        (2, 23),
+        (4, 1),
+        (8, 1),
+        (16, 1),
+        (12, 1),
+        (24, 1),
+        (36, 1),
+        (1, 2),
+    ],
+    ("deeplabv3plus_xception65_jfzhang95", 16): [(1, 62), (2, 3), (6, 1), (12, 1), (18, 1), (1, 2)],
+    ("deeplabv3plus_xception65_jfzhang95", 8): [(1, 11), (2, 50), (1, 1), (4, 3), (12, 1), (24, 1), (36, 1), (1, 2)],
+    ("deeplabv3plus_mobilenet_v2_jfzhang95", 16): [(1, 17), (2, 1), (6, 1), (12, 1), (18, 1), (1, 2)],
+    ("deeplabv3plus_mobilenet_v2_jfzhang95", 8): [(1, 11), (2, 6), (4, 1), (12, 1), (24, 1), (36, 1), (1, 2)],
+    ("deeplabv3_resnet101_kazuto1011", 16): [(1, 31), (2, 1), (4, 1), (8, 1), (6, 1), (12, 1), (18, 1)],
+    ("deeplabv3_resnet101_kazuto1011", 8): [(1, 8), (2, 23), (4, 1), (8, 1), (16, 1), (12, 1), (24, 1), (36, 1)],
+    ("deeplabv3plus_resnet101_kazuto1011", 16): [(1, 31), (2, 1), (4, 1), (8, 1), (6, 1), (12, 1), (18, 1), (1, 2)],
+    ("deeplabv3plus_resnet101_kazuto1011", 8): [
+        (1, 8),
+        (2, 23),
+        (4, 1),
+        (8, 1),
+        (16, 1),
+        (12, 1),
+        (24, 1),
+        (36, 1),
+        (1, 2),
+    ],
+    ("deeplabv3_resnet50_mmseg", 8): [(1, 11), (2, 6), (4, 2), (12, 1), (24, 1), (36, 1), (1, 1)],
+    ("deeplabv3_resnet50_mmseg", 16): [(1, 17), (2, 1), (4, 1), (6, 1), (12, 1), (18, 1), (1, 1)],
+    ("deeplabv3_resnet101_mmseg", 8): [(1, 11), (2, 23), (4, 2), (12, 1), (24, 1), (36, 1), (1, 1)],
+    ("deeplabv3_resnet101_mmseg", 16): [(1, 34), (2, 1), (4, 1), (6, 1), (12, 1), (18, 1), (1, 1)],
+    ("deeplabv3plus_resnet50_mmseg", 8): [(1, 11), (2, 6), (4, 2), (12, 1), (24, 1), (36, 1), (1, 3)],
+    ("deeplabv3plus_resnet50_mmseg", 16): [(1, 17), (2, 1), (4, 1), (6, 1), (12, 1), (18, 1), (1, 3)],
+    ("deeplabv3plus_resnet101_mmseg", 8): [(1, 11), (2, 23), (4, 2), (12, 1), (24, 1), (36, 1), (1, 3)],
+    ("deeplabv3plus_resnet101_mmseg", 16): [(1, 34), (2, 1), (4, 1), (6, 1), (12, 1), (18, 1), (1, 3)],
+    ("deeplabv3_mobilenet_v2_mmseg", 8): [
+        (1, 7),
+        (2, 1),
+        (1, 3),
+        (2, 1),
+        (1, 2),
+        (4, 1),
+        (1, 2),
+        (4, 1),
+        (12, 1),
+        (24, 1),
+        (36, 1),
+        (1, 1),
+    ],
+    ("deeplabv3plus_mobilenet_v2_mmseg", 8): [
+        (1, 7),
+        (2, 1),
+        (1, 3),
+        (2, 1),
+        (1, 2),
+        (4, 1),
+        (1, 2),
+        (4, 1),
+        (12, 1),
+        (24, 1),
+        (36, 1),
+        (1, 3),
+    ],
+    ("deeplabv3_mobilenet_v2_hf", 8): [(1, 8), (2, 7), (4, 3)],
+    ("deeplabv3_mobilenet_v2_hf", 16): [(1, 15), (2, 3)],
 }
 
+#: Networks whose first pool rounds up, like Caffe's.
+CAFFE_POOLED = ("deeplabv2_resnet101", "deeplabv3_resnet101_kazuto1011", "deeplabv3plus_resnet101_kazuto1011")
+#: Networks whose first convolution is not padded, so that they take no image of one pixel.
+UNPADDED = ("deeplabv3_mobilenet_v2_vainf", "deeplabv3plus_mobilenet_v2_vainf")
 SIZES = [(64, 96), (65, 97), (127, 63), (1, 1)]
 EVERY = [(name, stride) for name, entry in ARCHITECTURES.items() for stride in entry.output_strides]
 
@@ -76,12 +180,17 @@ def expected_length(length, name, stride):
     """Halve as the layers do: strided convolutions round up, Caffe's pools go to the next sample past the edge."""
     if "vgg16" in name:
         halvings = ["pool"] * 3
-    elif name == "deeplabv2_resnet101":
-        halvings = ["conv", "pool", "conv"]
+    elif name in CAFFE_POOLED:
+        halvings = ["conv", "pool", *["conv"] * (stride.bit_length() - 3)]
     else:
         halvings = ["conv"] * (stride.bit_length() - 1)
+    if name in UNPADDED:
+        halvings[0] = "unpadded"
     for kind in halvings:
-        length = length // 2 + 1 if kind == "pool" and length > 1 else (length + 1) // 2
+        if kind == "unpadded":
+            length = (length - 1) // 2
+        else:
+            length = length // 2 + 1 if kind == "pool" and length > 1 else (length + 1) // 2
     return length
 
 
@@ -95,7 +204,7 @@ def test_the_tables_cover_the_registry():
 def test_output_shape_follows_from_the_stride(name, output_stride):
     model = build(name, output_stride)
     stride = logits_stride(name, output_stride)
-    for height, width in SIZES:
+    for height, width in SIZES[:3] if name in UNPADDED else SIZES:
         logits = model(torch.empty(2, 3, height, width, device="meta"))
         expected = (2, 21, expected_length(height, name, stride), expected_length(width, name, stride))
         assert logits.shape == expected, (height, width)
@@ -110,7 +219,7 @@ def test_multiples_of_the_output_stride_leave_no_remainder(name, output_stride):
     logits = build(name, output_stride)(torch.empty(1, 3, length, length, device="meta"))
     covered = (logits.shape[2] - 1) * stride + 1 if entry.align_corners else logits.shape[2] * stride
     # Caffe's pools give one sample more than H / 8 at sizes that are upsampled with half-pixel centres.
-    surplus = stride if name == "deeplabv2_resnet101" else 0
+    surplus = stride if name in CAFFE_POOLED else 0
     assert covered == length + surplus
 
 
@@ -125,8 +234,18 @@ def test_rates_of_every_spatial_convolution(name, output_stride):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_atrous_convolutions_keep_the_size(name):
-    for module in build(name).modules():
-        if isinstance(module, nn.Conv2d):
+    model = build(name)
+    unpadded = {
+        id(layer.layers[-2][0])
+        for layer in model.modules()
+        if isinstance(layer, InvertedResidual) and (layer.padding or isinstance(layer.layers[-2], SamePadded))
+    }
+    if name.endswith(("mobilenet_v2_vainf", "mobilenet_v2_hf")):
+        unpadded.add(id(model.backbone.stem[0]))
+    for module in model.modules():
+        if id(module) in unpadded:
+            assert module.padding == (0, 0)
+        elif isinstance(module, nn.Conv2d):
             assert module.padding == tuple(
                 rate * (kernel // 2) for rate, kernel in zip(module.dilation, module.kernel_size, strict=True)
             )

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tolerances import TAPS_RELATIVE
 
 from atrous.errors import ExportError
-from atrous.exporter.passes import SkippedConv, SplitAtrousConvIntoTaps, run_passes
+from atrous.exporter.passes import DeinterlaceAtrousConv, SkippedConv, SplitAtrousConvIntoTaps, run_passes
+from atrous.exporter.passes.atrous import RewriteAtrousConvs
 
 #: All that engines are asked to take in the place of a dilated convolution.
 EMITTED_OPS = {"Add", "Conv", "DequantizeLinear", "Pad", "Reshape", "Slice"}
@@ -200,3 +201,22 @@ def test_unsupported_operands_are_left_alone(text: str, reason: str) -> None:
 def test_old_opset_is_refused() -> None:
     with pytest.raises(ExportError, match=r"opset >= 18, the model has 13"):
         run_passes(Case((9, 9), (2, 2)).model(opset=13), [SplitAtrousConvIntoTaps()])
+
+
+@pytest.mark.parametrize("rewrite", [SplitAtrousConvIntoTaps, DeinterlaceAtrousConv])
+def test_only_the_named_convolutions_are_rewritten(rewrite: type[RewriteAtrousConvs]) -> None:
+    weights = ", ".join(["0.1"] * 81)
+    model = parse(
+        f"""
+        g (float[1, 3, 16, 16] x) => (float[1, 3, 16, 16] z)
+        <float[3, 3, 3, 3] w = {{{weights}}}>
+        {{
+            [first] y = Conv<dilations = [2, 2], pads = [2, 2, 2, 2]>(x, w)
+            [second] z = Conv<dilations = [4, 4], pads = [4, 4, 4, 4]>(y, w)
+        }}
+        """
+    )
+    one = rewrite(only=["second"])
+    rewritten = run_passes(model, [one])
+    assert (one.rewritten, one.skipped) == (("second",), ())
+    assert [max(dilations(node)) for node in rewritten.graph.node if node.name == "first"] == [2]

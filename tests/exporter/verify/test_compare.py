@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from atrous.errors import ExportError
-from atrous.exporter.verify import FP32_TOLERANCE, Tolerance, compare, require_passed
+from atrous.exporter.verify import FP32_TOLERANCE, Comparison, Tolerance, require_passed
 from atrous.manifest import Verification
 
 BATCH = np.zeros((1, 3, 8, 8), np.float32)
@@ -13,7 +13,9 @@ LOGITS = np.random.default_rng(0).standard_normal((1, 5, 40, 50)).astype(np.floa
 
 
 def judge(candidate: NDArray, reference: NDArray = LOGITS, tolerance: Tolerance = FP32_TOLERANCE) -> Verification:
-    return compare(lambda _: candidate, lambda _: reference, [BATCH], artifact="a", against="b", tolerance=tolerance)
+    comparison = Comparison("a", "b", tolerance)
+    comparison.add(BATCH, reference, candidate)
+    return comparison.result()
 
 
 class TestCompare:
@@ -59,8 +61,10 @@ class TestCompare:
         assert judge(other, labels) == Verification("a", "b", 0.0, 0.9985, passed=False, inputs=((1, 3, 8, 8),))
 
     def test_every_input_is_judged(self) -> None:
-        answers = iter([LOGITS, LOGITS + 1, LOGITS])
-        check = compare(lambda _: next(answers), lambda _: LOGITS, [BATCH] * 3, artifact="a", against="b")
+        comparison = Comparison("a", "b", FP32_TOLERANCE)
+        for answer in (LOGITS, LOGITS + 1, LOGITS):
+            comparison.add(BATCH, LOGITS, answer)
+        check = comparison.result()
         assert not check.passed
         assert len(check.inputs) == 3
 

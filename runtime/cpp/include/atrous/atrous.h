@@ -64,12 +64,15 @@ ATROUS_API const char* atrous_engines(void);
 typedef struct atrous_bundle atrous_bundle;
 
 /* Opens NAME.atrous and validates its manifest; every listed file must lie inside the bundle, exist, and have the
- * stated size.
+ * stated size. A bundle that is replaced meanwhile is opened again.
  * Contents are hashed before they are loaded, or by atrous_bundle_check. */
 ATROUS_API atrous_status atrous_bundle_open(const char* path, atrous_bundle** bundle);
 
 /* Hashes every artifact; ATROUS_ERROR_BUNDLE at the first that differs from the manifest. */
 ATROUS_API atrous_status atrous_bundle_check(const atrous_bundle* bundle);
+
+/* 0 if the bundle at the path was changed or replaced after this one was opened, else 1. */
+ATROUS_API atrous_status atrous_bundle_is_current(const atrous_bundle* bundle, int32_t* is_current);
 
 /* Segmenters that were opened from it live on. */
 ATROUS_API atrous_status atrous_bundle_close(atrous_bundle* bundle);
@@ -117,7 +120,7 @@ typedef struct atrous_options {
     uint32_t struct_size;
     int32_t threads;       /* CPU threads of one call; 0: all cores */
     const char* backend;   /* "openvino", "tensorrt", or "auto" (also NULL) for the fastest that can run the bundle */
-    const char* precision; /* "fp32", "fp16", "int8", or "auto" (also NULL) */
+    const char* precision; /* "fp32", "fp16", "int8", "bf16" (the FP32 graph, on CPUs with it), or "auto" (also NULL) */
     int32_t crf; /* 1: refine with the dense CRF, with the bundle's parameters (DeepLab v2's if it has none) */
     int32_t crf_iterations;  /* mean-field updates */
     int32_t device;          /* which GPU, where one is used */

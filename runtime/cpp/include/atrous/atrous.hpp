@@ -48,6 +48,13 @@ class Bundle {
     /// Hashes every file that the manifest lists; throws Error at the first that differs.
     void check_files() const { check(atrous_bundle_check(handle())); }
 
+    /// False if the bundle at the path was changed or replaced after this one was opened.
+    bool is_current() const {
+        std::int32_t is_current = 0;
+        check(atrous_bundle_is_current(handle(), &is_current));
+        return is_current != 0;
+    }
+
     /// Size policy, stride and texts; the texts live as long as the bundle.
     atrous_bundle_info info() const {
         atrous_bundle_info info = ATROUS_BUNDLE_INFO_INIT;
@@ -128,8 +135,9 @@ class Job {
 /// Segments images; may be called from many threads. Copies share it.
 class Segmenter {
   public:
-    /// Throws Error.
-    explicit Segmenter(const std::string& path, const Options& options = {}) : Segmenter(Bundle(path), options) {}
+    /// Opens the bundle again where a writer replaces it between its manifest and its graph. Throws Error.
+    explicit Segmenter(const std::string& path, const Options& options = {}) : Segmenter(open(path, options)) {}
+    /// Throws Error, also where the bundle was replaced since it was opened.
     explicit Segmenter(Bundle bundle, const Options& options = {}) : bundle_(std::move(bundle)) {
         atrous_options wanted = ATROUS_OPTIONS_INIT;
         wanted.backend = options.backend.c_str();
@@ -186,6 +194,17 @@ class Segmenter {
     atrous_segmenter* handle() const { return handle_.get(); }
 
   private:
+    static Segmenter open(const std::string& path, const Options& options) {
+        while (true) {
+            const Bundle bundle(path);
+            try {
+                return Segmenter(bundle, options);
+            } catch (const Error& error) {
+                if (error.status() != ATROUS_ERROR_BUNDLE || bundle.is_current()) throw;
+            }
+        }
+    }
+
     atrous_frame frame_for(const Image& image, Result& result, bool with_probabilities) const {
         if (image.height < 1 || image.width < 1 || image.height > 65536 || image.width > 65536) {
             throw Error(ATROUS_ERROR_ARGUMENT, "a picture has 1 to 65536 pixels a side");
