@@ -80,8 +80,7 @@ class InputSpec:
         scale: factor of the 0–255 pixels; 1/255 for the usual ImageNet constants.
         size: input sizes of the graph.
         resize: `none` pads at the bottom and right with `pad_value`, and tiles images above the maximum size;
-            `stretch` resizes the image to `size.opt`; `letterbox` resizes it to the largest size of its aspect ratio
-            within `size.opt`, and pads it to that on both sides.
+            `stretch` resizes the image to `size.opt`; `letterbox` keeps its aspect ratio, and pads it on both sides.
         pad_value: RGB, 0–255.
         dynamic_batch: whether the graph takes batches; None in bundles before 1.1, whose graphs of one size do not.
         padding: cost of padding to the multiple; None where nothing is padded, or it could not be measured.

@@ -55,9 +55,8 @@ def scene(height: int, width: int, classes: int, *, plain: bool) -> tuple[Probab
         photo = photo.filter(ImageFilter.GaussianBlur(3))
     coarse = np.random.default_rng(0).normal(scale=3, size=(classes, height // 8 + 1, width // 8 + 1))
     # A copy: pydensecrf takes no read-only array.
-    return upsample_probabilities(
-        coarse, Geometry((height, width), (height, width), "none"), align_corners=True
-    ), np.array(photo)
+    geometry = Geometry((height, width), (height, width), "none")
+    return upsample_probabilities(coarse, geometry, align_corners=True), np.array(photo)
 
 
 def ours(

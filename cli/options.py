@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..manifest import Precision, Size
+from ..manifest import Precision, ResizePolicy, Size
 
 if TYPE_CHECKING:
     from ..exporter.normalization import Normalization
@@ -68,9 +68,13 @@ ColorOption = Annotated[
     Literal["RGB", "BGR"] | None,
     typer.Option(rich_help_panel=INPUT_PANEL, help="Order of the network's channels, and of mean and std."),
 ]
-StretchOption = Annotated[
-    bool,
-    typer.Option("--stretch", rich_help_panel=INPUT_PANEL, help="Resize images to the input instead of padding them."),
+ResizeOption = Annotated[
+    ResizePolicy,
+    typer.Option(
+        rich_help_panel=INPUT_PANEL,
+        help="How images are fitted to the input: padded and tiled, resized to it, or resized keeping their aspect "
+        "ratio and padded.",
+    ),
 ]
 ThresholdOption = Annotated[
     float | None,

@@ -20,7 +20,8 @@ class Preprocessing:
     """Preprocessing of an image for the network; the default normalisation is torchvision's for ImageNet.
 
     Attributes:
-        resize: `none` pads and tiles, `stretch` resizes every image to the one (or optimal) size.
+        resize: `none` pads and tiles, `stretch` resizes every image to the one (or optimal) size, `letterbox` to the
+            largest of its own aspect ratio within it, and pads the rest.
         pad_value: RGB, 0–255; None for the mean colour, so that padding is 0 after normalisation.
     """
 

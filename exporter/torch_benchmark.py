@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,10 +16,10 @@ from torch.nn import functional
 from ..bundle import Bundle
 from ..crf import DenseCRF
 from ..errors import EngineError
-from ..manifest import Channels
+from ..manifest import Channels, InputSpec
 from ..runtime.benchmark import Contender, Picture, Run
 from ..runtime.channels import refined_labels, threshold_logit
-from ..runtime.preprocess import plan_geometry, prepare_image
+from ..runtime.preprocess import Geometry, place_image, plan_geometry, prepare_image
 from ..runtime.segmenter import bundle_crf
 from .trained_model import load_trained
 
@@ -101,9 +102,7 @@ def torch_run(
         with _timed(timings, "inference", device):
             logits = network(prepared)
         with _timed(timings, "postprocess", device):
-            full = functional.interpolate(
-                logits.float(), size=geometry.full_size, mode="bilinear", align_corners=output.align_corners
-            )[0, :, :height, :width]
+            full = _upsample(logits.float(), geometry, inputs, align_corners=output.align_corners)[0]
             result = (_labels(full, channels) if crf is None else _probabilities(full, channels)).cpu().numpy()
         if crf is None:
             return result, timings
@@ -112,6 +111,16 @@ def torch_run(
         return labels, timings
 
     return run
+
+
+def _upsample(logits: torch.Tensor, geometry: Geometry, inputs: InputSpec, *, align_corners: bool) -> torch.Tensor:
+    """Logits [1, C, h, w] of the whole input, at the image's size, as one writes it in torch."""
+    resized = functools.partial(functional.interpolate, mode="bilinear", align_corners=align_corners)
+    if inputs.resize == "stretch":
+        return resized(logits, size=geometry.image_size)
+    (height, width), (top, left) = place_image(geometry.image_size, geometry.input_size, inputs.resize)
+    covered = resized(logits, size=geometry.input_size)[:, :, top : top + height, left : left + width]
+    return covered if inputs.resize == "none" else resized(covered, size=geometry.image_size)
 
 
 def _labels(logits: torch.Tensor, channels: Channels) -> torch.Tensor:

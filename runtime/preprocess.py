@@ -9,7 +9,7 @@ from .._native import Geometry, PixelScaling, SizePolicy, fit_size, normalize_im
 from .._native import plan_geometry as native_plan_geometry
 from ..manifest import InputSpec, Size
 
-__all__ = ["Geometry", "fit_size", "native_policy", "pixel_scaling", "plan_geometry", "prepare_image"]
+__all__ = ["Geometry", "fit_size", "native_policy", "pixel_scaling", "place_image", "plan_geometry", "prepare_image"]
 
 
 def native_policy(inputs: InputSpec) -> SizePolicy:

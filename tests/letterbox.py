@@ -47,7 +47,7 @@ def letterboxed(logits: np.ndarray, image: Size, size: Size, *, align_corners: b
     """Logits [C, h, w] of an input → [C, H, W] of the image: cropped to its cells, and linear between them."""
     covered, origin = placed(image, size)
     cells = cells_of_image(logits.shape, image, size, align_corners=align_corners)
-    maps = logits[:, *cells].astype(np.float64)
+    maps = logits[(slice(None), *cells)].astype(np.float64)
     for axis in (0, 1):
         count, length, pixels = logits.shape[1 + axis], size[axis], np.arange(image[axis])
         if align_corners:

@@ -45,7 +45,7 @@ def test_normalize_image_equals_numpy(rng, swap_rgb, strided):
     canvas = np.broadcast_to(pad, (16, 24, 3)).copy()
     canvas[:height, :width] = image
     expected = ((canvas[..., ::-1] if swap_rgb else canvas) - mean) / std
-    got = _native.normalize_image(image, _native.PixelScaling(mean, std, swap_rgb, pad), (16, 24), 2)
+    got = _native.normalize_image(image, _native.PixelScaling(mean, std, swap_rgb, pad), (16, 24), threads=2)
     assert got.dtype == np.float32
     assert (got == expected.transpose(2, 0, 1)).all()
 

@@ -107,11 +107,12 @@ TilePlan plan_tiles(const Geometry& geometry, const SizePolicy& policy, int stri
     const std::int64_t height = largest(policy.max.height);
     const std::int64_t width = largest(policy.max.width);
     if (height < policy.min.height || width < policy.min.width) {
-        throw ShapeError("an image of " + to_text(geometry.image) + " is larger than the network's " +
-                             to_text(policy.max) + ", and cannot be tiled: tiles must be multiples of " +
-                             std::to_string(wide_multiple) + (policy.offset != 0 ? " plus 1" : "") +
-                             ". Resize the image, or export with a dynamic size or with resize='stretch'.",
-                         "at most " + to_text(policy.max), to_text(geometry.image));
+        throw ShapeError(
+            "an image of " + to_text(geometry.image) + " is larger than the network's " + to_text(policy.max) +
+                ", and cannot be tiled: tiles must be multiples of " + std::to_string(wide_multiple) +
+                (policy.offset != 0 ? " plus 1" : "") +
+                ". Resize the image, or export with a dynamic size or with resize='stretch' or 'letterbox'.",
+            "at most " + to_text(policy.max), to_text(geometry.image));
     }
     const Size needed = fit_size(geometry.input, wide_multiple, policy.offset);
     const auto multiple = static_cast<int>(wide_multiple);  // no more than a side of the largest tile

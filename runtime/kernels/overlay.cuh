@@ -13,7 +13,7 @@ extern "C" __global__ void frame_overlay(const uint8_t* pictures, const uint8_t*
         const size_t begin = static_cast<size_t>(job) * kRun;
         const int count = run_length(job * kRun, pixels);
         uint8_t values[3 * kRun];
-        load_pixels(pictures + 3 * begin, count, values);
+        load_pixels(pictures + 3 * begin, 0, count, values);
 #pragma unroll
         for (int i = 0; i < kRun; ++i) {
             if (i >= count) continue;

@@ -72,7 +72,9 @@ __device__ void normalize(const uint8_t* pictures, int images, int height, int w
         const int row = y - top;
         const int begin = run_length(x, left);  // of the run, left of the picture
         const int column = x + begin - left;
-        const int end = begin + (row >= 0 && row < height ? min(run_length(column, width), kRun - begin) : 0);
+        const int rest = run_length(column, width);
+        const int covered = rest < kRun - begin ? rest : kRun - begin;
+        const int end = row >= 0 && row < height ? begin + covered : begin;
         uint8_t pixels[3 * kRun];
         // Nothing is read of a row that does not exist.
         const size_t source = image * image_bytes + static_cast<size_t>(row) * row_bytes + 3 * column;

@@ -62,11 +62,10 @@ def found(
 def agreement(graph: onnx.ModelProto, other: onnx.ModelProto, batches: list[NDArray[np.float32]]) -> float:
     same = []
     sessions = [OnnxSession(each.SerializeToString(), name="a graph") for each in (graph, other)]
+    geometry = Geometry((64, 96), (64, 96), "none")
     for batch in batches:
         logits = (session.run(batch)[0] for session in sessions)
-        first, second = (
-            upsample_labels(each, Geometry((64, 96), (64, 96), "none"), align_corners=False) for each in logits
-        )
+        first, second = (upsample_labels(each, geometry, align_corners=False) for each in logits)
         same.append(first == second)
     return float(np.mean(same))
 

@@ -53,7 +53,7 @@ def test_exports_verifies_and_runs(atrous: Command, checkpoint: Path, photos: Pa
 @pytest.mark.slow
 def test_options_say_what_a_checkpoint_does_not(atrous: Command, unnamed: Path, tmp_path: Path) -> None:
     out = tmp_path / "street.atrous"
-    options = ("--arch", ARCH, "--size", "33x47", "--head", "labels", "--stretch")
+    options = ("--arch", ARCH, "--size", "33x47", "--head", "labels", "--resize", "stretch")
     exported = atrous("export", unnamed, out, *options)
     assert exported.code == 0, exported.err
     assert "dropped" in exported.err

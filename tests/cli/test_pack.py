@@ -38,13 +38,13 @@ def test_packs_verifies_and_runs(atrous: Command, graph: Path, names: Path, phot
     assert atrous("run", out, photos, "--out", tmp_path / "out").code == 0
 
 
-def test_stretched_at_one_size(atrous: Command, graph: Path, names: Path, tmp_path: Path) -> None:
+def test_a_letterbox_at_one_size(atrous: Command, graph: Path, names: Path, tmp_path: Path) -> None:
     out = tmp_path / "street.atrous"
-    options = ("--size", "33x49", "--stretch", "--align-corners")
+    options = ("--size", "33x49", "--resize", "letterbox", "--align-corners")
     assert atrous("pack", graph, out, "--classes", names, *options).code == 0
     manifest = Bundle.open(out).manifest
     assert manifest.input.size.opt == (33, 49)
-    assert manifest.input.resize == "stretch"
+    assert manifest.input.resize == "letterbox"
     assert manifest.output.align_corners
 
 

@@ -19,7 +19,8 @@ ROUNDS = 1500
 #: What a mutation puts in the place of a value, or adds. Integers that only Python can hold are left out.
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 7, 8, 16.0, 0.5, 255, 256, 65536, 65537, 1e-300, 1e300, "", "x", "RGB", "BGR",
-    "none", "stretch", "letterbox", "1.0", "1.7", "2.0", "01.0", "logits", "onnx", "engine", "fp16", "model.fp32.onnx", "../x",
+    "none", "stretch", "letterbox", "1.0", "1.7", "2.0", "01.0", "logits", "onnx", "engine", "fp16",
+    "model.fp32.onnx", "../x",
     "/x", [], {}, [1, 2], [1, 2, 3], [64, 96], [1.5, 2, 3], [0, 0, 0], {"a": 1}, {"flavor": "tensorrt"}, "0" * 64, "é",
     "softmax", "sigmoid", {"activation": "softmax"}, {"activation": "sigmoid", "threshold": 0.5},
 )  # fmt: skip

@@ -189,7 +189,7 @@ class TestNormalize:
     )
     def test_a_letterbox_is_the_cpus(self, frames, rng, size, dtype):
         """With corners at any remainder of the runs that a thread writes."""
-        inputs = dataclasses.replace(CAFFE, resize="letterbox")
+        inputs = replace(CAFFE, resize="letterbox")
         batch = random_pictures(rng, 2, *size)
         for out_size in ((64, 96), (61, 95)):
             got = frames.prepared(batch, inputs, out_size, dtype)
@@ -293,7 +293,7 @@ def test_any_size_gives_the_cpus_bits(frames, data, align_corners, dtype):
         np.testing.assert_array_equal(got_of(maps[None], geometry, align_corners)[0], expected)
     picture = random_pictures(rng, *shape[1:])
     out_size = (shape[1] + data.draw(SIDE), shape[2] + data.draw(SIDE))
-    inputs = dataclasses.replace(CAFFE, resize=resize)
+    inputs = replace(CAFFE, resize=resize)
     expected = prepare_image(picture, out_size, inputs).astype(dtype)
     np.testing.assert_array_equal(frames.prepared(picture[None], inputs, out_size, dtype)[0], expected)
 

@@ -28,7 +28,7 @@ struct InputSpec {
     bool is_bgr;                      ///< the network's channels are B, G, R
     std::array<double, 3> mean, std;  ///< in the order of the network's channels
     double scale;
-    Resize resize;
+    Resize resize;                    ///< how an image is fitted to the sizes
     std::array<std::uint8_t, 3> pad;  ///< RGB
 
     /// The same for pixels, whose first channel is B with `is_bgr_image`.
