@@ -37,6 +37,8 @@ TUNED_FOLDER: Final = "tuned"
 _HASH_CHUNK_BYTES: Final = 1 << 20
 #: How long a reader waits for a bundle that steps aside, on filesystems that cannot exchange two folders.
 _STEPPING_ASIDE_S: Final = 1.0
+#: Times that a reader finds the bundle neither at its path nor aside before it is not there.
+_MISSES: Final = 5
 
 
 @dataclass(frozen=True)
@@ -322,14 +324,18 @@ def extend_bundle(bundle: Bundle, *, source: Artifact | None = None) -> Iterator
 def _read_manifest(folder: Path) -> str:
     """Text of `manifest.json`; raises BundleError where there is none."""
     patience = time.monotonic() + _STEPPING_ASIDE_S
+    misses = 0
     while True:
         try:
             return (folder / MANIFEST_FILE).read_text(encoding="utf-8")
         except UnicodeDecodeError as exc:
             raise BundleError(f"{folder / MANIFEST_FILE} is not UTF-8 text: {exc}", path=folder) from exc
         except OSError as exc:
-            aside = next(iter(asides(folder)), None) if isinstance(exc, FileNotFoundError) else None
-            if aside is not None and time.monotonic() < patience:
+            is_absent = isinstance(exc, FileNotFoundError)
+            aside = next(iter(asides(folder)), None) if is_absent else None
+            # Nothing at either place may also mean that the writer ended between our two looks.
+            misses += is_absent and aside is None
+            if is_absent and misses < _MISSES and time.monotonic() < patience:
                 time.sleep(0.01)
                 continue
             hint = "Expected a directory made by `atrous export` or `atrous pack`."

@@ -30,7 +30,7 @@ from .optimize.optimize import optimize
 from .options import AtrousChoice, ExportOptions
 from .outputs import with_one_output
 from .passes import ATROUS_PASSES, run_passes
-from .sizes import DynamicSize, size_policy
+from .sizes import DynamicSize
 from .verify import FP32_TOLERANCE, Infer, Named, measure_padding, open_on_cpu, probe_inputs, prove, require_passed
 
 GRAPH_FILE: Final = "model.fp32.onnx"
@@ -68,7 +68,10 @@ def export(
         BundleError: the path exists or cannot be written.
     """
     options = options or ExportOptions()
-    model = with_one_output(copy_module(model), size_policy(size, stride=1, offset=0).opt, options.output)
+    model = copy_module(model)
+    example = size.opt if isinstance(size, DynamicSize) else size
+    if min(example) > 0:  # refused below otherwise
+        model = with_one_output(model, example, options.output)
     description = ModelDescription(
         describe_classes(classes),
         size,

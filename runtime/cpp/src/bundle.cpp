@@ -17,6 +17,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kManifestFile = "manifest.json";
+/// Times that a reader finds the bundle neither at its path nor aside before it is not there.
+constexpr int kMisses = 5;
 /// How long a reader waits for a bundle that steps aside, on filesystems that cannot exchange two folders.
 constexpr std::chrono::seconds kSteppingAside{1};
 constexpr std::chrono::milliseconds kPause{10};
@@ -68,13 +70,17 @@ fs::path find_aside(const fs::path& folder) {
 /// Text of a bundle's manifest; waits a little where a bundle has just stepped aside for it.
 std::string read_manifest(const fs::path& folder) {
     const auto patience = std::chrono::steady_clock::now() + kSteppingAside;
+    int misses = 0;
     while (true) {
         errno = 0;
         try {
             return read_file(folder / kManifestFile);
         } catch (const std::system_error& error) {
-            const fs::path aside = error.code().value() == ENOENT ? find_aside(folder) : fs::path();
-            if (!aside.empty() && std::chrono::steady_clock::now() < patience) {
+            const bool is_absent = error.code().value() == ENOENT;
+            const fs::path aside = is_absent ? find_aside(folder) : fs::path();
+            // Nothing at either place may also mean that the writer ended between our two looks.
+            misses += is_absent && aside.empty() ? 1 : 0;
+            if (is_absent && misses < kMisses && std::chrono::steady_clock::now() < patience) {
                 std::this_thread::sleep_for(kPause);
                 continue;
             }
