@@ -22,10 +22,14 @@ def find_images(sources: Iterable[Path | str]) -> list[Path]:
     found: dict[str, Path] = {}  # by the absolute path: a folder may be given twice in two ways
     for source in sources:
         path = Path(source)
-        if path.is_dir():
+        try:
+            is_folder, is_there = path.is_dir(), path.exists()
+        except OSError as exc:  # such as a name that is too long, until Python 3.14
+            raise ImageError(f"cannot look for {path}: {exc.strerror}", path=path) from exc
+        if is_folder:
             matches = list_pictures(path)
             problem = f"no pictures in the folder {path}"
-        elif path.exists():
+        elif is_there:
             matches, problem = [path], ""
         else:
             entries = map(Path, glob.glob(str(source), recursive=True))  # noqa: PTH207 - absolute globs

@@ -76,10 +76,10 @@ class TestErrors:
         name = f"[red]{'long ' * 50}[/x] :smile:.atrous"
         assert name in atrous("inspect", tmp_path / name).err
 
-    def test_of_the_operating_system(self, atrous: Command, tmp_path: Path) -> None:
+    def test_a_name_that_no_file_can_have(self, atrous: Command, tmp_path: Path) -> None:
         outcome = atrous("run", tmp_path / "a.atrous", "x" * 5000)
         assert outcome.code == 1
-        assert "OSError: " in outcome.err
+        assert "ImageError: " in outcome.err
 
 
 class TestProcess:
