@@ -71,7 +71,7 @@ class TestWords:
 
     def test_of_an_option(self) -> None:
         with pytest.raises(
-            ArgumentError, match=r"atrous must be 'dilated' or 'deinterlaced' or 'taps'; got str 'dense'"
+            ArgumentError, match=r"atrous must be 'auto' or 'dilated' or 'deinterlaced' or 'taps'; got str 'dense'"
         ):
             atrous.ExportOptions(atrous="dense")
 

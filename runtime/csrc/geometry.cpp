@@ -75,6 +75,17 @@ Resize parse_resize(const std::string& name) {
     throw std::invalid_argument("unknown way to fit an image to the input: " + name);
 }
 
+std::string to_text(Resize resize) {
+    switch (resize) {
+        case Resize::stretch:
+            return "stretch";
+        case Resize::letterbox:
+            return "letterbox";
+        default:
+            return "none";
+    }
+}
+
 Window place_image(const Size& image, const Size& input, Resize resize) {
     if (resize == Resize::stretch) return {0, 0, input};
     if (resize == Resize::letterbox) {

@@ -33,6 +33,7 @@ enum class Resize {
 
 /// Throws std::invalid_argument for another name than those in the manifest's schema.
 Resize parse_resize(const std::string& name);
+std::string to_text(Resize resize);
 
 /// Part of a network's input, in pixels of it.
 struct Window {

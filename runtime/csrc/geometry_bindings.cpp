@@ -86,7 +86,13 @@ void bind_geometry(py::module_& module) {
     py::class_<Geometry>(module, "Geometry")
         .def(py::init(&make_geometry), py::arg("image_size"), py::arg("input_size"), py::arg("resize"))
         .def_readonly("image_size", &Geometry::image)
-        .def_readonly("input_size", &Geometry::input);
+        .def_readonly("input_size", &Geometry::input)
+        .def_property_readonly("resize", [](const Geometry& geometry) { return to_text(geometry.resize); })
+        .def("__reduce__", [](const py::object& self) {
+            const py::tuple arguments =
+                py::make_tuple(self.attr("image_size"), self.attr("input_size"), self.attr("resize"));
+            return py::make_tuple(py::type::of(self), arguments);
+        });
     py::class_<TilePlan>(module, "TilePlan")
         .def_readonly("tile_size", &TilePlan::tile)
         .def_property_readonly("origins", &origins_of)

@@ -402,7 +402,7 @@ def test_the_order_of_threads_and_blocks_does_not_matter(rng, order):
     results = []
     for device in (EmulatedDevice(), EmulatedDevice(order=order)):
         frames = Frames(device)
-        logits = (maps, (72, 72), (70, 71), False)
+        logits = (maps, Geometry((70, 71), (72, 72), "none"), False)
         prepared = frames.prepared(picture, IMAGENET, (48, 64), DTYPES[1])
         results.append(
             [prepared, frames.resized(picture, (32, 80)), frames.labels(*logits), frames.probabilities(*logits)]
