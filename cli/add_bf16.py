@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from ..arguments import check_arguments
 from ..bundle import Bundle
 from ..errors import importing
 from .console import JsonFlag, print_json, print_line, status
 from .inputs import find_images
-from .options import BundleArgument
+from .options import BundleArgument, ComparedImagesOption, ComparedMasksOption
 
 
 @check_arguments
 def add_bf16(
     bundle: BundleArgument,
-    images: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PATH", help="Images or folders to compare on; by default synthetic ones."),
-    ] = None,
-    masks: Annotated[
-        Path | None, typer.Option(help="Folder of masks: NAME.png for each picture; compares mean IoU as well.")
-    ] = None,
+    images: ComparedImagesOption = None,
+    masks: ComparedMasksOption = None,
     *,
     as_json: JsonFlag = False,
 ) -> None:

@@ -92,6 +92,13 @@ LicenseOption = Annotated[
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", rich_help_panel=OUTPUT_PANEL, help="Replace an existing bundle.")
 ]
+ComparedImagesOption = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="PATH", help="Images or folders to compare on; by default synthetic ones."),
+]
+ComparedMasksOption = Annotated[
+    Path | None, typer.Option(help="Folder of masks: NAME.png for each picture; compares mean IoU as well.")
+]
 BackendOption = Annotated[
     str, typer.Option(metavar="NAME", help="A backend that `atrous doctor` lists, or auto for the first that works.")
 ]

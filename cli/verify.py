@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +17,7 @@ from .console import JsonFlag, errors, finite, print_json, print_line, print_tab
 from .evidence import skipped_lines
 from .image_options import BitsOption, PageOption, chosen_images
 from .mask_options import IgnoreOption, MaskMapOption, MaskPatternOption, OneBasedOption, chosen_rules
-from .options import BundleArgument
+from .options import BundleArgument, ComparedImagesOption, ComparedMasksOption
 
 if TYPE_CHECKING:
     from ..exporter.verify.bundle import BundleVerification
@@ -27,13 +26,8 @@ if TYPE_CHECKING:
 @check_arguments
 def verify(
     bundle: BundleArgument,
-    images: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PATH", help="Images or folders to compare on; by default synthetic ones."),
-    ] = None,
-    masks: Annotated[
-        Path | None, typer.Option(help="Folder of masks: NAME.png for each picture; compares mean IoU as well.")
-    ] = None,
+    images: ComparedImagesOption = None,
+    masks: ComparedMasksOption = None,
     ignore: IgnoreOption = None,
     mask_pattern: MaskPatternOption = DEFAULT_PATTERN,
     mask_map: MaskMapOption = None,

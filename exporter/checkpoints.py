@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from .models.adapters import CLASSIFIER_WEIGHTS, TRAINING_HEADS, detect_source, foreign_names
+from .models.adapters import CLASSIFIER_WEIGHTS, STEP_COUNTER, TRAINING_HEADS, detect_source, foreign_names
 from .models.registry import ARCHITECTURES
 from .options import Source, SourceChoice
 from .weight_files import WeightFile, some
-
-_COUNTER: Final = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: Sou
     own_keys = {}
     for own_key in model.state_dict():
         module, _, parameter = own_key.rpartition(".")
-        if parameter != _COUNTER:
+        if parameter != STEP_COUNTER:
             own_keys[f"{names[module]}.{parameter}" if module else parameter] = own_key
     dropped = _drop(state_dict, origin)
     kept = {key: value for key, value in state_dict.items() if key not in dropped}
@@ -113,7 +110,7 @@ def _drop(state_dict: Mapping[str, Tensor], source: Source) -> dict[str, str]:
     for key in state_dict:
         if prefix and key.startswith(prefix):
             dropped[key] = reason
-        elif key.rpartition(".")[2] == _COUNTER:
+        elif key.rpartition(".")[2] == STEP_COUNTER:
             dropped[key] = "batch normalization's step counter, used only in training"
     return dropped
 

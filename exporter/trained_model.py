@@ -69,15 +69,16 @@ def load_trained(
     # Two classes may be one channel under a sigmoid.
     channels = 1 if len(infos) == 2 and num_classes_of(weights) == 1 else len(infos)
     model = create_model(name, num_classes=channels, output_stride=stride)
-    recognised = recognise(weights) if source == "auto" else None
+    recognised: Recognition | None = None
+    if source == "auto":
+        recognised = recognise(weights)
+        source = recognised.source
     try:
         report = load_into(model, weights, source=source)
     except CheckpointError as exc:
         if exc.misshapen and not (exc.missing or exc.unexpected):
             raise
-        nearest = nearest_network(
-            weights, recognise(weights).source if source == "auto" else source, num_classes=num_classes_of(weights)
-        )
+        nearest = nearest_network(weights, source, num_classes=num_classes_of(weights))
         raise CheckpointError(
             "\n".join(filter(None, [str(exc), str(recognised or ""), nearest])),
             missing=exc.missing,

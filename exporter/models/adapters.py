@@ -74,6 +74,10 @@ _TABLES: Final[dict[Source, Callable[[nn.Module], list[Pair] | None]]] = {
 }
 
 
+#: Last part of the key of batch normalization's step counter, which only training uses.
+STEP_COUNTER: Final = "num_batches_tracked"
+
+
 def detect_source(keys: Collection[str]) -> Source:
     """Detect the library whose names `keys` are, by its classifier; `atrous` if there is no other."""
     for source, weights in CLASSIFIER_WEIGHTS.items():

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from ..options import Source
-from .adapters import CLASSIFIER_WEIGHTS, SOURCE_NAMES, detect_source, foreign_names
+from .adapters import CLASSIFIER_WEIGHTS, SOURCE_NAMES, STEP_COUNTER, detect_source, foreign_names
 from .registry import ARCHITECTURES, create_model
 
-_COUNTER: Final = "num_batches_tracked"
 _SHOWN: Final = 3
 
 
@@ -53,7 +52,7 @@ def nearest_network(state_dict: Mapping[str, Tensor], source: Source, *, num_cla
     Returns:
         A sentence with the network, how many tensors it shares, and the first that differ.
     """
-    found = {key: value.shape for key, value in state_dict.items() if not key.endswith(_COUNTER)}
+    found = {key: value.shape for key, value in state_dict.items() if not key.endswith(STEP_COUNTER)}
     best: tuple[int, str, dict[str, torch.Size]] = (-1, "", {})
     for name in ARCHITECTURES:
         wanted = _expected(name, source, found, num_classes)
@@ -85,6 +84,6 @@ def _expected(name: str, source: Source, keys: Mapping[str, torch.Size], num_cla
     expected = {}
     for key, value in model.state_dict().items():
         module, _, parameter = key.rpartition(".")
-        if parameter != _COUNTER:
+        if parameter != STEP_COUNTER:
             expected[f"{names[module]}.{parameter}"] = value.shape
     return expected
