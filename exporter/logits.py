@@ -24,7 +24,7 @@ PROBES: Final = 2
 #: Largest difference of probabilities that summation order and rounding make, in single and in half precision.
 _EXACT_ABS: Final = 1e-5
 _ROUNDED_ABS: Final = 4e-3
-#: Largest deviation of their sum, which rounding to 8 bits makes as well.
+#: Largest deviation of their sum, beside how far a channel varies; rounding to 8 bits makes some as well.
 _SUM_RELATIVE: Final = 1e-2
 _ADVICE: Final = "Give the network without it: logits, at the resolution at which the last convolution makes them."
 
@@ -157,8 +157,12 @@ def _refuse_probabilities(outputs: Sequence[NDArray[Any]], name: str) -> None:
     channels = outputs[0].shape[1]
     sums = np.concatenate([output.sum(axis=1, dtype=np.float64).ravel() for output in outputs])
     total = float(np.median(sums))
-    # The answers of a network that was not trained hardly differ, and lie anywhere.
-    if channels > 1 and high - low > 0.1 * total and np.abs(sums - total).max() <= _SUM_RELATIVE * total:
+    # The answers of a network that was not trained hardly differ, and so does their sum, which then says nothing.
+    lowest, highest = (
+        extreme([extreme(output, axis=(0, 2, 3)) for output in outputs], axis=0) for extreme in (np.min, np.max)
+    )
+    spread = float((highest - lowest).max())
+    if channels > 1 and spread > 0.1 * total and np.abs(sums - total).max() <= _SUM_RELATIVE * spread:
         seen = f"its {channels} channels are not negative and sum to {total:.3g} at every position, as after a softmax"
     elif high <= 1 + _EXACT_ABS and high - low > 0.5:
         seen = f"all values are between {low:.3g} and {high:.3g}, as after a sigmoid"

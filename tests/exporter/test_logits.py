@@ -150,6 +150,12 @@ def test_a_constant_is_no_probability(folder: Path) -> None:
     assert exported(folder, 3, lambda y: 0 * y).manifest.output.channels == SOFTMAX
 
 
+def test_channels_that_hardly_differ_are_no_probabilities(folder: Path) -> None:
+    """As an untrained network returns: its classifier's biases, and next to nothing of the image."""
+    levels = torch.tensor([0.01, 0.02, 0.04]).view(1, 3, 1, 1)
+    assert exported(folder, 3, lambda y: levels + 1e-4 * y.tanh()).manifest.output.channels == SOFTMAX
+
+
 class TestClasses:
     def test_one_channel_and_one_class(self, folder: Path) -> None:
         with pytest.raises(ExportError, match=r"every label would be 0.*classes=\['background', 'lesion'\]"):

@@ -165,7 +165,9 @@ class TestCheck:
             "no:cacheprovider",
             "tests",
         ]
-        listing = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parents[1]).stdout
+        environment = {key: value for key, value in os.environ.items() if key != "PYTEST_ADDOPTS"}  # -v undoes -q
+        run = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parents[1], env=environment)
+        listing = run.stdout
         files = {line.partition("::")[0] for line in listing.splitlines() if "::" in line}
         assert len(files) > 10
         assert {file for file in files if not file.startswith(check.TESTED)} == set()
