@@ -30,7 +30,7 @@ from .optimize.optimize import optimize
 from .options import AtrousChoice, ExportOptions
 from .outputs import with_one_output
 from .passes import ATROUS_PASSES, run_passes
-from .sizes import DynamicSize
+from .sizes import DynamicSize, check_size
 from .verify import FP32_TOLERANCE, Infer, Named, measure_padding, open_on_cpu, probe_inputs, prove, require_passed
 
 GRAPH_FILE: Final = "model.fp32.onnx"
@@ -68,10 +68,9 @@ def export(
         BundleError: the path exists or cannot be written.
     """
     options = options or ExportOptions()
-    model = copy_module(model)
+    check_size(size)
     example = size.opt if isinstance(size, DynamicSize) else size
-    if min(example) > 0:  # refused below otherwise
-        model = with_one_output(model, example, options.output)
+    model = with_one_output(copy_module(model), example, options.output)
     description = ModelDescription(
         describe_classes(classes),
         size,
