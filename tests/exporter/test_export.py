@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,12 @@ def run(bundle: Bundle, images: torch.Tensor, file: str = "model.fp32.onnx") -> 
     session = onnxruntime.InferenceSession(bundle.path / file, providers=["CPUExecutionProvider"])
     (output,) = session.run(None, {"image": images.numpy()})
     return output
+
+
+def holding(value: object) -> nn.Module:
+    network = TinyDeepLab()
+    network.kept = value
+    return network
 
 
 def picture(*shape: int) -> torch.Tensor:
@@ -287,9 +294,24 @@ class TestStandaloneHead:
         assert atrous.load(deinterlaced.path).backend.artifact.kind == "onnx"
 
 
+class Freezing(TinyDeepLab):
+    """Keeps its normalization as it is while training, and forgets to return itself."""
+
+    def train(self, mode: bool = True) -> None:
+        super().train(mode)
+        self.stem.training = False
+
+
+def test_a_train_that_returns_nothing(classes: tuple[str, ...], folder: Path) -> None:
+    bundle = export(Freezing(), folder / "a.atrous", classes=classes, size=FIXED)
+    images = picture(1, 3, *FIXED)
+    np.testing.assert_allclose(run(bundle, images), TinyDeepLab().eval()(images).detach(), atol=1e-5)
+
+
 class TestRefusals:
     """Whatever goes wrong, there is no bundle, and no trace of one."""
 
+    @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
     @pytest.mark.parametrize(
         ("make", "said"),
         [
@@ -302,7 +324,11 @@ class TestRefusals:
                 lambda: FailingWhenSmall(40),
                 "FailingWhenSmall fails on an input .*ValueError: images of 33 px are too small",
             ),
-            (KeepingItsResult.with_a_result, "cannot be copied, .*It keeps a tensor that it computed in last"),
+            (KeepingItsResult.with_a_result, "cannot be copied, .*It keeps what has no copy in last;"),
+            (lambda: holding([torch.ones(1, requires_grad=True) * 2]), "has no copy in kept;"),
+            (lambda: holding(threading.Lock()), "cannot pickle '_thread.lock' object.* has no copy in kept;"),
+            (lambda: torch.jit.script(TinyDeepLab()), "is TorchScript, .*give the module it was made from"),
+            (lambda: nn.Sequential(nn.LazyConv2d(5, 4, 4)), "never set, 0.weight, 0.bias: each run would make others"),
             (lambda: TinyDeepLab(4), r"returns \[1, 4, 9, 12\]; expected \[N, 5, h, w\]"),
         ],
     )
