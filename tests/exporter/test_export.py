@@ -24,6 +24,7 @@ from tiny_networks import (
     NormalizingInPlace,
     OnGrid,
     PoolingByKernel,
+    RememberingSize,
     TinyDeepLab,
     Turning,
     Unsteady,
@@ -360,6 +361,7 @@ class TestRefusals:
             (lambda: Turning(lambda image: image.shape[2] > 100), r"H <= 100 only"),
             (lambda: Turning(lambda image: image.shape[0] > 1), r"The inputs that differ: 1×3×.* by its batch"),
             (PoolingByKernel, r"PoolingByKernel decides by the size of its input"),
+            (RememberingSize, r"answers an input \[1, 3, 32, 32\] otherwise when it has seen another size before"),
         ],
     )
     def test_networks_that_decide_by_the_shape(
@@ -368,6 +370,15 @@ class TestRefusals:
         size = DynamicSize((32, 32), (64, 64), (128, 128), multiple)
         with pytest.raises(ExportError, match=said):
             export(make(), folder / "street.atrous", classes=["a", "b", "c"], size=size)
+
+    def test_a_network_that_fails_at_the_best_size_names_others(self, folder: Path) -> None:
+        size = DynamicSize((65, 65), (97, 97), (129, 129))
+        said = (
+            r"Turning fails on an input \[1, 3, 97, 97\]: ZeroDivisionError[^$]*k · 4; got .*is 68x68:100x100:128x128"
+        )
+        network = Turning(lambda image: image.shape[2] % 4 == 0 or 1 / 0)
+        with pytest.raises(ExportError, match=said):
+            export(network, folder / "a.atrous", classes=["a", "b", "c"], size=size)
 
     def test_a_network_that_raises_at_the_smallest_size(self, classes: tuple[str, ...], folder: Path) -> None:
         sizes = DynamicSize((32, 32), (64, 64), (128, 128), multiple=16)
