@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
 
+from ..arguments import check_arguments, check_fields
 from ..errors import ExportError
 
 #: Largest value of a pixel.
@@ -32,6 +33,7 @@ class Normalization:
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.scale < float("inf"):
             raise ExportError(f"the scale of pixels must be positive and finite; got {self.scale}")
         largest = _WHITE * self.scale
@@ -78,6 +80,7 @@ NORMALIZATIONS: Final = {
 }
 
 
+@check_arguments
 def find_normalization(name: str) -> Normalization:
     """Find a normalization by its name in `NORMALIZATIONS`, or read it from a `preprocessor_config.json`.
 
