@@ -300,11 +300,11 @@ def extend_bundle(bundle: Bundle, *, source: Artifact | None = None) -> Iterator
 
     Args:
         bundle: the bundle to change.
-        source: the artifact that the addition is made from.
+        source: the artifact that the addition is made from, with the preprocessing and classes of `bundle`.
 
     Raises:
         BundleError: the bundle's name does not end in `.atrous`, its folder cannot be written, or `source` was replaced
-            since `bundle` was opened.
+            since `bundle` was opened, or what it is given.
     """
     target = bundle.path.resolve()  # so that a link to it stays a link to it
     with stage_bundle(target, overwrite=True) as staged:
@@ -312,10 +312,13 @@ def extend_bundle(bundle: Bundle, *, source: Artifact | None = None) -> Iterator
             shutil.copytree(target, staged.path, dirs_exist_ok=True)
         except (OSError, shutil.Error) as exc:
             raise BundleError(f"cannot copy {target} to change it: {exc}", path=target) from exc
-        if source is not None and source not in staged.manifest.artifacts:
+        now, before = staged.manifest, bundle.manifest
+        # The same graph with another preprocessing has other activations, and other labels.
+        is_other = (now.input, now.output, now.classes) != (before.input, before.output, before.classes)
+        if source is not None and (is_other or source not in now.artifacts):
             raise BundleError(
-                f"{target}: {source.file} was replaced while something was made from it. The bundle is as it was; "
-                "do it again.",
+                f"{target}: {source.file} was replaced, or its preprocessing or classes, while something was made "
+                "from it. The bundle is as it was; do it again.",
                 path=target,
             )
         yield staged

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from torch import Tensor, nn
 
+from ..arguments import check_arguments
 from ..errors import CheckpointError
 from .models.adapters import CLASSIFIER_WEIGHTS, STEP_COUNTER, TRAINING_HEADS, detect_source, foreign_names
 from .models.registry import ARCHITECTURES
@@ -59,6 +61,7 @@ def describe_checkpoint(file: WeightFile, path: str | Path) -> CheckpointMetadat
     return CheckpointMetadata(stated.get("architecture"), classes, None if stride is None else int(stride))
 
 
+@check_arguments
 def num_classes_of(state_dict: Mapping[str, Tensor]) -> int:
     """Number of classes of a checkpoint: output channels of its last convolution.
 
@@ -73,6 +76,7 @@ def num_classes_of(state_dict: Mapping[str, Tensor]) -> int:
     raise CheckpointError(f"the checkpoint has no known classifier: expected one of {expected}; got {some(state_dict)}")
 
 
+@check_arguments
 def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: SourceChoice = "auto") -> LoadReport:
     """Copy a state dict into a model, translating foreign key names and accounting for every key.
 
@@ -88,6 +92,7 @@ def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: Sou
         CheckpointError: the model computes something else than the source's, or keys are missing, unexpected or
             misshapen (named as in the state dict). The model is then unchanged.
     """
+    check_source(source)
     origin = detect_source(state_dict) if source == "auto" else source
     names = foreign_names(model, origin, state_dict)
     if names is None:
@@ -102,6 +107,12 @@ def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: Sou
     _check_keys(model, own_keys, kept)
     model.load_state_dict({own_keys[key]: value for key, value in kept.items()}, strict=False)
     return LoadReport(source=origin, loaded=len(kept), dropped=dropped)
+
+
+def check_source(source: SourceChoice) -> None:
+    """Raise `CheckpointError` for a project that is not known."""
+    if source not in get_args(SourceChoice):
+        raise CheckpointError(f"unknown source {source!r}; expected {', '.join(get_args(SourceChoice))}")
 
 
 def _drop(state_dict: Mapping[str, Tensor], source: Source) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ..arguments import check_arguments
 from ..arrays import MAX_CLASSES
 from ..errors import ExportError
 from ..manifest import ClassInfo
@@ -43,6 +44,7 @@ def _plain(entry: ClassInfo) -> ClassInfo:
     return ClassInfo(int(entry.id), entry.name, (red, green, blue))
 
 
+@check_arguments
 def read_classes(path: Path) -> tuple[ClassInfo, ...]:
     """Read classes from a file: JSON, or text with one name a line.
 

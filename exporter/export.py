@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
@@ -28,10 +29,20 @@ from .model_description import ModelDescription, Preprocessing
 from .onnx_export import StandaloneHead, coarse_shape, export_graph
 from .optimize.optimize import optimize
 from .options import AtrousChoice, ExportOptions
-from .outputs import with_one_output
+from .outputs import OneOutput, with_one_output
 from .passes import ATROUS_PASSES, run_passes
-from .sizes import DynamicSize
-from .verify import FP32_TOLERANCE, Infer, Named, measure_padding, open_on_cpu, probe_inputs, prove, require_passed
+from .sizes import DynamicSize, check_size
+from .verify import (
+    FP32_TOLERANCE,
+    Comparison,
+    Infer,
+    Named,
+    measure_padding,
+    open_on_cpu,
+    probe_inputs,
+    prove,
+    require_passed,
+)
 
 GRAPH_FILE: Final = "model.fp32.onnx"
 
@@ -68,10 +79,9 @@ def export(
         BundleError: the path exists or cannot be written.
     """
     options = options or ExportOptions()
-    model = copy_module(model)
+    check_size(size)
     example = size.opt if isinstance(size, DynamicSize) else size
-    if min(example) > 0:  # refused below otherwise
-        model = with_one_output(model, example, options.output)
+    original, model = model, with_one_output(copy_module(model), example, options.output)
     description = ModelDescription(
         describe_classes(classes),
         size,
@@ -82,6 +92,8 @@ def export(
         options.threshold,
     )
     manifest = description.draft_manifest(Path(path), functools.partial(coarse_shape, model))
+    if not manifest.input.size.is_fixed:
+        _require_no_memory(model, copy_module(original), manifest)
     takes_batches = options.dynamic_batch or not manifest.input.size.is_fixed
     manifest = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, dynamic_batch=takes_batches))
     with stage_bundle(path, overwrite=overwrite) as staged:
@@ -91,6 +103,29 @@ def export(
         staged.write_manifest(manifest)
     bundle = Bundle.open(path)
     return optimize(bundle)[0] if options.atrous == "auto" else bundle
+
+
+def _require_no_memory(used: nn.Module, fresh: nn.Module, manifest: Manifest) -> None:
+    """Refuse a network that keeps something of the first size that it sees; a graph keeps nothing.
+
+    Args:
+        used: a module that has run, at the best size at first.
+        fresh: another copy of the user's module, which has not.
+        manifest: describes the sizes.
+    """
+    if isinstance(used, OneOutput):
+        fresh = OneOutput(fresh, used.key)
+    batch = next(each for each in probe_inputs(manifest.input) if each.shape[2:] != manifest.input.size.opt)
+    expected, again, answer = (_module_infer(module)(batch) for module in (used, used, fresh))
+    comparison = Comparison("", "", FP32_TOLERANCE)
+    comparison.add(batch, expected, answer)
+    # A network that answers by chance is for the verification to refuse.
+    if np.array_equal(expected, again) and not comparison.result().passed:
+        raise ExportError(
+            f"{type(used).__name__} answers an input {list(batch.shape)} otherwise when it has seen another size "
+            "before: it keeps something that it computed at first. Make it compute that for each image, or export one "
+            "size."
+        )
 
 
 def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, options: ExportOptions) -> Manifest:

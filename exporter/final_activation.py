@@ -13,10 +13,24 @@ _PASSING: Final = frozenset(
     {"Identity", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Slice"}
 )
 _RESIZING: Final = frozenset({"Resize", "Upsample"})
+#: Operators that answer yes or no.
+COMPARING: Final = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Sign"})
 #: Operators at the end of a graph that say what its output is.
-_FINAL: Final = frozenset(
-    {"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "ArgMax", "Hardmax", "Log", "Greater", "GreaterOrEqual"}
-)
+_FINAL: Final = COMPARING | {
+    "Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "Erf", "ArgMax", "Hardmax", "Log"
+}  # fmt: skip
+#: Operators whose output is no logits, whatever is computed from it.
+_ACTIVATING: Final = COMPARING | {"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "ArgMax", "Hardmax", "Exp"}
+#: Operators that compute with values, or with neighbouring ones, and have no weights.
+_COMPUTING: Final = frozenset(
+    {
+        "Abs", "Add", "AveragePool", "Ceil", "Clip", "Concat", "DequantizeLinear", "Div", "Floor", "Log", "Max",
+        "MaxPool", "Mean", "Min", "Mul", "Neg", "Not", "OneHot", "Pad", "Pow", "QuantizeLinear", "Reciprocal",
+        "ReduceMax", "ReduceSum", "Round", "Sqrt", "Sub", "Sum", "Where",
+    }
+)  # fmt: skip
+#: Operators whose output does not depend on the values of their input.
+_CONSTANT: Final = frozenset({"Constant", "ConstantOfShape", "Shape"})
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,37 @@ def find_final_activation(model: onnx.ModelProto) -> FinalActivation | None:
             return None
         return FinalActivation(f"Log{inner.op_type}", (inner, node), is_interpolated)
     return FinalActivation(node.op_type, (node,), is_interpolated)
+
+
+def computed_from_activations(model: onnx.ModelProto) -> tuple[list[str], list[str]]:
+    """Activations that a graph's only output is computed from, and the operators behind them.
+
+    Returns:
+        Names of both, sorted, such as `(["Softmax"], ["Mul", "Sub"])`; two empty lists where anything else, such as the
+        output of a convolution, goes into the output as well.
+    """
+    producers = {name: node for node in model.graph.node for name in node.output}
+    weights = {tensor.name for tensor in model.graph.initializer}
+    activations, behind, seen = set(), set(), set()
+    waiting = [model.graph.output[0].name]
+    while waiting:
+        name = waiting.pop()
+        if name in weights or name in seen or not name:  # an optional input may have no name
+            continue
+        seen.add(name)
+        node = producers.get(name)
+        if node is None:
+            return [], []  # the image itself
+        if node.op_type in _ACTIVATING:
+            activations.add(node.op_type)
+        elif node.op_type in _COMPUTING:
+            behind.add(node.op_type)
+            waiting += node.input
+        elif node.op_type in _PASSING or node.op_type in _RESIZING:
+            waiting.append(node.input[0])
+        elif node.op_type not in _CONSTANT:
+            return [], []
+    return sorted(activations), sorted(behind)
 
 
 def without(model: onnx.ModelProto, activation: FinalActivation) -> onnx.ModelProto:

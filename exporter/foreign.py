@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import itertools
 import logging
 import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import AtrousError, ExportError
 
@@ -36,23 +39,45 @@ def copy_module(model: nn.Module) -> nn.Module:
     """Copy a user's module to the CPU, in float32 and evaluation mode.
 
     Raises:
-        ExportError: it cannot be copied.
+        ExportError: it cannot be copied, has weights that were never set, or is TorchScript.
     """
     name = type(model).__name__
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ExportError(f"{name} is TorchScript, which torch.export does not take; give the module it was made from")
     try:
-        return copy.deepcopy(model).cpu().float().eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            copied = copy.deepcopy(model)
+            # Not chained: a `train` of the user's own, which freezes layers say, may return nothing.
+            copied.cpu()
+            copied.float()
+            copied.eval()
+            unset = [
+                key
+                for key, value in itertools.chain(copied.named_parameters(), copied.named_buffers())
+                if is_lazy(value)
+            ]
     except Exception as exc:
-        kept = _kept_activations(model)
-        hint = f" It keeps a tensor that it computed in {', '.join(kept)}; set it to None first." if kept else ""
+        kept = _uncopyable(model)
+        hint = f" It keeps what has no copy in {', '.join(kept)}; set that to None first." if kept else ""
         raise ExportError(f"{name} cannot be copied, which exporting does: {reason_of(exc)}.{hint}") from exc
+    if unset:
+        raise ExportError(
+            f"{name} has weights that were never set, {', '.join(unset)}: each run would make others. Load them, or "
+            "run the network once before."
+        )
+    return copied
 
 
-def _kept_activations(model: nn.Module) -> list[str]:
-    """Attributes that hold a result of the network, which no copy can be made of."""
+def _uncopyable(model: nn.Module) -> list[str]:
+    """Attributes that no copy can be made of: locks, files, results of the network that carry a gradient."""
     found = []
     for prefix, module in model.named_modules():
         for name, value in vars(module).items():
-            if getattr(value, "grad_fn", None) is not None:
+            try:
+                if name != "_modules":  # they are looked at by themselves
+                    copy.deepcopy(value)
+            except Exception:
                 found.append(f"{prefix}.{name}".lstrip("."))
     return found
 
@@ -73,13 +98,14 @@ def module_errors(model: nn.Module, shape: Sequence[int]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet_torch(failed: str) -> Iterator[None]:
+def quiet_torch(failed: str, *, advice: str = "") -> Iterator[None]:
     """Keep back what torch logs, prints and warns of in the block; it is in the error, if there is one.
 
     What is written to `sys.stderr` meanwhile is passed on afterwards if nothing fails.
 
     Args:
         failed: what torch did not do, as in "torch `failed`: its reason".
+        advice: what may help.
 
     Raises:
         ExportError: the block raised, with torch's whole reason and its log.
@@ -93,7 +119,8 @@ def quiet_torch(failed: str) -> Iterator[None]:
         raise
     except Exception as exc:  # torch's exceptions here share no base class
         log = plain_text(printed.getvalue() + logged.getvalue()).strip()
-        raise ExportError(f"torch {failed}: {_whole_reason(exc)}{_end_of(log)}", log=log) from exc
+        said = f"torch {failed}: {_whole_reason(exc)}" + (f"\n{advice}" if advice else "")
+        raise ExportError(said + _end_of(log), log=log) from exc
     else:
         sys.stderr.write(printed.getvalue())
 

@@ -23,8 +23,12 @@ _QUANTIZED_OPS: Final = frozenset(
 )
 
 
+#: Floats of 16 bits.
+_HALVES: Final = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
+
+
 def graph_precision(model: onnx.ModelProto) -> Precision:
-    """Lowest precision in a graph: `int8` with quantized operators, `fp16` with any half-precision value.
+    """Lowest precision in a graph: `int8` with quantized operators, `fp16` with any value of 16 bits.
 
     Half-precision weights may be initializers, `Constant` nodes, or casts of FP32 ones; all of them also inside of the
     bodies of `If`, `Loop` and local functions.
@@ -33,7 +37,7 @@ def graph_precision(model: onnx.ModelProto) -> Precision:
     nodes = [node for body in bodies for node in _nodes_in(body)]
     if any(node.op_type in _QUANTIZED_OPS for node in nodes):
         return "int8"
-    halves = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in _initializers(model.graph, nodes))
+    halves = any(tensor.data_type in _HALVES for tensor in _initializers(model.graph, nodes))
     return "fp16" if halves or any(map(_makes_halves, nodes)) else "fp32"
 
 
@@ -60,9 +64,9 @@ def _initializers(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> Iterat
 def _makes_halves(node: onnx.NodeProto) -> bool:
     """True for a cast to half precision, and for a constant in it."""
     for attribute in node.attribute:
-        if node.op_type == "Cast" and attribute.name == "to" and attribute.i == onnx.TensorProto.FLOAT16:
+        if node.op_type == "Cast" and attribute.name == "to" and attribute.i in _HALVES:
             return True
         constants = (attribute.t, attribute.sparse_tensor.values, *attribute.tensors)
-        if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in constants):
+        if any(tensor.data_type in _HALVES for tensor in constants):
             return True
     return False

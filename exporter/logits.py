@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..arrays import FloatArray
 from ..errors import ExportError
 from ..runtime.backends.onnxruntime import OnnxSession
-from .final_activation import FinalActivation, find_final_activation, without
+from .final_activation import COMPARING, FinalActivation, computed_from_activations, find_final_activation, without
 
 #: Batches of `probe_inputs` that are enough to see what an output is.
 PROBES: Final = 2
@@ -84,27 +84,40 @@ def logits_graph(model: onnx.ModelProto, run: Run, batches: Sequence[FloatArray]
         ExportError: the output is no logits, and cannot be made logits.
     """
     outputs = [run(batch) for batch in batches]
+    _refuse_what_is_not_finite(batches, outputs, name)
     found = find_final_activation(model)
     if found is not None:
         _refuse_what_is_not_separable(found, outputs[0].shape[1], name)
         if found.operator in ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid"):
             return _taken_apart(model, found, batches, outputs, name)
     _refuse_probabilities(outputs, name)
+    _refuse_what_activations_make(model, outputs, name)
     return LogitsGraph(model, None)
+
+
+def _refuse_what_is_not_finite(batches: Sequence[FloatArray], outputs: Sequence[NDArray[Any]], name: str) -> None:
+    for batch, output in zip(batches, outputs, strict=True):
+        if not np.isfinite(output).all():
+            raise ExportError(
+                f"{name} itself returns NaN or infinity for an input {list(batch.shape)}, a photo normalized as was "
+                "said. Are its weights loaded and finite, and are mean, std and scale those of its training?"
+            )
 
 
 def _refuse_what_is_not_separable(found: FinalActivation, channels: int, name: str) -> None:
     operator = found.operator
     end = f"{name} ends in {operator}"
-    if operator in ("ArgMax", "Hardmax", "Greater", "GreaterOrEqual", "HardSigmoid"):
+    if operator in ("ArgMax", "Hardmax", "HardSigmoid", *COMPARING):
         raise ExportError(f"{end}, whose output is no logits and does not say which they were. {_ADVICE}")
     if channels == 1 and operator in ("Softmax", "LogSoftmax"):
         raise ExportError(
             f"{end} and returns one channel, of whose logits a softmax cannot be made. {_ADVICE} One channel is taken "
             "as a sigmoid's."
         )
-    if channels == 1 and operator == "Tanh":
-        raise ExportError(f"{end}; one channel is taken as a sigmoid's logit, and tanh is none. {_ADVICE}")
+    if channels == 1 and operator in ("Tanh", "Erf"):
+        raise ExportError(
+            f"{end}; one channel is taken as a sigmoid's logit, and {operator.lower()} is none. {_ADVICE}"
+        )
     if channels > 1 and operator in ("Sigmoid", "LogSigmoid"):
         raise ExportError(
             f"{end} over {channels} channels, an independent yes or no for each (multi-label), so that a pixel may be "
@@ -140,12 +153,31 @@ def _taken_apart(
         actual = recompute(session.run(batch))
         if actual.shape != expected.shape or not np.abs(actual - expected).max() <= allowed:
             raise ExportError(
-                f"{name} ends in {found.operator}, but not over the channels [N, channels, h, w], axis 1: over "
-                f"them it is another. {_ADVICE}"
+                f"{name} ends in {found.operator}, but not over the channels [N, channels, h, w], axis 1, that it "
+                f"returns: over them it is another, or it is random. {_ADVICE}"
             )
     if found.operator == "LogSoftmax":
         return LogitsGraph(model, None)
     return LogitsGraph(stripped, found.operator)
+
+
+def _refuse_what_activations_make(model: onnx.ModelProto, outputs: Sequence[NDArray[Any]], name: str) -> None:
+    """Refuse scaled, rounded, averaged or otherwise changed probabilities; logarithms of them are logits."""
+    activations, behind = computed_from_activations(model)
+    if activations and not _are_log_probabilities(outputs):
+        by = f", by {', '.join(behind)}," if behind else ""
+        raise ExportError(
+            f"{name} returns no logits: its output is computed from {' and '.join(activations)} alone{by} and softmax "
+            f"or sigmoid would be applied to it once more. {_ADVICE}"
+        )
+
+
+def _are_log_probabilities(outputs: Sequence[NDArray[Any]]) -> bool:
+    """True if values are the logarithms of a distribution over several channels, at every position."""
+    if outputs[0].shape[1] == 1 or max(float(output.max()) for output in outputs) > _SUM_RELATIVE:
+        return False
+    sums = (np.exp(output, dtype=np.float64).sum(axis=1) for output in outputs)
+    return all(np.abs(each - 1).max() <= _SUM_RELATIVE for each in sums)
 
 
 def _refuse_probabilities(outputs: Sequence[NDArray[Any]], name: str) -> None:
@@ -154,6 +186,11 @@ def _refuse_probabilities(outputs: Sequence[NDArray[Any]], name: str) -> None:
     high = max(float(output.max()) for output in outputs)
     if not -_EXACT_ABS <= low < high:
         return
+    if _are_log_probabilities([-output for output in outputs]):
+        raise ExportError(
+            f"{name} returns negative logarithms of probabilities (energies, losses), whose smallest is the most "
+            f"probable class. Give the network without the minus sign, or without both. {_ADVICE}"
+        )
     channels = outputs[0].shape[1]
     sums = np.concatenate([output.sum(axis=1, dtype=np.float64).ravel() for output in outputs])
     total = float(np.median(sums))

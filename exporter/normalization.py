@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
+from ..arguments import check_arguments, check_fields
 from ..errors import ExportError
 
 #: Largest value of a pixel.
@@ -32,16 +33,22 @@ class Normalization:
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.scale < float("inf"):
             raise ExportError(f"the scale of pixels must be positive and finite; got {self.scale}")
         largest = _WHITE * self.scale
+        # No images are that dark: a mean of 0.485 is one of pixels from 0 to 1.
+        if any(self.mean) and max(self.mean) < self.scale:
+            self._refuse("mean", self.mean, self.scale, largest)
         self._check_reach("mean", self.mean, 0.0, largest)
         # One grey level at least: pixels that differ by less than that are all the same.
         self._check_reach("std", self.std, self.scale, largest)
 
     def _check_reach(self, name: str, values: tuple[float, float, float], low: float, high: float) -> None:
-        if all(low * (1 - _ROUNDING) <= value <= high * (1 + _ROUNDING) for value in values):
-            return
+        if not all(low * (1 - _ROUNDING) <= value <= high * (1 + _ROUNDING) for value in values):
+            self._refuse(name, values, low, high)
+
+    def _refuse(self, name: str, values: tuple[float, float, float], low: float, high: float) -> NoReturn:
         raise ExportError(
             f"{name}={list(values)} cannot be that of pixels with scale={self.scale:.4g}: they lie between 0 and "
             f"{high:.4g} then, so {name} must lie between {low:.4g} and {high:.4g}. State mean and std in units of "
@@ -73,6 +80,7 @@ NORMALIZATIONS: Final = {
 }
 
 
+@check_arguments
 def find_normalization(name: str) -> Normalization:
     """Find a normalization by its name in `NORMALIZATIONS`, or read it from a `preprocessor_config.json`.
 
@@ -104,6 +112,8 @@ def read_preprocessor(path: Path) -> Normalization:
     # MobileViT's processor only rescales; it has no mean, and says no `do_normalize`.
     if stated.get("do_normalize", "image_mean" in stated):
         mean, std = (_three(stated, name, path) for name in ("image_mean", "image_std"))
+    if stated.get("rescale_offset"):  # of EfficientNet's and ViViT's processors: pixels · scale − 1
+        mean = (mean[0] + 1, mean[1] + 1, mean[2] + 1)
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         raise ExportError(f"{path}: rescale_factor is {scale!r}; expected a number")
     return Normalization("BGR" if stated.get("do_flip_channel_order") else "RGB", float(scale), mean, std)

@@ -25,6 +25,10 @@ OPSET: Final = 20
 INPUT_NAME: Final = "image"
 #: Pixels by which the sides of an example differ at least, where the range allows it.
 _SIDE_STEP: Final = 32
+_ADVICE: Final = (
+    "If the network needs its sizes as numbers (a pool as large as the map, a set of sizes), one size may export: "
+    "size=(height, width), --size HxW."
+)
 
 
 class StandaloneHead(nn.Module):
@@ -85,7 +89,7 @@ def export_graph(
         # Batch 2: torch.export specializes on 1.
         example = torch.zeros(2, 3, *unequal_sides(sizes))
         dynamic_shapes = ({0: any_size, 2: any_size, 3: any_size},)
-    with quiet_torch(f"cannot export {type(model).__name__} to ONNX"):
+    with quiet_torch(f"cannot export {type(model).__name__} to ONNX", advice="" if sizes.is_fixed else _ADVICE):
         with torch.inference_mode():
             program = torch.onnx.export(
                 model,

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ..errors import ExportError
 from ..manifest import Size
-from .foreign import module_errors
 
 #: Names under which torchvision and transformers return the logits of the main head.
 _LOGITS: Final = ("out", "logits")
@@ -37,14 +36,17 @@ def with_one_output(model: nn.Module, size: Size, output: Key | None) -> nn.Modu
 
     Args:
         model: returns a tensor, or a mapping, dataclass, tuple or list with tensors.
-        size: height and width of an input that it takes.
+        size: height and width of an input that it should take; a module that fails is returned as it is.
         output: key, field or position of the logits; None for `out` or `logits`, or for the only map [N, C, h, w].
 
     Raises:
-        ExportError: the module fails, has no such output, or has several and none is named.
+        ExportError: the module has no such output, or has several and none is named.
     """
-    with module_errors(model, (1, 3, *size)), torch.inference_mode():
-        returned = model(torch.zeros(1, 3, *size))
+    try:
+        with torch.inference_mode():
+            returned = model(torch.zeros(1, 3, *size))
+    except Exception:
+        return model  # who looks for its sizes runs it again, and knows which ones it takes
     name = type(model).__name__
     if isinstance(returned, Tensor):
         if output not in (None, 0):

@@ -10,7 +10,7 @@ from typing import Final
 from ..errors import AtrousError, ExportError
 from ..manifest import Size, SizePolicy
 from ..runtime.preprocess import fit_size
-from .sizes import DynamicSize, fits_grid, nearest_range, output_stride, size_policy
+from .sizes import DynamicSize, check_size, fits_grid, nearest_range, output_stride, size_policy
 
 #: Shape of the logits [N, C, h, w] for one image of a size; raises `AtrousError` where the network does not take it.
 Answer = Callable[[Size], tuple[int, ...]]
@@ -38,22 +38,26 @@ def find_size_policy(
         ExportError: the network does not take the sizes that were asked for; the message names the nearest ones.
         AtrousError: what `answer` raises for the one size, or for every size of a range.
     """
+    check_size(size)
     if isinstance(size, DynamicSize) and size.min == size.opt == size.max:
         size = size.opt
     if not isinstance(size, DynamicSize):
-        size_policy(size, stride=1, offset=0)
         check(coarse := answer(size))
         cells = coarse[2:]
         stride = output_stride(size, cells)
         # One more cell than whole strides: the logits lie on pixels 0, stride, 2 · stride …
         offset = int(all(count == length // stride + 1 for length, count in zip(size, cells, strict=True)))
         return size_policy(size, stride=stride, offset=offset), stride
-    size_policy(size, stride=1, offset=0, multiple=1)
     check(coarse := _answer_at_opt(size, answer))
     stride = output_stride(size.opt, coarse[2:])
     probe = _Probe(size, answer, stride)
     multiple = size.multiple if size.multiple is not None else probe.find_multiple()[0]
-    policy = size_policy(size, stride=stride, offset=probe.find_offset(multiple), multiple=multiple)
+    try:
+        policy = size_policy(size, stride=stride, offset=probe.find_offset(multiple), multiple=multiple)
+    except ExportError as exc:
+        if probe.error is None:
+            raise
+        raise ExportError(f"{probe.error}\n{exc}") from probe.error
     probe.require_taken(policy)
     return policy, stride
 
@@ -71,12 +75,17 @@ def _answer_at_opt(size: DynamicSize, answer: Answer) -> tuple[int, ...]:
 
 
 class _Probe:
-    """Runs the network at sizes of a range; `stride` is None while it is not known."""
+    """Runs the network at sizes of a range; `stride` is None while it is not known.
+
+    Attributes:
+        error: what the network said at the first size that it did not take, if it said anything.
+    """
 
     def __init__(self, size: DynamicSize, answer: Answer, stride: int | None) -> None:
+        self.error: AtrousError | None = None
         self._size = size
         self._stride = stride
-        self._outcome = functools.cache(functools.partial(_answer_or_error, answer))
+        self._outcome = functools.cache(functools.partial(self._answer_or_error, answer))
 
     def find_multiple(self) -> tuple[int, int]:
         """The grid (multiple, offset) of the smallest multiple all of whose sizes the network takes.
@@ -88,10 +97,11 @@ class _Probe:
         if grid is not None:
             return grid
         low, high = (f"{height}×{width}" for height, width in (self._size.min, self._size.max))
+        said = "" if self.error is None else f"{self.error}\n"
         raise ExportError(
-            f"the network fails, or answers logits at another stride, at most sizes between {low} and {high}: no "
+            f"{said}the network fails, or answers logits at another stride, at most sizes between {low} and {high}: no "
             f"multiple up to {_LARGEST_MULTIPLE} works. Export one size instead: size=(height, width), --size HxW"
-        )
+        ) from self.error
 
     def try_grids(self) -> tuple[int, int] | None:
         """The grid (multiple, offset) of the smallest multiple all of whose sizes the network takes, or None."""
@@ -162,9 +172,9 @@ class _Probe:
             for index in range(max(len(heights), len(widths))):
                 yield heights[index % len(heights)], widths[(index + 1) % len(widths)]
 
-
-def _answer_or_error(answer: Answer, size: Size) -> tuple[int, ...] | AtrousError:
-    try:
-        return answer(size)
-    except AtrousError as exc:
-        return exc
+    def _answer_or_error(self, answer: Answer, size: Size) -> tuple[int, ...] | AtrousError:
+        try:
+            return answer(size)
+        except AtrousError as exc:
+            self.error = self.error or exc
+            return exc

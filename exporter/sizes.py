@@ -71,7 +71,7 @@ def size_policy(size: Size | DynamicSize, *, stride: int, offset: int, multiple:
     Raises:
         ExportError: a size is not positive, not min ≤ opt ≤ max, or not k · multiple + offset.
     """
-    _check_lengths(size)
+    check_size(size)
     if isinstance(size, DynamicSize):
         low, mid, high = size.all
         multiple = multiple or size.multiple or 1
@@ -80,23 +80,24 @@ def size_policy(size: Size | DynamicSize, *, stride: int, offset: int, multiple:
         # A fixed size is kept; if it has whole cells, larger images can be tiled.
         whole = fits_grid(size, stride, offset)
         multiple, offset = (stride, offset) if whole else (1, 0)
-    if min(low) < 1:
-        raise ExportError(f"input sizes must be positive; got {size}")
-    if any(not low[axis] <= mid[axis] <= high[axis] for axis in (0, 1)):
-        raise ExportError(f"input sizes must be min ≤ opt ≤ max in height and width; got {size}")
     if isinstance(size, DynamicSize) and not all(fits_grid(each, multiple, offset) for each in size.all):
         because = "the network takes" if size.multiple is None else f"with multiple={size.multiple} this network takes"
         raise ExportError(nearest_range(size, multiple, offset, because=because))
     return SizePolicy(low, mid, high, multiple=multiple, offset=offset)
 
 
-def _check_lengths(size: Size | DynamicSize) -> None:
-    """Raise ExportError for lengths that no image has."""
-    lengths = (*size.min, *size.opt, *size.max, size.multiple or 1) if isinstance(size, DynamicSize) else size
-    if max(lengths) > _MAX_LENGTH:
+def check_size(size: Size | DynamicSize) -> None:
+    """Raise ExportError for a size that no image has, or a range that is not min ≤ opt ≤ max; needs no network."""
+    low, mid, high = size.all if isinstance(size, DynamicSize) else (size,) * 3
+    multiple = size.multiple if isinstance(size, DynamicSize) else None
+    if max(*low, *mid, *high, multiple or 1) > _MAX_LENGTH:
         raise ExportError(f"input sizes must be {_MAX_LENGTH} px or less; got {size}")
-    if isinstance(size, DynamicSize) and size.multiple is not None and size.multiple < 1:
-        raise ExportError(f"the multiple of input sizes must be 1 or more; got {size.multiple}")
+    if min(low) < 1:
+        raise ExportError(f"input sizes must be positive; got {size}")
+    if any(not low[axis] <= mid[axis] <= high[axis] for axis in (0, 1)):
+        raise ExportError(f"input sizes must be min ≤ opt ≤ max in height and width; got {size}")
+    if multiple is not None and multiple < 1:
+        raise ExportError(f"the multiple of input sizes must be 1 or more; got {multiple}")
 
 
 def fits_grid(size: Size, multiple: int, offset: int) -> bool:

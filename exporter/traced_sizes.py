@@ -21,6 +21,8 @@ _AXES: Final = {0: "N", 2: "H", 3: "W"}
 _MOST_LENGTHS: Final = 1024
 #: Lengths of each axis for a condition on two of them.
 _MOST_PAIRS: Final = 16
+#: Lengths that a message names.
+_SHOWN_GAPS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def check_traced_sizes(program: ExportedProgram, sizes: SizePolicy, *, name: str
         if failing:
             alike = [each for each in conditions if each.axes == axes]
             fine = [point for point in points if not any(each.fails_at(point) for each in alike)]
-            raise ExportError(_message(name, condition, failing[0], fine))
+            raise ExportError(_message(name, condition, failing[0], points, fine))
 
 
 def _conditions(program: ExportedProgram) -> Iterator[_Condition]:
@@ -118,19 +120,29 @@ def _spread(lengths: Iterable[int], most: int) -> list[int]:
     return [*every[:third], *(every[index] for index in middle), *every[-third:]]
 
 
-def _message(name: str, condition: _Condition, failing: dict[str, int], fine: list[dict[str, int]]) -> str:
+def _message(
+    name: str, condition: _Condition, failing: dict[str, int], tried: list[dict[str, int]], fine: list[dict[str, int]]
+) -> str:
     example = ", ".join(f"{axis}={length}" for axis, length in failing.items())
     said = f"{name} decides by the size of its input: torch.export traced it for {condition.holds} only, and {example} "
     said += "in the range that was asked for is not. ONNX holds one branch, so other sizes would be computed wrong. "
     if len(failing) == 1:
         (axis,) = failing
-        said += f"Of the asked {axis}, {_lengths_in_words([point[axis] for point in fine])}. "
+        said += (
+            f"Of the asked {axis}, {_lengths_in_words(*([point[axis] for point in each] for each in (tried, fine)))}. "
+        )
     return said + "Narrow the range, export one size, or make the network compute the same way at every size."
 
 
-def _lengths_in_words(lengths: list[int]) -> str:
-    if len(lengths) < 2:
-        return f"only {lengths[0]} holds" if lengths else "none holds"
-    steps = set(np.diff(lengths).tolist())
-    grid = f" in steps of {min(steps)}" if len(steps) == 1 and min(steps) > 1 else ""
-    return f"{lengths[0]} to {lengths[-1]}{grid} hold"
+def _lengths_in_words(tried: list[int], fine: list[int]) -> str:
+    if len(fine) < 2:
+        return f"only {fine[0]} holds" if fine else "none holds"
+    ends = f"{fine[0]} to {fine[-1]}"
+    steps = set(np.diff(fine).tolist())
+    if len(steps) == 1 and min(steps) > 1:
+        return f"{ends} in steps of {min(steps)} hold"
+    gaps = [length for length in tried if fine[0] < length < fine[-1] and length not in fine]
+    if not gaps:
+        return f"{ends} hold"
+    few = ", ".join(map(str, gaps[:_SHOWN_GAPS])) + (" …" if len(gaps) > _SHOWN_GAPS else "")
+    return f"{ends} hold without {few}"

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from torch import nn
 
+from ..arguments import check_arguments
 from ..errors import CheckpointError, ExportError
 from ..manifest import ClassInfo
-from .checkpoints import describe_checkpoint, load_into, num_classes_of
+from .checkpoints import check_source, describe_checkpoint, load_into, num_classes_of
 from .classes import describe_classes
 from .models import Architecture, MultiScale, create_model, find_architecture
 from .models.recognition import Recognition, nearest_network, recognise
@@ -39,6 +40,7 @@ class TrainedModel:
     recognised: Recognition | None = None
 
 
+@check_arguments
 def load_trained(
     checkpoint: Path,
     *,
@@ -57,6 +59,7 @@ def load_trained(
             network that they come closest to.
         ExportError: the architecture is unknown, or neither given nor in the checkpoint's metadata.
     """
+    check_source(source)
     file = read_weights(checkpoint)
     metadata = describe_checkpoint(file, checkpoint)
     name = architecture or metadata.architecture

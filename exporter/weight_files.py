@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..arguments import check_arguments, describe
 from ..errors import CheckpointError
 from . import inert_pickle
 from .inert_pickle import Array, Inert
@@ -58,7 +60,8 @@ class WeightFile:
     config: dict[str, Any] = field(default_factory=dict)
 
 
-def read_weights(path: str | Path) -> WeightFile:
+@check_arguments
+def read_weights(path: str | os.PathLike[str]) -> WeightFile:
     """Read the weights of a file or folder; the format is detected by content, not by name.
 
     Takes safetensors, whole and in shards (the index, or a folder that holds one); what `torch.save` and `pickle.dump`
@@ -69,7 +72,11 @@ def read_weights(path: str | Path) -> WeightFile:
         CheckpointError: the file is missing or damaged, or holds no weights.
     """
     path = Path(path)
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except (OSError, ValueError) as exc:  # a name that no file can have
+        raise CheckpointError(f"cannot read {describe(path)}: {exc}") from exc
+    if is_folder:
         found = _read_folder(path)
     elif path.name.endswith(".index.json"):
         found = _read_shards(path)
@@ -117,8 +124,8 @@ def _is_safetensors(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             head = file.read(9)
-    except OSError as exc:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {exc.strerror}") from exc
+    except (OSError, ValueError) as exc:  # no file can have such a name
+        raise CheckpointError(f"cannot read the checkpoint {path}: {getattr(exc, 'strerror', exc)}") from exc
     if not head:
         raise CheckpointError(f"{path} is empty; copy or download it again")
     if head.startswith((_ZIP_MAGIC, _PICKLE_MAGIC)):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import MAX_THREADS
+from ..arguments import MAX_THREADS, check_arguments
 from ..errors import EvaluationError, ImageError
 from .evaluation_state import EvaluationState, Record
 from .image import ImageFile, ImageSource, load_image
@@ -70,6 +70,7 @@ class Evaluation:
     skipped: tuple[Skipped, ...]
 
 
+@check_arguments
 def pair_by_stem(images: Sequence[ImageSource], masks: Path, rules: MaskRules | None = None) -> list[Pair]:
     """Pair `street.jpg` with `masks/street.png`, or as the rules' pattern says, in the order of the images.
 
@@ -138,6 +139,7 @@ def load_truth(pair: Pair, reader: MaskReader, classes: int) -> Truth:
     return Truth(picture, mask, classes)
 
 
+@check_arguments
 def evaluate(
     segmenter: Segmenter,
     pairs: Sequence[Pair],

@@ -210,6 +210,8 @@ def _from_pil(image: Image.Image, *, path: Path | None, page: int | None, bits: 
 def _to_rgb(image: Image.Image, path: Path | None) -> Image.Image:
     """Colours as sRGB, without alpha."""
     profile = image.info.get("icc_profile")
+    if image.mode == "La":  # grey multiplied by its alpha, of which Pillow makes nothing else
+        image = image.convert("LA")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (255, 255):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from ..arguments import check_fields
 from ..errors import EvaluationError
 
 #: What ends the part of an image's name that its mask shares: `aachen_000019_leftImg8bit`, `aachen_000019_gtFine…`.
@@ -42,6 +43,7 @@ class MaskRules:
     one_based: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         name = self.pattern.rpartition("/")[2]
         if name.count("*") != 1 or set(name) & set("?["):
             raise EvaluationError(

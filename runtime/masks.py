@@ -58,8 +58,11 @@ def load_mask(path: Path, *, page: int | None = None) -> NDArray[Any]:
                 path=path,
             )
         try:
+            palette = picture.getpalette() if picture.format == "GIF" else None
             turn_to_page(picture, page if getattr(picture, "n_frames", 1) > 1 else None, path)
             pixels = _decode(ImageOps.exif_transpose(picture))
+            if palette and pixels is not None and pixels.ndim == 3:
+                pixels = _indices(pixels, palette)
         except ImageError:
             raise
         except Exception as exc:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
@@ -92,6 +95,23 @@ def _decode(picture: Image.Image) -> NDArray[Any] | None:
     if picture.mode in ("LA", "PA"):
         return np.asarray(picture)[..., 0]
     return np.asarray(picture.convert("RGB"))
+
+
+def _indices(colors: NDArray[np.uint8], palette: list[int]) -> NDArray[np.uint8]:
+    """Indices [H, W] in the palette of a GIF's first page, as whose colours Pillow gives the pages behind it.
+
+    The colours [H, W, 3] themselves where one is not in the palette, or is in it twice; black that fills it up at its
+    end counts once.
+    """
+    entries = [(red, green, blue) for red, green, blue in zip(palette[::3], palette[1::3], palette[2::3], strict=False)]
+    while len(entries) > 1 and entries[-1] == (0, 0, 0) and (0, 0, 0) in entries[:-1]:
+        entries.pop()
+    used, places = np.unique(colors.reshape(-1, 3), axis=0, return_inverse=True)
+    rows = [tuple(color) for color in used.tolist()]
+    if any(entries.count(color) != 1 for color in rows):
+        return colors
+    indices = np.array([entries.index(color) for color in rows], np.uint8)
+    return indices[places.reshape(colors.shape[:2])]
 
 
 @dataclass(frozen=True, eq=False)

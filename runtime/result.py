@@ -92,6 +92,7 @@ def check_alpha(alpha: float) -> float:
     return float(alpha)
 
 
+@check_arguments
 def save_picture(picture: Image.Image, path: str | os.PathLike[str]) -> None:
     """Write an image, whole or not at all.
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import check_arguments
 from ..errors import AtrousError, ImageError, importing
 from ..files import write_whole
 from .result import DEFAULT_ALPHA, check_alpha
@@ -27,6 +28,7 @@ _LABEL_FILES: Final = "[0-9][0-9][0-9][0-9][0-9][0-9].png"
 _QUARTER_TOLERANCE: Final = 1e-3
 
 
+@check_arguments
 def segment_video(
     segmenter: Segmenter, source: Path, target: Path, *, alpha: float = DEFAULT_ALPHA, labels: Path | None = None
 ) -> tuple[int, dict[str, float]]:

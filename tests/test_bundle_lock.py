@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import random
@@ -365,7 +366,7 @@ class TestSource:
             staged.write(source.file, b"another graph")
             staged.add(staged.artifact(source.file, kind="onnx", precision="fp32", provenance={}))
         with (
-            pytest.raises(BundleError, match=r"model\.fp32\.onnx was replaced while something was made from it"),
+            pytest.raises(BundleError, match=r"model\.fp32\.onnx was replaced, .* while something was made from it"),
             extend_bundle(bundle, source=source),
         ):
             pytest.fail("must not start")
@@ -373,3 +374,23 @@ class TestSource:
             bundle.read(source)
         assert not bundle.is_current
         assert bundle.reopen() == Bundle.open(copied)
+
+    @pytest.mark.parametrize("change", ["mean", "size", "classes"])
+    def test_the_same_graph_for_another_input_or_output(self, copied: Path, change: str) -> None:
+        """Its INT8 ranges would be those of other pixels."""
+        bundle = Bundle.open(copied)
+        manifest = bundle.manifest
+        inputs, classes = manifest.input, manifest.classes
+        if change == "mean":
+            inputs = dataclasses.replace(inputs, mean=(0.5, 0.5, 0.5))
+        elif change == "size":
+            inputs = dataclasses.replace(inputs, size=dataclasses.replace(inputs.size, opt=inputs.size.min))
+        else:
+            classes = (dataclasses.replace(classes[0], name="renamed"), *classes[1:])
+        with extend_bundle(bundle) as staged:
+            staged.write_manifest(dataclasses.replace(manifest, input=inputs, classes=classes))
+        with (
+            pytest.raises(BundleError, match="or its preprocessing or classes, while something was made from it"),
+            extend_bundle(bundle, source=manifest.artifacts[0]),
+        ):
+            pytest.fail("must not start")

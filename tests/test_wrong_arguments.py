@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 import typer
@@ -18,6 +20,7 @@ from atrous.cli.inspect import inspect
 from atrous.crf import CRFParams, DenseCRF, cuda
 from atrous.errors import ArgumentError, MissingDependencyError
 
+ROOT = Path(__file__).parents[1]
 KINDS = list(wrong_values())
 
 
@@ -48,6 +51,19 @@ def test_every_public_function_is_called(calls: list[Call]) -> None:
             if isinstance(value, type):
                 names |= {f"{name}.{method}" for method in vars(value) if _takes_arguments(value, method)}
     assert names - called == set()
+
+
+@needs.PYAV.importable("av")
+def test_every_documented_function_is_called(calls: list[Call]) -> None:
+    """What README and docs import from submodules."""
+    names = set()
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for module, imported in re.findall(r"^from (atrous[.\w]*) import (.+)$", page.read_text("utf-8"), re.MULTILINE):
+            if ".pydensecrf" not in module:  # whose arguments are those of pydensecrf, compared with it
+                names |= {name.strip() for name in imported.split(",")}
+    without_arguments = {"DeinterlaceAtrousConv"}
+    assert len(names) > 8
+    assert names - {call.name.removesuffix("()") for call in calls} == without_arguments
 
 
 def _takes_arguments(owner: type, name: str) -> bool:

@@ -6,6 +6,8 @@ Run as `python tests/wrong_arguments.py`, it prints the table of docs/what-is-ch
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import importlib.util
 import inspect
 import io
 import logging
@@ -113,6 +115,11 @@ class Sandbox:
         """A path of a bundle that is not there, in a folder of its own: writers look through the one they write to."""
         self._number += 1
         return self.folder / f"{self._number}" / "new.atrous"
+
+    def new_png(self) -> Path:
+        """A path of an image that is not there, in a folder that is."""
+        self._number += 1
+        return self.folder / f"{self._number}.png"
 
     def copy(self) -> atrous.Bundle:
         """A bundle to change; copied, since packing it anew for each call took most of the time."""
@@ -289,6 +296,77 @@ def python_calls(box: Sandbox) -> list[Call]:
     ]
 
 
+def documented_calls(box: Sandbox) -> list[Call]:
+    """What README and docs import from submodules besides."""
+    import torch
+    from safetensors.torch import save_file
+
+    from atrous.exporter import checkpoints, models, normalization
+    from atrous.exporter.classes import read_classes
+    from atrous.exporter.passes import DeinterlaceAtrousConv, run_passes
+    from atrous.exporter.trained_model import load_trained
+    from atrous.exporter.verify.bundle import verify_bundle
+    from atrous.exporter.weight_files import read_weights
+    from atrous.runtime.evaluation import Pair, evaluate, pair_by_stem
+    from atrous.runtime.mask_rules import MaskRules
+    from atrous.runtime.result import save_picture
+
+    segmenter = atrous.load(box.bundle, backend="onnxruntime", threads=1)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1))
+    weights = {"classifier.weight": torch.zeros(3, 4, 1, 1)}
+    save_file(weights, box.folder / "weights.safetensors")
+    (box.folder / "names.txt").write_text("a\nb\nc\n", encoding="utf-8")
+    pair = Pair(box.images / "a.png", box.images / "a.png")
+    trained = {"architecture": "missing", "classes": None, "output_stride": None, "source": "auto"}
+    rules = {"pattern": "*.png", "mapping": {255: 1}, "one_based": False}
+
+    def scores(segmenter, pairs, ignore=(), rules=None, workers=1, state=None, max_unreadable=10):
+        """Without `progress`, whose own exceptions are the caller's."""
+        options = {"ignore": ignore, "rules": rules, "workers": workers, "state": state}
+        return evaluate(segmenter, pairs, **options, max_unreadable=max_unreadable)
+
+    return [
+        Call("create_model", lambda: (models.create_model, {"name": "missing", "num_classes": 3})),
+        Call("find_architecture", lambda: (models.find_architecture, {"name": "deeplabv3_resnet50"})),
+        Call("MultiScale", lambda: (models.MultiScale, {"model": network, "scales": (0.5, 1.0)})),
+        Call("load_into", lambda: (checkpoints.load_into, {"model": network, "state_dict": weights})),
+        Call("num_classes_of", lambda: (checkpoints.num_classes_of, {"state_dict": weights})),
+        Call("read_weights", lambda: (read_weights, {"path": box.folder / "weights.safetensors"})),
+        Call("load_trained", lambda: (load_trained, {"checkpoint": box.folder / "weights.safetensors", **trained})),
+        Call("read_classes", lambda: (read_classes, {"path": box.folder / "names.txt"})),
+        Call("run_passes", lambda: (run_passes, {"model": box.graph, "passes": [DeinterlaceAtrousConv()]})),
+        Call("verify_bundle", lambda: (verify_bundle, {"bundle": box.bundle, "images": [box.image]})),
+        Call("Pair", lambda: (Pair, {"image": pair.image, "mask": pair.mask})),
+        Call("evaluate", lambda: (scores, {"segmenter": segmenter, "pairs": [pair]})),
+        *video_calls(box, segmenter),
+        Call("pair_by_stem", lambda: (pair_by_stem, {"images": [pair.image], "masks": box.images, "rules": None})),
+        Call("MaskRules", lambda: (MaskRules, rules)),
+        Call(
+            "save_picture", lambda: (save_picture, {"picture": segmenter(box.image).overlay(), "path": box.new_png()})
+        ),
+        Call("Normalization", lambda: (normalization.Normalization, dataclasses.asdict(IMAGENET))),
+        Call("find_normalization", lambda: (normalization.find_normalization, {"name": "imagenet"})),
+    ]
+
+
+def video_calls(box: Sandbox, segmenter: atrous.Segmenter) -> list[Call]:
+    """Of videos, where PyAV is installed."""
+    if importlib.util.find_spec("av") is None:
+        return []
+    import av
+
+    from atrous.runtime.video import segment_video
+
+    source = box.folder / "clip.mp4"
+    with av.open(str(source), "w") as writer:
+        stream = writer.add_stream("libx264", rate=5)
+        stream.width = stream.height = 16
+        writer.mux(stream.encode(av.VideoFrame.from_ndarray(box.image, format="rgb24")))
+        writer.mux(stream.encode())
+    files = {"source": source, "target": box.folder / "overlay.mp4", "labels": None}
+    return [Call("segment_video", lambda: (segment_video, {"segmenter": segmenter, **files, "alpha": 0.5}))]
+
+
 def crf_calls(box: Sandbox) -> list[Call]:
     """Everything in `atrous.crf.__all__`, and the public methods of its classes."""
     params = crf.CRFParams.deeplab_v2_resnet().to_dict()
@@ -405,7 +483,7 @@ def attempts(call: Call, kind: str) -> Iterator[tuple[str, str]]:
 def all_calls(folder: Path) -> list[Call]:
     """Every public function."""
     box = Sandbox(folder)
-    return [*python_calls(box), *crf_calls(box), *verb_calls(box)]
+    return [*python_calls(box), *documented_calls(box), *crf_calls(box), *verb_calls(box)]
 
 
 def count_outcomes(calls: Sequence[Call]) -> dict[str, Counter[str]]:

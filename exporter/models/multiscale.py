@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...arguments import check_arguments
 from ...errors import ExportError
 from .layers import resize_to
 
@@ -31,6 +32,7 @@ class MultiScale(nn.Module):
         ExportError: there is no scale, or one is not positive.
     """
 
+    @check_arguments
     def __init__(
         self, model: nn.Module, scales: Sequence[float] = DEFAULT_SCALES, *, align_corners: bool = False
     ) -> None:

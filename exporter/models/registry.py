@@ -11,6 +11,7 @@ from typing import Final
 
 from torch import nn
 
+from ...arguments import check_arguments
 from ...errors import ExportError
 from ..normalization import CAFFE, IMAGENET, LITE, TENSORFLOW, Normalization
 from ..options import Source
@@ -261,6 +262,7 @@ _ALL: Final = (
 ARCHITECTURES: Final[Mapping[str, Architecture]] = MappingProxyType({entry.name: entry for entry in _ALL})
 
 
+@check_arguments
 def find_architecture(name: str) -> Architecture:
     """Look up a reference architecture.
 
@@ -274,6 +276,7 @@ def find_architecture(name: str) -> Architecture:
     raise ExportError(f"unknown architecture {name!r}.{suggestion} Known: {', '.join(ARCHITECTURES)}")
 
 
+@check_arguments
 def create_model(name: str, *, num_classes: int, output_stride: int | None = None) -> nn.Module:
     """Build a reference architecture with random weights.
 

@@ -15,9 +15,11 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from ...arguments import check_arguments
 from ...errors import AtrousError, ExportError
 
 
+@check_arguments
 def run_passes(
     model: onnx.ModelProto | str | os.PathLike[str], passes: Sequence[ir.passes.PassBase]
 ) -> onnx.ModelProto:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...arguments import check_arguments
 from ...bundle import Bundle
 from ...errors import DeviceError, EngineError, MissingDependencyError
 from ...manifest import Artifact, Verification
@@ -53,6 +54,7 @@ class BundleVerification:
         return all(check.passed for check in self.checks)
 
 
+@check_arguments
 def verify_bundle(
     bundle: Bundle,
     *,

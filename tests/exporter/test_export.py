@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tiny_networks import (
     NormalizingInPlace,
     OnGrid,
     PoolingByKernel,
+    RememberingSize,
     TinyDeepLab,
     Turning,
     Unsteady,
@@ -54,6 +56,12 @@ def run(bundle: Bundle, images: torch.Tensor, file: str = "model.fp32.onnx") -> 
     session = onnxruntime.InferenceSession(bundle.path / file, providers=["CPUExecutionProvider"])
     (output,) = session.run(None, {"image": images.numpy()})
     return output
+
+
+def holding(value: object) -> nn.Module:
+    network = TinyDeepLab()
+    network.kept = value
+    return network
 
 
 def picture(*shape: int) -> torch.Tensor:
@@ -287,9 +295,24 @@ class TestStandaloneHead:
         assert atrous.load(deinterlaced.path).backend.artifact.kind == "onnx"
 
 
+class Freezing(TinyDeepLab):
+    """Keeps its normalization as it is while training, and forgets to return itself."""
+
+    def train(self, mode: bool = True) -> None:
+        super().train(mode)
+        self.stem.training = False
+
+
+def test_a_train_that_returns_nothing(classes: tuple[str, ...], folder: Path) -> None:
+    bundle = export(Freezing(), folder / "a.atrous", classes=classes, size=FIXED)
+    images = picture(1, 3, *FIXED)
+    np.testing.assert_allclose(run(bundle, images), TinyDeepLab().eval()(images).detach(), atol=1e-5)
+
+
 class TestRefusals:
     """Whatever goes wrong, there is no bundle, and no trace of one."""
 
+    @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
     @pytest.mark.parametrize(
         ("make", "said"),
         [
@@ -302,7 +325,11 @@ class TestRefusals:
                 lambda: FailingWhenSmall(40),
                 "FailingWhenSmall fails on an input .*ValueError: images of 33 px are too small",
             ),
-            (KeepingItsResult.with_a_result, "cannot be copied, .*It keeps a tensor that it computed in last"),
+            (KeepingItsResult.with_a_result, "cannot be copied, .*It keeps what has no copy in last;"),
+            (lambda: holding([torch.ones(1, requires_grad=True) * 2]), "has no copy in kept;"),
+            (lambda: holding(threading.Lock()), "cannot pickle '_thread.lock' object.* has no copy in kept;"),
+            (lambda: torch.jit.script(TinyDeepLab()), "is TorchScript, .*give the module it was made from"),
+            (lambda: nn.Sequential(nn.LazyConv2d(5, 4, 4)), "never set, 0.weight, 0.bias: each run would make others"),
             (lambda: TinyDeepLab(4), r"returns \[1, 4, 9, 12\]; expected \[N, 5, h, w\]"),
         ],
     )
@@ -334,6 +361,7 @@ class TestRefusals:
             (lambda: Turning(lambda image: image.shape[2] > 100), r"H <= 100 only"),
             (lambda: Turning(lambda image: image.shape[0] > 1), r"The inputs that differ: 1×3×.* by its batch"),
             (PoolingByKernel, r"PoolingByKernel decides by the size of its input"),
+            (RememberingSize, r"answers an input \[1, 3, 32, 32\] otherwise when it has seen another size before"),
         ],
     )
     def test_networks_that_decide_by_the_shape(
@@ -342,6 +370,15 @@ class TestRefusals:
         size = DynamicSize((32, 32), (64, 64), (128, 128), multiple)
         with pytest.raises(ExportError, match=said):
             export(make(), folder / "street.atrous", classes=["a", "b", "c"], size=size)
+
+    def test_a_network_that_fails_at_the_best_size_names_others(self, folder: Path) -> None:
+        size = DynamicSize((65, 65), (97, 97), (129, 129))
+        said = (
+            r"Turning fails on an input \[1, 3, 97, 97\]: ZeroDivisionError[^$]*k · 4; got .*is 68x68:100x100:128x128"
+        )
+        network = Turning(lambda image: image.shape[2] % 4 == 0 or 1 / 0)
+        with pytest.raises(ExportError, match=said):
+            export(network, folder / "a.atrous", classes=["a", "b", "c"], size=size)
 
     def test_a_network_that_raises_at_the_smallest_size(self, classes: tuple[str, ...], folder: Path) -> None:
         sizes = DynamicSize((32, 32), (64, 64), (128, 128), multiple=16)

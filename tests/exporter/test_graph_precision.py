@@ -50,11 +50,12 @@ def branch(*, constant: bool) -> onnx.ModelProto:
         model([CONV], [numpy_helper.from_array(WEIGHT, "w")]),
         model([CONSTANT, CONV]),
         model([CAST, CONV]),
+        model([helper.make_node("Cast", ["image"], ["brain"], to=TensorProto.BFLOAT16), CONV]),
         function(),
         branch(constant=True),
         branch(constant=False),
     ],
-    ids=["initializer", "constant", "cast", "function", "constant in a branch", "initializer in a branch"],
+    ids=["initializer", "constant", "cast", "bfloat16", "function", "constant in a branch", "initializer in a branch"],
 )
 def test_half_precision_wherever_it_sits(made: onnx.ModelProto) -> None:
     assert graph_precision(made) == "fp16"

@@ -132,6 +132,20 @@ def test_interpolated_log_softmax_is_interpolated_logits(folder: Path) -> None:
         (3, lambda y: torch.maximum(y.softmax(1), (2 * y).softmax(1)), "as after a sigmoid"),
         (1, lambda y: y.sigmoid().clamp(1e-6, 1 - 1e-6), "as after a sigmoid"),
         (1, lambda y: (y.sigmoid() + (2 * y).sigmoid()) / 2, "as after a sigmoid"),
+        (3, lambda y: -y.log_softmax(1), "negative logarithms of probabilities"),
+        (3, lambda y: -(y.softmax(1) + 1e-8).log(), "negative logarithms of probabilities"),
+        (3, lambda y: torch.logsumexp(y, 1, keepdim=True) - y, "negative logarithms of probabilities"),
+        (3, lambda y: y.softmax(1) - 0.5, "from Softmax alone, by Sub,"),
+        (3, lambda y: y.softmax(1) * 2 - 1, "from Softmax alone, by Mul, Sub,"),
+        (3, lambda y: (0.05 * y.softmax(1)).exp(), "from Exp alone"),
+        (1, lambda y: y.sigmoid() * 255, "from Sigmoid alone, by Mul,"),
+        (1, lambda y: y.sigmoid() - 0.5, "from Sigmoid alone, by Sub,"),
+        (1, lambda y: (y.sigmoid() + 1e-7).log(), "from Sigmoid alone, by Add, Log,"),
+        (1, lambda y: 1 / (1 + (-y / 20).exp()), "from Exp alone, by Add, "),
+        (1, torch.sign, "ends in Sign"),
+        (1, torch.erf, "erf is none"),
+        (3, lambda y: functional.gumbel_softmax(y, dim=1), "or it is random"),
+        (3, lambda y: y * float("nan"), "itself returns NaN or infinity"),
         (1, lambda y: torch.cat([y, -y], 1).softmax(1)[:, 1:], "ends in Softmax and returns one channel"),
         (1, lambda y: y.softmax(1), "ends in Softmax and returns one channel"),
         (1, functional.hardsigmoid, "ends in HardSigmoid"),
@@ -144,6 +158,25 @@ def test_what_cannot_be_taken_apart_is_refused(folder: Path, channels: int, end:
     with pytest.raises(ExportError, match=message):
         exported(folder, channels, end)
     assert not (folder / "a.atrous").exists()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda y: (y.softmax(1) + 1e-7).log(),
+        lambda y: y.softmax(1).clamp(min=1e-7).log(),
+        lambda y: y - torch.logsumexp(y, 1, keepdim=True),
+    ],
+)
+def test_logarithms_of_probabilities_are_logits(folder: Path, end: Activation) -> None:
+    found = atrous.load(exported(folder, 3, end))(IMAGE)
+    expected = atrous.load(exported(folder / "plain", 3, same))(IMAGE)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=FINAL_ACTIVATION_ABS)
+
+
+@pytest.mark.parametrize("end", [lambda y: y * y.sigmoid(), lambda y: y.relu(), lambda y: y.relu() * y.softmax(1)])
+def test_what_more_than_probabilities_goes_into_is_logits(folder: Path, end: Activation) -> None:
+    assert exported(folder, 3, end).manifest.artifacts[0].provenance.get("removed") is None
 
 
 def test_a_constant_is_no_probability(folder: Path) -> None:

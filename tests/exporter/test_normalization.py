@@ -45,7 +45,10 @@ def test_constants_of_one_unit(scale: float, mean: tuple[float, float, float], s
         (1 / 255, (0.485, 0.456, 2.0), UNITS[1], "mean="),
         (1 / 255, (-0.5, 0.4, 0.4), UNITS[1], "mean="),
         (1 / 255, UNITS[0], GREY_LEVELS[1], r"std=\[58\.395"),
-        (1.0, *UNITS, r"std=\[0\.229, .*between 1 and 255"),
+        (1.0, GREY_LEVELS[0], UNITS[1], r"std=\[0\.229, .*between 1 and 255"),
+        (1.0, *UNITS, r"mean=\[0\.485, .*between 1 and 255.* use scale=1/255"),
+        (1.0, UNITS[0], ONE, "mean="),
+        (1.0, UNITS[0], GREY_LEVELS[1], "mean="),
         (1.0, GREY_LEVELS[0], (0.0, 1.0, 1.0), "std="),
         (1.0, (float("nan"), 1.0, 1.0), ONE, "mean="),
         (0.0, GREY_LEVELS[0], ONE, "must be positive"),
@@ -91,6 +94,10 @@ def test_numbers_that_are_not_three(text: str) -> None:
         (
             {"do_rescale": True, "rescale_factor": 1 / 255, "do_flip_channel_order": True},
             Normalization("BGR", 1 / 255, (0.0,) * 3, ONE),
+        ),
+        (  # pixels / 127.5 − 1, then normalized
+            {"rescale_factor": 1 / 127.5, "rescale_offset": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+            Normalization("RGB", 1 / 127.5, (1.5,) * 3, (0.5,) * 3),
         ),
         ({"do_normalize": False, "image_mean": [0.5] * 3}, Normalization("RGB", 1 / 255, (0.0,) * 3, ONE)),
     ],

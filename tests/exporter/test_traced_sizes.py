@@ -36,6 +36,7 @@ def trace(model: nn.Module, folder: Path, sizes: SizePolicy = RANGE) -> None:
     ("decide", "said"),
     [
         (lambda x: x.shape[2] > 100, r"H <= 100 only, and H=101 .*asked H, 32 to 100 hold"),
+        (lambda x: x.shape[2] % 3 == 0, r"H=33 .*asked H, 32 to 128 hold without 33, 36, 39, 42 …"),
         (lambda x: x.shape[3] < 40, r"W >= 40 only, and W=32 .*asked W, 40 to 128 hold"),
         (lambda x: x.shape[2] % 8 == 0, r"H, 8\)"),
         (lambda x: x.shape[2] > x.shape[3], r"H <= W only, and H=\d+, W=\d+"),

@@ -74,6 +74,12 @@ class TestModes:
         image = load_image(saved(tmp_path, grey, "x.png"))
         np.testing.assert_array_equal(image, np.arange(12).reshape(3, 4, 1).repeat(3, axis=2))
 
+    def test_grey_that_is_multiplied_by_its_alpha(self) -> None:
+        grey, alpha = Image.new("L", (3, 2), 100), Image.new("L", (3, 2), 51)
+        stored = Image.merge("LA", (grey, alpha)).convert("La")
+        assert stored.getpixel((0, 0)) == (20, 51)
+        np.testing.assert_array_equal(load_image(stored), np.full((2, 3, 3), 100))
+
     def test_one_bit(self, tmp_path: Path) -> None:
         bits = Image.new("1", (2, 1))
         bits.putpixel((1, 0), 1)

@@ -117,6 +117,28 @@ class TestFiles:
         picture.save(tmp_path / "mask.gif")
         assert read(tmp_path / "mask.gif", manifest).tolist() == [[0, 1], [1, 0]]
 
+    @pytest.mark.parametrize(
+        "palette", [[9, 9, 9, 255, 255, 255, 0, 0, 0], list(np.repeat(np.arange(256), 3)), [0, 0, 0, 7, 7, 7, 8, 8, 8]]
+    )
+    def test_every_page_of_a_gif_has_the_same_ids(self, tmp_path: Path, manifest: Manifest, palette: list[int]) -> None:
+        """Pillow gives the pages after the first as colours."""
+        ids = np.random.default_rng(0).integers(0, len(manifest.classes), (3, 8, 9), np.uint8)
+        pages = [Image.frombytes("P", (9, 8), each.tobytes()) for each in ids]
+        for page in pages:
+            page.putpalette(palette)
+        pages[0].save(tmp_path / "mask.gif", save_all=True, append_images=pages[1:], optimize=False)
+        reader = MaskReader(manifest)
+        for number, expected in enumerate(ids, start=1):
+            np.testing.assert_array_equal(reader.read(tmp_path / "mask.gif", page=number).ids, expected)
+
+    def test_a_page_of_a_gif_whose_palette_is_ambiguous(self, tmp_path: Path, manifest: Manifest) -> None:
+        pages = [Image.frombytes("P", (2, 1), bytes(each)) for each in ([0, 1], [1, 2])]
+        for page in pages:
+            page.putpalette([7, 7, 7, 7, 7, 7, 8, 8, 8])
+        pages[0].save(tmp_path / "mask.gif", save_all=True, append_images=pages[1:], optimize=False)
+        with pytest.raises(EvaluationError, match="2 colours that are not of exactly one class"):
+            MaskReader(manifest).read(tmp_path / "mask.gif", page=2)
+
 
 class TestColors:
     def test_of_the_bundle(self, tmp_path: Path, manifest: Manifest) -> None:

@@ -42,8 +42,9 @@ class TestAgainstTheCpu:
         np.testing.assert_array_equal(open_gpu(bundle, make_device)(pixels).labels, on_cpu(bundle)(pixels).labels)
 
     @pytest.mark.parametrize("size", [(64, 64), (300, 150), (20, 31), (400, 90)])
-    def test_stretch(self, open_gpu, make_device, tmp_path, size):
-        bundle = make_bundle(tmp_path / "x.atrous", local_layers(5), fixed=(64, 64), resize="stretch")
+    @pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+    def test_resized(self, open_gpu, make_device, tmp_path, size, resize):
+        bundle = make_bundle(tmp_path / "x.atrous", local_layers(5), fixed=(64, 64), resize=resize)
         pixels = picture(size)
         np.testing.assert_array_equal(open_gpu(bundle, make_device)(pixels).labels, on_cpu(bundle)(pixels).labels)
 
