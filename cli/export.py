@@ -14,6 +14,7 @@ from .console import errors, print_line, status
 from .evidence import print_evidence, tuned_lines
 from .options import (
     MODEL_PANEL,
+    AlignCornersOption,
     ClassesOption,
     ColorOption,
     DynamicOption,
@@ -33,12 +34,18 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from ..exporter.trained_model import TrainedModel
+    from ..exporter.trained_model import Network
 
 GRAPH_PANEL = "Graph"
 
 
-CheckpointArgument = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Weights: .safetensors, .pth or .pt.")]
+CheckpointArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="Weights: .safetensors, .pth or .pt; or without --arch a program: TorchScript, or torch.export's .pt2.",
+    ),
+]
 ArchitectureOption = Annotated[
     str | None,
     typer.Option(
@@ -94,6 +101,7 @@ def export(
     atrous: AtrousOption = "dilated",
     head: HeadOption = "logits",
     multi_scale: MultiScaleOption = False,
+    align_corners: AlignCornersOption = False,
     normalization: NormalizationOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -118,25 +126,21 @@ def export(
         from ..exporter.classes import read_classes
         from ..exporter.export import export as export_model
         from ..exporter.model_description import Preprocessing
-        from ..exporter.trained_model import fuse_scales, load_trained
+        from ..exporter.trained_model import fuse_scales, load_program, load_trained
+    names = read_classes(classes) if classes else None
     with status(f"reading {checkpoint}"):
-        trained = load_trained(
-            checkpoint,
-            architecture=arch,
-            classes=read_classes(classes) if classes else None,
-            output_stride=output_stride,
-            source=source,
+        network = (load_program(checkpoint, names) if arch is None else None) or load_trained(
+            checkpoint, architecture=arch, classes=names, output_stride=output_stride, source=source
         )
-    _print_reading(trained)
-    rules, pixels = trained.architecture, pixels or trained.normalization
+    _print_reading(network)
     with status("exporting and verifying against PyTorch"):
         bundle = export_model(
-            fuse_scales(trained) if multi_scale else trained.model,
+            fuse_scales(network) if multi_scale else network.model,
             out,
-            classes=trained.classes,
+            classes=network.classes,
             size=sizes,
-            preprocessing=Preprocessing(pixels, resize=resize),
-            align_corners=rules.align_corners,
+            preprocessing=Preprocessing(pixels or network.normalization, resize=resize),
+            align_corners=align_corners or network.align_corners,
             options=options,
             overwrite=overwrite,
         )
@@ -150,11 +154,14 @@ def _print_written(bundle: Bundle) -> None:
     print_line(f"wrote {bundle.path}")
 
 
-def _print_reading(trained: TrainedModel) -> None:
+def _print_reading(network: Network) -> None:
+    from ..exporter.trained_model import TrainedModel
     from ..exporter.weight_files import some
 
-    if trained.recognised:
-        errors.print(str(trained.recognised))
-    for reason in dict.fromkeys(trained.dropped.values()):
-        keys = [key for key, other in trained.dropped.items() if other == reason]
+    if not isinstance(network, TrainedModel):
+        return
+    if network.recognised:
+        errors.print(str(network.recognised))
+    for reason in dict.fromkeys(network.dropped.values()):
+        keys = [key for key, other in network.dropped.items() if other == reason]
         errors.print(f"dropped {len(keys)} keys of the checkpoint ({some(keys)}): {reason}")

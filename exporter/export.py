@@ -31,6 +31,7 @@ from .options import AtrousChoice, ExportOptions
 from .outputs import with_one_output
 from .passes import ATROUS_PASSES, run_passes
 from .sizes import DynamicSize
+from .torchscript import module_of_script
 from .verify import FP32_TOLERANCE, Infer, Named, measure_padding, open_on_cpu, probe_inputs, prove, require_passed
 
 GRAPH_FILE: Final = "model.fp32.onnx"
@@ -70,8 +71,14 @@ def export(
     options = options or ExportOptions()
     model = copy_module(model)
     example = size.opt if isinstance(size, DynamicSize) else size
+    reference = model
     if min(example) > 0:  # refused below otherwise
-        model = with_one_output(model, example, options.output)
+        reference = with_one_output(model, example, options.output)
+        # TorchScript is converted, and the graph still held to the original.
+        if isinstance(model, torch.jit.ScriptModule):
+            model = with_one_output(module_of_script(model, size), example, options.output)
+        else:
+            model = reference
     description = ModelDescription(
         describe_classes(classes),
         size,
@@ -81,11 +88,11 @@ def export(
         options.license,
         options.threshold,
     )
-    manifest = description.draft_manifest(Path(path), functools.partial(coarse_shape, model))
+    manifest = description.draft_manifest(Path(path), functools.partial(coarse_shape, reference))
     takes_batches = options.dynamic_batch or not manifest.input.size.is_fixed
     manifest = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, dynamic_batch=takes_batches))
     with stage_bundle(path, overwrite=overwrite) as staged:
-        manifest = _add_graph(staged, model, manifest, options)
+        manifest = _add_graph(staged, model, reference, manifest, options)
         if options.head != "logits":
             manifest = _add_standalone(staged, model, manifest, options.head, atrous=options.atrous)
         staged.write_manifest(manifest)
@@ -93,10 +100,12 @@ def export(
     return optimize(bundle)[0] if options.atrous == "auto" else bundle
 
 
-def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, options: ExportOptions) -> Manifest:
-    """Write the graph of coarse logits, and verify it against the module in every backend of the CPU."""
+def _add_graph(
+    staged: StagedBundle, model: nn.Module, original: nn.Module, manifest: Manifest, options: ExportOptions
+) -> Manifest:
+    """Write the graph of coarse logits, and verify it against the original module in every backend of the CPU."""
     path = staged.path / GRAPH_FILE
-    infer, name = _module_infer(model), type(model).__name__
+    infer, name = _module_infer(original), type(original).__name__
     provenance = _write_graph(model, path, manifest, atrous=options.atrous, output_name="logits")
     graph = logits_graph(onnx.load(path), infer, probe_inputs(manifest.input)[:PROBES], name=name)
     padding = measure_padding(graph.logits(infer), manifest)

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from torch import nn
+from torch.fx import GraphModule
 
 from ..errors import AtrousError, ExportError
 
@@ -40,7 +41,11 @@ def copy_module(model: nn.Module) -> nn.Module:
     """
     name = type(model).__name__
     try:
-        return copy.deepcopy(model).cpu().float().eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, of the gradients of TorchScript
+            copied = copy.deepcopy(model).cpu().float()
+        # A program of torch.export has no modes: it is what it was traced as.
+        return copied if isinstance(copied, GraphModule) else copied.eval()
     except Exception as exc:
         kept = _kept_activations(model)
         hint = f" It keeps a tensor that it computed in {', '.join(kept)}; set it to None first." if kept else ""

@@ -88,9 +88,11 @@ class _Probe:
         if grid is not None:
             return grid
         low, high = (f"{height}×{width}" for height, width in (self._size.min, self._size.max))
+        outcome = self._outcome(self._size.min)
+        said = f"\nAt {low}: {outcome}" if isinstance(outcome, AtrousError) else ""
         raise ExportError(
             f"the network fails, or answers logits at another stride, at most sizes between {low} and {high}: no "
-            f"multiple up to {_LARGEST_MULTIPLE} works. Export one size instead: size=(height, width), --size HxW"
+            f"multiple up to {_LARGEST_MULTIPLE} works. Export one size instead: size=(height, width), --size HxW{said}"
         )
 
     def try_grids(self) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from command_line import Command
 from reference_networks import settled
 from safetensors.torch import save_file
 from tolerances import REFERENCE_EXPORT_RELATIVE
+from torch import nn
 
 from atrous.bundle import Bundle
 from atrous.exporter.models import MultiScale
@@ -76,6 +77,23 @@ def test_scales_are_fused_by_the_rule_of_the_architecture(atrous: Command, tmp_p
     with torch.inference_mode():
         expected = MultiScale(network, align_corners=True).eval()(images).numpy()
     assert np.abs(logits - expected).max() <= REFERENCE_EXPORT_RELATIVE * np.abs(expected).max()
+
+
+@pytest.mark.slow
+def test_a_program_is_exported_as_it_is(atrous: Command, tmp_path: Path) -> None:
+    network = nn.Conv2d(3, 2, 3, stride=4, padding=1).eval()
+    torch.export.save(torch.export.export(network, (torch.zeros(1, 3, 32, 48),)), tmp_path / "model.pt2")
+    classes, out = tmp_path / "classes.txt", tmp_path / "street.atrous"
+    classes.write_text("road\ncar\n")
+    options = ("--size", "32x48", "--normalization", "tensorflow", "--align-corners")
+    unnamed = atrous("export", tmp_path / "model.pt2", out, *options)
+    assert (unnamed.code, "pass --classes FILE" in unnamed.err) == (1, True)
+    exported = atrous("export", tmp_path / "model.pt2", out, "--classes", classes, *options)
+    assert exported.code == 0, exported.err
+    manifest = Bundle.open(out).manifest
+    assert (manifest.output.align_corners, manifest.input.mean) == (True, (127.5, 127.5, 127.5))
+    with_arch = atrous("export", tmp_path / "model.pt2", tmp_path / "b.atrous", *options, "--arch", ARCH)
+    assert (with_arch.code, "Export it without an architecture" in with_arch.err) == (1, True)
 
 
 @pytest.mark.parametrize(
