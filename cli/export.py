@@ -21,7 +21,6 @@ from .options import (
     LicenseOption,
     MeanOption,
     NormalizationOption,
-    OutputArgument,
     OverwriteOption,
     ResizeOption,
     ScaleOption,
@@ -34,7 +33,10 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
+    from ..exporter.pretrained import Pretrained
+    from ..exporter.sizes import DynamicSize
     from ..exporter.trained_model import Network
+    from ..manifest import Size
 
 GRAPH_PANEL = "Graph"
 
@@ -43,7 +45,18 @@ CheckpointArgument = Annotated[
     Path,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="Weights: .safetensors, .pth or .pt; or without --arch a program: TorchScript, or torch.export's .pt2.",
+        help="Weights: .safetensors, .pth or .pt; or without --arch a program: TorchScript, or torch.export's .pt2. "
+        "Left out with --pretrained.",
+    ),
+]
+OutArgument = Annotated[Path | None, typer.Argument(metavar="OUT", help="The bundle to write: NAME.atrous.")]
+PretrainedOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=MODEL_PANEL,
+        help="Published weights, in place of CHECKPOINT: torchvision:deeplabv3_resnet50, torchvision:"
+        "deeplabv3_resnet101, torchvision:deeplabv3_mobilenet_v3_large, or hf:OWNER/REPO.",
     ),
 ]
 ArchitectureOption = Annotated[
@@ -78,6 +91,12 @@ DynamicBatchOption = Annotated[
     bool,
     typer.Option("--dynamic-batch", rich_help_panel=GRAPH_PANEL, help="Take batches at one size; a range always does."),
 ]
+OpsetOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="17…", rich_help_panel=GRAPH_PANEL, help="ONNX's operator set; 20 by default, 17 for older TensorRT."
+    ),
+]
 MultiScaleOption = Annotated[
     bool,
     typer.Option(
@@ -91,7 +110,8 @@ MultiScaleOption = Annotated[
 @check_arguments
 def export(
     checkpoint: CheckpointArgument,
-    out: OutputArgument,
+    out: OutArgument = None,
+    pretrained: PretrainedOption = None,
     arch: ArchitectureOption = None,
     classes: ClassesOption = None,
     size: SizeOption = None,
@@ -111,28 +131,30 @@ def export(
     threshold: ThresholdOption = None,
     license: LicenseOption = None,  # noqa: A002 - the option's name
     dynamic_batch: DynamicBatchOption = False,
+    opset: OpsetOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Export a trained DeepLab to a bundle, verified against PyTorch.
 
     Example: atrous export deeplab.safetensors street.atrous --classes classes.json --size 360x480
     """
-    sizes = chosen_size(size, dynamic)
-    if sizes is None:
-        raise typer.BadParameter("pass --size HxW (fastest) or --dynamic MIN:OPT:MAX")
-    options = ExportOptions(atrous=atrous, head=head, license=license, dynamic_batch=dynamic_batch, threshold=threshold)
+    sizes = _required_size(size, dynamic)
     pixels = chosen_normalization(normalization, mean, std, scale, color)
     with importing("export", purpose="atrous export"):
-        from ..exporter.classes import read_classes
         from ..exporter.export import export as export_model
         from ..exporter.model_description import Preprocessing
-        from ..exporter.trained_model import fuse_scales, load_program, load_trained
-    names = read_classes(classes) if classes else None
-    with status(f"reading {checkpoint}"):
-        network = (load_program(checkpoint, names) if arch is None else None) or load_trained(
-            checkpoint, architecture=arch, classes=names, output_stride=output_stride, source=source
-        )
-    _print_reading(network)
+        from ..exporter.trained_model import fuse_scales
+    weights, out = _chosen_weights(checkpoint, out, pretrained)
+    network = _read_network(weights, arch, classes, output_stride, source)
+    options = ExportOptions(
+        atrous=atrous,
+        head=head,
+        license=license or weights.license,
+        dynamic_batch=dynamic_batch,
+        threshold=threshold,
+        opset=opset,
+        origin=weights.origin,
+    )
     with status("exporting and verifying against PyTorch"):
         bundle = export_model(
             fuse_scales(network) if multi_scale else network.model,
@@ -145,6 +167,46 @@ def export(
             overwrite=overwrite,
         )
     _print_written(bundle)
+
+
+def _required_size(size: str | None, dynamic: str | None) -> Size | DynamicSize:
+    sizes = chosen_size(size, dynamic)
+    if sizes is None:
+        raise typer.BadParameter("pass --size HxW (fastest) or --dynamic MIN:OPT:MAX")
+    return sizes
+
+
+def _chosen_weights(checkpoint: Path, out: Path | None, pretrained: str | None) -> tuple[Pretrained, Path]:
+    """The weights, and the bundle to write; with --pretrained the only argument is the bundle."""
+    from ..exporter.pretrained import Pretrained, fetch_pretrained
+
+    if pretrained is None:
+        if out is None:
+            raise typer.BadParameter("pass CHECKPOINT and OUT, or --pretrained NAME and OUT")
+        return Pretrained(checkpoint), out
+    if out is not None:
+        raise typer.BadParameter("CHECKPOINT and --pretrained exclude each other; pass one")
+    with status(f"fetching {pretrained}"):
+        found = fetch_pretrained(pretrained)
+    if found.license:
+        errors.print(f"license of the weights: {found.license}")
+    return found, checkpoint
+
+
+def _read_network(
+    weights: Pretrained, arch: str | None, classes: Path | None, output_stride: int | None, source: SourceChoice
+) -> Network:
+    from ..exporter.classes import read_classes
+    from ..exporter.trained_model import load_program, load_trained
+
+    names = read_classes(classes) if classes else weights.classes
+    name = arch or weights.architecture
+    with status(f"reading {weights.path}"):
+        network = (load_program(weights.path, names) if name is None else None) or load_trained(
+            weights.path, architecture=name, classes=names, output_stride=output_stride, source=source
+        )
+    _print_reading(network)
+    return network
 
 
 def _print_written(bundle: Bundle) -> None:
