@@ -97,9 +97,13 @@ def load_trained(
     entry = find_architecture(name)
     stride = output_stride or metadata.output_stride or entry.default_output_stride
     weights = file.weights
-    infos = tuple(classes) if classes else describe_classes(metadata.classes or _numbered(num_classes_of(weights)))
+    try:
+        found = num_classes_of(weights)
+    except CheckpointError as exc:
+        raise CheckpointError(f"{exc}\n{nearest_network(weights, 'atrous', num_classes=None)}") from exc
+    infos = tuple(classes) if classes else describe_classes(metadata.classes or _numbered(found))
     # Two classes may be one channel under a sigmoid.
-    channels = 1 if len(infos) == 2 and num_classes_of(weights) == 1 else len(infos)
+    channels = 1 if len(infos) == 2 and found == 1 else len(infos)
     model = create_model(name, num_classes=channels, output_stride=stride)
     recognised: Recognition | None = None
     if source == "auto":
@@ -110,7 +114,7 @@ def load_trained(
     except CheckpointError as exc:
         if exc.misshapen and not (exc.missing or exc.unexpected):
             raise
-        nearest = nearest_network(weights, source, num_classes=num_classes_of(weights))
+        nearest = nearest_network(weights, source, num_classes=found)
         raise CheckpointError(
             "\n".join(filter(None, [str(exc), str(recognised or ""), nearest])),
             missing=exc.missing,
