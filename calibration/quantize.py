@@ -16,6 +16,7 @@ from ..arguments import check_arguments
 from ..arrays import FloatArray
 from ..bundle import Bundle, extend_bundle
 from ..errors import CalibrationError, EngineError
+from ..exporter.module_names import module_names
 from ..exporter.name_patterns import kept_by_pattern
 from ..exporter.passes import KeptNode, run_passes
 from ..exporter.verify import TOLERANCES, Named, covering_probes, prove
@@ -76,7 +77,7 @@ def quantize(
             as in FP32.
         method: chooses the ranges: `minmax`, `percentile`, `entropy` or `mse`.
         max_drop: budget in points; the most sensitive layers leave INT8 until it holds.
-        keep: name patterns (`node_Conv_*`) of layers to keep out of INT8.
+        keep: patterns of layers to keep out of INT8: names, or paths of PyTorch modules (`backbone.layer3.*`).
         options: number of images, void ids in the masks, known ranges, random seed.
         progress: see `QuantizationProgress`.
 
@@ -208,7 +209,7 @@ def _open(
         )
     whole = plan_quantization(graph)
     names = [*(layer.name for layer in whole.layers), *(node.name for node in whole.kept)]
-    wanted = kept_by_pattern(names, keep, kind="layer", error=CalibrationError)
+    wanted = kept_by_pattern(names, keep, modules=module_names(graph), kind="layer", error=CalibrationError)
     plan = _require_layers(whole.without(wanted))
     return _Job(bundle, source, graph, whole, plan, chosen, method, progress, started)
 

@@ -27,7 +27,10 @@ def add_fp16(
     bits: BitsOption = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Nodes that must stay FP32, e.g. 'node_Conv_99*'; may be repeated."),
+        typer.Option(
+            metavar="PATTERN",
+            help="Nodes that must stay FP32, by module ('backbone.layer3.*') or node; may be repeated.",
+        ),
     ] = None,
     *,
     as_json: JsonFlag = False,
@@ -38,6 +41,7 @@ def add_fp16(
     """
     with importing("export", purpose="atrous add-fp16"):
         from ..exporter.fp16 import FP16_FILE, add_fp16
+        from ..exporter.module_names import title
     pictures = chosen_images([images], page, bits) if images is not None else []
     with status("converting and verifying"):
         extended, report = add_fp16(Bundle.open(bundle), images=pictures, keep=keep or ())
@@ -49,5 +53,5 @@ def add_fp16(
     for line in dict.fromkeys(line for check in report.verification for line in skipped_lines(check)):
         print_line(line, console=errors)
     for node in report.kept:
-        print_line(f"{node.op} {node.name} stays FP32: {node.reason}")
+        print_line(f"{node.op} {title(node.name, node.module)} stays FP32: {node.reason}")
     print_line(f"{len(report.halved)} nodes in FP16, {len(report.kept)} in FP32; wrote {extended.path / FP16_FILE}")

@@ -17,12 +17,22 @@ from ..runtime.mask_rules import DEFAULT_PATTERN
 from .console import JsonFlag, errors, finite, print_json, print_line, print_table, progress_bar, results
 from .image_options import BitsOption, PageOption, chosen_images
 from .mask_options import IgnoreOption, MaskMapOption, MaskPatternOption, OneBasedOption, chosen_rules
-from .options import BackendOption, BundleArgument, FastOption, PrecisionOption, ThreadsOption
+from .options import BackendOption, BundleArgument, FastOption, PrecisionOption, ThreadsOption, parse_size
 
 if TYPE_CHECKING:
+    from ..runtime.augmentation import AugmentedSegmenter
     from ..runtime.evaluation import Evaluation
     from ..runtime.metrics import Scores
     from ..runtime.segmenter import Segmenter
+
+
+FlipOption = Annotated[bool, typer.Option("--flip", help="Average with the mirror image.")]
+WindowOption = Annotated[
+    str | None, typer.Option(metavar="HxW", help="Slide windows of this size over each image, and average.")
+]
+StrideOption = Annotated[
+    str | None, typer.Option(metavar="HxW", help="From window to window; two thirds of it by default.")
+]
 
 
 @check_arguments
@@ -34,6 +44,9 @@ def evaluate(
     precision: PrecisionOption = "auto",
     fast: FastOption = False,
     crf: Annotated[bool, typer.Option("--crf", help="Refine with the dense CRF.")] = False,
+    flip: FlipOption = False,
+    window: WindowOption = None,
+    stride: StrideOption = None,
     threads: ThreadsOption = 0,
     workers: Annotated[int, typer.Option(min=1, help="Pictures in work at once; each takes --threads.")] = 1,
     ignore: IgnoreOption = None,
@@ -61,10 +74,11 @@ def evaluate(
     rules = chosen_rules(mask_pattern, mask_map, one_based=mask_one_based)
     pairs = pair_by_stem(chosen_images([images], page, bits), masks, rules)
     segmenter = load(bundle, backend=backend, precision=precision, crf=crf, threads=threads, fast=fast)
+    scored = _augmented(segmenter, flip=flip, window=window, stride=stride)
     with progress_bar() as progress:
         task = progress.add_task("evaluating", total=len(pairs))
         found = evaluate(
-            segmenter,
+            scored,
             pairs,
             ignore=ignore or (),
             rules=rules,
@@ -73,16 +87,36 @@ def evaluate(
             progress=lambda done: progress.update(task, completed=done),
         )
     if as_json:
-        print_json(_plain(segmenter, found))
+        print_json({**_plain(segmenter, found), "augmentation": _said(scored)})
     else:
         _print_tables(segmenter, found)
     if csv_file:
         _write_csv(csv_file, segmenter, found.scores)
+    if found.skipped:
+        _print_skipped(found, len(pairs))
+        raise typer.Exit(1)
+
+
+def _print_skipped(found: Evaluation, pairs: int) -> None:
     for each in found.skipped:
         print_line(f"skipped: {each.reason}", console=errors)
-    if found.skipped:
-        errors.print(f"{len(found.skipped)} of {len(pairs)} pairs skipped")
-        raise typer.Exit(1)
+    errors.print(f"{len(found.skipped)} of {pairs} pairs skipped")
+
+
+def _augmented(
+    segmenter: Segmenter, *, flip: bool, window: str | None, stride: str | None
+) -> Segmenter | AugmentedSegmenter:
+    from ..runtime.augmentation import Augmentation, AugmentedSegmenter
+
+    sizes = {name: parse_size(text) if text else None for name, text in (("window", window), ("stride", stride))}
+    augmentation = Augmentation(flip=flip, **sizes)
+    return segmenter if augmentation == Augmentation() else AugmentedSegmenter(segmenter, augmentation)
+
+
+def _said(segmenter: Segmenter | AugmentedSegmenter) -> dict[str, Any] | None:
+    from ..runtime.augmentation import AugmentedSegmenter
+
+    return segmenter.augmentation.to_dict() if isinstance(segmenter, AugmentedSegmenter) else None
 
 
 def _plain(segmenter: Segmenter, found: Evaluation) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from .console import errors, print_line, status
 from .evidence import print_evidence, tuned_lines
 from .options import (
     MODEL_PANEL,
+    AlignCornersOption,
     ClassesOption,
     ColorOption,
     DynamicOption,
     LicenseOption,
     MeanOption,
     NormalizationOption,
-    OutputArgument,
     OverwriteOption,
     ResizeOption,
     ScaleOption,
@@ -33,12 +33,32 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from ..exporter.trained_model import TrainedModel
+    from ..exporter.pretrained import Pretrained
+    from ..exporter.sizes import DynamicSize
+    from ..exporter.trained_model import Network
+    from ..manifest import Size
 
 GRAPH_PANEL = "Graph"
 
 
-CheckpointArgument = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Weights: .safetensors, .pth or .pt.")]
+CheckpointArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="Weights: .safetensors, .pth or .pt; or without --arch a program: TorchScript, or torch.export's .pt2. "
+        "Left out with --pretrained.",
+    ),
+]
+OutArgument = Annotated[Path | None, typer.Argument(metavar="OUT", help="The bundle to write: NAME.atrous.")]
+PretrainedOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=MODEL_PANEL,
+        help="Published weights, in place of CHECKPOINT: torchvision:deeplabv3_resnet50, torchvision:"
+        "deeplabv3_resnet101, torchvision:deeplabv3_mobilenet_v3_large, or hf:OWNER/REPO.",
+    ),
+]
 ArchitectureOption = Annotated[
     str | None,
     typer.Option(
@@ -71,6 +91,12 @@ DynamicBatchOption = Annotated[
     bool,
     typer.Option("--dynamic-batch", rich_help_panel=GRAPH_PANEL, help="Take batches at one size; a range always does."),
 ]
+OpsetOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="17…", rich_help_panel=GRAPH_PANEL, help="ONNX's operator set; 20 by default, 17 for older TensorRT."
+    ),
+]
 MultiScaleOption = Annotated[
     bool,
     typer.Option(
@@ -84,7 +110,8 @@ MultiScaleOption = Annotated[
 @check_arguments
 def export(
     checkpoint: CheckpointArgument,
-    out: OutputArgument,
+    out: OutArgument = None,
+    pretrained: PretrainedOption = None,
     arch: ArchitectureOption = None,
     classes: ClassesOption = None,
     size: SizeOption = None,
@@ -94,6 +121,7 @@ def export(
     atrous: AtrousOption = "dilated",
     head: HeadOption = "logits",
     multi_scale: MultiScaleOption = False,
+    align_corners: AlignCornersOption = False,
     normalization: NormalizationOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -103,44 +131,82 @@ def export(
     threshold: ThresholdOption = None,
     license: LicenseOption = None,  # noqa: A002 - the option's name
     dynamic_batch: DynamicBatchOption = False,
+    opset: OpsetOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Export a trained DeepLab to a bundle, verified against PyTorch.
 
     Example: atrous export deeplab.safetensors street.atrous --classes classes.json --size 360x480
     """
-    sizes = chosen_size(size, dynamic)
-    if sizes is None:
-        raise typer.BadParameter("pass --size HxW (fastest) or --dynamic MIN:OPT:MAX")
-    options = ExportOptions(atrous=atrous, head=head, license=license, dynamic_batch=dynamic_batch, threshold=threshold)
+    sizes = _required_size(size, dynamic)
     pixels = chosen_normalization(normalization, mean, std, scale, color)
     with importing("export", purpose="atrous export"):
-        from ..exporter.classes import read_classes
         from ..exporter.export import export as export_model
         from ..exporter.model_description import Preprocessing
-        from ..exporter.trained_model import fuse_scales, load_trained
-    with status(f"reading {checkpoint}"):
-        trained = load_trained(
-            checkpoint,
-            architecture=arch,
-            classes=read_classes(classes) if classes else None,
-            output_stride=output_stride,
-            source=source,
-        )
-    _print_reading(trained)
-    rules, pixels = trained.architecture, pixels or trained.normalization
+        from ..exporter.trained_model import fuse_scales
+    weights, out = _chosen_weights(checkpoint, out, pretrained)
+    network = _read_network(weights, arch, classes, output_stride, source)
+    options = ExportOptions(
+        atrous=atrous,
+        head=head,
+        license=license or weights.license,
+        dynamic_batch=dynamic_batch,
+        threshold=threshold,
+        opset=opset,
+        origin=weights.origin,
+    )
     with status("exporting and verifying against PyTorch"):
         bundle = export_model(
-            fuse_scales(trained) if multi_scale else trained.model,
+            fuse_scales(network) if multi_scale else network.model,
             out,
-            classes=trained.classes,
+            classes=network.classes,
             size=sizes,
-            preprocessing=Preprocessing(pixels, resize=resize),
-            align_corners=rules.align_corners,
+            preprocessing=Preprocessing(pixels or network.normalization, resize=resize),
+            align_corners=align_corners or network.align_corners,
             options=options,
             overwrite=overwrite,
         )
     _print_written(bundle)
+
+
+def _required_size(size: str | None, dynamic: str | None) -> Size | DynamicSize:
+    sizes = chosen_size(size, dynamic)
+    if sizes is None:
+        raise typer.BadParameter("pass --size HxW (fastest) or --dynamic MIN:OPT:MAX")
+    return sizes
+
+
+def _chosen_weights(checkpoint: Path, out: Path | None, pretrained: str | None) -> tuple[Pretrained, Path]:
+    """The weights, and the bundle to write; with --pretrained the only argument is the bundle."""
+    from ..exporter.pretrained import Pretrained, fetch_pretrained
+
+    if pretrained is None:
+        if out is None:
+            raise typer.BadParameter("pass CHECKPOINT and OUT, or --pretrained NAME and OUT")
+        return Pretrained(checkpoint), out
+    if out is not None:
+        raise typer.BadParameter("CHECKPOINT and --pretrained exclude each other; pass one")
+    with status(f"fetching {pretrained}"):
+        found = fetch_pretrained(pretrained)
+    if found.license:
+        errors.print(f"license of the weights: {found.license}")
+    return found, checkpoint
+
+
+def _read_network(
+    weights: Pretrained, arch: str | None, classes: Path | None, output_stride: int | None, source: SourceChoice
+) -> Network:
+    from ..exporter.classes import read_classes
+    from ..exporter.trained_model import load_program, load_trained
+
+    names = read_classes(classes) if classes else weights.classes
+    name = arch or weights.architecture
+    with status(f"reading {weights.path}"):
+        network = (load_program(weights.path, names) if name is None else None) or load_trained(
+            weights.path, architecture=name, classes=names, output_stride=output_stride, source=source
+        )
+    _print_reading(network)
+    return network
 
 
 def _print_written(bundle: Bundle) -> None:
@@ -150,11 +216,14 @@ def _print_written(bundle: Bundle) -> None:
     print_line(f"wrote {bundle.path}")
 
 
-def _print_reading(trained: TrainedModel) -> None:
+def _print_reading(network: Network) -> None:
+    from ..exporter.trained_model import TrainedModel
     from ..exporter.weight_files import some
 
-    if trained.recognised:
-        errors.print(str(trained.recognised))
-    for reason in dict.fromkeys(trained.dropped.values()):
-        keys = [key for key, other in trained.dropped.items() if other == reason]
+    if not isinstance(network, TrainedModel):
+        return
+    if network.recognised:
+        errors.print(str(network.recognised))
+    for reason in dict.fromkeys(network.dropped.values()):
+        keys = [key for key, other in network.dropped.items() if other == reason]
         errors.print(f"dropped {len(keys)} keys of the checkpoint ({some(keys)}): {reason}")

@@ -76,6 +76,10 @@ ResizeOption = Annotated[
         "ratio and padded.",
     ),
 ]
+AlignCornersOption = Annotated[
+    bool,
+    typer.Option("--align-corners", rich_help_panel=MODEL_PANEL, help="How training upsampled the logits."),
+]
 ThresholdOption = Annotated[
     float | None,
     typer.Option(

@@ -14,6 +14,7 @@ from .console import print_line, status
 from .evidence import print_evidence
 from .options import (
     MODEL_PANEL,
+    AlignCornersOption,
     ClassesOption,
     ColorOption,
     DynamicOption,
@@ -47,10 +48,7 @@ def pack(
     scale: ScaleOption = None,
     color: ColorOption = None,
     resize: ResizeOption = "none",
-    align_corners: Annotated[
-        bool,
-        typer.Option("--align-corners", rich_help_panel=MODEL_PANEL, help="How training upsampled the logits."),
-    ] = False,
+    align_corners: AlignCornersOption = False,
     threshold: ThresholdOption = None,
     output: Annotated[
         str | None,

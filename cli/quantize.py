@@ -45,7 +45,7 @@ def quantize(
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Layers that must not be INT8, e.g. 'node_Conv_99*'; may be repeated."),
+        typer.Option(metavar="PATTERN", help="Layers out of INT8, by module ('backbone.*') or node; may be repeated."),
     ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="Take the ranges from this file, of the same model, pictures and method.")

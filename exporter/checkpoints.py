@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, Final, get_args
 
 from torch import Tensor, nn
 
@@ -16,10 +16,13 @@ from .models.registry import ARCHITECTURES
 from .options import Source, SourceChoice
 from .weight_files import WeightFile, some
 
+#: Class of transformers → its network here.
+HF_NETWORKS: Final = {"MobileNetV2ForSemanticSegmentation": "deeplabv3_mobilenet_v2_hf"}
+
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """Metadata of a safetensors file (`__metadata__`).
+    """Metadata of a safetensors file (`__metadata__`), or what `config.json` of a folder of transformers says.
 
     Attributes:
         architecture: name in `ARCHITECTURES`, or None.
@@ -48,17 +51,32 @@ class LoadReport:
 
 
 def describe_checkpoint(file: WeightFile, path: str | Path) -> CheckpointMetadata:
-    """Read what a safetensors file says of its network in its metadata; empty for other files.
+    """Read what a checkpoint says of its network: metadata of safetensors, or `config.json` of a folder.
 
     Raises:
-        CheckpointError: its output stride is not a number.
+        CheckpointError: its output stride is not a number, or its classes are not numbered from 0.
     """
+    if file.config:
+        return _describe_config(file.config, path)
     stated = file.metadata
     stride = stated.get("output_stride")
     if stride is not None and not stride.isdecimal():
         raise CheckpointError(f"{path}: invalid output_stride {stride!r} in the metadata; expected a number such as 16")
     classes = tuple(name.strip() for name in stated.get("classes", "").split(",") if name.strip())
     return CheckpointMetadata(stated.get("architecture"), classes, None if stride is None else int(stride))
+
+
+def _describe_config(config: Mapping[str, Any], path: str | Path) -> CheckpointMetadata:
+    """The network of a folder of transformers; empty where it is none of those that are known."""
+    known = [HF_NETWORKS[name] for name in config.get("architectures") or () if name in HF_NETWORKS]
+    if not known:
+        return CheckpointMetadata()
+    stride, names = config.get("output_stride"), config.get("id2label") or {}
+    try:
+        classes = tuple(str(names[str(index)]) for index in range(len(names)))
+    except (KeyError, TypeError) as exc:
+        raise CheckpointError(f"{path}: the id2label of config.json does not number its classes from 0") from exc
+    return CheckpointMetadata(known[0], classes, stride if isinstance(stride, int) else None)
 
 
 @check_arguments

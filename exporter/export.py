@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -27,11 +27,13 @@ from .foreign import copy_module, module_errors
 from .logits import PROBES, logits_graph
 from .model_description import ModelDescription, Preprocessing
 from .onnx_export import StandaloneHead, coarse_shape, export_graph
+from .opset import OPSET
 from .optimize.optimize import optimize
 from .options import AtrousChoice, ExportOptions
 from .outputs import OneOutput, with_one_output
 from .passes import ATROUS_PASSES, run_passes
 from .sizes import DynamicSize, check_size
+from .torchscript import module_of_script
 from .verify import (
     FP32_TOLERANCE,
     Comparison,
@@ -81,7 +83,11 @@ def export(
     options = options or ExportOptions()
     check_size(size)
     example = size.opt if isinstance(size, DynamicSize) else size
-    original, model = model, with_one_output(copy_module(model), example, options.output)
+    original = model
+    reference = with_one_output(copy_module(model), example, options.output)
+    # TorchScript is converted, and the graph still held to the original.
+    is_script = isinstance(model, torch.jit.ScriptModule)
+    model = with_one_output(module_of_script(model, size), example, options.output) if is_script else reference
     description = ModelDescription(
         describe_classes(classes),
         size,
@@ -91,15 +97,15 @@ def export(
         options.license,
         options.threshold,
     )
-    manifest = description.draft_manifest(Path(path), functools.partial(coarse_shape, model))
+    manifest = description.draft_manifest(Path(path), functools.partial(coarse_shape, reference))
     if not manifest.input.size.is_fixed:
-        _require_no_memory(model, copy_module(original), manifest)
+        _require_no_memory(reference, copy_module(original), manifest)
     takes_batches = options.dynamic_batch or not manifest.input.size.is_fixed
     manifest = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, dynamic_batch=takes_batches))
     with stage_bundle(path, overwrite=overwrite) as staged:
-        manifest = _add_graph(staged, model, manifest, options)
+        manifest = _add_graph(staged, model, reference, manifest, options)
         if options.head != "logits":
-            manifest = _add_standalone(staged, model, manifest, options.head, atrous=options.atrous)
+            manifest = _add_standalone(staged, model, manifest, options)
         staged.write_manifest(manifest)
     bundle = Bundle.open(path)
     return optimize(bundle)[0] if options.atrous == "auto" else bundle
@@ -128,11 +134,13 @@ def _require_no_memory(used: nn.Module, fresh: nn.Module, manifest: Manifest) ->
         )
 
 
-def _add_graph(staged: StagedBundle, model: nn.Module, manifest: Manifest, options: ExportOptions) -> Manifest:
-    """Write the graph of coarse logits, and verify it against the module in every backend of the CPU."""
+def _add_graph(
+    staged: StagedBundle, model: nn.Module, original: nn.Module, manifest: Manifest, options: ExportOptions
+) -> Manifest:
+    """Write the graph of coarse logits, and verify it against the original module in every backend of the CPU."""
     path = staged.path / GRAPH_FILE
-    infer, name = _module_infer(model), type(model).__name__
-    provenance = _write_graph(model, path, manifest, atrous=options.atrous, output_name="logits")
+    infer, name = _module_infer(original), type(original).__name__
+    provenance = _write_graph(model, path, manifest, options, output_name="logits")
     graph = logits_graph(onnx.load(path), infer, probe_inputs(manifest.input)[:PROBES], name=name)
     padding = measure_padding(graph.logits(infer), manifest)
     manifest = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, padding=padding))
@@ -165,16 +173,16 @@ def _add_standalone(
     staged: StagedBundle,
     model: nn.Module,
     manifest: Manifest,
-    head: Literal["probabilities", "labels"],
-    *,
-    atrous: AtrousChoice,
+    options: ExportOptions,
 ) -> Manifest:
     """Write and verify a second graph whose output is probabilities or labels at the input's resolution."""
+    head = options.head
+    assert head != "logits", "which the bundle's own graph ends in"  # noqa: S101
     file = f"model.fp32.{head}.onnx"
     wrapped = StandaloneHead(
         model, head, align_corners=manifest.output.align_corners, channels=manifest.output.channels
     )
-    provenance = _write_graph(wrapped, staged.path / file, manifest, atrous=atrous, output_name=head)
+    provenance = _write_graph(wrapped, staged.path / file, manifest, options, output_name=head)
     artifact = staged.artifact(file, kind="standalone", precision="fp32", provenance=provenance)
     session = OnnxSession((staged.path / file).read_bytes(), name=file)
     reference = Named(f"torch {torch.__version__}", _module_infer(wrapped))
@@ -198,13 +206,21 @@ def _verify(
 
 
 def _write_graph(
-    model: nn.Module, path: Path, manifest: Manifest, *, atrous: AtrousChoice, output_name: str
+    model: nn.Module, path: Path, manifest: Manifest, options: ExportOptions, *, output_name: str
 ) -> dict[str, Any]:
-    inputs = manifest.input
-    provenance = export_graph(model, path, inputs.size, output_name=output_name, dynamic_batch=inputs.takes_batches)
+    inputs, atrous = manifest.input, options.atrous
+    provenance = export_graph(
+        model,
+        path,
+        inputs.size,
+        output_name=output_name,
+        dynamic_batch=inputs.takes_batches,
+        opset=options.opset or OPSET,
+    )
     if atrous in ATROUS_PASSES:
         onnx.save(run_passes(path, [ATROUS_PASSES[atrous]()]), path)
     # `auto` is canonical here; what is faster on this machine stands beside it.
+    provenance |= options.origin
     return provenance | {"atrous": "dilated" if atrous == "auto" else atrous, "model": type(model).__name__}
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
+from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
 from ..errors import AtrousError, ExportError
@@ -39,19 +40,18 @@ def copy_module(model: nn.Module) -> nn.Module:
     """Copy a user's module to the CPU, in float32 and evaluation mode.
 
     Raises:
-        ExportError: it cannot be copied, has weights that were never set, or is TorchScript.
+        ExportError: it cannot be copied, or has weights that were never set.
     """
     name = type(model).__name__
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ExportError(f"{name} is TorchScript, which torch.export does not take; give the module it was made from")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # torch's own, of the gradients of TorchScript
             copied = copy.deepcopy(model)
             # Not chained: a `train` of the user's own, which freezes layers say, may return nothing.
             copied.cpu()
             copied.float()
-            copied.eval()
+            if not isinstance(copied, GraphModule):  # a program of torch.export has no modes: it is what was traced
+                copied.eval()
             unset = [
                 key
                 for key, value in itertools.chain(copied.named_parameters(), copied.named_buffers())

@@ -16,6 +16,7 @@ from ..runtime.backends import open_reference
 from ..runtime.backends.onnxruntime import OnnxSession
 from ..runtime.image import ImageSource
 from .activations.ranges import OVERFLOW_MARGIN, calibration_batches, nodes_out_of_range, observe_ranges
+from .module_names import module_names
 from .name_patterns import kept_by_pattern
 from .passes import ConvertToHalf, KeptNode, RoundToHalf, run_passes
 from .verify import TOLERANCES, Named, covering_probes, open_on_cpu, photo_inputs, prove, require_passed
@@ -53,7 +54,7 @@ def add_fp16(
     Args:
         bundle: a bundle with an FP32 graph.
         images: images like those in production; a dozen different ones are enough.
-        keep: name patterns (`node_Conv_*`) of nodes to keep in FP32.
+        keep: patterns of nodes to keep in FP32: names, or paths of PyTorch modules (`backbone.layer3.*`).
 
     Returns:
         The reopened bundle, and the report.
@@ -71,7 +72,7 @@ def add_fp16(
         raise EngineError(f"{bundle.path} has no FP32 graph to convert; export or pack one")
     graph = run_passes(onnx.load_from_string(bundle.read(source)), [])
     names = [node.name or node.output[0] for node in graph.graph.node]
-    wanted = kept_by_pattern(names, keep, kind="node", error=ExportError)
+    wanted = kept_by_pattern(names, keep, modules=module_names(graph), kind="node", error=ExportError)
     ranges = observe_ranges(graph, calibration_batches(images, bundle.manifest.input))
     convert = ConvertToHalf(nodes_out_of_range(graph, ranges) | wanted)
     half = run_passes(graph, [convert])

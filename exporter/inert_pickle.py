@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import re
 import sys
 from collections import OrderedDict
@@ -176,7 +177,15 @@ _KNOWN: Final[dict[tuple[str, str], Any]] = {
 
 
 class Unpickler(pickle.Unpickler):
-    """An unpickler that finds `_KNOWN` names, and makes `Inert` ones of all others."""
+    """An unpickler that finds `_KNOWN` names, and makes `Inert` ones of all others.
+
+    Raises:
+        UnpicklingError: the pickle numbers an object far beyond those that it has, for which Python would make a table.
+    """
+
+    def __init__(self, file: IO[bytes], *, encoding: str = "ASCII", **_others: object) -> None:
+        _check_numbers(file)
+        super().__init__(file, encoding=encoding)
 
     def find_class(self, module: str, name: str) -> object:
         """Find what a name in the file stands for."""
@@ -184,6 +193,19 @@ class Unpickler(pickle.Unpickler):
             return getattr(torch, name)
         known = _KNOWN.get((module, name))
         return type("Inert", (Inert,), {"kind": f"{module}.{name}"}) if known is None else known
+
+
+def _check_numbers(file: IO[bytes]) -> None:
+    """Refuse numbers of objects that are larger than the pickle in bytes; twelve bytes could take all memory."""
+    start = file.tell()
+    try:
+        for operation, number, position in pickletools.genops(file):
+            if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(number or 0) > (position or 0) - start:
+                raise pickle.UnpicklingError(f"object {number} is numbered where there are not as many")
+    except (ValueError, OverflowError):
+        pass  # the unpickler says what is wrong
+    finally:
+        file.seek(start)
 
 
 def load(file: IO[bytes], *, encoding: str = "ASCII") -> object:

@@ -11,7 +11,6 @@ from typing import Any, Final, Literal
 
 import onnx
 import torch
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,9 +18,12 @@ from ..errors import ExportError
 from ..manifest import SOFTMAX, Channels, Size, SizePolicy
 from ..runtime.channels import threshold_logit
 from .foreign import module_errors, quiet_torch
+from .models import MultiScale
+from .module_names import name_modules
+from .opset import OPSET, torch_opset, with_opset
+from .outputs import OneOutput
 from .traced_sizes import check_traced_sizes
 
-OPSET: Final = 20
 INPUT_NAME: Final = "image"
 #: Pixels by which the sides of an example differ at least, where the range allows it.
 _SIDE_STEP: Final = 32
@@ -66,7 +68,13 @@ class StandaloneHead(nn.Module):
 
 
 def export_graph(
-    model: nn.Module, path: Path, sizes: SizePolicy, *, output_name: str = "logits", dynamic_batch: bool = False
+    model: nn.Module,
+    path: Path,
+    sizes: SizePolicy,
+    *,
+    output_name: str = "logits",
+    dynamic_batch: bool = False,
+    opset: int = OPSET,
 ) -> dict[str, Any]:
     """Write `model` to `path` as ONNX and return its provenance.
 
@@ -75,9 +83,11 @@ def export_graph(
         sizes: a fixed size gives a graph of [1, 3, H, W]; a range gives dynamic N, H and W.
         output_name: name of the graph's output.
         dynamic_batch: a fixed size with a dynamic N.
+        opset: operator set of ONNX.
 
     Raises:
-        ExportError: torch cannot trace or convert the model, or the trace does not hold for all sizes of the range.
+        ExportError: the operator set is not one that the graph can be written in, torch cannot trace or convert the
+            model, or the trace does not hold for all sizes of the range.
     """
     dynamic_shapes: tuple[dict[int, Any]] | None = None
     example = torch.zeros(1, 3, *sizes.opt)
@@ -98,18 +108,24 @@ def export_graph(
                 dynamic_shapes=dynamic_shapes,
                 input_names=[INPUT_NAME],
                 output_names=[output_name],
-                opset_version=OPSET,
+                opset_version=torch_opset(opset),
                 external_data=False,
                 verbose=False,
             )
             assert program is not None, "dynamo=True without a path returns the program"  # noqa: S101
-            # torch stores on every node the path of its source line on this machine.
-            ClearMetadataAndDocStringPass()(program.model)
-            program.save(path, external_data=False)
-        onnx.checker.check_model(str(path), full_check=True)
+            name_modules(program.model, inside=_prefix(model))
+        onnx.save(with_opset(program.model_proto, opset), path)
         if dynamic_shapes is not None and program.exported_program is not None:
             check_traced_sizes(program.exported_program, sizes, name=type(model).__name__)
-    return {"exporter": f"torch {torch.__version__}", "opset": OPSET}
+    return {"exporter": f"torch {torch.__version__}", "opset": opset}
+
+
+def _prefix(model: nn.Module) -> str:
+    """Path of the user's module inside of what is wrapped around it here."""
+    prefix = ""
+    while isinstance(model, OneOutput | StandaloneHead | MultiScale):
+        prefix, model = f"{prefix}model.", model.model
+    return prefix
 
 
 def unequal_sides(sizes: SizePolicy) -> Size:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from ..arguments import check_fields
@@ -56,9 +57,13 @@ class ExportOptions(PackOptions):
             `taps` as a sum of 1×1 convolutions on shifted views of their input. `auto` writes them dilated and then
             optimizes the bundle for this machine, as `atrous.optimize` does.
         dynamic_batch: batches for a graph of one size; a range of sizes has them anyway.
+        origin: where the weights come from, kept in the graph's provenance.
+        opset: operator set of ONNX, from 17 on; None for 20. Older TensorRT and runtimes need an older one.
         head: `probabilities` or `labels` adds a second graph that ends in them, for use without this runtime.
     """
 
     atrous: AtrousChoice = "dilated"
     head: Head = "logits"
     dynamic_batch: bool = False
+    opset: int | None = None
+    origin: Mapping[str, str] = field(default_factory=dict)

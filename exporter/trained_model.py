@@ -1,4 +1,4 @@
-"""Loads a checkpoint of a reference architecture into the network that it was trained with."""
+"""Loads a network from a file: a checkpoint into the reference network that it was trained with, or a program."""
 
 from __future__ import annotations
 
@@ -13,31 +13,63 @@ from ..errors import CheckpointError, ExportError
 from ..manifest import ClassInfo
 from .checkpoints import check_source, describe_checkpoint, load_into, num_classes_of
 from .classes import describe_classes
+from .exported_program import load_exported_program
 from .models import Architecture, MultiScale, create_model, find_architecture
 from .models.recognition import Recognition, nearest_network, recognise
-from .normalization import Normalization, read_preprocessor
+from .normalization import IMAGENET, Normalization, read_preprocessor
 from .options import SourceChoice
-from .weight_files import read_weights
+from .torchscript import load_torchscript
+from .weight_files import is_exported_program, is_torchscript, read_weights
 
 
-@dataclass(frozen=True)
-class TrainedModel:
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network, and what exporting needs to know of it.
+
+    Attributes:
+        normalization: ImageNet's for a program, which does not say; of a checkpoint the architecture's, or that of
+            `preprocessor_config.json` where it is a folder with one.
+        align_corners: rule by which the logits are upsampled; False for a program.
+    """
+
+    model: nn.Module
+    classes: tuple[ClassInfo, ...]
+    normalization: Normalization = IMAGENET
+    align_corners: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel(Network):
     """A reference network with the weights of a checkpoint.
 
     Attributes:
         output_stride: output stride of the backbone.
-        normalization: the architecture's; that of `preprocessor_config.json` where the checkpoint is a folder with one.
         dropped: ignored key of the checkpoint → reason.
         recognised: how the source was recognised; None if it was given.
     """
 
-    model: nn.Module
     architecture: Architecture
     output_stride: int
-    classes: tuple[ClassInfo, ...]
-    normalization: Normalization
     dropped: Mapping[str, str]
     recognised: Recognition | None = None
+
+
+def load_program(path: Path, classes: Sequence[ClassInfo] | None) -> Network | None:
+    """Load a file that is a program itself, TorchScript or one of torch.export; None for other files.
+
+    Raises:
+        CheckpointError: the program is damaged, or does more than compute with tensors.
+        ExportError: no classes are given.
+    """
+    script = is_torchscript(path)
+    if not (script or is_exported_program(path)):
+        return None
+    if not classes:
+        raise ExportError(
+            f"{path} is a program, which does not name its classes; pass --classes FILE (or, if you want only the "
+            "weights of TorchScript, --arch NAME)"
+        )
+    return Network(model=load_torchscript(path) if script else load_exported_program(path), classes=tuple(classes))
 
 
 @check_arguments
@@ -68,9 +100,13 @@ def load_trained(
     entry = find_architecture(name)
     stride = output_stride or metadata.output_stride or entry.default_output_stride
     weights = file.weights
-    infos = tuple(classes) if classes else describe_classes(metadata.classes or _numbered(num_classes_of(weights)))
+    try:
+        found = num_classes_of(weights)
+    except CheckpointError as exc:
+        raise CheckpointError(f"{exc}\n{nearest_network(weights, 'atrous', num_classes=None)}") from exc
+    infos = tuple(classes) if classes else describe_classes(metadata.classes or _numbered(found))
     # Two classes may be one channel under a sigmoid.
-    channels = 1 if len(infos) == 2 and num_classes_of(weights) == 1 else len(infos)
+    channels = 1 if len(infos) == 2 and found == 1 else len(infos)
     model = create_model(name, num_classes=channels, output_stride=stride)
     recognised: Recognition | None = None
     if source == "auto":
@@ -81,7 +117,7 @@ def load_trained(
     except CheckpointError as exc:
         if exc.misshapen and not (exc.missing or exc.unexpected):
             raise
-        nearest = nearest_network(weights, source, num_classes=num_classes_of(weights))
+        nearest = nearest_network(weights, source, num_classes=found)
         raise CheckpointError(
             "\n".join(filter(None, [str(exc), str(recognised or ""), nearest])),
             missing=exc.missing,
@@ -90,12 +126,21 @@ def load_trained(
         ) from exc
     processor = checkpoint / "preprocessor_config.json"
     pixels = read_preprocessor(processor) if processor.is_file() else entry.normalization
-    return TrainedModel(model, entry, stride, infos, pixels, {**file.dropped, **report.dropped}, recognised)
+    return TrainedModel(
+        model=model,
+        classes=infos,
+        normalization=pixels,
+        align_corners=entry.align_corners,
+        architecture=entry,
+        output_stride=stride,
+        dropped={**file.dropped, **report.dropped},
+        recognised=recognised,
+    )
 
 
-def fuse_scales(trained: TrainedModel) -> nn.Module:
+def fuse_scales(network: Network) -> nn.Module:
     """Make the network that fuses scales 0.5, 0.75 and 1 of its input by their maximum."""
-    return MultiScale(trained.model, align_corners=trained.architecture.align_corners)
+    return MultiScale(network.model, align_corners=network.align_corners)
 
 
 def _numbered(channels: int) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -65,8 +66,9 @@ def read_weights(path: str | os.PathLike[str]) -> WeightFile:
     """Read the weights of a file or folder; the format is detected by content, not by name.
 
     Takes safetensors, whole and in shards (the index, or a folder that holds one); what `torch.save` and `pickle.dump`
-    write: a state dict, one nested in a training checkpoint, a whole module, NumPy arrays; TorchScript; and a folder
-    of transformers. A prefix that at least half of the keys have is removed if a training wrapper puts it there.
+    write: a state dict, one nested in a training checkpoint, a whole module, NumPy arrays; TorchScript, whose program
+    is not looked at; and a folder of transformers. A prefix that at least half of the keys have is removed if a
+    training wrapper puts it there.
 
     Raises:
         CheckpointError: the file is missing or damaged, or holds no weights.
@@ -208,21 +210,44 @@ def _read_safetensors(path: Path) -> WeightFile:
 
 def _read_torch(path: Path) -> WeightFile:
     if is_exported_program(path):
-        raise CheckpointError(
-            f"{path} is a program of torch.export, not weights. Export the program: "
-            "atrous.export(torch.export.load(path).module(), …)"
-        )
+        raise CheckpointError(f"{path} is a program of torch.export, not weights. Export it without an architecture")
     try:
         if is_torchscript(path):
-            script = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-            return WeightFile(dict(script.state_dict()))
-        stored = _unpickle(path)
+            stored = _unpickle_script(path)
+            tensors = dict(_script_tensors(stored, "", 0))
+            if tensors:
+                return WeightFile(tensors)
+        else:
+            stored = _unpickle(path)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as exc:
         raise _damaged(path, exc) from exc
     except (TypeError, KeyError, IndexError, AttributeError, AssertionError, MemoryError, RecursionError) as exc:
         # A pickle is a program, and a damaged one may do anything with what it finds.
         raise _damaged(path, exc) from exc
     return _find_weights(stored, path)
+
+
+def _unpickle_script(path: Path) -> object:
+    """The attributes of a TorchScript file; torch.jit.load would run its `__setstate__`, which may write files."""
+    plain = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(plain, "w") as out:
+        for entry in archive.infolist():
+            _, _, name = entry.filename.partition("/")
+            if name == "data.pkl" or name.startswith("data/") or name in ("version", "byteorder"):
+                if entry.file_size > entry.compress_size:
+                    raise ValueError(f"{name} is compressed, which torch.jit.save never does")
+                out.writestr(entry.filename, archive.read(entry))
+    plain.seek(0)
+    return torch.load(plain, map_location="cpu", weights_only=False, pickle_module=inert_pickle, encoding="latin1")
+
+
+def _script_tensors(module: object, prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:
+    """State dict of a module of TorchScript, whose attributes are its tensors and submodules."""
+    for key, value in module.state.items() if isinstance(module, Inert) and depth < _MAX_DEPTH else ():
+        tensor = _tensor(value)
+        if tensor is not None:
+            yield f"{prefix}{key}", tensor
+        yield from _script_tensors(value, f"{prefix}{key}.", depth + 1)
 
 
 def _unpickle(path: Path) -> object:

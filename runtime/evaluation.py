@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..arguments import MAX_THREADS, check_arguments
 from ..errors import EvaluationError, ImageError
+from .augmentation import AugmentedSegmenter
 from .evaluation_state import EvaluationState, Record
 from .image import ImageFile, ImageSource, load_image
 from .mask_rules import MaskRules
@@ -141,7 +142,7 @@ def load_truth(pair: Pair, reader: MaskReader, classes: int) -> Truth:
 
 @check_arguments
 def evaluate(
-    segmenter: Segmenter,
+    segmenter: Segmenter | AugmentedSegmenter,
     pairs: Sequence[Pair],
     *,
     ignore: Collection[int] = (),
@@ -154,7 +155,7 @@ def evaluate(
     """Score a segmenter on images with masks.
 
     Args:
-        segmenter: may have a CRF.
+        segmenter: may have a CRF, and be augmented.
         pairs: see `pair_by_stem`.
         ignore: ids of masks that are void, besides the bundle's `ignore_index`. Naming that one as well says that much
             of it is meant.
@@ -202,7 +203,11 @@ def evaluate(
 
 
 def _outcomes(
-    segmenter: Segmenter, pairs: Sequence[Pair], reader: MaskReader, workers: int, done: EvaluationState | None
+    segmenter: Segmenter | AugmentedSegmenter,
+    pairs: Sequence[Pair],
+    reader: MaskReader,
+    workers: int,
+    done: EvaluationState | None,
 ) -> Generator[tuple[Pair, Record | ImageError], None, None]:
     """The outcome of each pair, in order; at most twice the workers are ahead, which bounds the memory."""
     source = iter(pairs)
@@ -228,7 +233,9 @@ def _outcomes(
                 future.cancel()
 
 
-def _score(segmenter: Segmenter, pair: Pair, reader: MaskReader, done: EvaluationState | None) -> Record:
+def _score(
+    segmenter: Segmenter | AugmentedSegmenter, pair: Pair, reader: MaskReader, done: EvaluationState | None
+) -> Record:
     digest = _digest(pair) if done else ""
     known = done.find(digest) if done else None
     if known:
@@ -248,7 +255,7 @@ def _check_skipped(skipped: Sequence[Skipped], pairs: int, max_unreadable: int) 
         )
 
 
-def _identity(segmenter: Segmenter, reader: MaskReader) -> dict[str, Any]:
+def _identity(segmenter: Segmenter | AugmentedSegmenter, reader: MaskReader) -> dict[str, Any]:
     """Everything that scores depend on besides the files of a pair, as JSON."""
     backend, crf = segmenter.backend, segmenter.crf
     return {
@@ -262,6 +269,7 @@ def _identity(segmenter: Segmenter, reader: MaskReader) -> dict[str, Any]:
         "classes": len(segmenter.classes),
         "ignored": sorted(reader.void),
         "masks": reader.rules.to_dict(),
+        "augmentation": segmenter.augmentation.to_dict() if isinstance(segmenter, AugmentedSegmenter) else None,
     }
 
 

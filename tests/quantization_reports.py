@@ -108,6 +108,7 @@ def _layers(rng: np.random.Generator) -> tuple[LayerResult, ...]:
             alone_drop=None if index in (0, 39) else float(rng.exponential(0.05)),
             kept_gain=None if index in (0, 39) else float(rng.normal(0.03, 0.03)),
             reason=reasons.get(index),
+            module=f"backbone.layer{index}.conv2" if index % 2 else None,
         )
         for index in range(40)
     )

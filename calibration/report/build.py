@@ -11,6 +11,7 @@ import onnx
 
 from ..._version import __version__
 from ...bundle import Bundle
+from ...exporter.module_names import module_names
 from ...manifest import Artifact
 from ..accuracy import Comparison
 from ..calibration import Calibration
@@ -110,6 +111,7 @@ def _layers(graph: onnx.ModelProto, measured: Measurements) -> tuple[LayerResult
     """Results of all layers, in the order of the graph."""
     reasons = {each.name: each.reason for each in measured.plan.kept}
     ops = {layer.name: layer.op for layer in measured.plan.layers} | {kept.name: kept.op for kept in measured.plan.kept}
+    modules = module_names(graph)
     results = []
     for name in (node.name or node.output[0] for node in graph.graph.node):
         if name not in ops:
@@ -123,6 +125,7 @@ def _layers(graph: onnx.ModelProto, measured: Measurements) -> tuple[LayerResult
                 alone_drop=own.alone_drop if own else None,
                 kept_gain=own.kept_gain if own else None,
                 reason=reasons.get(name),
+                module=modules.get(name),
             )
         )
     return tuple(results)

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...exporter.module_names import title
 from ...manifest import ClassInfo
 from ...runtime.metrics import Scores
 
@@ -64,6 +65,7 @@ class LayerResult:
         alone_drop: points of agreement lost with only this layer in INT8; None if not measured.
         kept_gain: points of agreement gained by removing only this layer from INT8; None if not measured.
         reason: why the layer is not INT8; None if it is.
+        module: path of its PyTorch module, as `backbone.layer3.0.conv2`; None where it is not known.
     """
 
     name: str
@@ -72,6 +74,12 @@ class LayerResult:
     alone_drop: float | None = None
     kept_gain: float | None = None
     reason: str | None = None
+    module: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Name for people: the module and, in brackets, the node."""
+        return title(self.name, self.module)
 
 
 @dataclass(frozen=True)

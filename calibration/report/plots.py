@@ -67,7 +67,7 @@ def plot_sqnr(layers: Sequence[LayerResult]) -> str:
         for index, layer, value in _lowest_apart(measured, len(layers) * _NAME_DISTANCE):
             in_right_half = index > len(layers) / 2
             axes.annotate(
-                short_name(layer.name),
+                short_name(layer.module or layer.name),
                 (index, value),
                 xytext=(-8 if in_right_half else 8, -4),
                 textcoords="offset points",
@@ -94,7 +94,7 @@ def plot_sensitivity(layers: Sequence[LayerResult]) -> str:
         if any(layer.kept_gain is not None for layer in layers):
             gains = [layer.kept_gain or 0.0 for layer in layers]
             axes.barh(rows + 0.19, gains, 0.36, color=_VERMILION, label="gained when all others are INT8")
-        names = [short_name(layer.name) + (" (kept)" if layer.reason else "") for layer in layers]
+        names = [short_name(layer.module or layer.name) + (" (kept)" if layer.reason else "") for layer in layers]
         axes.set_yticks(rows, names, parse_math=False)
         axes.set_ylim(len(layers) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")

@@ -104,10 +104,10 @@ def _lines(report: QuantizationReport) -> Iterator[str]:
     )
     if kept:
         yield f"Kept in {report.rest.upper()}:"
-        yield from (f"  {layer.name}: {layer.reason}" for layer in kept)
+        yield from (f"  {layer.title}: {layer.reason}" for layer in kept)
     if worst := most_sensitive(report, _MAX_LISTED):
         yield "Most sensitive (points of agreement lost with only this layer in INT8):"
-        yield from (f"  {layer.name}: {number(layer.alone_drop)}" for layer in worst)
+        yield from (f"  {layer.title}: {number(layer.alone_drop)}" for layer in worst)
     if report.skipped:
         yield f"{len(report.skipped)} image{_plural(len(report.skipped))} skipped:"
         yield from (f"  {each.name}: {each.reason}" for each in report.skipped)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -98,8 +98,11 @@ def build_engine(
     job = _Job(trt, source, profile, options or BuilderOptions())
     check_options(job.options, trt.flavor)
     engines = _build_all(bundle, job, targets, progress)
+    modules = _modules(bundle.read(source))
     with extend_bundle(bundle, source=source) as staged:
-        built = tuple(_add_engine(staged, job, target, engine) for target, engine in zip(targets, engines, strict=True))
+        built = tuple(
+            _add_engine(staged, job, target, engine, modules) for target, engine in zip(targets, engines, strict=True)
+        )
     return Bundle.open(bundle.path), built
 
 
@@ -143,11 +146,24 @@ def _written(graph: bytes, form: AtrousForm) -> bytes:
     return written
 
 
-def _add_engine(staged: StagedBundle, job: _Job, target: Target, engine: SerializedEngine) -> Artifact:
+def _modules(graph: bytes) -> dict[str, str]:
+    """Node → path of its PyTorch module; empty without onnx, which building an engine does not need."""
+    try:
+        import onnx
+
+        from ..module_names import module_names
+    except ImportError:
+        return {}
+    return module_names(onnx.load_from_string(graph))
+
+
+def _add_engine(
+    staged: StagedBundle, job: _Job, target: Target, engine: SerializedEngine, modules: Mapping[str, str]
+) -> Artifact:
     name = job.name(target)
     file, report = f"{ENGINE_FOLDER}/{name}.plan", f"reports/{name}.json"
     staged.write(file, engine.data)
-    staged.write(report, _report(job, target, engine))
+    staged.write(report, _report(job, target, engine, modules))
     limits = {
         "workspace_bytes": job.options.workspace_bytes,
         "optimization_level": job.options.optimization_level,
@@ -165,11 +181,15 @@ def _add_engine(staged: StagedBundle, job: _Job, target: Target, engine: Seriali
     return artifact
 
 
-def _report(job: _Job, target: Target, engine: SerializedEngine) -> bytes:
+def _report(job: _Job, target: Target, engine: SerializedEngine, modules: Mapping[str, str]) -> bytes:
     content = {
         "graph": job.source.file,
         "engine": dataclasses.asdict(job.identity(target)),
         "summary": engine.report.summary(),
-        "layers": [dataclasses.asdict(layer) for layer in engine.report.layers],
+        "layers": [
+            dataclasses.asdict(layer)
+            | {"modules": list(dict.fromkeys(modules[node] for node in layer.nodes if node in modules))}
+            for layer in engine.report.layers
+        ],
     }
     return (json.dumps(content, indent=1) + "\n").encode()

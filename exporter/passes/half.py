@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
+from ..module_names import MODULE_KEY
 from .magnitudes import Magnitudes
 from .nodes import KeptNode, insert_behind, node_name
 
@@ -81,7 +82,7 @@ class ConvertToHalf(ir.passes.InPlacePass):
             verdict = _half_inputs(node, opset, features)
             reason = self._keep.get(node_name(node)) or (verdict if isinstance(verdict, str) else None)
             if reason is not None:
-                kept.append(KeptNode(node_name(node), node.op_type, reason))
+                kept.append(KeptNode(node_name(node), node.op_type, reason, node.metadata_props.get(MODULE_KEY)))
                 _logger.info("%s %s stays FP32: %s", node.op_type, node_name(node), reason)
             elif not isinstance(verdict, str):
                 half_inputs[node] = verdict

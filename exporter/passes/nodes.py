@@ -16,11 +16,13 @@ class KeptNode:
         name: the node's name.
         op: its operator.
         reason: reason in words.
+        module: path of its PyTorch module, where it is known.
     """
 
     name: str
     op: str
     reason: str
+    module: str | None = None
 
 
 def node_name(node: ir.Node) -> str:

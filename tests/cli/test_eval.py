@@ -56,6 +56,17 @@ class TestOutputs:
         assert [entry["band_px"] for entry in report["trimap_miou"]] == list(range(1, 41))
         assert (report["pictures"], report["skipped"], report["precision"]) == (3, [], "fp32")
 
+    def test_mirror_images_and_windows(self, atrous: Command, arguments: tuple[Any, ...]) -> None:
+        plain = atrous(*arguments, "--json").json()
+        augmented = atrous(*arguments, "--json", "--flip", "--window", "32x40", "--stride", "16x20").json()
+        assert plain["confusion"] != augmented["confusion"]
+        assert (plain["augmentation"], augmented["augmentation"]) == (
+            None,
+            {"flip": True, "window": [32, 40], "stride": [16, 20]},
+        )
+        wrong = atrous(*arguments, "--stride", "16x20")
+        assert (wrong.code, "pass the window as well" in wrong.err) == (1, True)
+
     def test_csv(self, atrous: Command, arguments: tuple[Any, ...], tmp_path: Path) -> None:
         report = atrous(*arguments, "--json", "--csv", tmp_path / "scores.csv").json()
         with (tmp_path / "scores.csv").open(newline="") as file:

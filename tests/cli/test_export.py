@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ from command_line import Command
 from reference_networks import settled
 from safetensors.torch import save_file
 from tolerances import REFERENCE_EXPORT_RELATIVE
+from torch import nn
 
 from atrous.bundle import Bundle
+from atrous.exporter import pretrained
 from atrous.exporter.models import MultiScale
+from atrous.exporter.models.adapters import foreign_names
 
 ARCH = "deeplabv3plus_efficientnet_lite0"
 METADATA = {"architecture": ARCH, "classes": "road, car, sky", "output_stride": "16"}
@@ -76,6 +80,51 @@ def test_scales_are_fused_by_the_rule_of_the_architecture(atrous: Command, tmp_p
     with torch.inference_mode():
         expected = MultiScale(network, align_corners=True).eval()(images).numpy()
     assert np.abs(logits - expected).max() <= REFERENCE_EXPORT_RELATIVE * np.abs(expected).max()
+
+
+@pytest.mark.slow
+def test_a_program_is_exported_as_it_is(atrous: Command, tmp_path: Path) -> None:
+    network = nn.Conv2d(3, 2, 3, stride=4, padding=1).eval()
+    torch.export.save(torch.export.export(network, (torch.zeros(1, 3, 32, 48),)), tmp_path / "model.pt2")
+    classes, out = tmp_path / "classes.txt", tmp_path / "street.atrous"
+    classes.write_text("road\ncar\n")
+    options = ("--size", "32x48", "--normalization", "tensorflow", "--align-corners")
+    unnamed = atrous("export", tmp_path / "model.pt2", out, *options)
+    assert (unnamed.code, "pass --classes FILE" in unnamed.err) == (1, True)
+    exported = atrous("export", tmp_path / "model.pt2", out, "--classes", classes, *options)
+    assert exported.code == 0, exported.err
+    manifest = Bundle.open(out).manifest
+    assert (manifest.output.align_corners, manifest.input.mean) == (True, (127.5, 127.5, 127.5))
+    with_arch = atrous("export", tmp_path / "model.pt2", tmp_path / "b.atrous", *options, "--arch", ARCH)
+    assert (with_arch.code, "Export it without an architecture" in with_arch.err) == (1, True)
+
+
+@pytest.mark.slow
+def test_published_weights_by_name(atrous: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, cache = "deeplabv3_mobilenet_v3_large", tmp_path / "hub" / "checkpoints"
+    model = settled(name, classes=21)
+    names = foreign_names(model, "torchvision", ())
+    assert names is not None
+    parts = {key: key.rpartition(".") for key in model.state_dict()}
+    weights = {f"{names[module]}.{last}": model.state_dict()[key] for key, (module, _, last) in parts.items()}
+    cache.mkdir(parents=True)
+    torch.save(weights, cache / "weights")
+    digest = hashlib.sha256((cache / "weights").read_bytes()).hexdigest()
+    (cache / "weights").rename(cache / f"{name}-{digest[:8]}.pth")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(pretrained, "TORCHVISION_FILES", {name: f"{name}-{digest[:8]}.pth"})
+    out = tmp_path / "voc.atrous"
+    exported = atrous("export", "--pretrained", f"torchvision:{name}", out, "--size", "33x49")
+    assert exported.code == 0, exported.err
+    assert "license of the weights: BSD-3-Clause" in exported.err
+    manifest = Bundle.open(out).manifest
+    assert manifest.license is not None
+    assert (manifest.classes[15].name, manifest.classes[15].color) == ("person", (192, 128, 128))
+    assert (manifest.input.color_order, round(manifest.input.mean[0], 3)) == ("RGB", 0.485)
+    assert manifest.artifacts[0].provenance["pretrained"] == f"torchvision:{name}"
+    assert manifest.artifacts[0].provenance["sha256"] == digest
+    both = atrous("export", cache / "weights", out, "--pretrained", f"torchvision:{name}", "--size", "33x49")
+    assert (both.code, "exclude each other" in both.err) == (2, True)
 
 
 @pytest.mark.parametrize(

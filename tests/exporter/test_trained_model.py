@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from foreign_networks import FOREIGN, ForeignNet
 from safetensors.torch import save_file
+from torch import nn
 
 from atrous.errors import CheckpointError, ExportError
 from atrous.exporter.classes import describe_classes, voc_color
@@ -133,3 +136,62 @@ def test_keys_of_no_project_are_taken_as_the_own_ones(weights: Weights, tmp_path
         load_trained(tmp_path / "own.pth", architecture=ARCH)
     assert caught.value.unexpected
     assert f"The nearest is {ARCH}" in str(caught.value)
+
+
+@pytest.mark.slow  # compares all networks
+def test_weights_without_a_known_classifier_name_the_nearest_network(tmp_path: Path) -> None:
+    state = foreign("hf v3 mobilenet_v2 os8")
+    renamed = {
+        key.replace("segmentation_head.classifier.convolution", "head.last"): each for key, each in state.items()
+    }
+    renamed["mobilenet_v2.conv_stem.first_conv.convolution.weight"] = torch.zeros(32, 4, 3, 3)
+    torch.save(renamed, tmp_path / "foreign.pth")
+    with pytest.raises(CheckpointError) as caught:
+        load_trained(tmp_path / "foreign.pth", architecture=ARCH)
+    first, nearest = str(caught.value).splitlines()
+    assert first.startswith("the checkpoint has no known classifier: expected one of ")
+    assert re.fullmatch(
+        r"The nearest is deeplabv3_mobilenet_v2_hf: \d+ of its \d+ tensors have this name and shape; the first that "
+        r"differ: mobilenet_v2\.conv_stem\.first_conv\.convolution\.weight \(network \[32, 3, 3, 3\], checkpoint "
+        r"\[32, 4, 3, 3\]\)",
+        nearest,
+    )
+
+
+def test_vainf_and_kazuto1011_as_they_save(tmp_path: Path) -> None:
+    """The former unwraps DataParallel and keeps optimizer, schedule and score; the latter saves the plain state dict.
+
+    Inside of DataParallel the latter has its multi-scale wrapper, whose network is `base`.
+    """
+    vainf, kazuto = foreign("vainf v3+ mobilenet_v2 os8"), foreign("kazuto1011 v3+ resnet101 os16")
+    module = nn.DataParallel(nn.Conv2d(1, 1, 1))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 - step / 100) ** 0.9)
+    torch.save(
+        {
+            "cur_itrs": 500,
+            "model_state": vainf,
+            "optimizer_state": optimizer.state_dict(),
+            "scheduler_state": scheduler.state_dict(),
+            "best_score": np.float64(0.7),
+        },
+        tmp_path / "best_deeplabv3plus_mobilenet_voc_os16.pth",
+    )
+    torch.save(
+        OrderedDict((f"base.{key.removeprefix('base.')}", value) for key, value in kazuto.items()),
+        tmp_path / "checkpoint_final.pth",
+    )
+    first = load_trained(
+        tmp_path / "best_deeplabv3plus_mobilenet_voc_os16.pth",
+        architecture="deeplabv3plus_mobilenet_v2_vainf",
+        output_stride=8,
+    )
+    second = load_trained(tmp_path / "checkpoint_final.pth", architecture="deeplabv3plus_resnet101_kazuto1011")
+    for trained, state, source in ((first, vainf, "vainf"), (second, kazuto, "kazuto1011")):
+        assert trained.recognised is not None
+        assert trained.recognised.source == source
+        own = {key: each for key, each in trained.model.state_dict().items() if not key.endswith("num_batches_tracked")}
+        # Every tensor of the file is in the network, none twice.
+        sums = sorted(float(each.double().sum()) for key, each in state.items() if "num_batches" not in key)
+        assert sums == sorted(float(each.double().sum()) for each in own.values())
+    assert set(first.dropped) >= {"cur_itrs", "optimizer_state", "scheduler_state", "best_score"}

@@ -304,6 +304,27 @@ def test_references_that_double_at_each_level(weights, tmp_path):
     assert weights_of(saved({"state_dict": weights, "bomb": nested}, tmp_path / "a.pt")).keys() == weights.keys()
 
 
+@pytest.mark.parametrize("number", [b"r\xff\xff\xff\x7f", b"p2147483647\n", b"q\xff"])
+def test_a_number_of_an_object_for_which_a_table_would_take_all_memory(weights, tmp_path, number):
+    (tmp_path / "bomb.pkl").write_bytes(b"\x80\x02]" + number + b".")
+    with pytest.raises(CheckpointError, match="is numbered where there are not as many"):
+        weights_of(tmp_path / "bomb.pkl")
+    with zipfile.ZipFile(saved(weights, tmp_path / "a.pt")) as plain, zipfile.ZipFile(tmp_path / "b.pt", "w") as bomb:
+        for entry in plain.infolist():
+            content = b"\x80\x02]" + number + b"." if entry.filename.endswith("data.pkl") else plain.read(entry)
+            bomb.writestr(entry.filename, content)
+    with pytest.raises(CheckpointError, match="is numbered where there are not as many"):
+        weights_of(tmp_path / "b.pt")
+
+
+def test_half_a_shard(weights, tmp_path):
+    index = shards(tmp_path, weights)
+    shard = tmp_path / "model-2.safetensors"
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=r"model-2\.safetensors is truncated or damaged .* download it again"):
+        weights_of(index)
+
+
 def test_random_changes_of_a_pickle_run_nothing_and_raise_our_error(weights, tmp_path):
     path = saved(
         {"state_dict": weights, "args": argparse.Namespace(lr=1)},
