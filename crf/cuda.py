@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from ..arguments import check_arguments, check_arguments_besides, describe
 from ..errors import ArgumentError, CRFError, DeviceError, ShapeError
 from ..gpu import Buffer, Device, open_device
-from .cuda_field import CudaField, Failure, FieldSpec, Normalization, Status
+from .cuda_field import CudaField, Failure, FieldSpec, Status
 from .cuda_inputs import AnyArray, Input, checked_compatibility, checked_image, checked_probabilities
 from .cuda_queue import Queue
-from .params import MAX_ITERATIONS, CRFParams, Storage
+from .params import MAX_ITERATIONS, CRFParams, Normalization, Storage
 
 _NORMALIZATIONS = ("symmetric", "before", "after", "none")
 

@@ -15,6 +15,7 @@ from .._native import Filter, FractionMeanField, MeanField
 from ..arguments import MAX_THREADS, check_arguments
 from ..arrays import as_array, class_maps, not_finite
 from ..errors import CRFError, ShapeError
+from .kept_filters import KEPT_FILTERS, FilterOptions
 from .params import MAX_ITERATIONS, CRFParams, Storage
 
 #: −log of this is the maximum unary energy; the usual value (pydensecrf's `unary_from_softmax`).
@@ -73,7 +74,7 @@ class DenseCRF:
         self._lock = threading.Lock()
         self._size: tuple[int, int, int] | None = None
         self._field: _Field | None = None
-        self._bilateral = self._make_filter()
+        self._unbuilt = Filter(takes_fractions=storage == "unorm16")
 
     def __call__(self, probabilities: ArrayLike, image: ArrayLike) -> NDArray[np.float32]:
         """Refine class probabilities.
@@ -139,30 +140,41 @@ class DenseCRF:
             )
         field = self._field if self._field is not None and self._size == shape else self._allocate(shape)
         if self.iterations > 0 and self.params.bilateral_weight != 0:
-            sigma_xy_px = (self.params.bilateral_sigma_xy_px,) * 2
-            sigma_rgb = (self.params.bilateral_sigma_rgb,) * 3
-            self._bilateral.build_bilateral(pixels, sigma_xy_px, sigma_rgb, threads=self.threads)
+            self._set_image(field, pixels)
         if not field.set_unary_from_probabilities(maps, _PROBABILITY_FLOOR):
             raise not_finite(maps, "probabilities")
         field.infer(self.iterations)
         return field, shape
 
-    def _make_filter(self) -> Filter:
-        return Filter(takes_fractions=self.storage == "unorm16")
+    def _set_image(self, field: _Field, image: NDArray[np.uint8]) -> None:
+        """Give the bilateral term, which is the last, the filter of `image` [H, W, 3]."""
+        last = field.terms - 1
+        field.replace_filter(last, self._unbuilt)  # frees the last image's, unless it is kept
+        sigma_xy_px, sigma_rgb = self.params.bilateral_sigma_xy_px, self.params.bilateral_sigma_rgb
+        options = FilterOptions(
+            size=(image.shape[0], image.shape[1]),
+            sigma_xy_px=(sigma_xy_px, sigma_xy_px),
+            sigma_rgb=(sigma_rgb, sigma_rgb, sigma_rgb),
+            takes_fractions=self.storage == "unorm16",
+        )
+        field.replace_filter(last, KEPT_FILTERS.bilateral(image, options, threads=self.threads))
 
     def _allocate(self, shape: tuple[int, int, int]) -> _Field:
-        """Allocate buffers for maps of `shape` [C, H, W] and build the Gaussian lattice, which depends on it only."""
+        """Allocate buffers for maps of `shape` [C, H, W], with a term for each kernel."""
         self._field = None  # frees the old buffers before allocating new ones
-        self._bilateral = self._make_filter()
         classes, height, width = shape
         make_field = FractionMeanField if self.storage == "unorm16" else MeanField
         field = make_field(height * width, classes, self.threads)
         if self.params.gaussian_weight != 0:
-            gaussian = self._make_filter()
-            gaussian.build_gaussian(height, width, (self.params.gaussian_sigma_xy_px,) * 2, threads=self.threads)
+            options = FilterOptions(
+                size=(height, width),
+                sigma_xy_px=(self.params.gaussian_sigma_xy_px,) * 2,
+                takes_fractions=self.storage == "unorm16",
+            )
+            gaussian = KEPT_FILTERS.gaussian(options, threads=self.threads)
             field.add_term(gaussian, _potts(classes, self.params.gaussian_weight))
         if self.params.bilateral_weight != 0:
-            field.add_term(self._bilateral, _potts(classes, self.params.bilateral_weight))
+            field.add_term(self._unbuilt, _potts(classes, self.params.bilateral_weight))
         self._field, self._size = field, shape
         return field
 

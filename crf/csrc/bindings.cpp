@@ -81,7 +81,7 @@ void run_steps(SteppedMeanField& field, int steps) {
 
 template <typename T>
 py::array_t<float> marginals_of(const MeanField<T>& field) {
-    py::array_t<float> out({static_cast<py::ssize_t>(field.channels()), static_cast<py::ssize_t>(field.pixels())});
+    auto out = pooled_array<float>({field.channels(), static_cast<py::ssize_t>(field.pixels())});
     float* data = out.mutable_data();
     const py::gil_scoped_release released;
     field.read_marginals(data);
@@ -122,6 +122,13 @@ void bind_mean_field(py::module_& module, const char* name) {
                 field.add_term(std::move(filter), compatibility_from(field.channels(), compatibility));
             },
             py::arg("filter"), py::arg("compatibility"))
+        .def_property_readonly("terms", &Field::terms)
+        .def(
+            "replace_filter",
+            [](Field& field, std::size_t term, std::shared_ptr<Filter> filter) {
+                field.replace_filter(term, std::move(filter));
+            },
+            py::arg("term"), py::arg("filter"))
         .def("infer", &infer<T>, py::arg("iterations"))
         .def("marginals", &marginals_of<T>)
         .def("labels", &labels_of<T>);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "lattice.hpp"
@@ -55,6 +56,11 @@ class MeanField {
 
     /// Adds a pairwise term. The filter may be built or rebuilt until the next update, for as many pixels.
     void add_term(std::shared_ptr<const Filter> filter, Compatibility compatibility);
+    std::size_t terms() const { return terms_.size(); }
+    /// Gives the term of that number, in the order of add_term(), another filter.
+    void replace_filter(std::size_t term, std::shared_ptr<const Filter> filter) {
+        terms_.at(term).filter = std::move(filter);
+    }
 
     /// Q = softmax(−U), and so many updates, calling `between` after each. Where rows are fractions the result takes
     /// the place of the unaries, which must be set before the next call.
