@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..bundle import Bundle
 from ..errors import CRFError
 
 if TYPE_CHECKING:
@@ -22,16 +23,34 @@ CrfParamsOption = Annotated[
 ]
 
 
-def chosen_crf(params: Path | None, *, crf: bool, threads: int) -> bool | DenseCRF:
-    """The CRF that --crf and --crf-params ask for: the bundle's, one of a file, or none.
+ClassFloorOption = Annotated[
+    float,
+    typer.Option(
+        metavar="P",
+        help="Leave classes whose probability is nowhere P, 0 to 0.01, out of the CRF on the CPU: it saves their time.",
+    ),
+]
+
+
+def chosen_crf(bundle: Path, params: Path | None, *, crf: bool, class_floor: float, threads: int) -> bool | DenseCRF:
+    """The CRF that --crf, --crf-params and --crf-class-floor ask for: the bundle's, one of a file, or none.
 
     Raises:
-        CRFError: the file cannot be read, or does not hold the parameters of a CRF.
+        BundleError: the bundle cannot be opened.
+        CRFError: parameters cannot be read or are unusable, or there is a floor and no CRF.
     """
-    return crf if params is None else read_crf(params, threads=threads)
+    if params is not None:
+        return read_crf(params, class_floor=class_floor, threads=threads)
+    if class_floor == 0:
+        return crf
+    if not crf:
+        raise CRFError("--crf-class-floor is about the dense CRF, which is off: add --crf")
+    from ..runtime.segmenter import bundle_crf
+
+    return bundle_crf(Bundle.open(bundle), class_floor=class_floor, threads=threads)
 
 
-def read_crf(path: Path, *, threads: int) -> DenseCRF:
+def read_crf(path: Path, *, class_floor: float, threads: int) -> DenseCRF:
     """Read a CRF from JSON: what `CRFParams.to_dict` returns, and optionally `iterations`.
 
     Raises:
@@ -50,6 +69,6 @@ def read_crf(path: Path, *, threads: int) -> DenseCRF:
     if isinstance(iterations, bool) or not isinstance(iterations, int):
         raise CRFError(f"{path}: iterations must be a whole number, got {iterations!r}")
     try:
-        return DenseCRF(CRFParams.from_dict(values), iterations=iterations, threads=threads)
+        return DenseCRF(CRFParams.from_dict(values), iterations=iterations, threads=threads, class_floor=class_floor)
     except CRFError as exc:
         raise CRFError(f"{path}: {exc}") from exc

@@ -15,6 +15,7 @@ from ..arguments import check_arguments
 from ..errors import EvaluationError
 from ..runtime.mask_rules import DEFAULT_PATTERN
 from .console import JsonFlag, errors, finite, print_json, print_line, print_table, progress_bar, results
+from .crf_options import ClassFloorOption, chosen_crf
 from .image_options import BitsOption, PageOption, chosen_images
 from .mask_options import IgnoreOption, MaskMapOption, MaskPatternOption, OneBasedOption, chosen_rules
 from .options import BackendOption, BundleArgument, FastOption, PrecisionOption, ThreadsOption, parse_size
@@ -44,6 +45,7 @@ def evaluate(
     precision: PrecisionOption = "auto",
     fast: FastOption = False,
     crf: Annotated[bool, typer.Option("--crf", help="Refine with the dense CRF.")] = False,
+    crf_class_floor: ClassFloorOption = 0.0,
     flip: FlipOption = False,
     window: WindowOption = None,
     stride: StrideOption = None,
@@ -73,7 +75,8 @@ def evaluate(
 
     rules = chosen_rules(mask_pattern, mask_map, one_based=mask_one_based)
     pairs = pair_by_stem(chosen_images([images], page, bits), masks, rules)
-    segmenter = load(bundle, backend=backend, precision=precision, crf=crf, threads=threads, fast=fast)
+    chosen = chosen_crf(bundle, None, crf=crf, class_floor=crf_class_floor, threads=threads)
+    segmenter = load(bundle, backend=backend, precision=precision, crf=chosen, threads=threads, fast=fast)
     scored = _augmented(segmenter, flip=flip, window=window, stride=stride)
     with progress_bar() as progress:
         task = progress.add_task("evaluating", total=len(pairs))

@@ -13,7 +13,7 @@ from ..arguments import check_arguments
 from ..errors import AtrousError, ImageError
 from ..runtime.result import DEFAULT_ALPHA
 from .console import JsonFlag, errors, print_error, print_json, print_table, progress_bar, results
-from .crf_options import CrfParamsOption, chosen_crf
+from .crf_options import ClassFloorOption, CrfParamsOption, chosen_crf
 from .image_options import BitsOption, PageOption, chosen_images
 from .inputs import output_names
 from .options import BackendOption, BundleArgument, FastOption, PrecisionOption, ThreadsOption
@@ -33,6 +33,7 @@ def run(
     fast: FastOption = False,
     crf: Annotated[bool, typer.Option("--crf", help="Refine with the dense CRF.")] = False,
     crf_params: CrfParamsOption = None,
+    crf_class_floor: ClassFloorOption = 0.0,
     threads: ThreadsOption = 0,
     alpha: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the classes' colours in overlays.")
@@ -55,7 +56,7 @@ def run(
 
     images = chosen_images(inputs, page, bits)
     names = output_names([image.path for image in images])
-    chosen = chosen_crf(crf_params, crf=crf, threads=threads)
+    chosen = chosen_crf(bundle, crf_params, crf=crf, class_floor=crf_class_floor, threads=threads)
     segmenter = load(bundle, backend=backend, precision=precision, crf=chosen, threads=threads, fast=fast)
     wishes = _Wishes(alpha=alpha, labels=labels)
     _make_folder(out)

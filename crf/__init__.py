@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .dense_crf import DenseCRF
+from .kept_filters import release_memory
 from .params import CRFParams
 
-__all__ = ["CRFParams", "DenseCRF"]
+__all__ = ["CRFParams", "DenseCRF", "release_memory"]

@@ -11,13 +11,14 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._native import PROBABILITY_FLOOR, ClassSubset, check_class_floor, likely_classes
 from ..arguments import check_arguments, check_arguments_besides, describe
 from ..errors import ArgumentError, CRFError, DeviceError, ShapeError
 from ..gpu import Buffer, Device, open_device
-from .cuda_field import CudaField, Failure, FieldSpec, Normalization, Status
+from .cuda_field import CudaField, Failure, FieldSpec, Status
 from .cuda_inputs import AnyArray, Input, checked_compatibility, checked_image, checked_probabilities
 from .cuda_queue import Queue
-from .params import MAX_ITERATIONS, CRFParams, Storage
+from .params import MAX_ITERATIONS, CRFParams, Normalization, Storage
 
 _NORMALIZATIONS = ("symmetric", "before", "after", "none")
 
@@ -58,6 +59,8 @@ class CudaDenseCRF:
             filter by s, `symmetric` on both sides by √s, or `none`.
         compatibility: [C] on the diagonal or [C, C], multiplied by the weight of each kernel; negative values attract.
             A matrix counts as ½(m + mᵀ). Potts, −1 on the diagonal, by default.
+        class_floor: as in `DenseCRF`, where an image and its result are on the host; of batches, and in GPU memory, all
+            classes take part. Needs the default `compatibility`.
         device: the GPU; `gpu.open_device()` by default.
 
     Raises:
@@ -76,6 +79,7 @@ class CudaDenseCRF:
         storage: Storage = "fp32",
         normalization: Normalization = "symmetric",
         compatibility: ArrayLike | None = None,
+        class_floor: float = 0.0,
         device: Device | None = None,
     ) -> None:
         if not 0 <= iterations <= MAX_ITERATIONS:
@@ -93,6 +97,12 @@ class CudaDenseCRF:
         self.storage: Storage = storage
         self.normalization: Normalization = normalization
         self._compatibility = None if compatibility is None else checked_compatibility(compatibility)
+        self.class_floor = float(class_floor)
+        check_class_floor(self.class_floor, self.params.gaussian_weight, self.params.bilateral_weight)
+        if self.class_floor > 0 and compatibility is not None:
+            raise CRFError(
+                "class_floor needs the Potts compatibility; leave compatibility out, or set class_floor to 0"
+            )
         self._device: Device = device if device is not None else open_device()
         self._queue = Queue(self._device, self._device.stream())
         self._lock = threading.Lock()
@@ -116,9 +126,14 @@ class CudaDenseCRF:
             DeviceError: there is not enough GPU memory, or the GPU failed.
         """
         with self._lock:
-            shape = self._infer(probabilities, image)
+            shape, subset = self._infer_likely(probabilities, image)
             self.field.queue_marginals()
-            return self._download(shape, np.float32, "planes")
+            kept: NDArray[np.float32] = self._download(shape, np.float32, "planes")
+        if subset is None or not subset.left_out:
+            return kept
+        marginals = np.full((subset.classes, *kept.shape[1:]), PROBABILITY_FLOOR, np.float32)
+        marginals[subset.kept] = np.float32(subset.kept_mass) * kept
+        return marginals
 
     def labels(self, probabilities: AnyArray, image: AnyArray) -> NDArray[np.uint8]:
         """Most probable class of each pixel after refinement, on the host; ties go to the lowest class.
@@ -126,9 +141,10 @@ class CudaDenseCRF:
         Arguments and errors are those of `__call__`; the result is [H, W] or [B, H, W] uint8.
         """
         with self._lock:
-            shape = self._infer(probabilities, image)
+            shape, subset = self._infer_likely(probabilities, image)
             self.field.queue_labels()
-            return self._download(_without_classes(shape), np.uint8, "labels")
+            labels: NDArray[np.uint8] = self._download(_without_classes(shape), np.uint8, "labels")
+        return labels if subset is None else np.array(subset.kept, np.uint8)[labels]
 
     def marginals_on_device(self, probabilities: AnyArray, image: AnyArray) -> DeviceArray:
         """Like `__call__`, with the result [C, H, W] or [B, C, H, W] in GPU memory until the next call."""
@@ -172,6 +188,7 @@ class CudaDenseCRF:
             storage=self.storage,
             normalization=self.normalization,
             compatibility=self._compatibility,
+            class_floor=self.class_floor,
             device=self._device,
         )
         return make, (self.params,)
@@ -225,6 +242,15 @@ class CudaDenseCRF:
         self._spec(*((1, *shape) if len(shape) == 3 else shape)).native.check_sigmas(failures, is_build=False)
         if failures:
             raise DeviceError(f"internal error: the lattice's hash table overflowed at its maximum size: {failures!r}")
+
+    def _infer_likely(self, probabilities: AnyArray, image: AnyArray) -> tuple[tuple[int, ...], ClassSubset | None]:
+        """Infer on the classes above the floor; their shape, and which they are if the floor is used."""
+        maps = checked_probabilities(probabilities)
+        if self.class_floor == 0 or maps.host is None or len(maps.shape) == 4:
+            return self._infer(probabilities, image), None
+        planes = np.ascontiguousarray(maps.host, dtype=np.float32)
+        subset = likely_classes(planes, self.class_floor)
+        return self._infer(planes[subset.kept] if subset.left_out else planes, image), subset
 
     def _infer(self, probabilities: AnyArray, image: AnyArray) -> tuple[int, ...]:
         maps = checked_probabilities(probabilities)

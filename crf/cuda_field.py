@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import astuple, dataclass, replace
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,7 @@ from ..errors import CRFError, DeviceError
 from ..gpu import Buffer, Graph, allocate, prepare
 from .cuda_inputs import MAX_IMAGES
 from .cuda_queue import Queue
-from .params import CRFParams, Storage
-
-Normalization: TypeAlias = Literal["none", "before", "after", "symmetric"]
+from .params import CRFParams, Normalization, Storage
 
 #: Size in bytes of a frame's report.
 REPORT_BYTES = KERNEL_CONSTANTS["report_bytes"]

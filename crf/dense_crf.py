@@ -11,14 +11,12 @@ from typing import TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._native import Filter, FractionMeanField, MeanField
+from .._native import ClassSubset, Filter, FractionMeanField, MeanField, check_class_floor, likely_classes
 from ..arguments import MAX_THREADS, check_arguments
 from ..arrays import as_array, class_maps, not_finite
 from ..errors import CRFError, ShapeError
+from .kept_filters import KEPT_FILTERS, FilterOptions
 from .params import MAX_ITERATIONS, CRFParams, Storage
-
-#: −log of this is the maximum unary energy; the usual value (pydensecrf's `unary_from_softmax`).
-_PROBABILITY_FLOOR = 1e-5
 
 _BILATERAL_CORNERS = 6
 _GAUSSIAN_CORNERS = 3
@@ -44,10 +42,14 @@ class DenseCRF:
             classes), but more time without AVX2. Up to 0.006 % of the labels differ, and marginals by up to 6.2e-3 (two
             photos at two sizes, P1–P3 of docs/crf.md). Arithmetic, unaries, norms and the result are in single
             precision.
+        class_floor: classes whose probability is below this in every pixel take no part, which saves their share of
+            the time, and have 1e-5 in the result; 0 to 0.01. 0 is exact. With 1e-3 no label of docs/crf.md's photos
+            changed; the page bounds what can.
 
     Raises:
         ArgumentError: an argument has the wrong type.
-        CRFError: `iterations` or `threads` is negative or excessive, or `storage` is unknown.
+        CRFError: `iterations` or `threads` is negative or excessive, `storage` is unknown, or `class_floor` is out of
+            range or used with a negative weight.
     """
 
     @check_arguments
@@ -58,6 +60,7 @@ class DenseCRF:
         iterations: int = 10,
         threads: int = 0,
         storage: Storage = "fp32",
+        class_floor: float = 0.0,
     ) -> None:
         for name, value, most in (("iterations", iterations, MAX_ITERATIONS), ("threads", threads, MAX_THREADS)):
             if value < 0:
@@ -70,10 +73,13 @@ class DenseCRF:
             raise CRFError(f"storage must be one of {', '.join(get_args(Storage))}, got {storage!r}")
         self.params = params if params is not None else CRFParams.deeplab_v2_resnet()
         self.storage: Storage = storage
+        self.class_floor = float(class_floor)
+        check_class_floor(self.class_floor, self.params.gaussian_weight, self.params.bilateral_weight)
+        self._subset: ClassSubset | None = None
         self._lock = threading.Lock()
         self._size: tuple[int, int, int] | None = None
         self._field: _Field | None = None
-        self._bilateral = self._make_filter()
+        self._unbuilt = Filter(takes_fractions=storage == "unorm16")
 
     def __call__(self, probabilities: ArrayLike, image: ArrayLike) -> NDArray[np.float32]:
         """Refine class probabilities.
@@ -90,8 +96,8 @@ class DenseCRF:
             CRFError: there is not enough memory for the image, or a sigma is too small for its size.
         """
         with self._lock:
-            field, shape = self._infer(probabilities, image)
-            return field.marginals().reshape(shape)
+            field, subset, size = self._infer(probabilities, image)
+            return field.marginals(subset).reshape(subset.classes, *size)
 
     def labels(self, probabilities: ArrayLike, image: ArrayLike) -> NDArray[np.uint8]:
         """Most probable class of each pixel after refinement; ties go to the lowest class.
@@ -108,61 +114,91 @@ class DenseCRF:
             CRFError: there is not enough memory for the image, or a sigma is too small for its size.
         """
         with self._lock:
-            field, shape = self._infer(probabilities, image)
-            return field.labels().reshape(shape[1:])
+            field, subset, size = self._infer(probabilities, image)
+            return field.labels(subset).reshape(size)
 
     def labels_and_marginals(
         self, probabilities: ArrayLike, image: ArrayLike
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Labels [H, W] uint8 and marginals [C, H, W] float32 of one inference; raises as `__call__` does."""
         with self._lock:
-            field, shape = self._infer(probabilities, image)
-            return field.labels().reshape(shape[1:]), field.marginals().reshape(shape)
+            field, subset, size = self._infer(probabilities, image)
+            return field.labels(subset).reshape(size), field.marginals(subset).reshape(subset.classes, *size)
+
+    @property
+    def classes_refined(self) -> list[int]:
+        """Classes that took part in the last call, in ascending order: all of them where `class_floor` is 0.
+
+        Rows of classes are padded, so up to four take part at the price of one, then up to 8, 16 and so on: the
+        likeliest of those below the floor fill them up.
+        """
+        return [] if self._subset is None else self._subset.kept
 
     def __reduce__(self) -> tuple[Callable[[CRFParams], DenseCRF], tuple[CRFParams]]:
         """Pickle as parameters and options, without buffers."""
-        make = partial(DenseCRF, iterations=self.iterations, threads=self.threads, storage=self.storage)
+        make = partial(
+            DenseCRF,
+            iterations=self.iterations,
+            threads=self.threads,
+            storage=self.storage,
+            class_floor=self.class_floor,
+        )
         return make, (self.params,)
 
-    def _infer(self, probabilities: ArrayLike, image: ArrayLike) -> tuple[_Field, tuple[int, int, int]]:
+    def _infer(self, probabilities: ArrayLike, image: ArrayLike) -> tuple[_Field, ClassSubset, tuple[int, int]]:
         unchecked = class_maps(probabilities, "probabilities")
-        classes, height, width = shape = unchecked.shape
+        classes, height, width = unchecked.shape
         _check_memory(classes, height, width, self.storage)
         pixels = _checked_image(image, height, width)
         maps = np.ascontiguousarray(unchecked, dtype=np.float32)
-        if maps.min() < 0 or maps.max() > 1 + 1e-3:
-            actual = f"{maps.min():g} to {maps.max():g}"
+        low, high = maps.min(), maps.max()
+        if np.isnan(low):
+            raise not_finite(maps, "probabilities")
+        if low < 0 or high > 1 + 1e-3:
+            actual = f"{low:g} to {high:g}"
             raise ShapeError(
                 f"probabilities must lie in [0, 1], got {actual}; apply softmax to logits first",
                 expected="values in [0, 1]",
                 actual=actual,
             )
+        subset = self._subset = likely_classes(maps, self.class_floor, self.threads)
+        shape = len(subset.kept), height, width
         field = self._field if self._field is not None and self._size == shape else self._allocate(shape)
         if self.iterations > 0 and self.params.bilateral_weight != 0:
-            sigma_xy_px = (self.params.bilateral_sigma_xy_px,) * 2
-            sigma_rgb = (self.params.bilateral_sigma_rgb,) * 3
-            self._bilateral.build_bilateral(pixels, sigma_xy_px, sigma_rgb, threads=self.threads)
-        if not field.set_unary_from_probabilities(maps, _PROBABILITY_FLOOR):
-            raise not_finite(maps, "probabilities")
+            self._set_image(field, pixels)
+        field.set_unary_from_probabilities(maps, subset)
         field.infer(self.iterations)
-        return field, shape
+        return field, subset, (height, width)
 
-    def _make_filter(self) -> Filter:
-        return Filter(takes_fractions=self.storage == "unorm16")
+    def _set_image(self, field: _Field, image: NDArray[np.uint8]) -> None:
+        """Give the bilateral term, which is the last, the filter of `image` [H, W, 3]."""
+        last = field.terms - 1
+        field.replace_filter(last, self._unbuilt)  # frees the last image's, unless it is kept
+        sigma_xy_px, sigma_rgb = self.params.bilateral_sigma_xy_px, self.params.bilateral_sigma_rgb
+        options = FilterOptions(
+            size=(image.shape[0], image.shape[1]),
+            sigma_xy_px=(sigma_xy_px, sigma_xy_px),
+            sigma_rgb=(sigma_rgb, sigma_rgb, sigma_rgb),
+            takes_fractions=self.storage == "unorm16",
+        )
+        field.replace_filter(last, KEPT_FILTERS.bilateral(image, options, threads=self.threads))
 
     def _allocate(self, shape: tuple[int, int, int]) -> _Field:
-        """Allocate buffers for maps of `shape` [C, H, W] and build the Gaussian lattice, which depends on it only."""
+        """Allocate buffers for maps of `shape` [C, H, W], with a term for each kernel."""
         self._field = None  # frees the old buffers before allocating new ones
-        self._bilateral = self._make_filter()
         classes, height, width = shape
         make_field = FractionMeanField if self.storage == "unorm16" else MeanField
         field = make_field(height * width, classes, self.threads)
         if self.params.gaussian_weight != 0:
-            gaussian = self._make_filter()
-            gaussian.build_gaussian(height, width, (self.params.gaussian_sigma_xy_px,) * 2, threads=self.threads)
+            options = FilterOptions(
+                size=(height, width),
+                sigma_xy_px=(self.params.gaussian_sigma_xy_px,) * 2,
+                takes_fractions=self.storage == "unorm16",
+            )
+            gaussian = KEPT_FILTERS.gaussian(options, threads=self.threads)
             field.add_term(gaussian, _potts(classes, self.params.gaussian_weight))
         if self.params.bilateral_weight != 0:
-            field.add_term(self._bilateral, _potts(classes, self.params.bilateral_weight))
+            field.add_term(self._unbuilt, _potts(classes, self.params.bilateral_weight))
         self._field, self._size = field, shape
         return field
 

@@ -14,6 +14,9 @@ from ..errors import CRFError
 #: Storage of the values on the lattice and of Q between updates: single precision, or 16-bit fractions of 1.
 Storage: TypeAlias = Literal["fp32", "unorm16"]
 
+#: Side of a filter on which values are divided by its response to ones.
+Normalization: TypeAlias = Literal["none", "before", "after", "symmetric"]
+
 #: Far beyond where mean field has settled.
 MAX_ITERATIONS: Final = 1_000_000
 

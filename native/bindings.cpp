@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -11,6 +12,7 @@
 #include "error.hpp"
 #include "finite.hpp"
 #include "launch.hpp"
+#include "page_pool.hpp"
 
 namespace py = pybind11;
 
@@ -93,6 +95,11 @@ bool is_finite(const FloatArray& values) {
 void bind_native(py::module_& module) {
     bind_errors();
     bind_plans(module);
+    module.def("release_pages", &release_pages, py::call_guard<py::gil_scoped_release>());
+    module.def("pool_bytes", [] {
+        const PoolBytes bytes = pool_bytes();
+        return std::tuple(bytes.in_use, bytes.kept, bytes.limit);
+    });
     module.def("all_finite", &is_finite, py::arg("values"), "True when no value is NaN or infinite.");
     py::dict constants;
     constants["kThreads"] = kThreads;

@@ -8,10 +8,7 @@
 #include <type_traits>
 #include <utility>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
+#include "native/page_pool.hpp"
 
 namespace atrous {
 
@@ -59,12 +56,8 @@ class Buffer {
     }
 
   private:
-    static constexpr std::size_t kHugePage = std::size_t{2} << 20;
-
     static void* allocate(std::size_t bytes) {
-#if defined(__linux__)
-        if (bytes >= kHugePage) return map(bytes);
-#endif
+        if (bytes >= kPooledBytes) return take_pages(bytes);
         constexpr std::size_t alignment = 64;
         void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
         if (memory == nullptr) throw std::bad_alloc();
@@ -72,35 +65,12 @@ class Buffer {
     }
 
     static void release(T* memory, std::size_t bytes) {
-#if defined(__linux__)
-        if (bytes >= kHugePage) {
-            munmap(memory, bytes);
-            return;
+        if (bytes >= kPooledBytes) {
+            give_pages(memory, bytes);
+        } else {
+            std::free(memory);
         }
-#endif
-        (void)bytes;
-        std::free(memory);
     }
-
-#if defined(__linux__)
-    /// Memory of its own, which the system has back as soon as it is released: malloc would keep most of what a
-    /// construction frees, on top of what inference then takes.
-    static void* map(std::size_t bytes) {
-        const std::size_t room = bytes + kHugePage;
-        void* const mapped = mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (mapped == MAP_FAILED) throw std::bad_alloc();
-        const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-        char* const low = static_cast<char*>(mapped);
-        const std::size_t skipped = (kHugePage - reinterpret_cast<std::uintptr_t>(mapped) % kHugePage) % kHugePage;
-        const std::size_t used = (bytes + page - 1) / page * page;
-        if (skipped > 0) munmap(low, skipped);
-        if (room > skipped + used) munmap(low + skipped + used, (room - skipped - used) / page * page);
-        // Lattice values are visited in a scattered order: huge pages keep those visits inside the TLB. The rest after
-        // the last whole one stays in small pages, of which only those in use take memory.
-        madvise(low + skipped, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
-        return low + skipped;
-    }
-#endif
 
     T* data_ = nullptr;
     std::size_t size_ = 0;

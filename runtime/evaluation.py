@@ -265,7 +265,7 @@ def _identity(segmenter: Segmenter | AugmentedSegmenter, reader: MaskReader) -> 
         "backend": f"{backend.name} on the {backend.device}",
         "input": dataclasses.asdict(segmenter.bundle.manifest.input),
         "channels": dataclasses.asdict(segmenter.bundle.manifest.output.channels),
-        "crf": {**crf.params.to_dict(), "iterations": crf.iterations} if crf else None,
+        "crf": {**crf.params.to_dict(), "iterations": crf.iterations, "class_floor": crf.class_floor} if crf else None,
         "classes": len(segmenter.classes),
         "ignored": sorted(reader.void),
         "masks": reader.rules.to_dict(),

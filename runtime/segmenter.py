@@ -43,7 +43,7 @@ def load(
             the most precise graph.
         crf: refine with the dense CRF: True for the bundle's parameters (DeepLab v2's where it has none), parameters of
             your own, or a CRF as it is, `threads` of its own included. On a GPU its parameters, iterations and
-            precision count.
+            storage count, and all classes take part.
         threads: CPU threads; 0 for all cores.
         workers: threads on the GPU, each with two images in work and memory of its own; nothing on the CPU.
         fast: let `auto` take `bf16` where `add_bf16` verified it on this kind of CPU.
@@ -216,14 +216,15 @@ def _open_path(manifest: Manifest, backend: Backend, crf: DenseCRF | None, *, th
     return CpuPath(manifest, backend.infer, source=backend.artifact.file, crf=crf, threads=threads)
 
 
-def bundle_crf(bundle: Bundle, *, threads: int = 0) -> DenseCRF:
+def bundle_crf(bundle: Bundle, *, threads: int = 0, class_floor: float = 0.0) -> DenseCRF:
     """The dense CRF with the bundle's parameters, DeepLab v2's where it has none.
 
     Raises:
-        CRFError: the bundle's parameters are unusable.
+        CRFError: the bundle's parameters or `class_floor` are unusable.
     """
     stored = bundle.manifest.crf
-    return DenseCRF(CRFParams.from_dict(stored) if stored else CRFParams.deeplab_v2_resnet(), threads=threads)
+    params = CRFParams.from_dict(stored) if stored else CRFParams.deeplab_v2_resnet()
+    return DenseCRF(params, threads=threads, class_floor=class_floor)
 
 
 def _chosen_crf(bundle: Bundle, crf: bool | CRFParams | DenseCRF, threads: int) -> DenseCRF | None:

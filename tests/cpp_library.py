@@ -57,6 +57,7 @@ class Options(Struct):
         *_members("backend precision", ctypes.c_char_p),
         *_members("crf crf_iterations device", ctypes.c_int32),
         ("crf_storage", ctypes.c_char_p),
+        ("crf_class_floor", ctypes.c_float),
     ]
 
 

@@ -102,7 +102,7 @@ bilateral, gaussian = _native.Filter(), _native.Filter()
 bilateral.build_bilateral(image, (20.0, 20.0), (15.0, 15.0, 15.0))
 gaussian.build_gaussian(37, 53, (3.0, 3.0))
 field = _native.MeanField(37 * 53, 5)
-field.set_unary_from_probabilities(scores / scores.sum(axis=0), 1e-8)
+field.set_unary_from_probabilities(scores / scores.sum(axis=0))
 for term in (bilateral, gaussian):
     field.add_term(term, np.full(5, -4.0, np.float32))
 field.infer(5)

@@ -378,7 +378,10 @@ def crf_calls(box: Sandbox) -> list[Call]:
         Call("CRFParams.from_dict", lambda: (crf.CRFParams.from_dict, {"values": params})),
         Call(
             "DenseCRF",
-            lambda: (crf.DenseCRF, {"params": dense.params, "iterations": 1, "threads": 1, "storage": "fp32"}),
+            lambda: (
+                crf.DenseCRF,
+                {"params": dense.params, "iterations": 1, "threads": 1, "storage": "fp32", "class_floor": 0.0},
+            ),
         ),
         Call("DenseCRF()", lambda: (dense, both)),
         Call("DenseCRF.labels", lambda: (dense.labels, both)),
@@ -395,6 +398,7 @@ def gpu_calls(both: Mapping[str, Any]) -> list[Call]:
     spec, status = on_gpu.field.spec, on_gpu.field.run()
     queue = Queue(device, device.stream())
     options = {"params": on_gpu.params, "iterations": 1, "storage": "fp32", "normalization": "symmetric"}
+    options["class_floor"] = 0.0
     sizes = {"images": 1, "classes": 3, "height": 16, "width": 16}
     return [
         Call("CudaDenseCRF", lambda: (CudaDenseCRF, {**options, "compatibility": None, "device": device})),

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,14 +46,23 @@ void build_from_features(Filter& filter, const FloatArray& features, const std::
     build_filter(filter, source, normalization, threads);
 }
 
-/// The planar array [channels, pixels] (any trailing shape), or CrfError.
+/// The planar array [classes, pixels] (any trailing shape), or CrfError.
 template <typename T>
-const float* planar_data(const MeanField<T>& field, const FloatArray& array) {
-    const bool fits =
-        array.ndim() >= 2 && array.shape(0) == field.channels() && array.size() == field.channels() * field.pixels();
-    if (fits) return array.data();
-    throw CrfError("expected an array of " + std::to_string(field.channels()) + " channels and " +
+const float* planar_data(const MeanField<T>& field, const FloatArray& array, int classes) {
+    if (array.ndim() >= 2 && array.shape(0) == classes && array.size() == classes * field.pixels()) return array.data();
+    throw CrfError("expected an array of " + std::to_string(classes) + " channels and " +
                    std::to_string(field.pixels()) + " pixels");
+}
+
+/// The given subset or, without one, all classes.
+template <typename T>
+ClassSubset subset_of(const MeanField<T>& field, const std::optional<ClassSubset>& given) {
+    if (!given) return ClassSubset::all(field.channels());
+    if (static_cast<int>(given->kept.size()) != field.channels()) {
+        throw CrfError("the CRF has " + std::to_string(field.channels()) + " channels; the subset keeps " +
+                       std::to_string(given->kept.size()));
+    }
+    return *given;
 }
 
 /// Ctrl-C stops between two updates.
@@ -80,20 +90,22 @@ void run_steps(SteppedMeanField& field, int steps) {
 }
 
 template <typename T>
-py::array_t<float> marginals_of(const MeanField<T>& field) {
-    py::array_t<float> out({static_cast<py::ssize_t>(field.channels()), static_cast<py::ssize_t>(field.pixels())});
+py::array_t<float> marginals_of(const MeanField<T>& field, const std::optional<ClassSubset>& given) {
+    const ClassSubset subset = subset_of(field, given);
+    auto out = pooled_array<float>({subset.classes, static_cast<py::ssize_t>(field.pixels())});
     float* data = out.mutable_data();
     const py::gil_scoped_release released;
-    field.read_marginals(data);
+    field.read_marginals(data, subset);
     return out;
 }
 
 template <typename T>
-py::array_t<std::uint8_t> labels_of(const MeanField<T>& field) {
+py::array_t<std::uint8_t> labels_of(const MeanField<T>& field, const std::optional<ClassSubset>& given) {
+    const ClassSubset subset = subset_of(field, given);
     py::array_t<std::uint8_t> out(static_cast<py::ssize_t>(field.pixels()));
     std::uint8_t* data = out.mutable_data();
     const py::gil_scoped_release released;
-    field.read_labels(data);
+    field.read_labels(data, subset);
     return out;
 }
 
@@ -110,21 +122,29 @@ void bind_mean_field(py::module_& module, const char* name) {
         .def(py::init(&make_field<Field>), py::arg("pixels"), py::arg("channels"), py::arg("threads") = 0)
         .def(
             "set_unary_from_probabilities",
-            [](Field& field, const FloatArray& probabilities, float floor) {
-                const float* data = planar_data(field, probabilities);
+            [](Field& field, const FloatArray& probabilities, const std::optional<ClassSubset>& given) {
+                const ClassSubset subset = subset_of(field, given);
+                const float* data = planar_data(field, probabilities, subset.classes);
                 const py::gil_scoped_release released;
-                return field.set_unary_from_probabilities(data, floor);
+                return field.set_unary_from_probabilities(data, subset);
             },
-            py::arg("probabilities"), py::arg("floor"))
+            py::arg("probabilities"), py::arg("subset") = py::none())
         .def(
             "add_term",
             [](Field& field, std::shared_ptr<Filter> filter, const FloatArray& compatibility) {
                 field.add_term(std::move(filter), compatibility_from(field.channels(), compatibility));
             },
             py::arg("filter"), py::arg("compatibility"))
+        .def_property_readonly("terms", &Field::terms)
+        .def(
+            "replace_filter",
+            [](Field& field, std::size_t term, std::shared_ptr<Filter> filter) {
+                field.replace_filter(term, std::move(filter));
+            },
+            py::arg("term"), py::arg("filter"))
         .def("infer", &infer<T>, py::arg("iterations"))
-        .def("marginals", &marginals_of<T>)
-        .def("labels", &labels_of<T>);
+        .def("marginals", &marginals_of<T>, py::arg("subset") = py::none())
+        .def("labels", &labels_of<T>, py::arg("subset") = py::none());
 }
 
 void bind_stepped_mean_field(py::module_& module) {
@@ -134,7 +154,7 @@ void bind_stepped_mean_field(py::module_& module) {
         .def(
             "set_unary",
             [](SteppedMeanField& field, const FloatArray& unary) {
-                const float* data = planar_data(field, unary);
+                const float* data = planar_data(field, unary, field.channels());
                 const py::gil_scoped_release released;
                 return field.set_unary(data);
             },
@@ -144,7 +164,7 @@ void bind_stepped_mean_field(py::module_& module) {
         .def(
             "set_marginals",
             [](SteppedMeanField& field, const FloatArray& marginals) {
-                const float* data = planar_data(field, marginals);
+                const float* data = planar_data(field, marginals, field.channels());
                 const py::gil_scoped_release released;
                 return field.write_marginals(data);
             },
@@ -152,9 +172,32 @@ void bind_stepped_mean_field(py::module_& module) {
         .def("kl_divergence", &SteppedMeanField::kl_divergence, Release());
 }
 
+void bind_class_subset(py::module_& module) {
+    py::class_<ClassSubset>(module, "ClassSubset")
+        .def_readonly("classes", &ClassSubset::classes)
+        .def_readonly("kept", &ClassSubset::kept)
+        .def_property_readonly("left_out", &ClassSubset::left_out)
+        .def_property_readonly("kept_mass", &ClassSubset::kept_mass);
+    module.def(
+        "likely_classes",
+        [](const FloatArray& probabilities, float floor, int threads) {
+            if (probabilities.ndim() < 2 || probabilities.size() == 0) throw CrfError("probabilities must be [C, ...]");
+            const auto classes = static_cast<int>(probabilities.shape(0));
+            const float* data = probabilities.data();
+            const auto pixels = static_cast<std::int64_t>(probabilities.size()) / classes;
+            const py::gil_scoped_release released;
+            return likely_classes(data, classes, pixels, floor, resolve_threads(threads));
+        },
+        py::arg("probabilities"), py::arg("floor"), py::arg("threads") = 0);
+    module.def("check_class_floor", &check_class_floor, py::arg("floor"), py::arg("gaussian_weight"),
+               py::arg("bilateral_weight"));
+    module.attr("PROBABILITY_FLOOR") = kProbabilityFloor;
+}
+
 }  // namespace
 
 void bind_crf(py::module_& module) {
+    bind_class_subset(module);
     py::class_<Filter, std::shared_ptr<Filter>>(module, "Filter")
         .def(py::init<bool>(), py::arg("takes_fractions") = false)
         .def(

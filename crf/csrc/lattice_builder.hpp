@@ -8,6 +8,7 @@
 #include "features.hpp"
 #include "lattice.hpp"
 #include "native/buffer.hpp"
+#include "native/page_allocator.hpp"
 #include "vertex_key.hpp"
 #include "vertex_table.hpp"
 
@@ -27,9 +28,9 @@ class LatticeBuilder {
     struct Share {
         std::int64_t begin, end;
         VertexTable<words> table;
-        std::vector<Key> points;            ///< as met: a point's index is its local number
-        std::vector<std::int32_t> entries;  ///< of each point: how many corners lie on it, then where the next one goes
-        std::vector<std::int32_t> numbers;  ///< of each point: its cell, then its vertex
+        PageVector<Key> points;            ///< as met: a point's index is its local number
+        PageVector<std::int32_t> entries;  ///< of each point: how many corners lie on it, then where the next one goes
+        PageVector<std::int32_t> numbers;  ///< of each point: its cell, then its vertex
         std::vector<std::int64_t> cell_cursors;
         CellGrid<words> grid;
     };

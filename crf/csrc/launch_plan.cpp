@@ -9,7 +9,6 @@
 namespace atrous {
 namespace {
 
-constexpr float kProbabilityFloor = 1e-5f;  ///< −log of this is the largest unary energy, as on the CPU
 /// Small images have many vertices a pixel and need little memory.
 constexpr std::int64_t kMinCapacity = 4096;
 /// Kernels index pairs of a pixel and a vertex with 32 bits, and step beyond the last.

@@ -84,15 +84,15 @@ void MeanField<T>::add_term(std::shared_ptr<const Filter> filter, Compatibility 
     terms_.push_back(std::move(term));
 }
 
-/// Planar [channels, pixels] to padded rows times `sign`. False when a value is not finite.
+/// What `subset` keeps of planar [classes, pixels] to padded rows times `sign`. False when a value is not finite.
 template <typename T>
-bool MeanField<T>::read_planar(const float* planar, float sign, float* rows) const {
+bool MeanField<T>::read_planar(const float* planar, const ClassSubset& subset, float sign, float* rows) const {
     std::atomic<bool> finite{true};
     const float padding = sign < 0.0f ? kPaddingLogit : 0.0f;
     const std::int64_t stride = layout_.padded();
     parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
         for (int c = 0; c < layout_.channels; ++c) {
-            const float* plane = planar + c * pixels_;
+            const float* plane = planar + subset.kept[c] * pixels_;
             for (std::int64_t p = begin; p < end; ++p) rows[p * stride + c] = sign * plane[p];
             if (!all_finite(plane + begin, end - begin)) finite = false;
         }
@@ -104,11 +104,11 @@ bool MeanField<T>::read_planar(const float* planar, float sign, float* rows) con
 }
 
 template <typename T>
-bool MeanField<T>::set_unary_from_probabilities(const float* planar, float floor) {
-    if (!read_planar(planar, 1.0f, logits_.data())) return false;
+bool MeanField<T>::set_unary_from_probabilities(const float* planar, const ClassSubset& subset) {
+    if (!read_planar(planar, subset, 1.0f, logits_.data())) return false;
     const std::int64_t stride = layout_.padded();
     parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
-        filter_kernels().log_clipped(&logits_[begin * stride], (end - begin) * stride, floor);
+        filter_kernels().log_clipped(&logits_[begin * stride], (end - begin) * stride, kProbabilityFloor);
         for (std::int64_t p = begin; p < end; ++p) {
             std::fill(&logits_[p * stride + layout_.channels], &logits_[p * stride] + stride, kPaddingLogit);
         }
@@ -201,23 +201,28 @@ void MeanField<T>::add_responses(std::int64_t begin, std::int64_t end, std::vect
 }
 
 template <typename T>
-void MeanField<T>::read_marginals(float* planar) const {
+void MeanField<T>::read_marginals(float* planar, const ClassSubset& subset) const {
     const std::int64_t stride = layout_.padded();
     const float* const rows = result();
+    const float mass = subset.kept_mass();
+    const std::vector<int> left_out = subset.left_out();
     parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
         for (int c = 0; c < layout_.channels; ++c) {
-            float* plane = planar + c * pixels_;
-            for (std::int64_t p = begin; p < end; ++p) plane[p] = rows[p * stride + c];
+            float* plane = planar + subset.kept[c] * pixels_;
+            for (std::int64_t p = begin; p < end; ++p) plane[p] = mass * rows[p * stride + c];
         }
+        for (const int c : left_out)
+            std::fill(planar + c * pixels_ + begin, planar + c * pixels_ + end, kProbabilityFloor);
     });
 }
 
 template <typename T>
-void MeanField<T>::read_labels(std::uint8_t* labels) const {
+void MeanField<T>::read_labels(std::uint8_t* labels, const ClassSubset& subset) const {
     parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t p = begin; p < end; ++p) {
             const float* row = result() + p * layout_.padded();
-            labels[p] = static_cast<std::uint8_t>(std::max_element(row, row + layout_.channels) - row);
+            const auto best = std::max_element(row, row + layout_.channels) - row;
+            labels[p] = static_cast<std::uint8_t>(subset.kept[best]);
         }
     });
 }

@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
+#include "class_subset.hpp"
 #include "lattice.hpp"
 #include "native/buffer.hpp"
 
@@ -49,21 +51,26 @@ class MeanField {
     std::int64_t pixels() const { return pixels_; }
     int channels() const { return layout_.channels; }
 
-    /// Unary energies U = −log(clip(p, floor, 1)) of planar p [channels, pixels]. False, leaving them unusable, when a
-    /// probability is not finite.
-    bool set_unary_from_probabilities(const float* planar, float floor);
+    /// Unary energies U = −log(clip(p, kProbabilityFloor, 1)) of planar p [classes, pixels], of which the channels are
+    /// the classes that `subset` keeps. False, leaving them unusable, when one of their probabilities is not finite.
+    bool set_unary_from_probabilities(const float* planar, const ClassSubset& subset);
 
     /// Adds a pairwise term. The filter may be built or rebuilt until the next update, for as many pixels.
     void add_term(std::shared_ptr<const Filter> filter, Compatibility compatibility);
+    std::size_t terms() const { return terms_.size(); }
+    /// Gives the term of that number, in the order of add_term(), another filter.
+    void replace_filter(std::size_t term, std::shared_ptr<const Filter> filter) {
+        terms_.at(term).filter = std::move(filter);
+    }
 
     /// Q = softmax(−U), and so many updates, calling `between` after each. Where rows are fractions the result takes
     /// the place of the unaries, which must be set before the next call.
     void infer(int iterations, const std::function<void()>& between);
 
-    /// Q as planar [channels, pixels].
-    void read_marginals(float* planar) const;
-    /// The most probable label of each pixel; of equals, the lowest.
-    void read_labels(std::uint8_t* labels) const;
+    /// Q as planar [classes, pixels]; what `subset` left out has kProbabilityFloor.
+    void read_marginals(float* planar, const ClassSubset& subset) const;
+    /// The most probable class of each pixel; of equals, the lowest.
+    void read_labels(std::uint8_t* labels, const ClassSubset& subset) const;
 
   protected:
     struct Term {
@@ -73,7 +80,7 @@ class MeanField {
         std::size_t values = 0;     ///< where the filter's values begin in arena_
     };
     void check_filter(const Filter& filter) const;
-    bool read_planar(const float* planar, float sign, float* rows) const;
+    bool read_planar(const float* planar, const ClassSubset& subset, float sign, float* rows) const;
     void filter_terms();
     std::vector<float> unaries(std::int64_t begin, std::int64_t end) const;
     void add_responses(std::int64_t begin, std::int64_t end, std::vector<float>& sum) const;

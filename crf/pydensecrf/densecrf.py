@@ -11,13 +11,15 @@ import threading
 from collections.abc import Sequence
 from enum import IntEnum
 from numbers import Number
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..._native import Filter, SteppedMeanField
 from ...errors import CRFError, ShapeError
+from ..kept_filters import KEPT_FILTERS, FilterOptions
+from ..params import Normalization
 from . import eigen
 from .arguments import Matrix, finite_matrix, float_array, integer, sigmas, unary_energies, wrong_size
 
@@ -47,7 +49,7 @@ NORMALIZE_BEFORE: Final = NormalizationType.NORMALIZE_BEFORE
 NORMALIZE_AFTER: Final = NormalizationType.NORMALIZE_AFTER
 NORMALIZE_SYMMETRIC: Final = NormalizationType.NORMALIZE_SYMMETRIC
 
-_NATIVE_NORMALIZATION: Final[dict[NormalizationType, Literal["none", "before", "after", "symmetric"]]] = {
+_NATIVE_NORMALIZATION: Final[dict[NormalizationType, Normalization]] = {
     NO_NORMALIZATION: "none",
     NORMALIZE_BEFORE: "before",
     NORMALIZE_AFTER: "after",
@@ -123,9 +125,8 @@ class DenseCRF:
         if self._nvar < 1 or self._nlabels < 1:
             raise CRFError(f"a CRF needs at least one variable and one label, got {self._nvar} and {self._nlabels}")
         self._field = SteppedMeanField(self._nvar, self._nlabels)
-        self._has_unary = False
+        self._has_unary = self._is_unary_known = False
         self._lock = threading.Lock()
-        self._field.set_unary(np.zeros((self._nlabels, self._nvar), np.float32))
 
     def setUnary(self, u: Unary) -> None:
         """Take over the energies of `u`.
@@ -181,6 +182,7 @@ class DenseCRF:
         if iterations < 0:
             raise CRFError(f"the number of iterations must be 0 or more, got {niter}")
         with self._lock:
+            self._require_unary()
             self._field.start()
             self._field.run(iterations)
             return self._field.marginals().view(eigen.MatrixXf)
@@ -226,12 +228,19 @@ class DenseCRF:
             raise wrong_size("unary energies", f"[{self._nlabels}, {self._nvar}]", energy)
         with self._lock:
             self._field.set_unary(energy)
-            self._has_unary = True
+            self._has_unary = self._is_unary_known = True
+
+    def _require_unary(self) -> None:
+        """Let a CRF without a unary have energies of zero."""
+        if not self._is_unary_known:
+            self._field.set_unary(np.zeros((self._nlabels, self._nvar), np.float32))
+            self._is_unary_known = True
 
     def _load(self, Q: ArrayLike) -> None:
         marginals = finite_matrix(Q, "Q")
         if marginals.shape != (self._nlabels, self._nvar):
             raise wrong_size("Q", f"[{self._nlabels}, {self._nvar}], of this CRF", marginals)
+        self._require_unary()
         self._field.set_marginals(marginals)
 
     def _add(self, new_filter: Filter, compat: ArrayLike | Number) -> None:
@@ -297,9 +306,12 @@ class DenseCRF2D(DenseCRF):
             CRFError: a standard deviation is not positive, or too small for the image.
         """
         sigma_x, sigma_y = sigmas(sxy, "sxy", 2)
-        new_filter = Filter()
-        new_filter.build_gaussian(self._height, self._width, (sigma_x, sigma_y), _normalization(kernel, normalization))
-        self._add(new_filter, compat)
+        options = FilterOptions(
+            size=(self._height, self._width),
+            sigma_xy_px=(sigma_x, sigma_y),
+            normalization=_normalization(kernel, normalization),
+        )
+        self._add(KEPT_FILTERS.gaussian(options), compat)
 
     def addPairwiseBilateral(
         self,
@@ -336,17 +348,16 @@ class DenseCRF2D(DenseCRF):
             )
         sigma_x, sigma_y = sigmas(sxy, "sxy", 2)
         sigma_r, sigma_g, sigma_b = sigmas(srgb, "srgb", 3)
-        new_filter = Filter()
-        new_filter.build_bilateral(
-            np.ascontiguousarray(image),
-            (sigma_x, sigma_y),
-            (sigma_r, sigma_g, sigma_b),
-            _normalization(kernel, normalization),
+        options = FilterOptions(
+            size=(self._height, self._width),
+            sigma_xy_px=(sigma_x, sigma_y),
+            sigma_rgb=(sigma_r, sigma_g, sigma_b),
+            normalization=_normalization(kernel, normalization),
         )
-        self._add(new_filter, compat)
+        self._add(KEPT_FILTERS.bilateral(np.ascontiguousarray(image), options), compat)
 
 
-def _normalization(kernel: float, normalization: float) -> Literal["none", "before", "after", "symmetric"]:
+def _normalization(kernel: float, normalization: float) -> Normalization:
     try:
         KernelType(integer(kernel, "kernel"))
         return _NATIVE_NORMALIZATION[NormalizationType(integer(normalization, "normalization"))]

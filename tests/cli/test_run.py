@@ -143,6 +143,19 @@ class TestWishes:
         with Image.open(tmp_path / "out" / "a.labels.png") as labels:
             assert np.array_equal(np.asarray(labels), segmenter(photos / "a.png").labels)
 
+    def test_crf_class_floor(self, atrous: Command, tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
+        options = ("--backend", "onnxruntime", "--out", tmp_path / "out", "--crf-class-floor", 0.01)
+        assert atrous("run", tiny_bundle.path, photos / "a.png", *options, "--crf").code == 0
+        segmenter = load(tiny_bundle.path, backend="onnxruntime", crf=DenseCRF(class_floor=0.01))
+        with Image.open(tmp_path / "out" / "a.labels.png") as labels:
+            assert np.array_equal(np.asarray(labels), segmenter(photos / "a.png").labels)
+        outcome = atrous("run", tiny_bundle.path, photos / "a.png", *options)
+        assert outcome.code == 1
+        assert "add --crf" in outcome.err
+        outcome = atrous("run", tiny_bundle.path, photos / "a.png", "--crf", "--crf-class-floor", 0.5)
+        assert outcome.code == 1
+        assert "class_floor must be 0 to 0.01" in outcome.err
+
     @pytest.mark.parametrize(
         ("text", "said"),
         [

@@ -90,10 +90,11 @@ std::vector<float> on_cpu(const cuda::FieldSpec& spec, const Compatibility& comp
                                                 wide_xy, wide_xy, sigma_rgb),
                          spec.normalization, 1);
         field.add_term(bilateral, weighted(spec.params.bilateral_weight));
-        CHECK(field.set_unary_from_probabilities(scene.maps.data() + spec.classes * scene.area * image, 1e-5f));
+        const auto classes = atrous::ClassSubset::all(spec.classes);
+        CHECK(field.set_unary_from_probabilities(scene.maps.data() + spec.classes * scene.area * image, classes));
         field.infer(spec.iterations, [] {});
         std::vector<float> marginals(spec.classes * scene.area);
-        field.read_marginals(marginals.data());
+        field.read_marginals(marginals.data(), classes);
         all.insert(all.end(), marginals.begin(), marginals.end());
     }
     return all;

@@ -72,6 +72,21 @@ def test_fractions_of_the_crf(library, demo_bundle, photo):
     assert abs(actual.probabilities - expected.probabilities).max() <= CPP_PROBABILITY_ABS
 
 
+def test_class_floor_of_the_crf(library, demo_bundle, photo):
+    """In this part of the photo the network finds eight of its eleven classes."""
+    part = np.ascontiguousarray(photo[:208, 200:420])
+    crf = DenseCRF(class_floor=0.01)
+    expected = atrous.load(demo_bundle, backend="openvino", crf=crf)(part)
+    assert len(crf.classes_refined) == 8
+    with library.segmenter(demo_bundle, crf=1, crf_class_floor=0.01) as segment:
+        actual = segment(part, probabilities=True)
+    assert (actual.labels == expected.labels).mean() >= CPP_AGREEMENT
+    assert abs(actual.probabilities - expected.probabilities).max() <= CPP_PROBABILITY_ABS
+    left_out = (expected.probabilities == np.float32(1e-5)).all(axis=(1, 2))
+    assert left_out.sum() == 3
+    assert (actual.probabilities[left_out] == np.float32(1e-5)).all()
+
+
 @pytest.mark.parametrize("crf", [False, True], ids=["plain", "crf"])
 def test_demo_bundle(library, demo_bundle, photo, crf):
     assert_same(library, demo_bundle, photo, crf=crf)

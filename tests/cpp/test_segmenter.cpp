@@ -157,6 +157,13 @@ TEST(segmenter_refuses_options_that_cannot_be) {
     refuses([](atrous_options& o) { o.crf = 2; });
     refuses([](atrous_options& o) { o.crf_iterations = -1; }, ATROUS_ERROR_CRF);
     refuses([](atrous_options& o) { o.crf_storage = "fp16"; }, ATROUS_ERROR_CRF);
+    for (const float floor : {-0.1f, 0.02f, NAN}) {
+        atrous_options options = ATROUS_OPTIONS_INIT;
+        options.backend = "pixels";
+        options.crf = 1;
+        options.crf_class_floor = floor;
+        CHECK_EQUAL(atrous_segmenter_open(bundle, &options, &segmenter), ATROUS_ERROR_CRF);
+    }
     refuses([](atrous_options& o) { o.struct_size = 0; });
     CHECK_EQUAL(atrous_segmenter_open(bundle, nullptr, nullptr), ATROUS_ERROR_ARGUMENT);
     CHECK_OK(atrous_bundle_close(bundle));

@@ -113,7 +113,7 @@ def test_every_normalization_and_compatibility(make_scene, rng, dimensions, norm
         kernel = _native.Filter(takes_fractions)
         kernel.build_from_features(features, normalization)
         field.add_term(kernel, compatibility.astype(np.float32))
-        assert field.set_unary_from_probabilities(probabilities, 1e-5)
+        assert field.set_unary_from_probabilities(probabilities)
         field.infer(5)
         marginals.append(field.marginals())
     assert np.abs(marginals[1] - marginals[0]).max() <= CRF_UNORM16_ABS
@@ -125,7 +125,7 @@ def test_a_filter_for_other_rows_is_refused(rng, takes_fractions):
     kernel.build_from_features(rng.normal(size=(2, 12)).astype(np.float32))
     field = _native.MeanField(12, 2) if takes_fractions else _native.FractionMeanField(12, 2)
     field.add_term(kernel, np.full(2, -1, np.float32))
-    assert field.set_unary_from_probabilities(np.full((2, 12), 0.5, np.float32), 1e-5)
+    assert field.set_unary_from_probabilities(np.full((2, 12), 0.5, np.float32))
     with pytest.raises(CRFError, match="rows of another type"):
         field.infer(1)
 

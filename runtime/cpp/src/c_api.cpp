@@ -90,6 +90,7 @@ Options to_options(const atrous_options* given) {
         fail(ATROUS_ERROR_CRF, "crf_storage must be fp32 or unorm16; got ", storage);
     }
     options.crf_has_fractions = storage == "unorm16";
+    options.crf_class_floor = values.crf_class_floor;
     return options;
 }
 

@@ -18,6 +18,7 @@ struct Options {
     bool has_crf = false;
     int crf_iterations = 10;
     bool crf_has_fractions = false;
+    float crf_class_floor = 0;
     int threads = 0;  ///< 0: all cores
     int device = 0;
 };

@@ -12,9 +12,6 @@
 namespace atrous::core {
 namespace {
 
-/// −log of this is the largest unary energy, as in crf/dense_crf.py.
-constexpr float kProbabilityFloor = 1e-5f;
-
 constexpr std::int64_t kBilateralCorners = 6;
 constexpr std::int64_t kGaussianCorners = 3;
 /// Lattice index and weight of a pixel's corner, its sorted entry, and neighbour links of 1.5 vertices a pixel.
@@ -41,8 +38,14 @@ Compatibility potts(int channels, double weight) {
 
 }  // namespace
 
-CpuCrf::CpuCrf(const CrfParams& params, int iterations, int threads, bool has_fractions)
-    : params_(params), iterations_(iterations), threads_(resolve_threads(threads)), has_fractions_(has_fractions) {}
+CpuCrf::CpuCrf(const CrfParams& params, int iterations, int threads, bool has_fractions, float class_floor)
+    : params_(params),
+      iterations_(iterations),
+      threads_(resolve_threads(threads)),
+      has_fractions_(has_fractions),
+      class_floor_(class_floor) {
+    check_class_floor(class_floor, params.gaussian_weight, params.bilateral_weight);
+}
 
 void CpuCrf::allocate(int channels, const Size& size) {
     if (field_.index() != 0 && channels == channels_ && size == size_) return;
@@ -73,7 +76,9 @@ CpuCrf::Field<T> CpuCrf::make_field(int channels, const Size& size) const {
 
 void CpuCrf::refine(const float* probabilities, int channels, const std::uint8_t* rgb, const Size& size,
                     std::uint8_t* labels, float* marginals) {
-    allocate(channels, size);
+    const std::int64_t pixels = std::int64_t{size.height} * size.width;
+    const ClassSubset subset = likely_classes(probabilities, channels, pixels, class_floor_, threads_);
+    allocate(static_cast<int>(subset.kept.size()), size);
     if (iterations_ > 0 && params_.bilateral_weight != 0) {
         const auto sigma_xy = static_cast<float>(params_.bilateral_sigma_xy_px);
         const auto sigma = static_cast<float>(params_.bilateral_sigma_rgb);
@@ -82,12 +87,12 @@ void CpuCrf::refine(const float* probabilities, int channels, const std::uint8_t
         bilateral_->build(features, Normalization::symmetric, threads_);
     }
     const auto infer = [&](auto& field) {
-        if (!field.set_unary_from_probabilities(probabilities, kProbabilityFloor)) {
+        if (!field.set_unary_from_probabilities(probabilities, subset)) {
             fail(ATROUS_ERROR_ENGINE, "probabilities are not finite");
         }
         field.infer(iterations_, [] {});
-        field.read_labels(labels);
-        if (marginals != nullptr) field.read_marginals(marginals);
+        field.read_labels(labels, subset);
+        if (marginals != nullptr) field.read_marginals(marginals, subset);
     };
     if (has_fractions_) {
         infer(*std::get<Field<Fraction>>(field_));

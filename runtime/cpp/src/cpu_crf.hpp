@@ -13,8 +13,9 @@ namespace atrous::core {
 /// Buffers and the Gaussian lattice are kept between calls of one size. For one thread at a time.
 class CpuCrf {
   public:
-    /// `has_fractions`: rows on the lattices, and Q between updates, are 16-bit fractions of 1.
-    CpuCrf(const CrfParams& params, int iterations, int threads, bool has_fractions = false);
+    /// `has_fractions`: rows on the lattices, and Q between updates, are 16-bit fractions of 1. `class_floor`: classes
+    /// that are nowhere as likely take no part. Throws CrfError unless check_class_floor() accepts it.
+    CpuCrf(const CrfParams& params, int iterations, int threads, bool has_fractions = false, float class_floor = 0);
 
     /// `probabilities` [channels, height, width], `rgb` [height, width, 3]; writes labels [height, width] and, where
     /// `marginals` is not null, marginals of the probabilities' shape (which may be the same memory).
@@ -32,6 +33,7 @@ class CpuCrf {
     CrfParams params_;
     int iterations_, threads_;
     bool has_fractions_;
+    float class_floor_;
     Size size_;
     int channels_ = 0;
     std::shared_ptr<Filter> bilateral_;

@@ -48,8 +48,11 @@ class CpuPipeline : public Pipeline {
           threads_(resolve_threads(options.threads)),
           crf_iterations_(options.crf_iterations),
           crf_has_fractions_(options.crf_has_fractions),
+          crf_class_floor_(options.crf_class_floor),
           lanes_([this] { return make_lane(); }) {
-        if (options.has_crf) crf_params_ = crf_params_of(manifest_);
+        if (!options.has_crf) return;
+        crf_params_ = crf_params_of(manifest_);
+        check_class_floor(options.crf_class_floor, crf_params_->gaussian_weight, crf_params_->bilateral_weight);
     }
 
     void run(const Frame& frame, Timings& timings) override {
@@ -81,7 +84,9 @@ class CpuPipeline : public Pipeline {
     std::unique_ptr<Lane> make_lane() {
         auto lane = std::make_unique<Lane>();
         lane->session = call_engine(engine_name(), [&] { return engine_->make_session(); });
-        if (crf_params_) lane->crf.emplace(*crf_params_, crf_iterations_, threads_, crf_has_fractions_);
+        if (crf_params_) {
+            lane->crf.emplace(*crf_params_, crf_iterations_, threads_, crf_has_fractions_, crf_class_floor_);
+        }
         return lane;
     }
 
@@ -222,6 +227,7 @@ class CpuPipeline : public Pipeline {
     int threads_;
     int crf_iterations_;
     bool crf_has_fractions_;
+    float crf_class_floor_;
     std::optional<CrfParams> crf_params_;  ///< none: not refined
     Lanes<Lane> lanes_;
 };

@@ -86,6 +86,7 @@ struct Options {
     bool crf = false;
     int crf_iterations = 10;
     std::string crf_storage = "fp32";
+    float crf_class_floor = 0;
     int threads = 0;
     int device = 0;
 };
@@ -145,6 +146,7 @@ class Segmenter {
         wanted.crf = options.crf ? 1 : 0;
         wanted.crf_iterations = options.crf_iterations;
         wanted.crf_storage = options.crf_storage.c_str();
+        wanted.crf_class_floor = options.crf_class_floor;
         wanted.threads = options.threads;
         wanted.device = options.device;
         atrous_segmenter* opened = nullptr;
