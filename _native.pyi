@@ -1,13 +1,13 @@
 # The compiled core. Callers go through `atrous.calibration`, `atrous.crf` and `atrous.runtime`, which check values
 # and word the errors.
 
-from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-_Triple: TypeAlias = tuple[float, float, float] | NDArray[np.float32] | NDArray[np.uint8]
+_Floats: TypeAlias = Sequence[float] | NDArray[np.float32] | NDArray[np.uint8]
 _Resize: TypeAlias = Literal["none", "stretch", "letterbox"]
 _Normalization: TypeAlias = Literal["none", "before", "after", "symmetric"]
 
@@ -262,7 +262,8 @@ class Resampling:
     def weights(self) -> NDArray[np.int32]: ...
 
 # [H, W, 3] → [*size, 3], bit for bit as Pillow 13's bilinear filter.
-def resize_image(image: NDArray[np.uint8], size: tuple[int, int], threads: int = 0) -> NDArray[np.uint8]: ...
+# Bytes as Pillow does it; samples of 16 bits and floats alike.
+def resize_image(image: NDArray[Any], size: tuple[int, int], threads: int = 0) -> NDArray[Any]: ...
 
 # Sizes that the network takes: from min to max, k · multiple + offset.
 class SizePolicy:
@@ -329,13 +330,32 @@ def upsample_probabilities(
     threads: int = 0,
 ) -> NDArray[np.float32]: ...
 
-# How 8-bit pixels become network input, (pixel − mean) / std, in units of 0 to 255: mean and std by output channel,
-# which with `swap_rgb` are B, G, R; what lies beyond the image has the RGB value `pad_value`.
+# How pixels become network input, (sample − mean) / std, in units of the samples, of bytes 0 to 255: mean and std by
+# output channel, which with `swap_rgb` are B, G, R; what lies beyond the image has the value `pad_value`.
 class PixelScaling:
-    def __init__(self, mean: _Triple, std: _Triple, swap_rgb: bool, pad_value: _Triple) -> None: ...
+    def __init__(
+        self,
+        mean: _Floats,
+        std: _Floats,
+        swap_rgb: bool,
+        pad_value: _Floats,
+        sample: Literal["uint8", "uint16", "float32"] = "uint8",
+    ) -> None: ...
 
+# How bands become colours of 0 to 255: (sample − low) · factor of the band of each of R, G and B, −1 for none.
+class BandColors:
+    def __init__(
+        self,
+        channels: int,
+        sample: Literal["uint8", "uint16", "float32"],
+        band: Sequence[int],
+        low: Sequence[float],
+        factor: Sequence[float],
+    ) -> None: ...
+
+def color_bands(image: NDArray[Any], colors: BandColors, threads: int = 0) -> NDArray[np.uint8]: ...
 def normalize_image(
-    image: NDArray[np.uint8],
+    image: NDArray[Any],
     scaling: PixelScaling,
     out_size: tuple[int, int],
     origin: tuple[int, int] = (0, 0),

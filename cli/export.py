@@ -14,6 +14,7 @@ from .console import errors, print_line, status
 from .evidence import print_evidence, tuned_lines
 from .options import (
     MODEL_PANEL,
+    BandsOption,
     ClassesOption,
     ColorOption,
     DynamicOption,
@@ -27,13 +28,16 @@ from .options import (
     SizeOption,
     StdOption,
     ThresholdOption,
+    chosen_bands,
     chosen_normalization,
     chosen_size,
 )
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
+    from ..exporter.sizes import DynamicSize
     from ..exporter.trained_model import TrainedModel
+    from ..manifest import Size
 
 GRAPH_PANEL = "Graph"
 
@@ -99,6 +103,7 @@ def export(
     std: StdOption = None,
     scale: ScaleOption = None,
     color: ColorOption = None,
+    bands: BandsOption = None,
     resize: ResizeOption = "none",
     threshold: ThresholdOption = None,
     license: LicenseOption = None,  # noqa: A002 - the option's name
@@ -109,11 +114,10 @@ def export(
 
     Example: atrous export deeplab.safetensors street.atrous --classes classes.json --size 360x480
     """
-    sizes = chosen_size(size, dynamic)
-    if sizes is None:
-        raise typer.BadParameter("pass --size HxW (fastest) or --dynamic MIN:OPT:MAX")
+    sizes = _required_size(size, dynamic)
     options = ExportOptions(atrous=atrous, head=head, license=license, dynamic_batch=dynamic_batch, threshold=threshold)
-    pixels = chosen_normalization(normalization, mean, std, scale, color)
+    taken = chosen_bands(bands)
+    pixels = chosen_normalization(normalization, mean, std, scale, color, taken)
     with importing("export", purpose="atrous export"):
         from ..exporter.classes import read_classes
         from ..exporter.export import export as export_model
@@ -126,21 +130,29 @@ def export(
             classes=read_classes(classes) if classes else None,
             output_stride=output_stride,
             source=source,
+            bands=taken,
         )
     _print_reading(trained)
-    rules, pixels = trained.architecture, pixels or trained.normalization
     with status("exporting and verifying against PyTorch"):
         bundle = export_model(
             fuse_scales(trained) if multi_scale else trained.model,
             out,
             classes=trained.classes,
             size=sizes,
-            preprocessing=Preprocessing(pixels, resize=resize),
-            align_corners=rules.align_corners,
+            preprocessing=Preprocessing(pixels or trained.normalization, resize=resize),
+            align_corners=trained.architecture.align_corners,
             options=options,
             overwrite=overwrite,
+            bands=taken,
         )
     _print_written(bundle)
+
+
+def _required_size(size: str | None, dynamic: str | None) -> Size | DynamicSize:
+    sizes = chosen_size(size, dynamic)
+    if sizes is None:
+        raise typer.BadParameter("pass --size HxW (fastest) or --dynamic MIN:OPT:MAX")
+    return sizes
 
 
 def _print_written(bundle: Bundle) -> None:

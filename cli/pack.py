@@ -14,6 +14,7 @@ from .console import print_line, status
 from .evidence import print_evidence
 from .options import (
     MODEL_PANEL,
+    BandsOption,
     ClassesOption,
     ColorOption,
     DynamicOption,
@@ -27,6 +28,7 @@ from .options import (
     SizeOption,
     StdOption,
     ThresholdOption,
+    chosen_bands,
     chosen_normalization,
     chosen_size,
 )
@@ -35,7 +37,7 @@ from .options import (
 @check_arguments
 def pack(
     graph: Annotated[
-        Path, typer.Argument(metavar="MODEL.onnx", help="Image [N, 3, H, W] in, logits [N, C, h, w] out.")
+        Path, typer.Argument(metavar="MODEL.onnx", help="Image [N, bands, H, W] in, logits [N, C, h, w] out.")
     ],
     out: OutputArgument,
     classes: ClassesOption = None,
@@ -46,6 +48,7 @@ def pack(
     std: StdOption = None,
     scale: ScaleOption = None,
     color: ColorOption = None,
+    bands: BandsOption = None,
     resize: ResizeOption = "none",
     align_corners: Annotated[
         bool,
@@ -65,14 +68,14 @@ def pack(
     """
     from ..exporter.classes import read_classes
     from ..exporter.model_description import Preprocessing
-    from ..exporter.normalization import IMAGENET
 
     with importing("export", purpose="atrous pack"):
         from ..exporter.pack import pack as pack_graph
     if classes is None:
         raise typer.BadParameter("an ONNX graph does not name its classes; pass --classes FILE")
     sizes = chosen_size(size, dynamic)
-    pixels = chosen_normalization(normalization, mean, std, scale, color) or IMAGENET
+    taken = chosen_bands(bands)
+    pixels = chosen_normalization(normalization, mean, std, scale, color, taken)
     with status(f"packing {graph}"):
         bundle = pack_graph(
             graph,
@@ -83,6 +86,7 @@ def pack(
             align_corners=align_corners,
             options=PackOptions(license=license, threshold=threshold, output=output),
             overwrite=overwrite,
+            bands=taken,
         )
     print_evidence(bundle.manifest)
     print_line(f"wrote {bundle.path}")

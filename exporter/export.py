@@ -16,6 +16,7 @@ from torch import nn
 
 from ..arguments import check_arguments
 from ..arrays import FloatArray
+from ..bands import Bands
 from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..errors import EngineError, ExportError
 from ..manifest import SOFTMAX, Channels, ClassInfo, Manifest, Size, Verification
@@ -24,7 +25,7 @@ from ..runtime.backends.onnxruntime import OnnxSession
 from .classes import describe_classes
 from .foreign import copy_module, module_errors
 from .logits import PROBES, logits_graph
-from .model_description import ModelDescription, Preprocessing
+from .model_description import ModelDescription, Preprocessing, with_bands
 from .onnx_export import StandaloneHead, coarse_shape, export_graph
 from .optimize.optimize import optimize
 from .options import AtrousChoice, ExportOptions
@@ -47,13 +48,14 @@ def export(
     align_corners: bool = False,
     options: ExportOptions | None = None,
     overwrite: bool = False,
+    bands: int | Bands | None = None,
 ) -> Bundle:
     """Export a model to a bundle, verified against PyTorch before it appears at `path`.
 
     Args:
-        model: maps [N, 3, H, W] float32 to coarse logits [N, C, h, w], or to those of one channel under a sigmoid; a
-            softmax or sigmoid at its end is taken away where that is exact. Of a dict, dataclass, tuple or list one
-            tensor is taken, as `options.output` says. Not modified.
+        model: maps [N, 3, H, W] float32, or [N, bands, H, W], to coarse logits [N, C, h, w], or to those of one channel
+            under a sigmoid; a softmax or sigmoid at its end is taken away where that is exact. Of a dict, dataclass,
+            tuple or list one tensor is taken, as `options.output` says. Not modified.
         path: path of the bundle, `NAME.atrous`.
         classes: names (or `ClassInfo`) in the order of the logits; of one channel two, what it is not and what it is.
         size: one (height, width), which is fastest, or a `DynamicSize`.
@@ -61,6 +63,7 @@ def export(
         align_corners: rule by which the training upsampled the logits.
         options: form of the graph, and what else the bundle says of the model.
         overwrite: replace an existing bundle.
+        bands: for a network that takes other images than RGB in bytes: how many bands of bytes, or what they are.
 
     Raises:
         ExportError: the model does not match the arguments, torch cannot convert it, its output is no logits and cannot
@@ -69,19 +72,21 @@ def export(
     """
     options = options or ExportOptions()
     model = copy_module(model)
+    preprocessing = with_bands(preprocessing, bands)
+    channels = preprocessing.channels
     example = size.opt if isinstance(size, DynamicSize) else size
     if min(example) > 0:  # refused below otherwise
-        model = with_one_output(model, example, options.output)
+        model = with_one_output(model, example, options.output, channels=channels)
     description = ModelDescription(
         describe_classes(classes),
         size,
-        preprocessing or Preprocessing(),
+        preprocessing,
         align_corners,
         options.crf,
         options.license,
         options.threshold,
     )
-    manifest = description.draft_manifest(Path(path), functools.partial(coarse_shape, model))
+    manifest = description.draft_manifest(Path(path), functools.partial(coarse_shape, model, channels=channels))
     takes_batches = options.dynamic_batch or not manifest.input.size.is_fixed
     manifest = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, dynamic_batch=takes_batches))
     with stage_bundle(path, overwrite=overwrite) as staged:
@@ -166,7 +171,14 @@ def _write_graph(
     model: nn.Module, path: Path, manifest: Manifest, *, atrous: AtrousChoice, output_name: str
 ) -> dict[str, Any]:
     inputs = manifest.input
-    provenance = export_graph(model, path, inputs.size, output_name=output_name, dynamic_batch=inputs.takes_batches)
+    provenance = export_graph(
+        model,
+        path,
+        inputs.size,
+        channels=inputs.channels,
+        output_name=output_name,
+        dynamic_batch=inputs.takes_batches,
+    )
     if atrous in ATROUS_PASSES:
         onnx.save(run_passes(path, [ATROUS_PASSES[atrous]()]), path)
     # `auto` is canonical here; what is faster on this machine stands beside it.

@@ -32,7 +32,7 @@ class OneOutput(nn.Module):
         return named_outputs(self.model(image))[self.key]
 
 
-def with_one_output(model: nn.Module, size: Size, output: Key | None) -> nn.Module:
+def with_one_output(model: nn.Module, size: Size, output: Key | None, *, channels: int = 3) -> nn.Module:
     """Make a module return its logits alone.
 
     Args:
@@ -43,8 +43,8 @@ def with_one_output(model: nn.Module, size: Size, output: Key | None) -> nn.Modu
     Raises:
         ExportError: the module fails, has no such output, or has several and none is named.
     """
-    with module_errors(model, (1, 3, *size)), torch.inference_mode():
-        returned = model(torch.zeros(1, 3, *size))
+    with module_errors(model, (1, channels, *size)), torch.inference_mode():
+        returned = model(torch.zeros(1, channels, *size))
     name = type(model).__name__
     if isinstance(returned, Tensor):
         if output not in (None, 0):

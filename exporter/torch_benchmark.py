@@ -19,7 +19,7 @@ from ..errors import EngineError
 from ..manifest import Channels, InputSpec
 from ..runtime.benchmark import Contender, Picture, Run
 from ..runtime.channels import refined_labels, threshold_logit
-from ..runtime.preprocess import Geometry, place_image, plan_geometry, prepare_image
+from ..runtime.preprocess import Geometry, color_image, place_image, plan_geometry, prepare_image
 from ..runtime.segmenter import bundle_crf
 from .trained_model import load_trained
 
@@ -107,7 +107,9 @@ def torch_run(
         if crf is None:
             return result, timings
         with _timed(timings, "crf", device):
-            labels = refined_labels(*crf.labels_and_marginals(result, image), channels)
+            labels = refined_labels(
+                *crf.labels_and_marginals(result, color_image(image, inputs.bands, weighted=True)), channels
+            )
         return labels, timings
 
     return run

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from torch import nn
 
+from ..bands import Bands
 from ..errors import CheckpointError, ExportError
 from ..manifest import ClassInfo
 from .checkpoints import describe_checkpoint, load_into, num_classes_of
 from .classes import describe_classes
 from .models import Architecture, MultiScale, create_model, find_architecture
 from .models.recognition import Recognition, nearest_network, recognise
-from .normalization import Normalization, read_preprocessor
+from .normalization import Normalization, normalize_ranges, read_preprocessor
 from .options import SourceChoice
 from .weight_files import read_weights
 
@@ -25,7 +26,8 @@ class TrainedModel:
 
     Attributes:
         output_stride: output stride of the backbone.
-        normalization: the architecture's; that of `preprocessor_config.json` where the checkpoint is a folder with one.
+        normalization: the architecture's; that of `preprocessor_config.json` where the checkpoint is a folder with one;
+            of bands, their ranges mapped to 0 to 1.
         dropped: ignored key of the checkpoint → reason.
         recognised: how the source was recognised; None if it was given.
     """
@@ -46,6 +48,7 @@ def load_trained(
     classes: Sequence[ClassInfo] | None = None,
     output_stride: int | None = None,
     source: SourceChoice = "auto",
+    bands: Bands | None = None,
 ) -> TrainedModel:
     """Build the network of a checkpoint and load its weights.
 
@@ -68,7 +71,8 @@ def load_trained(
     infos = tuple(classes) if classes else describe_classes(metadata.classes or _numbered(num_classes_of(weights)))
     # Two classes may be one channel under a sigmoid.
     channels = 1 if len(infos) == 2 and num_classes_of(weights) == 1 else len(infos)
-    model = create_model(name, num_classes=channels, output_stride=stride)
+    inputs = 3 if bands is None else len(bands.names)
+    model = create_model(name, num_classes=channels, output_stride=stride, bands=inputs)
     recognised: Recognition | None = None
     if source == "auto":
         recognised = recognise(weights)
@@ -87,6 +91,8 @@ def load_trained(
         ) from exc
     processor = checkpoint / "preprocessor_config.json"
     pixels = read_preprocessor(processor) if processor.is_file() else entry.normalization
+    if bands is not None:
+        pixels = normalize_ranges(bands)
     return TrainedModel(model, entry, stride, infos, pixels, {**file.dropped, **report.dropped}, recognised)
 
 

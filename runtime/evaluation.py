@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from ..arguments import MAX_THREADS
 from ..errors import EvaluationError, ImageError
+from ..manifest import Manifest
+from .band_images import Pixels, load_pixels
 from .evaluation_state import EvaluationState, Record
-from .image import ImageFile, ImageSource, load_image
+from .image import ImageFile, ImageSource
 from .mask_rules import MaskRules
 from .masks import MaskPixels, MaskReader, check_void
 from .metrics import Counts, Scores, Tally, count
@@ -100,12 +102,12 @@ class Truth:
     """A pair that was read and validated.
 
     Attributes:
-        picture: [H, W, 3] uint8 RGB.
+        picture: [H, W, 3] uint8 RGB, or [H, W, B] of the network's bands.
         mask: class ids and void.
         classes: C.
     """
 
-    picture: NDArray[np.uint8]
+    picture: Pixels
     mask: MaskPixels
     classes: int
 
@@ -115,19 +117,19 @@ class Truth:
         return dataclasses.replace(found, assumed_void_px=self.mask.assumed_void_px)
 
 
-def load_truth(pair: Pair, reader: MaskReader, classes: int) -> Truth:
+def load_truth(pair: Pair, reader: MaskReader, manifest: Manifest) -> Truth:
     """Read an image and its mask.
 
     Args:
         pair: the files.
         reader: knows what the mask's pixels mean.
-        classes: C.
+        manifest: describes images and classes.
 
     Raises:
         ImageError: a file cannot be read.
         EvaluationError: the mask has another size, or pixels that are neither classes nor void.
     """
-    picture = load_image(pair.image)
+    picture = load_pixels(pair.image, manifest.input.bands)
     mask = reader.read(pair.mask, page=pair.page)
     if mask.ids.shape != picture.shape[:2]:
         raise EvaluationError(
@@ -135,7 +137,7 @@ def load_truth(pair: Pair, reader: MaskReader, classes: int) -> Truth:
             "expected the same size. Resize the mask with nearest-neighbour sampling, or export it again.",
             path=pair.mask,
         )
-    return Truth(picture, mask, classes)
+    return Truth(picture, mask, len(manifest.classes))
 
 
 def evaluate(
@@ -231,7 +233,7 @@ def _score(segmenter: Segmenter, pair: Pair, reader: MaskReader, done: Evaluatio
     known = done.find(digest) if done else None
     if known:
         return known
-    truth = load_truth(pair, reader, len(segmenter.classes))
+    truth = load_truth(pair, reader, segmenter.bundle.manifest)
     result = segmenter(truth.picture)
     return Record(Path(pair.image).name, digest, truth.count(result.labels), sum(result.timings_ms.values()))
 

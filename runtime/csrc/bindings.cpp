@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -71,10 +72,11 @@ py::array_t<float> upsample_maps(const FloatArray& logits, const Geometry& geome
     return maps;
 }
 
-py::array_t<float> normalize(const py::array_t<std::uint8_t>& image, const PixelScaling& scaling, const Size& out_size,
+py::array_t<float> normalize(const py::array& image, const PixelScaling& scaling, const Size& out_size,
                              std::pair<int, int> origin, int threads) {
-    if (image.ndim() != 3 || image.shape(2) != 3 || image.strides(2) != 1 || image.strides(1) != 3) {
-        throw py::value_error("the image must be [H, W, 3] uint8 with packed pixels");
+    if (format_of(image) != scaling.format()) {
+        throw py::value_error(std::string("the image must be [H, W, ") + std::to_string(scaling.mean.size()) + "] " +
+                              to_text(scaling.sample) + " with packed pixels");
     }
     const auto [top, left] = origin;
     const Size size{static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1))};
@@ -82,13 +84,42 @@ py::array_t<float> normalize(const py::array_t<std::uint8_t>& image, const Pixel
         throw py::value_error("the output is smaller than the image");
     }
     const Window window{top, left, size};
-    py::array_t<float> out({3, out_size.height, out_size.width});
-    const std::uint8_t* source = image.data();
+    py::array_t<float> out({scaling.format().channels, out_size.height, out_size.width});
+    const void* source = image.data();
     const auto row_bytes = static_cast<std::int64_t>(image.strides(0));
     float* target = out.mutable_data();
     const py::gil_scoped_release released;
     normalize_image(source, window, row_bytes, scaling, out_size, resolve_threads(threads), target);
     return out;
+}
+
+py::array_t<std::uint8_t> color(const py::array& image, const BandColors& colors, int threads) {
+    if (format_of(image) != colors.format) throw py::value_error("the image has other bands than its colours");
+    const Size size{static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1))};
+    py::array_t<std::uint8_t> out({size.height, size.width, 3});
+    const void* source = image.data();
+    const auto row_bytes = static_cast<std::int64_t>(image.strides(0));
+    std::uint8_t* target = out.mutable_data();
+    const py::gil_scoped_release released;
+    color_bands(source, size, row_bytes, colors, resolve_threads(threads), target);
+    return out;
+}
+
+PixelScaling make_scaling(std::vector<float> mean, std::vector<float> std, bool swap_rgb, std::vector<float> pad_value,
+                          const std::string& sample) {
+    if (mean.empty() || mean.size() > kMaxBands || std.size() != mean.size() || pad_value.size() != mean.size() ||
+        (swap_rgb && mean.size() != 3)) {
+        throw py::value_error("mean, std and pad_value have one value a channel; only three channels can be swapped");
+    }
+    return {std::move(mean), std::move(std), swap_rgb, std::move(pad_value), parse_sample(sample)};
+}
+
+BandColors make_colors(int channels, const std::string& sample, std::array<int, 3> band, std::array<float, 3> low,
+                       std::array<float, 3> factor) {
+    if (channels < 1 || channels > kMaxBands || *std::max_element(band.begin(), band.end()) >= channels) {
+        throw py::value_error("colours are of bands that there are");
+    }
+    return {{channels, parse_sample(sample)}, band, low, factor};
 }
 
 py::array_t<std::uint8_t> overlay_labels(const ByteArray& image, const ByteArray& labels, const ByteArray& palette,
@@ -130,9 +161,12 @@ void bind_runtime(py::module_& module) {
         .def_property_readonly("first", &first_of)
         .def_property_readonly("weights", &weights_of);
     py::class_<PixelScaling>(module, "PixelScaling")
-        .def(py::init([](std::array<float, 3> mean, std::array<float, 3> std, bool swap_rgb,
-                         std::array<float, 3> pad_value) { return PixelScaling{mean, std, swap_rgb, pad_value}; }),
-             py::arg("mean"), py::arg("std"), py::arg("swap_rgb"), py::arg("pad_value"));
+        .def(py::init(&make_scaling), py::arg("mean"), py::arg("std"), py::arg("swap_rgb"), py::arg("pad_value"),
+             py::arg("sample") = "uint8");
+    py::class_<BandColors>(module, "BandColors")
+        .def(py::init(&make_colors), py::arg("channels"), py::arg("sample"), py::arg("band"), py::arg("low"),
+             py::arg("factor"));
+    module.def("color_bands", &color, py::arg("image"), py::arg("colors"), py::arg("threads") = 0);
     module.def("normalize_image", &normalize, py::arg("image"), py::arg("scaling"), py::arg("out_size"),
                py::arg("origin") = std::pair(0, 0), py::arg("threads") = 0);
     module.def("overlay", &overlay_labels, py::arg("image"), py::arg("labels"), py::arg("palette"), py::arg("alpha"),
