@@ -47,7 +47,7 @@ class _MeanField:
     def add_term(self, filter: Filter, compatibility: NDArray[np.float32]) -> None: ...  # noqa: A002
     def infer(self, iterations: int) -> None: ...
     def marginals(self) -> NDArray[np.float32]: ...
-    def labels(self) -> NDArray[np.uint8]: ...
+    def labels(self) -> NDArray[np.unsignedinteger[Any]]: ...
 
 # Mean-field state of one CRF, in single precision; for one thread at a time.
 class MeanField(_MeanField): ...
@@ -222,6 +222,7 @@ class FrameSpec:
         has_half_output: bool,
         align_corners: bool,
         threshold: float | None = None,
+        colors: BandColors | None = None,
     ) -> None: ...
     @property
     def logits_shape(self) -> list[int]: ...
@@ -316,7 +317,7 @@ def upsample_labels(
     geometry: Geometry,
     align_corners: bool,
     threads: int = 0,
-) -> NDArray[np.uint8]: ...
+) -> NDArray[np.unsignedinteger[Any]]: ...
 def upsample_logits(
     logits: NDArray[np.float32],
     geometry: Geometry,
@@ -362,5 +363,9 @@ def normalize_image(
     threads: int = 0,
 ) -> NDArray[np.float32]: ...
 def overlay(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], palette: NDArray[np.uint8], alpha: float, threads: int = 0
+    image: NDArray[np.uint8],
+    labels: NDArray[np.unsignedinteger[Any]],
+    palette: NDArray[np.uint8],
+    alpha: float,
+    threads: int = 0,
 ) -> NDArray[np.uint8]: ...

@@ -13,6 +13,7 @@ from .errors import BundleError
 BandType = Literal["uint8", "uint16", "float32"]
 
 MAX_BANDS: Final = 32
+_SAMPLE_BYTES: Final[Mapping[BandType, int]] = {"uint8": 1, "uint16": 2, "float32": 4}
 #: Range of a band where nobody says more; a float's values are then taken for reflectances or probabilities.
 _WHOLE: Final[Mapping[BandType, tuple[float, float]]] = {
     "uint8": (0.0, 255.0),
@@ -123,6 +124,11 @@ class Bands:
     def whole_range(self) -> tuple[float, float]:
         """Lowest and highest value that a sample can have; of floats, infinities."""
         return (-math.inf, math.inf) if self.dtype == "float32" else _WHOLE[self.dtype]
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of a pixel."""
+        return len(self.names) * _SAMPLE_BYTES[self.dtype]
 
     def __str__(self) -> str:
         """As messages say it: `4 bands uint8`."""

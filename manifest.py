@@ -108,6 +108,11 @@ class InputSpec:
         return 3 if self.bands is None else len(self.bands.names)
 
     @property
+    def pixel_bytes(self) -> int:
+        """Bytes of a pixel of an image."""
+        return 3 if self.bands is None else self.bands.pixel_bytes
+
+    @property
     def takes_batches(self) -> bool:
         """True if the graph takes more than one image at once."""
         return not self.size.is_fixed if self.dynamic_batch is None else self.dynamic_batch

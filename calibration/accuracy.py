@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -49,15 +50,16 @@ class _Labelled:
 
     source: ImageSource | Pair
     shape: tuple[int, int]
+    dtype: np.dtype[Any]
     packed: bytes
 
     @classmethod
     def pack(cls, source: ImageSource | Pair, labels: Labels) -> _Labelled:
-        return cls(source, (labels.shape[0], labels.shape[1]), zlib.compress(labels.tobytes(), level=1))
+        return cls(source, (labels.shape[0], labels.shape[1]), labels.dtype, zlib.compress(labels.tobytes(), level=1))
 
     @property
     def labels(self) -> Labels:
-        return np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.shape)
+        return np.frombuffer(zlib.decompress(self.packed), self.dtype).reshape(self.shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .._version import __version__
 from ..arguments import check_arguments, check_fields
+from ..arrays import MAX_BYTE_CLASSES, MAX_CLASSES
 from ..bands import Bands
 from ..crf import CRFParams
 from ..errors import ExportError
@@ -87,6 +88,13 @@ def with_bands(preprocessing: Preprocessing | None, bands: int | Bands | None) -
     return preprocessing
 
 
+def _void(classes: int) -> int | None:
+    """The usual id of masks for no class: the largest of bytes, or of 16 bits where there are more classes."""
+    if classes <= MAX_BYTE_CLASSES:
+        return 255
+    return MAX_CLASSES - 1 if classes < MAX_CLASSES else None
+
+
 def _mean_color(norm: Normalization) -> tuple[float, ...]:
     """The pixel that is 0 after normalisation, as near as pixels get."""
     means = [value / norm.scale for value in norm.mean]
@@ -140,5 +148,6 @@ class ModelDescription:
             input=self.preprocessing.input_spec(sizes),
             output=OutputSpec(stride=stride, align_corners=self.align_corners, channels=channels),
             crf=(self.crf or CRFParams.deeplab_v2_resnet()).to_dict(),
+            ignore_index=_void(len(self.classes)),
             license=self.license,
         )

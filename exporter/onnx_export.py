@@ -15,6 +15,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..arrays import MAX_BYTE_CLASSES
 from ..errors import ExportError
 from ..manifest import SOFTMAX, Channels, Size, SizePolicy
 from ..runtime.channels import threshold_logit
@@ -30,7 +31,8 @@ _SIDE_STEP: Final = 32
 class StandaloneHead(nn.Module):
     """Network with its postprocessing: bilinear upsampling to the input's size, then softmax or argmax.
 
-    [N, 3, H, W] → `probabilities` [N, C, H, W] float32 or `labels` [N, H, W] uint8. A sigmoid has two classes.
+    [N, 3, H, W] → `probabilities` [N, C, H, W] float32 or `labels` [N, H, W] uint8, of more than 256 classes
+    int32. A sigmoid has two classes.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class StandaloneHead(nn.Module):
             return logits.softmax(dim=1)
         if self.threshold is not None:
             return (logits[:, 0] > threshold_logit(self.threshold)).to(torch.uint8)
-        return logits.argmax(dim=1).to(torch.uint8)
+        return logits.argmax(dim=1).to(torch.uint8 if logits.shape[1] <= MAX_BYTE_CLASSES else torch.int32)
 
 
 def export_graph(

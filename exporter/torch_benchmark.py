@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..arrays import MAX_BYTE_CLASSES
 from ..bundle import Bundle
 from ..crf import DenseCRF
 from ..errors import EngineError
@@ -126,10 +127,10 @@ def _upsample(logits: torch.Tensor, geometry: Geometry, inputs: InputSpec, *, al
 
 
 def _labels(logits: torch.Tensor, channels: Channels) -> torch.Tensor:
-    """Labels [H, W] uint8 of logits [channels, H, W]."""
+    """Labels [H, W] of logits [channels, H, W]."""
     if channels.threshold is not None:
         return (logits[0] > threshold_logit(channels.threshold)).to(torch.uint8)
-    return logits.argmax(0).to(torch.uint8)
+    return logits.argmax(0).to(torch.uint8 if len(logits) <= MAX_BYTE_CLASSES else torch.uint16)
 
 
 def _probabilities(logits: torch.Tensor, channels: Channels) -> torch.Tensor:

@@ -14,10 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import MAX_THREADS
+from ..arrays import Labels
 from ..errors import EvaluationError, ImageError
 from ..manifest import Manifest
 from .band_images import Pixels, load_pixels
@@ -111,8 +111,8 @@ class Truth:
     mask: MaskPixels
     classes: int
 
-    def count(self, labels: NDArray[np.uint8]) -> Counts:
-        """Compare labels [H, W] uint8 with the mask."""
+    def count(self, labels: Labels) -> Counts:
+        """Compare labels [H, W] with the mask."""
         found = count(self.mask.ids, labels, self.mask.valid, self.classes)
         return dataclasses.replace(found, assumed_void_px=self.mask.assumed_void_px)
 
@@ -276,5 +276,5 @@ def _digest(pair: Pair) -> str:
     return both.hexdigest()
 
 
-def _size(array: NDArray[np.uint8]) -> str:
+def _size(array: NDArray[Any]) -> str:
     return f"{array.shape[0]}×{array.shape[1]}"

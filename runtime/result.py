@@ -15,6 +15,7 @@ from PIL import Image
 
 from .._native import overlay as blend_colors
 from ..arguments import check_arguments
+from ..arrays import Labels
 from ..bands import Bands
 from ..errors import ImageError
 from ..files import write_whole
@@ -31,14 +32,14 @@ class Result:
     """One segmented image. It pickles; from a GPU without the probabilities, unless they were asked for before.
 
     Attributes:
-        labels: [H, W] uint8, the class id of every pixel of the image.
+        labels: [H, W] uint8, or uint16 of more than 256 classes, the class id of every pixel of the image.
         image: [H, W, 3] uint8 RGB, the image as it was read; [H, W, B] where the network takes other bands.
         classes: names and colours; `classes[i].id == i`.
         timings_ms: milliseconds by stage: preprocess, inference, postprocess and, with a CRF, crf. On a GPU these are
             its own, besides read, upload and download; stages of different images overlap.
     """
 
-    labels: NDArray[np.uint8]
+    labels: Labels
     image: Pixels
     classes: Sequence[ClassInfo]
     timings_ms: Mapping[str, float]
@@ -67,7 +68,12 @@ class Result:
         return Image.fromarray(blend_colors(self.picture, self.labels, self._palette, check_alpha(alpha)))
 
     def colored(self) -> Image.Image:
-        """The labels as a palette PNG would show them: mode P, so that pixel values are class ids."""
+        """The labels as a palette PNG would show them: mode P, so that pixel values are class ids.
+
+        Of more than 256 classes, for which there are no palettes, mode I;16 with the ids alone.
+        """
+        if self.labels.dtype != np.uint8:
+            return Image.fromarray(self.labels)
         picture = Image.fromarray(self.labels)
         picture.putpalette(self._palette.tobytes())
         return picture
@@ -75,6 +81,8 @@ class Result:
     @check_arguments
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the labels as a palette PNG: pixel values are class ids, colours are the classes'.
+
+        Of more than 256 classes, as a grey PNG of 16 bits, whose values are the ids.
 
         Raises:
             ImageError: the name does not end in `.png`, or the file cannot be written.
@@ -85,7 +93,7 @@ class Result:
 
     @cached_property
     def _palette(self) -> NDArray[np.uint8]:
-        palette = np.zeros((256, 3), np.uint8)
+        palette = np.zeros((1 << 8 * self.labels.itemsize, 3), np.uint8)
         palette[: len(self.classes)] = [entry.color for entry in self.classes]
         return palette
 

@@ -88,13 +88,19 @@ py::array_t<float> marginals_of(const MeanField<T>& field) {
     return out;
 }
 
-template <typename T>
-py::array_t<std::uint8_t> labels_of(const MeanField<T>& field) {
-    py::array_t<std::uint8_t> out(static_cast<py::ssize_t>(field.pixels()));
-    std::uint8_t* data = out.mutable_data();
+template <typename Label, typename T>
+py::array read_labels(const MeanField<T>& field) {
+    py::array_t<Label> out(static_cast<py::ssize_t>(field.pixels()));
+    Label* data = out.mutable_data();
     const py::gil_scoped_release released;
     field.read_labels(data);
     return out;
+}
+
+/// uint8, or uint16 of more than 256 channels.
+template <typename T>
+py::array labels_of(const MeanField<T>& field) {
+    return field.channels() > 256 ? read_labels<std::uint16_t>(field) : read_labels<std::uint8_t>(field);
 }
 
 template <typename Field>

@@ -62,8 +62,9 @@ class MeanField {
 
     /// Q as planar [channels, pixels].
     void read_marginals(float* planar) const;
-    /// The most probable label of each pixel; of equals, the lowest.
-    void read_labels(std::uint8_t* labels) const;
+    /// The most probable label of each pixel, in bytes or, of more than 256, in 16 bits; of equals, the lowest.
+    template <typename Label>
+    void read_labels(Label* labels) const;
 
   protected:
     struct Term {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...arrays import Labels
 from ...manifest import Manifest, PaddingCost, Size
 from ...runtime.band_images import Pixels
 from ...runtime.channels import label_logits
@@ -44,7 +44,7 @@ def measure_padding(infer: Infer, manifest: Manifest) -> PaddingCost | None:
     return PaddingCost(same / pixels, tuple(measured)) if measured else None
 
 
-def _labels(infer: Infer, photo: Pixels, input_size: Size, manifest: Manifest) -> NDArray[np.uint8]:
+def _labels(infer: Infer, photo: Pixels, input_size: Size, manifest: Manifest) -> Labels:
     (logits,) = infer(prepare_image(photo, input_size, manifest.input)[None])
     geometry = Geometry((photo.shape[0], photo.shape[1]), input_size, manifest.input.resize)
     logits = label_logits(logits, manifest.output.channels)

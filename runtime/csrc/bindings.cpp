@@ -43,22 +43,27 @@ py::array_t<std::int32_t> weights_of(const Resampling& plan) {
 
 ResampleShape shape_of(const FloatArray& logits, const Geometry& geometry, bool align_corners) {
     if (logits.ndim() != 3 || logits.size() == 0 || logits.shape(0) > kMaxLabels) {
-        throw py::value_error("logits must be [C, h, w] with 1 to 256 channels");
+        throw py::value_error("logits must be [C, h, w] with 1 to 65536 channels");
     }
     const Size coarse{static_cast<int>(logits.shape(1)), static_cast<int>(logits.shape(2))};
     const Sampling sampling = plan_sampling(geometry, coarse, align_corners);
     return {static_cast<int>(logits.shape(0)), coarse, geometry.image, sampling};
 }
 
-py::array_t<std::uint8_t> upsample_labels(const FloatArray& logits, const Geometry& geometry, bool align_corners,
-                                          int threads) {
-    const ResampleShape shape = shape_of(logits, geometry, align_corners);
-    py::array_t<std::uint8_t> labels({shape.out.height, shape.out.width});
+template <typename Label>
+py::array labels_as(const FloatArray& logits, const ResampleShape& shape, int threads) {
+    py::array_t<Label> labels({shape.out.height, shape.out.width});
     const float* source = logits.data();
-    std::uint8_t* target = labels.mutable_data();
+    Label* target = labels.mutable_data();
     const py::gil_scoped_release released;
     resample_labels(source, shape, resolve_threads(threads), target);
     return labels;
+}
+
+/// uint8, or uint16 of more than 256 channels.
+py::array upsample_labels(const FloatArray& logits, const Geometry& geometry, bool align_corners, int threads) {
+    const ResampleShape shape = shape_of(logits, geometry, align_corners);
+    return (shape.channels > 256 ? labels_as<std::uint16_t> : labels_as<std::uint8_t>)(logits, shape, threads);
 }
 
 template <void (*resample)(const float*, const ResampleShape&, int, float*)>
@@ -122,24 +127,25 @@ BandColors make_colors(int channels, const std::string& sample, std::array<int, 
     return {{channels, parse_sample(sample)}, band, low, factor};
 }
 
-py::array_t<std::uint8_t> overlay_labels(const ByteArray& image, const ByteArray& labels, const ByteArray& palette,
-                                         float alpha, int threads) {
+template <typename Label>
+py::array_t<std::uint8_t> overlay_labels(const ByteArray& image, const py::array_t<Label, py::array::c_style>& labels,
+                                         const ByteArray& palette, float alpha, int threads) {
     if (image.ndim() != 3 || image.shape(2) != 3 || labels.ndim() != 2 || labels.shape(0) != image.shape(0) ||
         labels.shape(1) != image.shape(1)) {
-        throw py::value_error("the image must be [H, W, 3] uint8 and the labels [H, W] uint8");
+        throw py::value_error("the image must be [H, W, 3] uint8 and the labels [H, W] uint8 or uint16");
     }
-    if (palette.ndim() != 2 || palette.shape(0) != 256 || palette.shape(1) != 3) {
-        throw py::value_error("the palette must be [256, 3] uint8");
+    const int colors = sizeof(Label) == 1 ? 256 : kMaxLabels;
+    if (palette.ndim() != 2 || palette.shape(0) != colors || palette.shape(1) != 3) {
+        throw py::value_error("the palette must be [256, 3] uint8, or [65536, 3] for labels of 16 bits");
     }
     if (!(alpha >= 0.0f && alpha <= 1.0f)) throw py::value_error("alpha must lie in [0, 1]");
     py::array_t<std::uint8_t> out({image.shape(0), image.shape(1), image.shape(2)});
     const std::uint8_t* pixels = image.data();
-    const std::uint8_t* classes = labels.data();
-    const std::uint8_t* colours = palette.data();
+    const Drawing<Label> drawing{labels.data(), palette.data(), colors, alpha};
     std::uint8_t* target = out.mutable_data();
     const auto count = static_cast<std::int64_t>(labels.size());
     const py::gil_scoped_release released;
-    overlay(pixels, classes, colours, count, alpha, resolve_threads(threads), target);
+    overlay(pixels, drawing, count, resolve_threads(threads), target);
     return out;
 }
 
@@ -169,8 +175,10 @@ void bind_runtime(py::module_& module) {
     module.def("color_bands", &color, py::arg("image"), py::arg("colors"), py::arg("threads") = 0);
     module.def("normalize_image", &normalize, py::arg("image"), py::arg("scaling"), py::arg("out_size"),
                py::arg("origin") = std::pair(0, 0), py::arg("threads") = 0);
-    module.def("overlay", &overlay_labels, py::arg("image"), py::arg("labels"), py::arg("palette"), py::arg("alpha"),
-               py::arg("threads") = 0);
+    module.def("overlay", &overlay_labels<std::uint8_t>, py::arg("image"), py::arg("labels").noconvert(),
+               py::arg("palette"), py::arg("alpha"), py::arg("threads") = 0);
+    module.def("overlay", &overlay_labels<std::uint16_t>, py::arg("image"), py::arg("labels").noconvert(),
+               py::arg("palette"), py::arg("alpha"), py::arg("threads") = 0);
 }
 
 }  // namespace atrous

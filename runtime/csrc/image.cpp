@@ -112,20 +112,27 @@ void color_bands(const void* pixels, const Size& size, std::int64_t row_bytes, c
     });
 }
 
-void overlay(const std::uint8_t* rgb, const std::uint8_t* labels, const std::uint8_t* palette, std::int64_t pixels,
-             float alpha, int threads, std::uint8_t* out) {
+template <typename Label>
+void overlay(const std::uint8_t* rgb, const Drawing<Label>& drawing, std::int64_t pixels, int threads,
+             std::uint8_t* out) {
     float from_image[256];
-    float from_palette[256 * 3];  // with the half that rounds to nearest
-    for (int v = 0; v < 256; ++v) from_image[v] = (1.0f - alpha) * static_cast<float>(v);
-    for (int i = 0; i < 256 * 3; ++i) from_palette[i] = alpha * static_cast<float>(palette[i]) + 0.5f;
+    std::vector<float> from_palette(static_cast<std::size_t>(3) *
+                                    drawing.colors);  // with the half that rounds to nearest
+    for (int v = 0; v < 256; ++v) from_image[v] = (1.0f - drawing.alpha) * static_cast<float>(v);
+    for (std::size_t i = 0; i < from_palette.size(); ++i) {
+        from_palette[i] = drawing.alpha * static_cast<float>(drawing.palette[i]) + 0.5f;
+    }
     parallel_ranges(pixels, 16384, threads, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t p = begin; p < end; ++p) {
-            const float* colour = from_palette + 3 * labels[p];
+            const float* colour = from_palette.data() + 3 * drawing.labels[p];
             for (int c = 0; c < 3; ++c) {
                 out[3 * p + c] = static_cast<std::uint8_t>(from_image[rgb[3 * p + c]] + colour[c]);
             }
         }
     });
 }
+
+template void overlay(const std::uint8_t*, const Drawing<std::uint8_t>&, std::int64_t, int, std::uint8_t*);
+template void overlay(const std::uint8_t*, const Drawing<std::uint16_t>&, std::int64_t, int, std::uint8_t*);
 
 }  // namespace atrous

@@ -40,8 +40,18 @@ void normalize_image(const void* pixels, const Window& window, std::int64_t row_
 void color_bands(const void* pixels, const Size& size, std::int64_t row_bytes, const BandColors& colors, int threads,
                  std::uint8_t* rgb);
 
-/// out = image + alpha · (palette[label] − image), rounded to nearest. Arrays [pixels, 3], [pixels], [256, 3].
-void overlay(const std::uint8_t* rgb, const std::uint8_t* labels, const std::uint8_t* palette, std::int64_t pixels,
-             float alpha, int threads, std::uint8_t* out);
+/// What is drawn over an image: labels [pixels], in bytes or 16 bits, in the colours of the palette [colors, 3].
+template <typename Label>
+struct Drawing {
+    const Label* labels;
+    const std::uint8_t* palette;
+    int colors;
+    float alpha;
+};
+
+/// out = image + alpha · (palette[label] − image), rounded to nearest. Arrays [pixels, 3].
+template <typename Label>
+void overlay(const std::uint8_t* rgb, const Drawing<Label>& drawing, std::int64_t pixels, int threads,
+             std::uint8_t* out);
 
 }  // namespace atrous

@@ -71,8 +71,8 @@ CpuCrf::Field<T> CpuCrf::make_field(int channels, const Size& size) const {
     return field;
 }
 
-void CpuCrf::refine(const float* probabilities, int channels, const std::uint8_t* rgb, const Size& size,
-                    std::uint8_t* labels, float* marginals) {
+void CpuCrf::refine(const float* probabilities, int channels, const std::uint8_t* rgb, const Size& size, void* labels,
+                    float* marginals) {
     allocate(channels, size);
     if (iterations_ > 0 && params_.bilateral_weight != 0) {
         const auto sigma_xy = static_cast<float>(params_.bilateral_sigma_xy_px);
@@ -86,7 +86,11 @@ void CpuCrf::refine(const float* probabilities, int channels, const std::uint8_t
             fail(ATROUS_ERROR_ENGINE, "probabilities are not finite");
         }
         field.infer(iterations_, [] {});
-        field.read_labels(labels);
+        if (channels > 256) {
+            field.read_labels(static_cast<std::uint16_t*>(labels));
+        } else {
+            field.read_labels(static_cast<std::uint8_t*>(labels));
+        }
         if (marginals != nullptr) field.read_marginals(marginals);
     };
     if (has_fractions_) {

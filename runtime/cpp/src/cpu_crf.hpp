@@ -16,10 +16,11 @@ class CpuCrf {
     /// `has_fractions`: rows on the lattices, and Q between updates, are 16-bit fractions of 1.
     CpuCrf(const CrfParams& params, int iterations, int threads, bool has_fractions = false);
 
-    /// `probabilities` [channels, height, width], `rgb` [height, width, 3]; writes labels [height, width] and, where
-    /// `marginals` is not null, marginals of the probabilities' shape (which may be the same memory).
-    void refine(const float* probabilities, int channels, const std::uint8_t* rgb, const Size& size,
-                std::uint8_t* labels, float* marginals);
+    /// `probabilities` [channels, height, width], `rgb` [height, width, 3]; writes labels [height, width], of 16 bits
+    /// where there are more than 256 channels, and, where `marginals` is not null, marginals of the probabilities'
+    /// shape (which may be the same memory).
+    void refine(const float* probabilities, int channels, const std::uint8_t* rgb, const Size& size, void* labels,
+                float* marginals);
 
   private:
     template <typename T>
