@@ -284,7 +284,7 @@ def describe_truth(scores: Scores, classes: Sequence[ClassInfo]) -> str:
 
 
 def _names(scores: Scores, classes: Sequence[ClassInfo]) -> str:
-    return ", ".join(classes[index].name for index in scores.absent)
+    return _listed(classes[index].name for index in scores.absent)
 
 
 def _range(classes: Sequence[ClassInfo], rules: MaskRules) -> str:

@@ -170,7 +170,8 @@ void FrameWriter::resize_pass(const Images& images, const ResizePass& pass, cons
     const int taps = pass.resampling.taps;
     const std::int64_t rows = std::int64_t{spec_.images} * pass.height;
     if (pass.is_down) {  // bytes of any number of channels alike
-        const std::string kernel = "frame_resize" + (is_rgb() ? "_columns" : "_band_columns" + sample_suffix());
+        const bool is_bytes = format_.sample == Sample::uint8;
+        const std::string kernel = is_bytes ? "frame_resize_columns" : "frame_resize_band_columns" + sample_suffix();
         plan_.each(kernel, rows * images.row_values(), images.pixels, spec_.images, images.size.height,
                    images.row_values(), first, weights, taps, pass.height, resized);
     } else if (is_rgb()) {

@@ -107,11 +107,6 @@ __device__ void color_bands(const T* pictures, int pixels, int bands, const floa
                                                                int out_width, T* out) {                                \
         resize_band_rows(pictures, rows, row_values, bands, first, weights, taps, out_width, out);                     \
     }                                                                                                                  \
-    extern "C" __global__ void frame_resize_band_columns_##suffix(                                                     \
-        const T* pictures, int images, int height, int row_values, const int32_t* first, const int32_t* weights,       \
-        int taps, int out_height, T* out) {                                                                            \
-        resize_band_columns(pictures, images, height, row_values, first, weights, taps, out_height, out);              \
-    }                                                                                                                  \
     extern "C" __global__ void frame_normalize_bands_##suffix##_f32(                                                   \
         const T* pictures, int images, int height, int width, int row_values, int image_values, int bands,             \
         const float* constants, int top, int left, int out_height, int out_width, float* out) {                        \
@@ -129,8 +124,18 @@ __device__ void color_bands(const T* pictures, int pixels, int bands, const floa
         color_bands(pictures, pixels, bands, colors, rgb);                                                             \
     }
 
+/// Of bytes, frame_resize_columns does it.
+#define ATROUS_BAND_COLUMNS_KERNEL(suffix, T)                                                                    \
+    extern "C" __global__ void frame_resize_band_columns_##suffix(                                               \
+        const T* pictures, int images, int height, int row_values, const int32_t* first, const int32_t* weights, \
+        int taps, int out_height, T* out) {                                                                      \
+        resize_band_columns(pictures, images, height, row_values, first, weights, taps, out_height, out);        \
+    }
+
 ATROUS_BAND_KERNELS(u8, uint8_t)
 ATROUS_BAND_KERNELS(u16, uint16_t)
 ATROUS_BAND_KERNELS(f32, float)
+ATROUS_BAND_COLUMNS_KERNEL(u16, uint16_t)
+ATROUS_BAND_COLUMNS_KERNEL(f32, float)
 
 }  // namespace atrous

@@ -108,13 +108,6 @@ union Halves {
     unsigned short each[kRun];
 };
 
-__device__ inline void store_run(const uint16_t (&from)[kRun], int count, uint16_t* to) {
-#pragma unroll
-    for (int i = 0; i < kRun; ++i) {
-        if (i < count) to[i] = from[i];
-    }
-}
-
 __device__ inline void store_run(const float (&from)[kRun], int count, __half* to) {
     Halves halves;
 #pragma unroll

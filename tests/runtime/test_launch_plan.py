@@ -26,6 +26,7 @@ HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 INPUTS = InputSpec(SizePolicy((16, 16), (64, 64), (128, 128), multiple=8))
 STRETCHED = replace(INPUTS, resize="stretch")
 OUTPUTS = OutputSpec(8)
+MANY = OutputSpec(8, align_corners=True)
 LESIONS = OutputSpec(8, channels=Channels("sigmoid", 0.3))
 
 
@@ -50,8 +51,13 @@ CASES = {
     "one channel in tiles": (2, (50, 400), INPUTS, SINGLE, HALF, LESIONS),
     "blue first": (1, (40, 40), replace(INPUTS, color_order="BGR"), SINGLE, HALF),
     "four bands": (2, (61, 77), of_bands(RGBN), SINGLE, HALF),
+    "four bands, stretched": (2, (90, 31), of_bands(RGBN, "stretch"), HALF, HALF),
     "grey of 16 bits in tiles": (1, (50, 400), of_bands(GREY16), HALF, SINGLE),
+    "grey of 16 bits, stretched": (1, (90, 31), of_bands(GREY16, "stretch"), SINGLE, SINGLE),
+    "floats": (1, (64, 64), of_bands(FLOATS), SINGLE, SINGLE),
     "floats, stretched": (2, (90, 31), of_bands(FLOATS, "stretch"), HALF, SINGLE),
+    "many classes": (1, (61, 77), INPUTS, SINGLE, SINGLE, MANY),
+    "many classes in half precision": (2, (61, 77), INPUTS, SINGLE, HALF, MANY),
 }
 
 
@@ -67,7 +73,7 @@ def plan_of(
     geometry = plan_geometry(size, inputs)
     tiles = plan_tiles(geometry, inputs, outputs) if needs_tiles(geometry, inputs) else None
     height, width = tiles.tile_size if tiles is not None else geometry.input_size
-    channels = 5 if outputs.channels.threshold is None else 1
+    channels = {LESIONS: 1, MANY: 300}.get(outputs, 5)
     layout = EngineLayout(input_dtype, (count, channels, height // 8, width // 8), output_dtype)
     return _native.plan_frame(frame_spec(geometry, tiles, layout, inputs, outputs), multiprocessors)
 
