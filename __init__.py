@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .bands import Bands
     from .bundle import Bundle
     from .calibration.options import QuantizeOptions
     from .calibration.quantize import quantize
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .runtime.segmenter import Segmenter, load
 
 __all__ = [
+    "Bands",
     "BuilderOptions",
     "Bundle",
     "DynamicSize",
@@ -53,6 +55,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Bands": ".bands",
     "BuilderOptions": ".exporter.engine.target",
     "Bundle": ".bundle",
     "DynamicSize": ".exporter.sizes",

@@ -1,13 +1,13 @@
 # The compiled core. Callers go through `atrous.calibration`, `atrous.crf` and `atrous.runtime`, which check values
 # and word the errors.
 
-from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-_Triple: TypeAlias = tuple[float, float, float] | NDArray[np.float32] | NDArray[np.uint8]
+_Floats: TypeAlias = Sequence[float] | NDArray[np.float32] | NDArray[np.uint8]
 _Resize: TypeAlias = Literal["none", "stretch", "letterbox"]
 _Normalization: TypeAlias = Literal["none", "before", "after", "symmetric"]
 
@@ -69,7 +69,7 @@ class _MeanField:
     def replace_filter(self, term: int, filter: Filter) -> None: ...  # noqa: A002
     def infer(self, iterations: int) -> None: ...
     def marginals(self, subset: ClassSubset | None = None) -> NDArray[np.float32]: ...
-    def labels(self, subset: ClassSubset | None = None) -> NDArray[np.uint8]: ...
+    def labels(self, subset: ClassSubset | None = None) -> NDArray[np.unsignedinteger[Any]]: ...
 
 # Mean-field state of one CRF, in single precision; for one thread at a time.
 class MeanField(_MeanField): ...
@@ -244,6 +244,7 @@ class FrameSpec:
         has_half_output: bool,
         align_corners: bool,
         threshold: float | None = None,
+        colors: BandColors | None = None,
     ) -> None: ...
     @property
     def logits_shape(self) -> list[int]: ...
@@ -284,7 +285,8 @@ class Resampling:
     def weights(self) -> NDArray[np.int32]: ...
 
 # [H, W, 3] → [*size, 3], bit for bit as Pillow 13's bilinear filter.
-def resize_image(image: NDArray[np.uint8], size: tuple[int, int], threads: int = 0) -> NDArray[np.uint8]: ...
+# Bytes as Pillow does it; samples of 16 bits and floats alike.
+def resize_image(image: NDArray[Any], size: tuple[int, int], threads: int = 0) -> NDArray[Any]: ...
 
 # Sizes that the network takes: from min to max, k · multiple + offset.
 class SizePolicy:
@@ -343,7 +345,7 @@ def upsample_labels(
     geometry: Geometry,
     align_corners: bool,
     threads: int = 0,
-) -> NDArray[np.uint8]: ...
+) -> NDArray[np.unsignedinteger[Any]]: ...
 def upsample_logits(
     logits: NDArray[np.float32],
     geometry: Geometry,
@@ -357,18 +359,41 @@ def upsample_probabilities(
     threads: int = 0,
 ) -> NDArray[np.float32]: ...
 
-# How 8-bit pixels become network input, (pixel − mean) / std, in units of 0 to 255: mean and std by output channel,
-# which with `swap_rgb` are B, G, R; what lies beyond the image has the RGB value `pad_value`.
+# How pixels become network input, (sample − mean) / std, in units of the samples, of bytes 0 to 255: mean and std by
+# output channel, which with `swap_rgb` are B, G, R; what lies beyond the image has the value `pad_value`.
 class PixelScaling:
-    def __init__(self, mean: _Triple, std: _Triple, swap_rgb: bool, pad_value: _Triple) -> None: ...
+    def __init__(
+        self,
+        mean: _Floats,
+        std: _Floats,
+        swap_rgb: bool,
+        pad_value: _Floats,
+        sample: Literal["uint8", "uint16", "float32"] = "uint8",
+    ) -> None: ...
 
+# How bands become colours of 0 to 255: (sample − low) · factor of the band of each of R, G and B, −1 for none.
+class BandColors:
+    def __init__(
+        self,
+        channels: int,
+        sample: Literal["uint8", "uint16", "float32"],
+        band: Sequence[int],
+        low: Sequence[float],
+        factor: Sequence[float],
+    ) -> None: ...
+
+def color_bands(image: NDArray[Any], colors: BandColors, threads: int = 0) -> NDArray[np.uint8]: ...
 def normalize_image(
-    image: NDArray[np.uint8],
+    image: NDArray[Any],
     scaling: PixelScaling,
     out_size: tuple[int, int],
     origin: tuple[int, int] = (0, 0),
     threads: int = 0,
 ) -> NDArray[np.float32]: ...
 def overlay(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], palette: NDArray[np.uint8], alpha: float, threads: int = 0
+    image: NDArray[np.uint8],
+    labels: NDArray[np.unsignedinteger[Any]],
+    palette: NDArray[np.uint8],
+    alpha: float,
+    threads: int = 0,
 ) -> NDArray[np.uint8]: ...

@@ -11,11 +11,18 @@ from .errors import ShapeError
 
 FloatArray: TypeAlias = NDArray[np.float32]
 Float64Array: TypeAlias = NDArray[np.float64]
-#: [H, W] class ids, one byte a pixel.
-Labels: TypeAlias = NDArray[np.uint8]
+#: [H, W] class ids of `label_type`.
+Labels: TypeAlias = NDArray[np.unsignedinteger[Any]]
 
-#: Labels are uint8 everywhere.
-MAX_CLASSES: Final = 256
+#: Labels have 16 bits at most.
+MAX_CLASSES: Final = 65536
+#: Of these they have 8.
+MAX_BYTE_CLASSES: Final = 256
+
+
+def label_type(classes: int) -> np.dtype[np.unsignedinteger[Any]]:
+    """Type of the labels of so many classes: bytes of up to 256, else 16 bits."""
+    return np.dtype(np.uint8 if classes <= MAX_BYTE_CLASSES else np.uint16)
 
 
 def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
@@ -38,7 +45,7 @@ def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
 
 
 def class_maps(values: ArrayLike, name: str) -> NDArray[np.floating]:
-    """Validate maps [C, H, W] with 1 to 256 classes and at least one pixel; an array is not copied.
+    """Validate maps [C, H, W] with 1 to 65536 classes and at least one pixel; an array is not copied.
 
     Raises:
         ShapeError: the number of axes is wrong, there are no elements or too many classes, or the dtype is not floating
@@ -55,7 +62,7 @@ def class_maps(values: ArrayLike, name: str) -> NDArray[np.floating]:
     elif array.ndim != 3 or array.size == 0:
         problem = "have the wrong shape"
     elif array.shape[0] > MAX_CLASSES:
-        problem = "have too many classes for 8-bit labels"
+        problem = "have too many classes for 16-bit labels"
     if problem:
         raise ShapeError(f"{name} {problem}: expected {expected}, got {actual}", expected=expected, actual=actual)
     return array

@@ -1,27 +1,24 @@
 """Manifest of a bundle: everything that a runtime needs to compute labels from an image.
 
-Frozen dataclasses mirror `manifest.schema.json` field by field. The JSON Schema validates the text of a manifest; this
-module converts between validated text and values.
+Frozen dataclasses mirror `manifest.schema.json` field by field. `manifest_schema.py` validates the text of a manifest;
+this module converts between validated text and values.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any, Final, Literal
 
+from .bands import Bands as Bands
 from .errors import BundleError
 from .evidence import PaddingCost as PaddingCost
 from .evidence import SkippedInput as SkippedInput
 from .evidence import Tuning as Tuning
 from .evidence import Verification as Verification
-
-SCHEMA_VERSION: Final = "1.1"
+from .manifest_schema import SCHEMA_VERSION, validated
 
 #: (height, width) in pixels.
 Size = tuple[int, int]
@@ -31,7 +28,7 @@ ArtifactKind = Literal["onnx", "engine", "standalone", "tuned"]
 ResizePolicy = Literal["none", "stretch", "letterbox"]
 Activation = Literal["softmax", "sigmoid"]
 HardwareCompatibility = Literal["none", "same-compute-capability", "ampere+"]
-#: [N, 3, H, W].
+#: [N, bands, H, W].
 Shape = tuple[int, int, int, int]
 
 
@@ -72,29 +69,48 @@ class SizePolicy:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """Preprocessing of an RGB image: `(pixel * scale - mean) / std`, channels in `color_order`.
+    """Preprocessing of an image: `(pixel * scale - mean) / std`, channels in `color_order`.
 
     Attributes:
         mean: mean per channel after scaling, in the order of `color_order`.
         std: standard deviation per channel after scaling, in the order of `color_order`.
-        scale: factor of the 0–255 pixels; 1/255 for the usual ImageNet constants.
+        scale: factor of the pixels, 0–255 of RGB; 1/255 for the usual ImageNet constants.
         size: input sizes of the graph.
         resize: `none` pads at the bottom and right with `pad_value`, and tiles images above the maximum size;
             `stretch` resizes the image to `size.opt`; `letterbox` keeps its aspect ratio, and pads it on both sides.
-        pad_value: RGB, 0–255.
+        pad_value: RGB, 0–255; of bands a value of each.
         dynamic_batch: whether the graph takes batches; None in bundles before 1.1, whose graphs of one size do not.
         padding: cost of padding to the multiple; None where nothing is padded, or it could not be measured.
+        bands: bands of the images, in whose order `mean`, `std` and `pad_value` are; None for RGB in bytes.
     """
 
     size: SizePolicy
     color_order: Literal["RGB", "BGR"] = "RGB"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
     scale: float = 1 / 255
     resize: ResizePolicy = "none"
-    pad_value: tuple[int, int, int] = (124, 116, 104)
+    pad_value: tuple[float, ...] = (124, 116, 104)
     dynamic_batch: bool | None = None
     padding: PaddingCost | None = None
+    bands: Bands | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.mean) == len(self.std) == len(self.pad_value) == self.channels:
+            raise BundleError(
+                f"{self.channels} channels have as many means, standard deviations and values of padding; got "
+                f"{len(self.mean)}, {len(self.std)} and {len(self.pad_value)}"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the network's input."""
+        return 3 if self.bands is None else len(self.bands.names)
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of a pixel of an image."""
+        return 3 if self.bands is None else self.bands.pixel_bytes
 
     @property
     def takes_batches(self) -> bool:
@@ -147,7 +163,7 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class EngineProfile:
-    """Input shapes [N, 3, H, W] of an engine: each axis from `min` to `max`, fastest at `opt`."""
+    """Input shapes [N, bands, H, W] of an engine: each axis from `min` to `max`, fastest at `opt`."""
 
     min: Shape
     opt: Shape
@@ -158,7 +174,7 @@ class EngineProfile:
             raise BundleError(f"an engine's shapes must be min ≤ opt ≤ max; got {self.min}, {self.opt}, {self.max}")
 
     def takes(self, shape: Sequence[int]) -> bool:
-        """True if the profile contains this input shape [N, 3, H, W]."""
+        """True if the profile contains this input shape [N, bands, H, W]."""
         return len(shape) == len(self.min) and all(
             low <= length <= high for low, length, high in zip(self.min, shape, self.max, strict=True)
         )
@@ -288,59 +304,7 @@ class Manifest:
         Raises:
             BundleError: not JSON, another major version, or a violation of the schema (with its location).
         """
-        try:
-            data = json.loads(text, parse_float=_parse_number, parse_constant=_parse_number)
-        except (ValueError, RecursionError) as exc:
-            raise BundleError(
-                f"manifest.json is not valid JSON: {exc}. The bundle is damaged: export it again."
-            ) from exc
-        _check_version(data)
-        _check_schema(data)
-        return _manifest_from_dict(data)
-
-
-@functools.cache
-def load_schema() -> dict[str, Any]:
-    """The JSON Schema of `manifest.json`."""
-    schema: dict[str, Any] = json.loads(
-        resources.files(__package__).joinpath("manifest.schema.json").read_text(encoding="utf-8")
-    )
-    return schema
-
-
-def _parse_number(text: str) -> float:
-    # 16.0 is an integer to JSON Schema, so it must be one here; NaN, Infinity and 1e999 are no JSON numbers.
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not a finite number")
-    return int(value) if value.is_integer() else value
-
-
-def _check_version(data: Any) -> None:  # noqa: ANN401 - JSON
-    # Before the schema, so that a future manifest is reported as such and not as unknown fields.
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if not isinstance(version, str):
-        raise BundleError(
-            f"manifest.json has no schema_version; expected {SCHEMA_VERSION!r}. Is this an atrous bundle?"
-        )
-    if version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
-        raise BundleError(
-            f"manifest.json has schema_version {version!r}; this atrous reads {SCHEMA_VERSION.partition('.')[0]}.x. "
-            "Upgrade atrous, or export the model again with this one."
-        )
-
-
-def _check_schema(data: Mapping[str, Any]) -> None:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    error = best_match(Draft202012Validator(load_schema()).iter_errors(data))
-    if error is not None:
-        place = "/".join(str(part) for part in error.absolute_path) or "the top level"
-        raise BundleError(
-            f"manifest.json (schema {data['schema_version']}, this atrous knows {SCHEMA_VERSION}) does not follow its "
-            f"schema at {place}: {error.message}"
-        )
+        return _manifest_from_dict(validated(text))
 
 
 def _manifest_from_dict(data: Mapping[str, Any]) -> Manifest:
@@ -356,11 +320,12 @@ def _manifest_from_dict(data: Mapping[str, Any]) -> Manifest:
                 _pair(size["min"]), _pair(size["opt"]), _pair(size["max"]), size["multiple"], size["offset"]
             ),
             color_order=source["color_order"],
-            mean=_triple(source["mean"]),
-            std=_triple(source["std"]),
+            mean=tuple(source["mean"]),
+            std=tuple(source["std"]),
             scale=source["scale"],
             resize=source["resize"],
-            pad_value=_triple(source["pad_value"]),
+            pad_value=tuple(source["pad_value"]),
+            bands=Bands.from_dict(source["bands"]) if "bands" in source else None,
             dynamic_batch=source.get("dynamic_batch"),
             padding=PaddingCost.from_dict(source["padding"]) if "padding" in source else None,
         ),

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,13 +18,15 @@ from ..bundle import Bundle
 from ..errors import CalibrationError, ImageError
 from ..runtime.backends import open_reference
 from ..runtime.backends.onnxruntime import OnnxSession
+from ..runtime.band_images import Pixels, load_pixels
 from ..runtime.cpu.path import CpuPath, Infer
 from ..runtime.evaluation import Pair, load_truth, pair_by_stem
-from ..runtime.image import ImageSource, load_image
+from ..runtime.image import ImageSource
 from ..runtime.mask_rules import MaskRules
 from ..runtime.masks import MaskReader, check_void
 from ..runtime.metrics import Counts, Tally
 from ..runtime.path import read_image
+from ..runtime.preprocess import color_image
 from .parallel_map import parallel_map
 from .report.model import Accuracy, Sample, SkippedImage
 
@@ -47,15 +50,16 @@ class _Labelled:
 
     source: ImageSource | Pair
     shape: tuple[int, int]
+    dtype: np.dtype[Any]
     packed: bytes
 
     @classmethod
     def pack(cls, source: ImageSource | Pair, labels: Labels) -> _Labelled:
-        return cls(source, (labels.shape[0], labels.shape[1]), zlib.compress(labels.tobytes(), level=1))
+        return cls(source, (labels.shape[0], labels.shape[1]), labels.dtype, zlib.compress(labels.tobytes(), level=1))
 
     @property
     def labels(self) -> Labels:
-        return np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(self.shape)
+        return np.frombuffer(zlib.decompress(self.packed), self.dtype).reshape(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,21 +176,21 @@ class Reference:
             return exc
 
     def _segment(self, path: CpuPath, source: ImageSource | Pair) -> _Segmented:
+        bands = self._bundle.manifest.input.bands
         if not isinstance(source, Pair):
-            picture = load_image(source)
-            return _Segmented(picture, _labels(path, picture), None)
-        truth = load_truth(source, self._reader, len(self._bundle.manifest.classes))
-        labels = _labels(path, truth.picture)
-        return _Segmented(truth.picture, labels, truth.count(labels))
+            pixels = load_pixels(source, bands)
+            return _Segmented(color_image(pixels, bands), self._labels(path, pixels), None)
+        truth = load_truth(source, self._reader, self._bundle.manifest)
+        labels = self._labels(path, truth.picture)
+        return _Segmented(color_image(truth.picture, bands), labels, truth.count(labels))
+
+    def _labels(self, path: CpuPath, pixels: Pixels) -> Labels:
+        """Labels [H, W] of an image [H, W, bands]."""
+        (future,) = path.submit([read_image(pixels, self._bundle.manifest.input.bands)])
+        return future.result().labels
 
     def _tally(self) -> Tally:
         return Tally(len(self._bundle.manifest.classes), ignored=self._reader.ignored)
-
-
-def _labels(path: CpuPath, picture: Labels) -> Labels:
-    """Labels [H, W] uint8 of an image [H, W, 3] uint8."""
-    (future,) = path.submit([read_image(picture)])
-    return future.result().labels
 
 
 def _picture(source: ImageSource | Pair) -> ImageSource:

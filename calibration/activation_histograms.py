@@ -24,7 +24,7 @@ def collect_histograms(
     Args:
         graph: the FP32 model.
         tensors: names of the float32 values to observe; the image input may be among them.
-        images: names and preprocessed images [N, 3, H, W] float32, as `CalibrationImages` yields.
+        images: names and preprocessed images [N, bands, H, W] float32, as `CalibrationImages` yields.
         progress: called with the number of images processed.
 
     Returns:

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from ..arrays import FloatArray
+from ..bands import Bands
 from ..errors import CalibrationError, ImageError
 from ..exporter.verify import photo_inputs
 from ..manifest import InputSpec
-from ..runtime.image import ImageFile, ImageSource, list_pictures, load_image
+from ..runtime.band_images import load_pixels
+from ..runtime.image import ImageFile, ImageSource, list_pictures
 from .report.model import SkippedImage
 
 #: Up to one image, or this share of the set if that is more, may be unreadable.
@@ -72,7 +74,7 @@ class CalibrationImages:
         return len(self.sources)
 
     def __iter__(self) -> Iterator[tuple[str, FloatArray]]:
-        """Name and preprocessed image [1, 3, H, W] float32 of each readable image.
+        """Name and preprocessed image [1, bands, H, W] float32 of each readable image.
 
         Raises:
             CalibrationError: too many images are unreadable, or all of them.
@@ -101,9 +103,12 @@ class CalibrationImages:
     @cached_property
     def data_sha256(self) -> str:
         """Hex SHA-256 of the images in order and of their preprocessing."""
-        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self._inputs), sort_keys=True).encode())
+        rules = dataclasses.asdict(self._inputs)
+        if self._inputs.bands is None:
+            del rules["bands"]  # caches of RGB were made before there were bands
+        digest = hashlib.sha256(json.dumps(rules, sort_keys=True).encode())
         for source in self.sources:
-            digest.update(_digest(source))
+            digest.update(_digest(source, self._inputs.bands))
         return digest.hexdigest()
 
     def name_of(self, index: int) -> str:
@@ -140,12 +145,12 @@ def _list(folder: Path) -> tuple[Path, ...]:
     return found
 
 
-def _digest(source: ImageSource) -> bytes:
+def _digest(source: ImageSource, bands: Bands | None) -> bytes:
     """SHA-256 of a file and of what is read of it, or of an image's pixels; of no bytes if the image is unreadable."""
     try:
         if isinstance(source, str | os.PathLike):
             return (source if isinstance(source, ImageFile) else ImageFile(Path(source))).digest
-        pixels = load_image(source)
+        pixels = load_pixels(source, bands)
     except (OSError, ImageError):
         return hashlib.sha256().digest()
     return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()

@@ -25,7 +25,8 @@ from ..exporter.passes.base import pass_errors
 from ..exporter.passes.nodes import node_name
 from ..exporter.verify import photo_inputs
 from ..manifest import InputSpec, OutputSpec
-from ..runtime.image import ImageSource, load_image
+from ..runtime.band_images import Pixels, load_pixels
+from ..runtime.image import ImageSource
 from ..runtime.postprocess import upsample_labels
 from ..runtime.preprocess import Geometry
 from .parallel_map import parallel_map
@@ -66,8 +67,8 @@ def sensitivity_batches(images: Sequence[ImageSource], inputs: InputSpec) -> lis
     """Choose up to four images, evenly spread over `images`, and preprocess them.
 
     Returns:
-        Batches [1, 3, H, W] float32: the central 256×256 pixels of each image, or whole images if the graph does not
-        take that size; then only as many as have a million pixels together, but at least one.
+        Batches [1, bands, H, W] float32: the central 256×256 pixels of each image, or whole images if the graph does
+        not take that size; then only as many as have a million pixels together, but at least one.
     """
     cut = inputs.resize == "none" and not inputs.size.is_fixed
     size = [
@@ -75,7 +76,7 @@ def sensitivity_batches(images: Sequence[ImageSource], inputs: InputSpec) -> lis
         for low, high in zip(inputs.size.min, inputs.size.max, strict=True)
     ]
     count = min(_MAX_IMAGES, max(1, _MAX_PIXELS // math.prod(size)), len(images))
-    chosen = [load_image(images[index * len(images) // count]) for index in range(count)]
+    chosen = [load_pixels(images[index * len(images) // count], inputs.bands) for index in range(count)]
     return list(photo_inputs([_middle(image, *size) for image in chosen] if cut else chosen, inputs))
 
 
@@ -94,7 +95,7 @@ def measure_sensitivity(
         graph: the FP32 graph.
         plan: a plan with usable ranges, see `usable_plan`.
         amax: tensor → magnitude that maps to 127.
-        batches: preprocessed images [1, 3, H, W] float32.
+        batches: preprocessed images [1, bands, H, W] float32.
         output: describes the logits.
         progress: called with the number of layers done.
 
@@ -270,7 +271,7 @@ def _agreement(expected: Sequence[Labels], actual: Sequence[Labels]) -> float:
     return same / sum(labels.size for labels in expected)
 
 
-def _middle(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def _middle(image: Pixels, height: int, width: int) -> Pixels:
     top, left = (
         max(0, (length - wanted) // 2) for length, wanted in zip(image.shape[:2], (height, width), strict=True)
     )

@@ -147,11 +147,13 @@ def _picture(bundle: Bundle, image: Path | None, page: int | None, bits: int | N
     import numpy as np
 
     from ..exporter.verify import synthetic_photo
-    from ..runtime.image import load_image
+    from ..runtime.band_images import load_pixels
+    from ..runtime.image import ImageFile
 
+    inputs = bundle.manifest.input
     if image is None:
-        return synthetic_photo(np.random.default_rng(0), bundle.manifest.input.size.opt)
-    return load_image(image, page=page, bits=bits)
+        return synthetic_photo(np.random.default_rng(0), inputs.size.opt, inputs.bands)
+    return load_pixels(ImageFile(image, page, bits), inputs.bands)
 
 
 def _settings(

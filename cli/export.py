@@ -15,6 +15,7 @@ from .evidence import print_evidence, tuned_lines
 from .options import (
     MODEL_PANEL,
     AlignCornersOption,
+    BandsOption,
     ClassesOption,
     ColorOption,
     DynamicOption,
@@ -27,11 +28,13 @@ from .options import (
     SizeOption,
     StdOption,
     ThresholdOption,
+    chosen_bands,
     chosen_normalization,
     chosen_size,
 )
 
 if TYPE_CHECKING:
+    from ..bands import Bands
     from ..bundle import Bundle
     from ..exporter.pretrained import Pretrained
     from ..exporter.sizes import DynamicSize
@@ -127,6 +130,7 @@ def export(
     std: StdOption = None,
     scale: ScaleOption = None,
     color: ColorOption = None,
+    bands: BandsOption = None,
     resize: ResizeOption = "none",
     threshold: ThresholdOption = None,
     license: LicenseOption = None,  # noqa: A002 - the option's name
@@ -139,13 +143,14 @@ def export(
     Example: atrous export deeplab.safetensors street.atrous --classes classes.json --size 360x480
     """
     sizes = _required_size(size, dynamic)
-    pixels = chosen_normalization(normalization, mean, std, scale, color)
+    taken = chosen_bands(bands)
+    pixels = chosen_normalization(normalization, mean, std, scale, color, taken)
     with importing("export", purpose="atrous export"):
         from ..exporter.export import export as export_model
         from ..exporter.model_description import Preprocessing
         from ..exporter.trained_model import fuse_scales
     weights, out = _chosen_weights(checkpoint, out, pretrained)
-    network = _read_network(weights, arch, classes, output_stride, source)
+    network = _read_network(weights, arch, classes, output_stride, source, taken)
     options = ExportOptions(
         atrous=atrous,
         head=head,
@@ -165,6 +170,7 @@ def export(
             align_corners=align_corners or network.align_corners,
             options=options,
             overwrite=overwrite,
+            bands=taken,
         )
     _print_written(bundle)
 
@@ -194,7 +200,12 @@ def _chosen_weights(checkpoint: Path, out: Path | None, pretrained: str | None) 
 
 
 def _read_network(
-    weights: Pretrained, arch: str | None, classes: Path | None, output_stride: int | None, source: SourceChoice
+    weights: Pretrained,
+    arch: str | None,
+    classes: Path | None,
+    output_stride: int | None,
+    source: SourceChoice,
+    bands: Bands | None,
 ) -> Network:
     from ..exporter.classes import read_classes
     from ..exporter.trained_model import load_program, load_trained
@@ -202,8 +213,8 @@ def _read_network(
     names = read_classes(classes) if classes else weights.classes
     name = arch or weights.architecture
     with status(f"reading {weights.path}"):
-        network = (load_program(weights.path, names) if name is None else None) or load_trained(
-            weights.path, architecture=name, classes=names, output_stride=output_stride, source=source
+        network = (load_program(weights.path, names, bands) if name is None else None) or load_trained(
+            weights.path, architecture=name, classes=names, output_stride=output_stride, source=source, bands=bands
         )
     _print_reading(network)
     return network

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..arguments import check_arguments
+from ..bands import Bands
 from ..bundle import Bundle
 from ..manifest import ClassInfo, EngineIdentity, Manifest, SizePolicy
 from .console import JsonFlag, print_json, print_table, verdict
@@ -37,7 +38,9 @@ def _print_summary(manifest: Manifest) -> None:
     table.add_row("made by", manifest.created_by)
     table.add_row("classes", _swatches(manifest.classes))
     table.add_row("channels", _channels(manifest))
-    table.add_row("input", f"{_sizes(inputs.size)}, {inputs.color_order}, resize: {inputs.resize}")
+    table.add_row("input", f"{_sizes(inputs.size)}, {inputs.bands or inputs.color_order}, resize: {inputs.resize}")
+    if inputs.bands is not None:
+        table.add_row("bands", _bands(inputs.bands))
     if (cost := padding_cost(manifest)) is not None:
         table.add_row("padding", cost)
     table.add_row("normalise", f"(pixel × {inputs.scale:g} − {list(inputs.mean)}) / {list(inputs.std)}")
@@ -47,6 +50,11 @@ def _print_summary(manifest: Manifest) -> None:
     if manifest.license:
         table.add_row("licence", manifest.license)
     print_table(table)
+
+
+def _bands(bands: Bands) -> str:
+    pairs = zip(bands.names, bands.ranges, strict=True)
+    return ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in pairs)
 
 
 def _print_artifacts(manifest: Manifest) -> None:

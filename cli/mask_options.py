@@ -13,7 +13,7 @@ _MAPPING = re.compile(r"(?:(\d+)|(\d+),(\d+),(\d+))=(\d+|void)")
 
 IgnoreOption = Annotated[
     list[int] | None,
-    typer.Option(min=0, max=255, metavar="ID", help="An id of masks that is void, besides the bundle's own."),
+    typer.Option(min=0, max=65535, metavar="ID", help="An id of masks that is void, besides the bundle's own."),
 ]
 MaskPatternOption = Annotated[
     str,

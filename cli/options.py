@@ -11,6 +11,7 @@ import typer
 from ..manifest import Precision, ResizePolicy, Size
 
 if TYPE_CHECKING:
+    from ..bands import Bands
     from ..exporter.normalization import Normalization
     from ..exporter.sizes import DynamicSize
 
@@ -67,6 +68,16 @@ ScaleOption = Annotated[
 ColorOption = Annotated[
     Literal["RGB", "BGR"] | None,
     typer.Option(rich_help_panel=INPUT_PANEL, help="Order of the network's channels, and of mean and std."),
+]
+BandsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BANDS",
+        rich_help_panel=INPUT_PANEL,
+        help="Of a network that takes other images than RGB: N or NAME,NAME,…, then :uint8, :uint16 or :float32, then "
+        ":LOW..HIGH, e.g. red,green,blue,nir or 1:uint16:0..4095; or a JSON file of names, dtype, ranges, colors and "
+        "crf_weights.",
+    ),
 ]
 ResizeOption = Annotated[
     ResizePolicy,
@@ -133,6 +144,7 @@ def chosen_normalization(
     std: str | None,
     scale: float | None,
     color: Literal["RGB", "BGR"] | None,
+    bands: Bands | None = None,
 ) -> Normalization | None:
     """The normalization of --normalization, or of --mean, --std, --scale and --color; None if none is given."""
     from ..exporter.normalization import find_normalization, parse_normalization
@@ -142,8 +154,17 @@ def chosen_normalization(
     if name and given:
         raise typer.BadParameter(f"--normalization and {', '.join(given)} exclude each other; pass one or the other")
     if given:
-        return parse_normalization(mean, std, scale, color)
-    return find_normalization(name) if name else None
+        return parse_normalization(mean, std, scale, color, bands)
+    return find_normalization(name, bands) if name else None
+
+
+def chosen_bands(text: str | None) -> Bands | None:
+    """The value of --bands: `4`, `red,green,blue,nir`, `1:uint16`, `grey:uint16:0..4095` or a JSON file."""
+    if text is None:
+        return None
+    from ..exporter.read_bands import parse_bands, read_bands
+
+    return read_bands(Path(text)) if text.endswith(".json") else parse_bands(text)
 
 
 def parse_size(text: str) -> Size:

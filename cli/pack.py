@@ -15,6 +15,7 @@ from .evidence import print_evidence
 from .options import (
     MODEL_PANEL,
     AlignCornersOption,
+    BandsOption,
     ClassesOption,
     ColorOption,
     DynamicOption,
@@ -28,6 +29,7 @@ from .options import (
     SizeOption,
     StdOption,
     ThresholdOption,
+    chosen_bands,
     chosen_normalization,
     chosen_size,
 )
@@ -36,7 +38,7 @@ from .options import (
 @check_arguments
 def pack(
     graph: Annotated[
-        Path, typer.Argument(metavar="MODEL.onnx", help="Image [N, 3, H, W] in, logits [N, C, h, w] out.")
+        Path, typer.Argument(metavar="MODEL.onnx", help="Image [N, bands, H, W] in, logits [N, C, h, w] out.")
     ],
     out: OutputArgument,
     classes: ClassesOption = None,
@@ -47,6 +49,7 @@ def pack(
     std: StdOption = None,
     scale: ScaleOption = None,
     color: ColorOption = None,
+    bands: BandsOption = None,
     resize: ResizeOption = "none",
     align_corners: AlignCornersOption = False,
     threshold: ThresholdOption = None,
@@ -63,14 +66,14 @@ def pack(
     """
     from ..exporter.classes import read_classes
     from ..exporter.model_description import Preprocessing
-    from ..exporter.normalization import IMAGENET
 
     with importing("export", purpose="atrous pack"):
         from ..exporter.pack import pack as pack_graph
     if classes is None:
         raise typer.BadParameter("an ONNX graph does not name its classes; pass --classes FILE")
     sizes = chosen_size(size, dynamic)
-    pixels = chosen_normalization(normalization, mean, std, scale, color) or IMAGENET
+    taken = chosen_bands(bands)
+    pixels = chosen_normalization(normalization, mean, std, scale, color, taken)
     with status(f"packing {graph}"):
         bundle = pack_graph(
             graph,
@@ -81,6 +84,7 @@ def pack(
             align_corners=align_corners,
             options=PackOptions(license=license, threshold=threshold, output=output),
             overwrite=overwrite,
+            bands=taken,
         )
     print_evidence(bundle.manifest)
     print_line(f"wrote {bundle.path}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .._native import KERNEL_CONSTANTS, plan_field
 from .._native import FieldSpec as NativeFieldSpec
-from ..arrays import MAX_CLASSES
+from ..arrays import MAX_BYTE_CLASSES
 from ..errors import CRFError, DeviceError
 from ..gpu import Buffer, Graph, allocate, prepare
 from .cuda_inputs import MAX_IMAGES
@@ -88,7 +88,7 @@ class FieldSpec:
         """Check what the native core divides and multiplies; raises `CRFError`."""
         for name, value, most in (
             ("images", self.images, MAX_IMAGES),
-            ("classes", self.classes, MAX_CLASSES),
+            ("classes", self.classes, MAX_BYTE_CLASSES),
             ("height", self.height, _MAX_SIDE_PX),
             ("width", self.width, _MAX_SIDE_PX),
         ):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arguments import describe
-from ..arrays import MAX_CLASSES, as_array
+from ..arrays import MAX_BYTE_CLASSES, as_array
 from ..errors import CRFError, ShapeError
 
 #: Maximum number of images in a batch: the keys of lattice points reserve 6 bits for it.
@@ -63,14 +63,14 @@ def checked_probabilities(values: AnyArray) -> Input:
     """
     array = _found(values, "probabilities", np.float32)
     shape = array.shape
-    expected = f"floating-point [C, H, W] or [B, C, H, W], up to {MAX_CLASSES} classes and {MAX_IMAGES} images"
+    expected = f"floating-point [C, H, W] or [B, C, H, W], up to {MAX_BYTE_CLASSES} classes and {MAX_IMAGES} images"
     actual = f"{array.dtype} {list(shape)}"
     problem = ""
     if not np.issubdtype(array.dtype, np.floating):
         problem = "have the wrong dtype"
     elif len(shape) not in (3, 4) or 0 in shape:
         problem = "have the wrong shape"
-    elif shape[-3] > MAX_CLASSES:
+    elif shape[-3] > MAX_BYTE_CLASSES:
         problem = "have too many classes for 8-bit labels"
     elif len(shape) == 4 and shape[0] > MAX_IMAGES:
         problem = "have too many images for one batch"

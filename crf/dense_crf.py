@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._native import ClassSubset, Filter, FractionMeanField, MeanField, check_class_floor, likely_classes
 from ..arguments import MAX_THREADS, check_arguments
-from ..arrays import as_array, class_maps, not_finite
+from ..arrays import Labels, as_array, class_maps, not_finite
 from ..errors import CRFError, ShapeError
 from .kept_filters import KEPT_FILTERS, FilterOptions
 from .params import MAX_ITERATIONS, CRFParams, Storage
@@ -99,7 +99,7 @@ class DenseCRF:
             field, subset, size = self._infer(probabilities, image)
             return field.marginals(subset).reshape(subset.classes, *size)
 
-    def labels(self, probabilities: ArrayLike, image: ArrayLike) -> NDArray[np.uint8]:
+    def labels(self, probabilities: ArrayLike, image: ArrayLike) -> Labels:
         """Most probable class of each pixel after refinement; ties go to the lowest class.
 
         Args:
@@ -107,7 +107,7 @@ class DenseCRF:
             image: [H, W, 3] as in `__call__`.
 
         Returns:
-            Labels [H, W] uint8.
+            Labels [H, W] uint8, or uint16 of more than 256 classes.
 
         Raises:
             ShapeError: shapes, dtypes or values are invalid.
@@ -117,10 +117,8 @@ class DenseCRF:
             field, subset, size = self._infer(probabilities, image)
             return field.labels(subset).reshape(size)
 
-    def labels_and_marginals(
-        self, probabilities: ArrayLike, image: ArrayLike
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Labels [H, W] uint8 and marginals [C, H, W] float32 of one inference; raises as `__call__` does."""
+    def labels_and_marginals(self, probabilities: ArrayLike, image: ArrayLike) -> tuple[Labels, NDArray[np.float32]]:
+        """Labels [H, W] and marginals [C, H, W] float32 of one inference; raises as `__call__` does."""
         with self._lock:
             field, subset, size = self._infer(probabilities, image)
             return field.labels(subset).reshape(size), field.marginals(subset).reshape(subset.classes, *size)

@@ -28,7 +28,7 @@ def describe_classes(classes: Sequence[str | ClassInfo]) -> tuple[ClassInfo, ...
     """Convert class names, in the order of the logits, to manifest entries; default colours are PASCAL VOC's.
 
     Raises:
-        ExportError: there are no classes, or more than uint8 labels can hold.
+        ExportError: there are no classes, or more than labels of 16 bits can hold.
     """
     if not 1 <= len(classes) <= MAX_CLASSES:
         raise ExportError(f"a bundle has 1 to {MAX_CLASSES} classes; got {len(classes)}")

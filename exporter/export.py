@@ -17,6 +17,7 @@ from torch import nn
 
 from ..arguments import check_arguments
 from ..arrays import FloatArray
+from ..bands import Bands
 from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..errors import EngineError, ExportError
 from ..manifest import SOFTMAX, Channels, ClassInfo, Manifest, Size, Verification
@@ -25,7 +26,7 @@ from ..runtime.backends.onnxruntime import OnnxSession
 from .classes import describe_classes
 from .foreign import copy_module, module_errors
 from .logits import PROBES, logits_graph
-from .model_description import ModelDescription, Preprocessing
+from .model_description import ModelDescription, Preprocessing, with_bands
 from .onnx_export import StandaloneHead, coarse_shape, export_graph
 from .opset import OPSET
 from .optimize.optimize import optimize
@@ -60,13 +61,14 @@ def export(
     align_corners: bool = False,
     options: ExportOptions | None = None,
     overwrite: bool = False,
+    bands: int | Bands | None = None,
 ) -> Bundle:
     """Export a model to a bundle, verified against PyTorch before it appears at `path`.
 
     Args:
-        model: maps [N, 3, H, W] float32 to coarse logits [N, C, h, w], or to those of one channel under a sigmoid; a
-            softmax or sigmoid at its end is taken away where that is exact. Of a dict, dataclass, tuple or list one
-            tensor is taken, as `options.output` says. Not modified.
+        model: maps [N, 3, H, W] float32, or [N, bands, H, W], to coarse logits [N, C, h, w], or to those of one channel
+            under a sigmoid; a softmax or sigmoid at its end is taken away where that is exact. Of a dict, dataclass,
+            tuple or list one tensor is taken, as `options.output` says. Not modified.
         path: path of the bundle, `NAME.atrous`.
         classes: names (or `ClassInfo`) in the order of the logits; of one channel two, what it is not and what it is.
         size: one (height, width), which is fastest, or a `DynamicSize`.
@@ -74,6 +76,7 @@ def export(
         align_corners: rule by which the training upsampled the logits.
         options: form of the graph, and what else the bundle says of the model.
         overwrite: replace an existing bundle.
+        bands: for a network that takes other images than RGB in bytes: how many bands of bytes, or what they are.
 
     Raises:
         ExportError: the model does not match the arguments, torch cannot convert it, its output is no logits and cannot
@@ -82,22 +85,26 @@ def export(
     """
     options = options or ExportOptions()
     check_size(size)
+    preprocessing = with_bands(preprocessing, bands)
+    channels = preprocessing.channels
     example = size.opt if isinstance(size, DynamicSize) else size
     original = model
-    reference = with_one_output(copy_module(model), example, options.output)
+    reference = with_one_output(copy_module(model), example, options.output, channels=channels)
     # TorchScript is converted, and the graph still held to the original.
-    is_script = isinstance(model, torch.jit.ScriptModule)
-    model = with_one_output(module_of_script(model, size), example, options.output) if is_script else reference
+    if isinstance(model, torch.jit.ScriptModule):
+        model = with_one_output(module_of_script(model, size, channels), example, options.output, channels=channels)
+    else:
+        model = reference
     description = ModelDescription(
         describe_classes(classes),
         size,
-        preprocessing or Preprocessing(),
+        preprocessing,
         align_corners,
         options.crf,
         options.license,
         options.threshold,
     )
-    manifest = description.draft_manifest(Path(path), functools.partial(coarse_shape, reference))
+    manifest = description.draft_manifest(Path(path), functools.partial(coarse_shape, reference, channels=channels))
     if not manifest.input.size.is_fixed:
         _require_no_memory(reference, copy_module(original), manifest)
     takes_batches = options.dynamic_batch or not manifest.input.size.is_fixed
@@ -213,6 +220,7 @@ def _write_graph(
         model,
         path,
         inputs.size,
+        channels=inputs.channels,
         output_name=output_name,
         dynamic_batch=inputs.takes_batches,
         opset=options.opset or OPSET,

@@ -16,7 +16,6 @@ from onnx import TensorProto, helper
 
 from ..arrays import FloatArray
 from ..errors import ExportError
-from ..manifest import Size
 from ..runtime.backends.onnxruntime import OnnxSession
 from .final_activation import find_final_activation
 
@@ -53,13 +52,14 @@ def select_output(model: onnx.ModelProto, output: str | int | None, *, name: str
     _remove_unused(model)
 
 
-def adapt_layout(model: onnx.ModelProto, channels: frozenset[int], *, name: str) -> tuple[str, ...]:
-    """Change a graph with one input and one output such that it takes [N, 3, H, W] and returns [N, C, h, w].
+def adapt_layout(model: onnx.ModelProto, channels: frozenset[int], *, name: str, bands: int = 3) -> tuple[str, ...]:
+    """Change a graph with one input and one output such that it takes [N, bands, H, W] and returns [N, C, h, w].
 
     Args:
         model: changed in place.
         channels: numbers of channels that the classes allow.
         name: what messages call the graph.
+        bands: channels of the image.
 
     Returns:
         What was changed, for the bundle's record; empty for a graph that has the layout.
@@ -67,7 +67,7 @@ def adapt_layout(model: onnx.ModelProto, channels: frozenset[int], *, name: str)
     Raises:
         ExportError: labels at the end do not say which logits they were.
     """
-    changed = [*_remove_argmax(model, name), *_adapt_image(model)]
+    changed = [*_remove_argmax(model, name), *_adapt_image(model, bands)]
     logits = model.graph.output[0]
     dims = dims_of(logits)
     if CHANNELS_LAST in changed and len(dims) == 4 and dims[3] in channels:
@@ -77,20 +77,23 @@ def adapt_layout(model: onnx.ModelProto, channels: frozenset[int], *, name: str)
 
 
 def check_adapted(
-    original: onnx.ModelProto, changed: tuple[str, ...], run: Callable[[FloatArray], NDArray[Any]], size: Size
+    original: onnx.ModelProto,
+    changed: tuple[str, ...],
+    run: Callable[[FloatArray], NDArray[Any]],
+    shape: tuple[int, int, int, int],
 ) -> None:
     """Compare an adapted graph with the original on an image of random pixels.
 
     Args:
         original: the graph before `adapt_layout`.
         changed: what `adapt_layout` returned.
-        run: computes what the adapted graph does, [1, 3, H, W] → [1, C, h, w].
-        size: height and width of the image.
+        run: computes what the adapted graph does, `shape` → [1, C, h, w].
+        shape: shape [1, bands, H, W] of the image.
 
     Raises:
         ExportError: the logits or labels differ.
     """
-    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, *size)).astype(np.float32)
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
     image = inputs_of(original)[0]
     fed = pixels.transpose(_TO_LAST) if CHANNELS_LAST in changed else pixels
     fed = fed.astype(np.uint8) if takes_pixels(image) else fed
@@ -126,12 +129,12 @@ def dims_of(value: onnx.ValueInfoProto) -> list[int | str]:
     ]
 
 
-def _adapt_image(model: onnx.ModelProto) -> list[str]:
-    """Put a Transpose, and a conversion to 8 bits, behind a new input [N, 3, H, W] float32."""
+def _adapt_image(model: onnx.ModelProto, bands: int) -> list[str]:
+    """Put a Transpose, and a conversion to 8 bits, behind a new input [N, bands, H, W] float32."""
     graph = model.graph
     image = inputs_of(model)[0]
     dims = dims_of(image)
-    is_last = len(dims) == 4 and dims[3] == 3 and dims[1] != 3
+    is_last = len(dims) == 4 and dims[3] == bands and dims[1] != bands
     is_pixels = takes_pixels(image)
     if not (is_last or is_pixels) or len(dims) != 4:
         return []

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..arrays import MAX_BYTE_CLASSES
 from ..errors import ExportError
 from ..manifest import SOFTMAX, Channels, Size, SizePolicy
 from ..runtime.channels import threshold_logit
@@ -36,7 +37,8 @@ _ADVICE: Final = (
 class StandaloneHead(nn.Module):
     """Network with its postprocessing: bilinear upsampling to the input's size, then softmax or argmax.
 
-    [N, 3, H, W] → `probabilities` [N, C, H, W] float32 or `labels` [N, H, W] uint8. A sigmoid has two classes.
+    [N, 3, H, W] → `probabilities` [N, C, H, W] float32 or `labels` [N, H, W] uint8, of more than 256 classes
+    int32. A sigmoid has two classes.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class StandaloneHead(nn.Module):
             return logits.softmax(dim=1)
         if self.threshold is not None:
             return (logits[:, 0] > threshold_logit(self.threshold)).to(torch.uint8)
-        return logits.argmax(dim=1).to(torch.uint8)
+        return logits.argmax(dim=1).to(torch.uint8 if logits.shape[1] <= MAX_BYTE_CLASSES else torch.int32)
 
 
 def export_graph(
@@ -72,6 +74,7 @@ def export_graph(
     path: Path,
     sizes: SizePolicy,
     *,
+    channels: int = 3,
     output_name: str = "logits",
     dynamic_batch: bool = False,
     opset: int = OPSET,
@@ -79,8 +82,9 @@ def export_graph(
     """Write `model` to `path` as ONNX and return its provenance.
 
     Args:
-        model: module in eval mode with one input [N, 3, H, W].
-        sizes: a fixed size gives a graph of [1, 3, H, W]; a range gives dynamic N, H and W.
+        model: module in eval mode with one input [N, channels, H, W].
+        sizes: a fixed size gives a graph of [1, channels, H, W]; a range gives dynamic N, H and W.
+        channels: of the input: three, or a number of bands.
         output_name: name of the graph's output.
         dynamic_batch: a fixed size with a dynamic N.
         opset: operator set of ONNX.
@@ -90,14 +94,14 @@ def export_graph(
             model, or the trace does not hold for all sizes of the range.
     """
     dynamic_shapes: tuple[dict[int, Any]] | None = None
-    example = torch.zeros(1, 3, *sizes.opt)
+    example = torch.zeros(1, channels, *sizes.opt)
     any_size = torch.export.Dim.DYNAMIC
     if sizes.is_fixed and dynamic_batch:
-        example = torch.zeros(2, 3, *sizes.opt)
+        example = torch.zeros(2, channels, *sizes.opt)
         dynamic_shapes = ({0: any_size},)
     elif not sizes.is_fixed:
         # Batch 2: torch.export specializes on 1.
-        example = torch.zeros(2, 3, *unequal_sides(sizes))
+        example = torch.zeros(2, channels, *unequal_sides(sizes))
         dynamic_shapes = ({0: any_size, 2: any_size, 3: any_size},)
     with quiet_torch(f"cannot export {type(model).__name__} to ONNX", advice="" if sizes.is_fixed else _ADVICE):
         with torch.inference_mode():
@@ -140,15 +144,15 @@ def unequal_sides(sizes: SizePolicy) -> Size:
     return (sizes.min[0] if sizes.min[0] != width else sizes.max[0]), width
 
 
-def coarse_shape(model: nn.Module, size: Size) -> tuple[int, ...]:
+def coarse_shape(model: nn.Module, size: Size, *, channels: int = 3) -> tuple[int, ...]:
     """Run `model` once on an image of `size` and return the shape [1, C, h, w] of its logits.
 
     Raises:
-        ExportError: the model fails on [1, 3, H, W], or does not return one float32 tensor [1, C, h, w].
+        ExportError: the model fails on [1, channels, H, W], or does not return one float32 tensor [1, C, h, w].
     """
     name = type(model).__name__
-    with module_errors(model, (1, 3, *size)), torch.inference_mode():
-        logits = model(torch.zeros(1, 3, *size))
+    with module_errors(model, (1, channels, *size)), torch.inference_mode():
+        logits = model(torch.zeros(1, channels, *size))
     expected = "one float32 tensor [N, C, h, w]"
     if not isinstance(logits, Tensor):
         keys = f" with {', '.join(map(str, logits))}" if isinstance(logits, dict) else ""

@@ -31,7 +31,7 @@ class OneOutput(nn.Module):
         return named_outputs(self.model(image))[self.key]
 
 
-def with_one_output(model: nn.Module, size: Size, output: Key | None) -> nn.Module:
+def with_one_output(model: nn.Module, size: Size, output: Key | None, *, channels: int = 3) -> nn.Module:
     """Make a module return its logits alone.
 
     Args:
@@ -44,7 +44,7 @@ def with_one_output(model: nn.Module, size: Size, output: Key | None) -> nn.Modu
     """
     try:
         with torch.inference_mode():
-            returned = model(torch.zeros(1, 3, *size))
+            returned = model(torch.zeros(1, channels, *size))
     except Exception:
         return model  # who looks for its sizes runs it again, and knows which ones it takes
     name = type(model).__name__

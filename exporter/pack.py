@@ -7,6 +7,7 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 
 from ..arguments import check_arguments
+from ..bands import Bands
 from ..bundle import Bundle, StagedBundle, stage_bundle
 from ..errors import ExportError
 from ..manifest import SOFTMAX, ClassInfo, Manifest, Size
@@ -22,8 +24,8 @@ from .classes import describe_classes
 from .graph_layout import adapt_layout, check_adapted, dims_of, inputs_of, select_output, takes_pixels
 from .graph_precision import graph_precision
 from .logits import PROBES, logits_graph
-from .model_description import ModelDescription, Preprocessing
-from .normalization import NO_NORMALIZATION
+from .model_description import ModelDescription, Preprocessing, with_bands
+from .normalization import IMAGENET
 from .options import PackOptions
 from .sizes import DynamicSize
 from .verify import (
@@ -49,6 +51,7 @@ def pack(
     align_corners: bool = False,
     options: PackOptions | None = None,
     overwrite: bool = False,
+    bands: int | Bands | None = None,
 ) -> Bundle:
     """Pack an ONNX file into a bundle, byte for byte; external data is embedded, a final softmax or sigmoid removed.
 
@@ -56,9 +59,9 @@ def pack(
     and batches.
 
     Args:
-        graph: ONNX file with one input [N, 3, H, W] and an output of logits [N, C, h, w], or those of one channel under
-            a sigmoid, all float32. Channels last, uint8 pixels and an ArgMax at the end are adapted, and a softmax or
-            sigmoid at its end is taken away where that is exact.
+        graph: ONNX file with one input [N, 3, H, W], or [N, bands, H, W], and an output of logits [N, C, h, w], or
+            those of one channel under a sigmoid, all float32. Channels last, uint8 pixels and an ArgMax at the end are
+            adapted, and a softmax or sigmoid at its end is taken away where that is exact.
         path: path of the bundle, `NAME.atrous`.
         classes: names (or `ClassInfo`) in the order of the logits; of one channel two, what it is not and what it is.
         size: required if the graph's height and width are dynamic; otherwise read from the graph.
@@ -66,6 +69,7 @@ def pack(
         align_corners: rule by which the training upsampled the logits.
         options: what else the bundle says of the model.
         overwrite: replace an existing bundle.
+        bands: for a network that takes other images than RGB in bytes: how many bands of bytes, or what they are.
 
     Raises:
         ExportError: the file is not ONNX, its inputs or outputs differ from these, or its output cannot be made logits.
@@ -74,11 +78,11 @@ def pack(
     """
     source = Path(graph)
     options = options or PackOptions()
-    infos, preprocessing = describe_classes(classes), preprocessing or Preprocessing()
+    infos, preprocessing = describe_classes(classes), with_bands(preprocessing, bands)
+    channels = preprocessing.channels
     model = _read_graph(source, options.output, preprocessing)
     original = copy.deepcopy(model)
-    changed = adapt_layout(model, frozenset((len(infos), 1) if len(infos) == 2 else (len(infos),)), name=str(source))
-    _check_graph(model, source)
+    changed = _adapt(model, source, channels, len(infos))
     description = ModelDescription(
         infos,
         _graph_size(model, source, size),
@@ -89,9 +93,9 @@ def pack(
         options.threshold,
     )
     plain = OnnxSession(model.SerializeToString(), name=str(source), optimize=False)
-    manifest = description.draft_manifest(Path(path), lambda size: plain.run(np.zeros((1, 3, *size), np.float32)).shape)
+    manifest = description.draft_manifest(Path(path), partial(_logits_shape, plain, channels))
     if changed:
-        check_adapted(original, changed, plain.run, manifest.input.size.opt)
+        check_adapted(original, changed, plain.run, (1, channels, *manifest.input.size.opt))
     takes_batches = isinstance(dims_of(inputs_of(model)[0])[0], str)
     manifest = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, dynamic_batch=takes_batches))
     with stage_bundle(path, overwrite=overwrite) as staged:
@@ -158,7 +162,8 @@ def _read_graph(source: Path, output: str | int | None, preprocessing: Preproces
             "[N, 3, H, W]"
         )
     select_output(model, output, name=str(source))
-    if takes_pixels(inputs[0]) and preprocessing.normalization != NO_NORMALIZATION:
+    normalization = preprocessing.normalization or IMAGENET
+    if takes_pixels(inputs[0]) and not normalization.is_none:
         raise ExportError(
             f"{source}: input {inputs[0].name!r} is UINT8, pixels that the graph normalizes itself; say so: "
             "--normalization none, Preprocessing(NO_NORMALIZATION)"
@@ -166,8 +171,20 @@ def _read_graph(source: Path, output: str | int | None, preprocessing: Preproces
     return model
 
 
-def _check_graph(model: onnx.ModelProto, source: Path) -> None:
-    """Raise unless a graph has one float32 image [N, 3, H, W] and float32 logits with four axes."""
+def _logits_shape(plain: OnnxSession, channels: int, size: Size) -> tuple[int, ...]:
+    return plain.run(np.zeros((1, channels, *size), np.float32)).shape
+
+
+def _adapt(model: onnx.ModelProto, source: Path, channels: int, classes: int) -> tuple[str, ...]:
+    """Adapt the layout in place; raises unless there are one image and logits of it then."""
+    outputs = frozenset((classes, 1) if classes == 2 else (classes,))
+    changed = adapt_layout(model, outputs, name=str(source), bands=channels)
+    _check_graph(model, source, channels)
+    return changed
+
+
+def _check_graph(model: onnx.ModelProto, source: Path, channels: int) -> None:
+    """Raise unless a graph has one float32 image [N, channels, H, W] and float32 logits with four axes."""
     image, logits = inputs_of(model)[0], model.graph.output[0]
     for value in (image, logits):
         if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(dims_of(value)) != 4:
@@ -175,8 +192,11 @@ def _check_graph(model: onnx.ModelProto, source: Path) -> None:
             raise ExportError(
                 f"{source}: {value.name!r} is {dtype} {dims_of(value)}; expected FLOAT with four axes (N, C, H, W)"
             )
-    if dims_of(image)[1] != 3:
-        raise ExportError(f"{source}: input {image.name!r} is {dims_of(image)}; expected [N, 3, H, W] or [N, H, W, 3]")
+    if dims_of(image)[1] != channels:
+        raise ExportError(
+            f"{source}: input {image.name!r} is {dims_of(image)}; expected [N, {channels}, H, W] or "
+            f"[N, H, W, {channels}]. Of another number of bands, say it: bands=N, --bands N"
+        )
 
 
 def _is_all_of(source: Path, model: onnx.ModelProto) -> bool:

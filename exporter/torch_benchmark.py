@@ -13,13 +13,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..arrays import MAX_BYTE_CLASSES
 from ..bundle import Bundle
 from ..crf import DenseCRF
 from ..errors import EngineError
 from ..manifest import Channels, InputSpec
 from ..runtime.benchmark import Contender, Picture, Run
 from ..runtime.channels import refined_labels, threshold_logit
-from ..runtime.preprocess import Geometry, place_image, plan_geometry, prepare_image
+from ..runtime.preprocess import Geometry, color_image, place_image, plan_geometry, prepare_image
 from ..runtime.segmenter import bundle_crf
 from .trained_model import load_trained
 
@@ -107,7 +108,9 @@ def torch_run(
         if crf is None:
             return result, timings
         with _timed(timings, "crf", device):
-            labels = refined_labels(*crf.labels_and_marginals(result, image), channels)
+            labels = refined_labels(
+                *crf.labels_and_marginals(result, color_image(image, inputs.bands, weighted=True)), channels
+            )
         return labels, timings
 
     return run
@@ -124,10 +127,10 @@ def _upsample(logits: torch.Tensor, geometry: Geometry, inputs: InputSpec, *, al
 
 
 def _labels(logits: torch.Tensor, channels: Channels) -> torch.Tensor:
-    """Labels [H, W] uint8 of logits [channels, H, W]."""
+    """Labels [H, W] of logits [channels, H, W]."""
     if channels.threshold is not None:
         return (logits[0] > threshold_logit(channels.threshold)).to(torch.uint8)
-    return logits.argmax(0).to(torch.uint8)
+    return logits.argmax(0).to(torch.uint8 if len(logits) <= MAX_BYTE_CLASSES else torch.uint16)
 
 
 def _probabilities(logits: torch.Tensor, channels: Channels) -> torch.Tensor:

@@ -64,19 +64,20 @@ def load_torchscript(path: Path) -> torch.jit.ScriptModule:
     return script
 
 
-def module_of_script(script: torch.jit.ScriptModule, size: Size | DynamicSize) -> nn.Module:
+def module_of_script(script: torch.jit.ScriptModule, size: Size | DynamicSize, channels: int = 3) -> nn.Module:
     """Convert TorchScript to a module that torch.export can trace.
 
     Args:
-        script: maps [N, 3, H, W] to logits.
+        script: maps [N, channels, H, W] to logits.
         size: the size or sizes that it is converted for.
+        channels: of the input: three, or a number of bands.
 
     Raises:
         ExportError: it cannot be converted, or not for more than one size.
     """
     height, width = size.opt if isinstance(size, DynamicSize) else size
     # Two images of unequal sides, because torch takes a 1 and equal sides for constants.
-    example = torch.zeros(2, 3, height, width + (32 if height == width else 0))
+    example = torch.zeros(2, channels, height, width + (32 if height == width else 0))
     try:
         with quiet_torch("cannot convert TorchScript"), torch.no_grad():
             return TS2EPConverter(script, (example,)).convert().module()
@@ -89,7 +90,7 @@ def module_of_script(script: torch.jit.ScriptModule, size: Size | DynamicSize) -
             ) from exc
     # The interpreter runs once, and what it computes is recorded: lengths become constants.
     with quiet_torch("cannot trace TorchScript"), torch.no_grad():
-        traced: nn.Module = make_fx(script)(torch.zeros(1, 3, height, width))
+        traced: nn.Module = make_fx(script)(torch.zeros(1, channels, height, width))
         return traced
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from ..arguments import check_arguments
+from ..bands import Bands
 from ..errors import CheckpointError, ExportError
 from ..manifest import ClassInfo
 from .checkpoints import check_source, describe_checkpoint, load_into, num_classes_of
@@ -16,7 +17,7 @@ from .classes import describe_classes
 from .exported_program import load_exported_program
 from .models import Architecture, MultiScale, create_model, find_architecture
 from .models.recognition import Recognition, nearest_network, recognise
-from .normalization import IMAGENET, Normalization, read_preprocessor
+from .normalization import IMAGENET, Normalization, normalize_ranges, read_preprocessor
 from .options import SourceChoice
 from .torchscript import load_torchscript
 from .weight_files import is_exported_program, is_torchscript, read_weights
@@ -27,8 +28,8 @@ class Network:
     """A network, and what exporting needs to know of it.
 
     Attributes:
-        normalization: ImageNet's for a program, which does not say; of a checkpoint the architecture's, or that of
-            `preprocessor_config.json` where it is a folder with one.
+        normalization: of bands, their ranges mapped to 0 to 1. Otherwise ImageNet's for a program, which does not say;
+            of a checkpoint the architecture's, or that of `preprocessor_config.json` where it is a folder with one.
         align_corners: rule by which the logits are upsampled; False for a program.
     """
 
@@ -54,7 +55,7 @@ class TrainedModel(Network):
     recognised: Recognition | None = None
 
 
-def load_program(path: Path, classes: Sequence[ClassInfo] | None) -> Network | None:
+def load_program(path: Path, classes: Sequence[ClassInfo] | None, bands: Bands | None = None) -> Network | None:
     """Load a file that is a program itself, TorchScript or one of torch.export; None for other files.
 
     Raises:
@@ -69,7 +70,11 @@ def load_program(path: Path, classes: Sequence[ClassInfo] | None) -> Network | N
             f"{path} is a program, which does not name its classes; pass --classes FILE (or, if you want only the "
             "weights of TorchScript, --arch NAME)"
         )
-    return Network(model=load_torchscript(path) if script else load_exported_program(path), classes=tuple(classes))
+    return Network(
+        model=load_torchscript(path) if script else load_exported_program(path),
+        classes=tuple(classes),
+        normalization=IMAGENET if bands is None else normalize_ranges(bands),
+    )
 
 
 @check_arguments
@@ -80,6 +85,7 @@ def load_trained(
     classes: Sequence[ClassInfo] | None = None,
     output_stride: int | None = None,
     source: SourceChoice = "auto",
+    bands: Bands | None = None,
 ) -> TrainedModel:
     """Build the network of a checkpoint and load its weights.
 
@@ -107,7 +113,8 @@ def load_trained(
     infos = tuple(classes) if classes else describe_classes(metadata.classes or _numbered(found))
     # Two classes may be one channel under a sigmoid.
     channels = 1 if len(infos) == 2 and found == 1 else len(infos)
-    model = create_model(name, num_classes=channels, output_stride=stride)
+    inputs = 3 if bands is None else len(bands.names)
+    model = create_model(name, num_classes=channels, output_stride=stride, bands=inputs)
     recognised: Recognition | None = None
     if source == "auto":
         recognised = recognise(weights)
@@ -126,6 +133,8 @@ def load_trained(
         ) from exc
     processor = checkpoint / "preprocessor_config.json"
     pixels = read_preprocessor(processor) if processor.is_file() else entry.normalization
+    if bands is not None:
+        pixels = normalize_ranges(bands)
     return TrainedModel(
         model=model,
         classes=infos,

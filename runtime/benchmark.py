@@ -22,7 +22,7 @@ from .segmenter import Segmenter, load
 #: Rounds of a measurement: all their times are kept.
 _MAX_ROUNDS: Final = 1_000_000
 
-Picture = NDArray[np.uint8]
+Picture = NDArray[Any]
 
 #: Labels [H, W] uint8 of an image [H, W, 3] uint8, and milliseconds by stage.
 Run = Callable[[Picture], tuple[Picture, Mapping[str, float]]]

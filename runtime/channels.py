@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import FloatArray
+from ..arrays import FloatArray, Labels
 from ..manifest import Channels
 
 
@@ -29,7 +29,7 @@ def label_logits(logits: FloatArray, channels: Channels) -> FloatArray:
     return logits if channels.threshold is None else _behind(threshold_logit(channels.threshold), logits)
 
 
-def refined_labels(labels: NDArray[np.uint8], marginals: NDArray[np.float32], channels: Channels) -> NDArray[np.uint8]:
+def refined_labels(labels: Labels, marginals: NDArray[np.float32], channels: Channels) -> Labels:
     """Labels [H, W] of marginals [C, H, W]: with a sigmoid 1 where that of class 1 is above the threshold.
 
     Args:

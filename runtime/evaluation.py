@@ -14,14 +14,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import MAX_THREADS, check_arguments
+from ..arrays import Labels
 from ..errors import EvaluationError, ImageError
+from ..manifest import Manifest
 from .augmentation import AugmentedSegmenter
+from .band_images import Pixels, load_pixels
 from .evaluation_state import EvaluationState, Record
-from .image import ImageFile, ImageSource, load_image
+from .image import ImageFile, ImageSource
 from .mask_rules import MaskRules
 from .masks import MaskPixels, MaskReader, check_void
 from .metrics import Counts, Scores, Tally, count
@@ -102,34 +104,34 @@ class Truth:
     """A pair that was read and validated.
 
     Attributes:
-        picture: [H, W, 3] uint8 RGB.
+        picture: [H, W, 3] uint8 RGB, or [H, W, B] of the network's bands.
         mask: class ids and void.
         classes: C.
     """
 
-    picture: NDArray[np.uint8]
+    picture: Pixels
     mask: MaskPixels
     classes: int
 
-    def count(self, labels: NDArray[np.uint8]) -> Counts:
-        """Compare labels [H, W] uint8 with the mask."""
+    def count(self, labels: Labels) -> Counts:
+        """Compare labels [H, W] with the mask."""
         found = count(self.mask.ids, labels, self.mask.valid, self.classes)
         return dataclasses.replace(found, assumed_void_px=self.mask.assumed_void_px)
 
 
-def load_truth(pair: Pair, reader: MaskReader, classes: int) -> Truth:
+def load_truth(pair: Pair, reader: MaskReader, manifest: Manifest) -> Truth:
     """Read an image and its mask.
 
     Args:
         pair: the files.
         reader: knows what the mask's pixels mean.
-        classes: C.
+        manifest: describes images and classes.
 
     Raises:
         ImageError: a file cannot be read.
         EvaluationError: the mask has another size, or pixels that are neither classes nor void.
     """
-    picture = load_image(pair.image)
+    picture = load_pixels(pair.image, manifest.input.bands)
     mask = reader.read(pair.mask, page=pair.page)
     if mask.ids.shape != picture.shape[:2]:
         raise EvaluationError(
@@ -137,7 +139,7 @@ def load_truth(pair: Pair, reader: MaskReader, classes: int) -> Truth:
             "expected the same size. Resize the mask with nearest-neighbour sampling, or export it again.",
             path=pair.mask,
         )
-    return Truth(picture, mask, classes)
+    return Truth(picture, mask, len(manifest.classes))
 
 
 @check_arguments
@@ -240,7 +242,7 @@ def _score(
     known = done.find(digest) if done else None
     if known:
         return known
-    truth = load_truth(pair, reader, len(segmenter.classes))
+    truth = load_truth(pair, reader, segmenter.bundle.manifest)
     result = segmenter(truth.picture)
     return Record(Path(pair.image).name, digest, truth.count(result.labels), sum(result.timings_ms.values()))
 
@@ -284,5 +286,5 @@ def _digest(pair: Pair) -> str:
     return both.hexdigest()
 
 
-def _size(array: NDArray[np.uint8]) -> str:
+def _size(array: NDArray[Any]) -> str:
     return f"{array.shape[0]}×{array.shape[1]}"

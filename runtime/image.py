@@ -26,11 +26,14 @@ from .sample_depth import check_wide_color, is_wide_color, scale_to_8_bits, stor
 #: Endings of videos, which Pillow may claim to read too.
 VIDEO_SUFFIXES: Final = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"})
 
-ImageSource: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+ImageSource: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any]
 
 #: 16-bit grey modes of Pillow; `convert("RGB")` would clip them at 255 instead of scaling.
 _MODES_16_BIT: Final = ("I", "I;16", "I;16B", "I;16L")
 _WARNING_FILTERS: Final = threading.Lock()
+
+#: Of a file with more than one.
+SEVERAL_PAGES: Final = "has {} pages, of which page 1 is used; choose with --page or ImageFile(path, page=…)"
 
 _logger = logging.getLogger(__name__)
 #: What was said of which file: once is enough, however often it is read.
@@ -105,12 +108,13 @@ def load_image(source: ImageSource, *, page: int | None = None, bits: int | None
         return _from_pil(source, path=None, page=page, bits=bits)
     if isinstance(source, ImageFile):
         page, bits = source.page if page is None else page, source.bits if bits is None else bits
-    path = _path_of(source)
+    path = path_of(source)
     with open_picture(path) as image:
         return _from_pil(image, path=path, page=page, bits=bits)
 
 
-def _path_of(source: object) -> Path:
+def path_of(source: object) -> Path:
+    """Take a path as such; raises `ArgumentError` for what is no image."""
     if isinstance(source, (str, os.PathLike)) and isinstance(name := os.fspath(source), str):
         return Path(name)
     raise ArgumentError(
@@ -181,7 +185,7 @@ def turn_to_page(image: Image.Image, page: int | None, path: Path | None) -> Non
         image.seek(number - 1)
     # The other images of an MPO are previews or other views of the first; a PIL image is where its owner put it.
     elif pages > 1 and path is not None and image.format != "MPO":
-        say_once(f"has {pages} pages, of which page 1 is used; choose with --page or ImageFile(path, page=…)", path)
+        say_once(SEVERAL_PAGES.format(pages), path)
 
 
 def _from_pil(image: Image.Image, *, path: Path | None, page: int | None, bits: int | None) -> NDArray[np.uint8]:

@@ -50,7 +50,9 @@ class MaskRules:
                 f"{self.pattern!r} is no pattern for masks; expected a name with one *, which stands for what mask and "
                 "picture have in common, e.g. *_mask.png"
             )
-        mapping = {_key(key): None if value is None else _index(value, 255) for key, value in self.mapping.items()}
+        mapping = {
+            _key(key): None if value is None else _index(value, MAX_VALUE) for key, value in self.mapping.items()
+        }
         object.__setattr__(self, "mapping", mapping)
 
     def to_dict(self) -> dict[str, Any] | None:

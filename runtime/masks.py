@@ -13,16 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from ..arrays import Labels, label_type
 from ..errors import EvaluationError, ImageError
 from ..manifest import ClassInfo, Manifest
 from .image import open_picture, turn_to_page
 from .mask_rules import MAX_VALUE, MaskRules
 from .metrics import Mask, Scores
 
+#: Class of each pixel, or a code below 0.
+Codes = NDArray[np.int16] | NDArray[np.int32]
+
 #: Modes of Pillow in which pixels are numbers, and those that may hold colours.
 _INDEX_MODES: Final = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
 _COLOR_MODES: Final = ("RGB", "RGBA", "LA", "PA")
-_MAX_IDS: Final = 256
+_MAX_COLOR: Final = 255
 _VOID: Final = -1
 #: Void because of the bundle's `ignore_index` alone: the caller did not say so.
 _ASSUMED_VOID: Final = -2
@@ -119,12 +123,12 @@ class MaskPixels:
     """A mask that was read.
 
     Attributes:
-        ids: [H, W] uint8 class ids; 0 on void.
+        ids: [H, W] class ids, of the type of labels; 0 on void.
         valid: [H, W] bool, false on void.
         assumed_void_px: pixels that are void because of the bundle's `ignore_index` alone.
     """
 
-    ids: NDArray[np.uint8]
+    ids: Labels
     valid: Mask
     assumed_void_px: int
 
@@ -151,6 +155,7 @@ class MaskReader:
         self.rules = rules or MaskRules()
         self.void = void_ids(manifest, ignore)
         self._classes = manifest.classes
+        self._code_type = np.int16 if len(self._classes) <= np.iinfo(np.int16).max else np.int32
         first = int(self.rules.one_based)
         self.ignored = frozenset(value - first for value in self.void if first <= value < len(self._classes) + first)
         self._values = self._table_of_values(manifest.ignore_index, ignore, first)
@@ -164,12 +169,12 @@ class MaskReader:
         """
         pixels = load_mask(path, page=page)
         codes = self._read_colors(pixels, path) if pixels.ndim == 3 else self._read_values(pixels, path)
-        ids = np.maximum(codes, 0).astype(np.uint8)
+        ids = np.maximum(codes, 0).astype(label_type(len(self._classes)))
         return MaskPixels(ids, codes >= 0, int(np.count_nonzero(codes == _ASSUMED_VOID)))
 
-    def _table_of_values(self, ignore_index: int | None, ignore: Collection[int], first: int) -> NDArray[np.int16]:
-        """[65536] int16: the class of each pixel value, or a code below 0."""
-        table = np.full(MAX_VALUE + 1, _UNKNOWN, np.int16)
+    def _table_of_values(self, ignore_index: int | None, ignore: Collection[int], first: int) -> Codes:
+        """[65536]: the class of each pixel value, or a code below 0."""
+        table = np.full(MAX_VALUE + 1, _UNKNOWN, self._code_type)
         table[first : len(self._classes) + first] = np.arange(len(self._classes))
         table[:first] = _VOID
         table[list(self.void)] = _VOID
@@ -190,20 +195,20 @@ class MaskReader:
         return value
 
     @cached_property
-    def _colors(self) -> NDArray[np.int16]:
-        """[2^24] int16: the class of each colour, or a code below 0."""
-        table = np.full(1 << 24, _UNKNOWN, np.int16)
+    def _colors(self) -> Codes:
+        """[2^24]: the class of each colour, or a code below 0."""
+        table = np.full(1 << 24, _UNKNOWN, self._code_type)
         times = Counter(entry.color for entry in self._classes)
         for entry in self._classes:
             if times[entry.color] == 1:  # a colour of several classes says nothing
                 table[_packed(entry.color)] = self._target(entry.name, entry.id)
         for key, value in self.rules.mapping.items():
             color = (key, key, key) if isinstance(key, int) else key
-            if max(color) < _MAX_IDS:
+            if max(color) <= _MAX_COLOR:
                 table[_packed(color)] = self._target(key, value)
         return table
 
-    def _read_values(self, values: NDArray[Any], path: Path) -> NDArray[np.int16]:
+    def _read_values(self, values: NDArray[Any], path: Path) -> Codes:
         if values.size and (values.min() < 0 or values.max() > MAX_VALUE):
             raise EvaluationError(
                 f"the mask {path} has values from {values.min()} to {values.max()}; expected 0 to {MAX_VALUE}",
@@ -220,7 +225,7 @@ class MaskReader:
                 path=path,
             )
         self._check_palette(path, used)
-        codes: NDArray[np.int16] = self._values[values]
+        codes: Codes = self._values[values]
         return codes
 
     def _check_palette(self, path: Path, used: NDArray[np.intp]) -> None:
@@ -241,10 +246,10 @@ class MaskReader:
                     path=path,
                 )
 
-    def _read_colors(self, colors: NDArray[np.uint8], path: Path) -> NDArray[np.int16]:
+    def _read_colors(self, colors: NDArray[np.uint8], path: Path) -> Codes:
         wide = colors.astype(np.uint32)
         packed = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
-        codes: NDArray[np.int16] = self._colors[packed]
+        codes: Codes = self._colors[packed]
         unknown = np.unique(packed[codes == _UNKNOWN])
         if unknown.size:
             named = [f"{value >> 16},{value >> 8 & 255},{value & 255}" for value in unknown[:_MAX_LISTED].tolist()]
@@ -265,9 +270,9 @@ def void_ids(manifest: Manifest, ignore: Collection[int]) -> frozenset[int]:
     """
     own = frozenset() if manifest.ignore_index is None else frozenset({manifest.ignore_index})
     void = frozenset(int(index) for index in ignore) | own
-    wrong = sorted(index for index in void if not 0 <= index < _MAX_IDS)
+    wrong = sorted(index for index in void if not 0 <= index <= MAX_VALUE)
     if wrong:
-        raise EvaluationError(f"ids to ignore are pixel values from 0 to {_MAX_IDS - 1}; got {wrong[0]}")
+        raise EvaluationError(f"ids to ignore are pixel values from 0 to {MAX_VALUE}; got {wrong[0]}")
     return void
 
 
@@ -299,7 +304,7 @@ def describe_truth(scores: Scores, classes: Sequence[ClassInfo]) -> str:
 
 
 def _names(scores: Scores, classes: Sequence[ClassInfo]) -> str:
-    return ", ".join(classes[index].name for index in scores.absent)
+    return _listed(classes[index].name for index in scores.absent)
 
 
 def _range(classes: Sequence[ClassInfo], rules: MaskRules) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Float64Array
+from ..arrays import Float64Array, Labels
 from ..errors import ShapeError
 
 #: Widths of the trimap, in pixels to each side of an edge, as in fig. 8 of arXiv 1606.00915.
@@ -74,7 +74,7 @@ class Scores:
     absent: tuple[int, ...]
 
 
-def count(truth: NDArray[np.uint8], labels: NDArray[np.uint8], valid: Mask, classes: int) -> Counts:
+def count(truth: Labels, labels: Labels, valid: Mask, classes: int) -> Counts:
     """Compare the labels of one image with the truth.
 
     Trimap (Krähenbühl & Koltun 2011; Chen et al., arXiv 1606.00915, section 4.1): an edge pixel of the truth is one
@@ -85,8 +85,8 @@ def count(truth: NDArray[np.uint8], labels: NDArray[np.uint8], valid: Mask, clas
     within 0.75 % of the diagonal (Csurka et al., BMVC 2013).
 
     Args:
-        truth: [H, W] uint8 class ids.
-        labels: [H, W] uint8 class ids, each below `classes`.
+        truth: [H, W] class ids.
+        labels: [H, W] class ids, each below `classes`.
         valid: [H, W] bool, false on void; `truth` is below `classes` where it is true.
         classes: C.
 
@@ -101,7 +101,7 @@ def count(truth: NDArray[np.uint8], labels: NDArray[np.uint8], valid: Mask, clas
     if highest >= classes:
         expected, actual = f"class ids from 0 to {classes - 1}", str(highest)
         raise ShapeError(f"expected {expected}; got {actual}", expected=expected, actual=actual)
-    void = np.uint16(classes)
+    void = np.uint32(classes)
     edges = label_edges(np.where(valid, truth, void), np.ones_like(valid))
     ring = np.sqrt(squared_distances(edges, MAX_BAND_PX)[valid]).astype(np.intp).clip(max=MAX_BAND_PX)
     cells = (ring * classes + scored_truth) * classes + scored_labels
@@ -208,7 +208,7 @@ class Tally:
         )
 
 
-def _boundary_counts(truth: NDArray[np.uint8], labels: NDArray[np.uint8], valid: Mask, classes: int) -> IntArray:
+def _boundary_counts(truth: Labels, labels: Labels, valid: Mask, classes: int) -> IntArray:
     counts = np.zeros((4, classes), np.int64)
     tolerance_px = BOUNDARY_TOLERANCE * math.hypot(*truth.shape)
     truth_edges, label_edge = label_edges(truth, valid), label_edges(labels, valid)

@@ -8,11 +8,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ..bands import Bands
 from ..manifest import Size
-from .image import ImageSource, load_image
+from .band_images import Pixels, load_pixels
+from .image import ImageSource
 from .result import Result
 
 #: Images that go through the network at once, at most; bounds the memory.
@@ -24,11 +23,11 @@ class ReadImage:
     """An image in memory.
 
     Attributes:
-        pixels: [H, W, 3] uint8 RGB.
+        pixels: [H, W, 3] uint8 RGB, or [H, W, B] of the network's bands.
         read_ms: how long reading it took, in milliseconds.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     read_ms: float
 
     @property
@@ -69,8 +68,8 @@ class Path(Protocol):
         ...
 
 
-def read_image(source: ImageSource) -> ReadImage:
-    """Read an image, and time that; raises as `load_image` does."""
+def read_image(source: ImageSource, bands: Bands | None = None) -> ReadImage:
+    """Read an image, and time that; raises as `load_image` does, or `load_bands` where there are bands."""
     start = time.perf_counter()
-    pixels = load_image(source)
+    pixels = load_pixels(source, bands)
     return ReadImage(pixels, (time.perf_counter() - start) * 1e3)

@@ -9,12 +9,10 @@ from .._native import Geometry, all_finite
 from .._native import upsample_labels as native_labels
 from .._native import upsample_logits as native_logits
 from .._native import upsample_probabilities as native_probabilities
-from ..arrays import class_maps, not_finite
+from ..arrays import Labels, class_maps, not_finite
 
 
-def upsample_labels(
-    logits: ArrayLike, geometry: Geometry, *, align_corners: bool, threads: int = 0
-) -> NDArray[np.uint8]:
+def upsample_labels(logits: ArrayLike, geometry: Geometry, *, align_corners: bool, threads: int = 0) -> Labels:
     """The class of the largest upsampled logit at each pixel.
 
     Equals `torch.nn.functional.interpolate(logits, input_size, mode="bilinear")`, cropped to the image, followed by
@@ -22,13 +20,13 @@ def upsample_labels(
     letterbox that belong to padding alone are left out.
 
     Args:
-        logits: [C, h, w] floating point, C ≤ 256, finite; of the whole input.
+        logits: [C, h, w] floating point, C ≤ 65536, finite; of the whole input.
         geometry: sizes of the image and of the input; smaller than the logits is fine.
         align_corners: as in torch: whether corner samples (True) or corner edges (False) coincide.
         threads: CPU threads; 0 uses all cores.
 
     Returns:
-        Labels [H, W] uint8, of the image; of equal logits the lowest class wins.
+        Labels [H, W] uint8, or uint16 of more than 256 classes, of the image; of equal logits the lowest class wins.
 
     Raises:
         ShapeError: shapes, dtypes or values do not fit.

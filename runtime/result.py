@@ -15,9 +15,13 @@ from PIL import Image
 
 from .._native import overlay as blend_colors
 from ..arguments import check_arguments
+from ..arrays import Labels
+from ..bands import Bands
 from ..errors import ImageError
 from ..files import write_whole
 from ..manifest import ClassInfo
+from .band_images import Pixels
+from .preprocess import color_image
 
 #: Share of the classes' colours in an overlay.
 DEFAULT_ALPHA: Final = 0.6
@@ -28,18 +32,19 @@ class Result:
     """One segmented image. It pickles; from a GPU without the probabilities, unless they were asked for before.
 
     Attributes:
-        labels: [H, W] uint8, the class id of every pixel of the image.
-        image: [H, W, 3] uint8 RGB, the image as it was read.
+        labels: [H, W] uint8, or uint16 of more than 256 classes, the class id of every pixel of the image.
+        image: [H, W, 3] uint8 RGB, the image as it was read; [H, W, B] where the network takes other bands.
         classes: names and colours; `classes[i].id == i`.
         timings_ms: milliseconds by stage: preprocess, inference, postprocess and, with a CRF, crf. On a GPU these are
             its own, besides read, upload and download; stages of different images overlap.
     """
 
-    labels: NDArray[np.uint8]
-    image: NDArray[np.uint8]
+    labels: Labels
+    image: Pixels
     classes: Sequence[ClassInfo]
     timings_ms: Mapping[str, float]
     _compute_probabilities: Callable[[], NDArray[np.float32]] = field(repr=False)
+    _bands: Bands | None = field(default=None, repr=False)
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
@@ -52,13 +57,23 @@ class Result:
         """
         return self._compute_probabilities()
 
+    @cached_property
+    def picture(self) -> NDArray[np.uint8]:
+        """[H, W, 3] uint8 RGB, the image to look at: of other bands, those that the bundle calls its colours."""
+        return color_image(self.image, self._bands)
+
     @check_arguments
     def overlay(self, alpha: float = DEFAULT_ALPHA) -> Image.Image:
         """The image with the classes' colours over it; `alpha` 0 shows the image, 1 the colours."""
-        return Image.fromarray(blend_colors(self.image, self.labels, self._palette, check_alpha(alpha)))
+        return Image.fromarray(blend_colors(self.picture, self.labels, self._palette, check_alpha(alpha)))
 
     def colored(self) -> Image.Image:
-        """The labels as a palette PNG would show them: mode P, so that pixel values are class ids."""
+        """The labels as a palette PNG would show them: mode P, so that pixel values are class ids.
+
+        Of more than 256 classes, for which there are no palettes, mode I;16 with the ids alone.
+        """
+        if self.labels.dtype != np.uint8:
+            return Image.fromarray(self.labels)
         picture = Image.fromarray(self.labels)
         picture.putpalette(self._palette.tobytes())
         return picture
@@ -66,6 +81,8 @@ class Result:
     @check_arguments
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the labels as a palette PNG: pixel values are class ids, colours are the classes'.
+
+        Of more than 256 classes, as a grey PNG of 16 bits, whose values are the ids.
 
         Raises:
             ImageError: the name does not end in `.png`, or the file cannot be written.
@@ -76,7 +93,7 @@ class Result:
 
     @cached_property
     def _palette(self) -> NDArray[np.uint8]:
-        palette = np.zeros((256, 3), np.uint8)
+        palette = np.zeros((1 << 8 * self.labels.itemsize, 3), np.uint8)
         palette[: len(self.classes)] = [entry.color for entry in self.classes]
         return palette
 

@@ -18,7 +18,7 @@ from .backends.select import find_spec
 from .cpu.path import CpuPath
 from .gpu.path import GpuPath
 from .image import ImageSource
-from .path import Path, read_image
+from .path import Path, ReadImage, read_image
 from .result import Result
 
 
@@ -122,6 +122,8 @@ class Segmenter:
     def __call__(self, image: ImageSource) -> Result:
         """Segment one image: a path, a PIL image or an array [H, W, 3] uint8 RGB.
 
+        Of a network with other bands, what `load_bands` takes: an array [H, W, B] of their type, or a TIFF.
+
         An image larger than the bundle's maximum input is cut into overlapping tiles.
 
         Raises:
@@ -142,7 +144,7 @@ class Segmenter:
             ImageError: the file is not a readable image.
             ShapeError: an array of another shape or dtype.
         """
-        (future,) = self._path.submit([read_image(image)])
+        (future,) = self._path.submit([self._read(image)])
         return future
 
     @check_arguments
@@ -167,7 +169,7 @@ class Segmenter:
         Timings of a shared inference are its time divided by the images in it. Raises what a single call raises.
         """
         self._path.check_may_wait()
-        return [future.result() for future in self._path.submit([read_image(image) for image in images])]
+        return [future.result() for future in self._path.submit([self._read(image) for image in images])]
 
     def close(self) -> None:
         """Give the GPU back; a segmenter that is forgotten does so by itself."""
@@ -182,6 +184,9 @@ class Segmenter:
             )
         bundle = dataclasses.replace(self.bundle, path=self.bundle.path.absolute())
         return _reopen, (bundle, self.backend.name, self.backend.artifact, self.crf, self.threads, self._workers)
+
+    def _read(self, image: ImageSource) -> ReadImage:
+        return read_image(image, self.bundle.manifest.input.bands)
 
     def _submit_or_fail(self, image: ImageSource) -> Future[Result]:
         """A future in any case."""

@@ -22,6 +22,9 @@ SOURCE = ROOT / "runtime" / "cpp"
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 OK, PENDING = 0, 1
+BANDS = 2
+#: By their number in atrous_dtype.
+DTYPES = [np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32)]
 ARGUMENT, HANDLE, BUNDLE, ENGINE, SHAPE, CRF, DEVICE, UNAVAILABLE, MEMORY, INTERNAL = range(2, 12)
 
 
@@ -43,6 +46,15 @@ class BundleInfo(Struct):
             ctypes.c_int32,
         ),
         *_members("name created_by license", ctypes.c_char_p),
+        *_members("channels dtype label_dtype has_bands", ctypes.c_int32),
+    ]
+
+
+class Band(Struct):
+    _fields_ = [
+        *_members("struct_size reserved", ctypes.c_uint32),
+        *_members("low high", ctypes.c_double),
+        ("name", ctypes.c_char_p),
     ]
 
 
@@ -78,6 +90,7 @@ class Frame(Struct):
         ("labels", ctypes.c_void_p),
         ("label_row_bytes", ctypes.c_int64),
         *_members("probabilities stream", ctypes.c_void_p),
+        *_members("channels dtype label_dtype reserved2", ctypes.c_int32),
     ]
 
 
@@ -148,18 +161,23 @@ class Segmenter:
         self.classes = classes
 
     def __call__(self, image: np.ndarray, *, probabilities: bool = False, bgr: bool = False) -> Result:
-        """Segments [H, W, 3] uint8 with any distance between rows."""
+        """Segments [H, W, 3] uint8, or bands [H, W, B] of their type, with any distance between rows."""
         frame, result = self.frame(image, probabilities=probabilities, bgr=bgr)
         self.library.check(self.library.c.atrous_run(self.handle, ctypes.byref(frame), ctypes.byref(result.timings)))
         return result
 
     def frame(self, image: np.ndarray, *, probabilities: bool = False, bgr: bool = False) -> tuple[Frame, Result]:
-        assert image.strides[1:] == (3, 1)
-        height, width = image.shape[:2]
+        height, width, channels = image.shape
+        assert image.strides[1:] == (channels * image.itemsize, image.itemsize)
+        is_rgb = (channels, image.dtype) == (3, np.uint8)
+        label_dtype = np.uint8 if self.classes <= 256 else np.uint16
         maps = np.full((self.classes, height, width), np.nan, np.float32) if probabilities else None
-        result = Result(np.full((height, width), 255, np.uint8), maps, Timings())
+        result = Result(np.full((height, width), 255, label_dtype), maps, Timings())
         frame = Frame(
-            format=int(bgr),
+            format=int(bgr) if is_rgb else BANDS,
+            channels=channels,
+            dtype=DTYPES.index(image.dtype),
+            label_dtype=DTYPES.index(label_dtype),
             height=height,
             width=width,
             pixels=image.ctypes.data,

@@ -14,7 +14,6 @@ from jsonschema import Draft202012Validator
 
 from atrous.errors import BundleError
 from atrous.manifest import (
-    SCHEMA_VERSION,
     SOFTMAX,
     Artifact,
     Channels,
@@ -28,8 +27,8 @@ from atrous.manifest import (
     SizePolicy,
     SkippedInput,
     Verification,
-    load_schema,
 )
+from atrous.manifest_schema import SCHEMA_VERSION, load_schema
 
 
 def full_manifest() -> Manifest:

@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from atrous.bands import Bands
 from atrous.bundle import MANIFEST_FILE, Bundle
 from atrous.exporter.model_description import Preprocessing
 from atrous.exporter.normalization import Normalization
@@ -39,7 +40,7 @@ def color_layers(stride: int) -> list[Conv]:
     return [Conv(np.eye(3, dtype=np.float32)[:, :, None, None], stride=stride)]
 
 
-def local_layers(classes: int, *, halvings: int = 3, dilation: int = 1) -> list[Conv]:
+def local_layers(classes: int, *, halvings: int = 3, dilation: int = 1, bands: int = 3) -> list[Conv]:
     """A random network of stride 2^halvings; beyond its strided layers it sees `dilation` cells to each side."""
     rng = np.random.default_rng(1)
     channels = 8
@@ -47,7 +48,7 @@ def local_layers(classes: int, *, halvings: int = 3, dilation: int = 1) -> list[
     def weight(outputs: int, inputs: int, size: int) -> NDArray[np.float32]:
         return (rng.standard_normal((outputs, inputs, size, size)) / np.sqrt(inputs * size**2)).astype(np.float32)
 
-    layers = [Conv(weight(channels, 3 if i == 0 else channels, 3), stride=2, relu=True) for i in range(halvings)]
+    layers = [Conv(weight(channels, bands if i == 0 else channels, 3), stride=2, relu=True) for i in range(halvings)]
     context = Conv(weight(channels, channels, 3), dilation=dilation, relu=True)
     head = weight(classes, channels, 1)
     return [*layers, context, Conv(head - head.mean(axis=1, keepdims=True))]
@@ -63,7 +64,7 @@ def lesion_layers(stride: int) -> list[Conv]:
 
 
 def save_graph(path: Path, layers: Sequence[Conv], *, size: Size | None = None) -> Path:
-    """Write the layers as an ONNX file: [1, 3, *size], or any [N, 3, H, W] where `size` is None."""
+    """Write the layers as an ONNX file: [1, bands, *size], or any [N, bands, H, W] where `size` is None."""
     nodes, tensors, value = [], [], "image"
     for index, layer in enumerate(layers):
         tensors.append(numpy_helper.from_array(layer.weight, f"w{index}"))
@@ -82,7 +83,8 @@ def save_graph(path: Path, layers: Sequence[Conv], *, size: Size | None = None) 
         if layer.relu:
             nodes.append(helper.make_node("Relu", [value], [f"r{index}"]))
             value = f"r{index}"
-    shape = ["N", 3, "H", "W"] if size is None else [1, 3, *size]
+    bands = layers[0].weight.shape[1]
+    shape = ["N", bands, "H", "W"] if size is None else [1, bands, *size]
     graph = helper.make_graph(
         nodes,
         "tiny",
@@ -105,8 +107,11 @@ def make_bundle(
     resize: ResizePolicy = "none",
     align_corners: bool = False,
     threshold: float | None = None,
+    bands: Bands | None = None,
 ) -> Bundle:
     """Pack the layers, through the real `pack`, as `path`; `fixed` or `sizes` says what the graph takes.
+
+    Bands are normalized by their ranges, and `normalization` is that of RGB.
 
     One channel is a sigmoid's, with two classes.
     """
@@ -116,9 +121,10 @@ def make_bundle(
         path,
         classes=[f"class {index}" for index in range(max(2, len(layers[-1].weight)))],
         size=sizes,
-        preprocessing=Preprocessing(normalization, resize),
+        preprocessing=Preprocessing(normalization if bands is None else None, resize),
         align_corners=align_corners,
         options=PackOptions(threshold=threshold),
+        bands=bands,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...arrays import Labels
 from ...errors import importing
 from ...manifest import ClassInfo
 from . import text as text
@@ -67,7 +68,7 @@ def _worst_tensors(report: QuantizationReport) -> list[TensorResult]:
 
 def _sample_images(sample: Sample, classes: tuple[ClassInfo, ...]) -> dict[str, object]:
     """Template values of a sample: three images as `data:` URLs, and the share of equal labels."""
-    palette = np.zeros((256, 3), np.uint8)
+    palette = np.zeros((1 << 8 * sample.fp32_labels.itemsize, 3), np.uint8)
     palette[: len(classes)] = [entry.color for entry in classes]
     different = sample.fp32_labels != sample.int8_labels
     height, width = different.shape
@@ -92,10 +93,12 @@ def _difference(image: NDArray[np.uint8], different: NDArray[np.bool_]) -> tuple
     return np.where(different, np.uint8(_GREYS), grey), palette
 
 
-def _png(indices: NDArray[np.uint8], palette: NDArray[np.uint8], size: tuple[int, int]) -> str:
-    """`data:` URL of a palette PNG; `size` is (width, height) in pixels."""
-    image = Image.fromarray(indices).resize(size, Image.Resampling.NEAREST)
-    image.putpalette(palette.tobytes())
+def _png(indices: Labels, palette: NDArray[np.uint8], size: tuple[int, int]) -> str:
+    """`data:` URL of a PNG, with a palette where it has up to 256 colours; `size` is (width, height) in pixels."""
+    has_palette = indices.dtype == np.uint8
+    image = Image.fromarray(indices if has_palette else palette[indices]).resize(size, Image.Resampling.NEAREST)
+    if has_palette:
+        image.putpalette(palette.tobytes())
     data = io.BytesIO()
     image.save(data, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import Labels
 from ...exporter.module_names import title
 from ...manifest import ClassInfo
 from ...runtime.metrics import Scores
@@ -102,14 +103,14 @@ class Sample:
     Attributes:
         title: name of the image file.
         image: [H, W, 3] uint8 RGB.
-        fp32_labels: [H, W] uint8 class ids.
-        int8_labels: [H, W] uint8 class ids.
+        fp32_labels: [H, W] class ids.
+        int8_labels: [H, W] class ids.
     """
 
     title: str
     image: NDArray[np.uint8]
-    fp32_labels: NDArray[np.uint8]
-    int8_labels: NDArray[np.uint8]
+    fp32_labels: Labels
+    int8_labels: Labels
 
 
 @dataclass(frozen=True, eq=False)

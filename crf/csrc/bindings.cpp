@@ -99,14 +99,20 @@ py::array_t<float> marginals_of(const MeanField<T>& field, const std::optional<C
     return out;
 }
 
-template <typename T>
-py::array_t<std::uint8_t> labels_of(const MeanField<T>& field, const std::optional<ClassSubset>& given) {
-    const ClassSubset subset = subset_of(field, given);
-    py::array_t<std::uint8_t> out(static_cast<py::ssize_t>(field.pixels()));
-    std::uint8_t* data = out.mutable_data();
+template <typename Label, typename T>
+py::array read_labels(const MeanField<T>& field, const ClassSubset& subset) {
+    py::array_t<Label> out(static_cast<py::ssize_t>(field.pixels()));
+    Label* data = out.mutable_data();
     const py::gil_scoped_release released;
     field.read_labels(data, subset);
     return out;
+}
+
+/// uint8, or uint16 of more than 256 classes.
+template <typename T>
+py::array labels_of(const MeanField<T>& field, const std::optional<ClassSubset>& given) {
+    const ClassSubset subset = subset_of(field, given);
+    return subset.classes > 256 ? read_labels<std::uint16_t>(field, subset) : read_labels<std::uint8_t>(field, subset);
 }
 
 template <typename Field>

@@ -217,17 +217,22 @@ void MeanField<T>::read_marginals(float* planar, const ClassSubset& subset) cons
 }
 
 template <typename T>
-void MeanField<T>::read_labels(std::uint8_t* labels, const ClassSubset& subset) const {
+template <typename Label>
+void MeanField<T>::read_labels(Label* labels, const ClassSubset& subset) const {
     parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t p = begin; p < end; ++p) {
             const float* row = result() + p * layout_.padded();
             const auto best = std::max_element(row, row + layout_.channels) - row;
-            labels[p] = static_cast<std::uint8_t>(subset.kept[best]);
+            labels[p] = static_cast<Label>(subset.kept[best]);
         }
     });
 }
 
 template class MeanField<float>;
 template class MeanField<Fraction>;
+template void MeanField<float>::read_labels(std::uint8_t* labels, const ClassSubset& subset) const;
+template void MeanField<float>::read_labels(std::uint16_t* labels, const ClassSubset& subset) const;
+template void MeanField<Fraction>::read_labels(std::uint8_t* labels, const ClassSubset& subset) const;
+template void MeanField<Fraction>::read_labels(std::uint16_t* labels, const ClassSubset& subset) const;
 
 }  // namespace atrous

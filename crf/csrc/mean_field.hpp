@@ -69,8 +69,9 @@ class MeanField {
 
     /// Q as planar [classes, pixels]; what `subset` left out has kProbabilityFloor.
     void read_marginals(float* planar, const ClassSubset& subset) const;
-    /// The most probable class of each pixel; of equals, the lowest.
-    void read_labels(std::uint8_t* labels, const ClassSubset& subset) const;
+    /// The most probable class of each pixel, in bytes or, of more than 256, in 16 bits; of equals, the lowest.
+    template <typename Label>
+    void read_labels(Label* labels, const ClassSubset& subset) const;
 
   protected:
     struct Term {

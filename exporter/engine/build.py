@@ -93,7 +93,7 @@ def build_engine(
     """
     bundle = Bundle.open(bundle.path)
     source = _find_graph(bundle, precision)
-    profile = engine_profile(bundle.manifest.input.size, size, batch)
+    profile = engine_profile(bundle.manifest.input.size, size, batch, bands=bundle.manifest.input.channels)
     trt, targets = choose_targets(backend, sm)
     job = _Job(trt, source, profile, options or BuilderOptions())
     check_options(job.options, trt.flavor)

@@ -138,13 +138,14 @@ def _unsupported_by_rtx(options: BuilderOptions) -> Mapping[str, tuple[bool, str
     }
 
 
-def engine_profile(policy: SizePolicy, size: Size | DynamicSize | None, batch: int) -> EngineProfile:
+def engine_profile(policy: SizePolicy, size: Size | DynamicSize | None, batch: int, *, bands: int = 3) -> EngineProfile:
     """Shapes to build for: the bundle's sizes or a subset, and batches of 1 to `batch`, fastest at `batch`.
 
     Args:
         policy: sizes of the bundle's graph.
         size: one size, or a range (its `multiple` is ignored); None for the bundle's own.
         batch: maximum batch size.
+        bands: channels of the graph's input.
 
     Raises:
         EngineError: the graph does not take a size; the message names the nearest one.
@@ -164,7 +165,7 @@ def engine_profile(policy: SizePolicy, size: Size | DynamicSize | None, batch: i
         raise EngineError(
             f"sizes must be min ≤ opt ≤ max in height and width; got {_text(low)}, {_text(mid)}, {_text(high)}"
         )
-    return EngineProfile((1, 3, *low), (batch, 3, *mid), (batch, 3, *high))
+    return EngineProfile((1, bands, *low), (batch, bands, *mid), (batch, bands, *high))
 
 
 def _check_size(size: Size, policy: SizePolicy) -> None:

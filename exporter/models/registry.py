@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from torch import nn
 
@@ -59,6 +59,7 @@ from .resnet import (
 from .xception import JFZHANG95_XCEPTION, Xception65
 
 # segmentation-models-pytorch uses these at either output stride.
+_RGB: Final = 3
 _SMP_RATES: Final = (12, 24, 36)
 
 
@@ -277,19 +278,20 @@ def find_architecture(name: str) -> Architecture:
 
 
 @check_arguments
-def create_model(name: str, *, num_classes: int, output_stride: int | None = None) -> nn.Module:
+def create_model(name: str, *, num_classes: int, output_stride: int | None = None, bands: int = 3) -> nn.Module:
     """Build a reference architecture with random weights.
 
     Args:
         name: a key of `ARCHITECTURES`.
         num_classes: number of classes, the channels of the logits.
         output_stride: output stride of the backbone; None for the architecture's default.
+        bands: channels of the image, of which the first convolution takes as many.
 
     Returns:
-        A module, in training mode, that maps [N, 3, H, W] float32 to logits [N, num_classes, h, w].
+        A module, in training mode, that maps [N, bands, H, W] float32 to logits [N, num_classes, h, w].
 
     Raises:
-        ExportError: the name is unknown, the output stride is not supported, or `num_classes` is less than 1.
+        ExportError: the name is unknown, the output stride is not supported, or there is less than 1 class or band.
     """
     architecture = find_architecture(name)
     if num_classes < 1:
@@ -298,4 +300,32 @@ def create_model(name: str, *, num_classes: int, output_stride: int | None = Non
     if stride not in architecture.output_strides:
         supported = " or ".join(str(value) for value in architecture.output_strides)
         raise ExportError(f"{name} has output stride {supported}; got {stride}")
-    return architecture.build(num_classes, stride)
+    if bands < 1:
+        raise ExportError(f"{name} needs at least one band; got bands={bands}")
+    model = architecture.build(num_classes, stride)
+    return model if bands == _RGB else _with_bands(model, bands)
+
+
+def _with_bands(model: nn.Module, bands: int) -> nn.Module:
+    """The same network with a first convolution for other bands, its weights random."""
+    first, conv = next(
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and module.in_channels == _RGB
+    )
+    parent, _, own = first.rpartition(".")
+    widened = nn.Conv2d(
+        bands,
+        conv.out_channels,
+        _pair(conv.kernel_size),
+        _pair(conv.stride),
+        _pair(conv.padding),
+        _pair(conv.dilation),
+        bias=conv.bias is not None,
+    )
+    setattr(model.get_submodule(parent), own, widened)
+    return model
+
+
+def _pair(sides: Any) -> tuple[int, int]:  # noqa: ANN401 - torch's annotation says less than it holds
+    return int(sides[0]), int(sides[1])

@@ -82,15 +82,16 @@ def _cost(conv: ir.Node, shape: tuple[int, ...]) -> str:
 
 
 def _shapes_at(model: onnx.ModelProto, size: Size) -> dict[str, tuple[int, ...]]:
-    """Shapes of the values that are static for images [1, 3, *size]."""
+    """Shapes of the values that are static for images [1, bands, *size]."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     del fixed.graph.value_info[:]
     for value in (*fixed.graph.input[:1], *fixed.graph.output):
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            length = (1, dim.dim_value, *size)[axis] if value is fixed.graph.input[0] else None
             dim.Clear()
-            if value is fixed.graph.input[0]:
-                dim.dim_value = (1, 3, *size)[axis]
+            if length is not None:
+                dim.dim_value = length
     inferred = shape_inference.infer_shapes(fixed, data_prop=True).graph
     found = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):

@@ -228,7 +228,8 @@ def _validate(bench: _Bench, layers: tuple[TunedLayer, ...], written: onnx.Model
     file = _file_name(source, bench.spec)
     canonical, tuned = bench.open_canonical(), bench.open(written)
     size = manifest.input.size.opt
-    images = prepare_image(synthetic_photo(np.random.default_rng(0), size), size, manifest.input)[None]
+    photo = synthetic_photo(np.random.default_rng(0), size, manifest.input.bands)
+    images = prepare_image(photo, size, manifest.input)[None]
     timings = time_in_turns(
         {"canonical": partial(canonical.infer, images), "tuned": partial(tuned.infer, images)}, "canonical"
     )
@@ -287,7 +288,7 @@ def _tuning(bundle: Bundle, spec: BackendSpec, result: OptimizedGraph) -> Tuning
         version=spec.version,
         cpu=this_cpu(),
         threads=os.cpu_count() or 1,
-        input=(1, 3, *bundle.manifest.input.size.opt),
+        input=(1, bundle.manifest.input.channels, *bundle.manifest.input.size.opt),
         layers=result.layers,
         canonical_ms=result.canonical_ms or 0,
         tuned_ms=result.tuned_ms or 0,

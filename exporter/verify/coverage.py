@@ -13,7 +13,7 @@ from ...arrays import FloatArray
 from ...manifest import InputSpec, Size, SizePolicy
 from ...runtime.path import MAX_BATCH
 from ...runtime.preprocess import fit_size, prepare_image
-from .inputs import synthetic_photo
+from .inputs import random_pixels, synthetic_photo
 
 _SEED: Final = 1606_00915
 #: Photos of a graph that takes one size only.
@@ -38,10 +38,9 @@ class Probe:
     picture: Literal["photo", "noise"] = "photo"
     seed: int = 0
 
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """[N, 3, H, W]."""
-        return (self.batch, 3, *self.size)
+    def shape(self, inputs: InputSpec) -> tuple[int, int, int, int]:
+        """Shape [N, bands, H, W]."""
+        return (self.batch, inputs.channels, *self.size)
 
     @property
     def pixels(self) -> int:
@@ -49,14 +48,10 @@ class Probe:
         return self.batch * self.size[0] * self.size[1]
 
     def make(self, inputs: InputSpec) -> FloatArray:
-        """Prepare the pictures: [N, 3, H, W] float32, the same every time."""
-        generator = np.random.default_rng([_SEED, self.seed, *self.shape])
-        pictures = (
-            generator.integers(0, 256, (*self.size, 3), np.uint8)
-            if self.picture == "noise"
-            else synthetic_photo(generator, self.size)
-            for _ in range(self.batch)
-        )
+        """Prepare the pictures: [N, bands, H, W] float32, the same every time."""
+        generator = np.random.default_rng([_SEED, self.seed, *self.shape(inputs)])
+        make = random_pixels if self.picture == "noise" else synthetic_photo
+        pictures = [make(generator, self.size, inputs.bands) for _ in range(self.batch)]
         return np.stack([prepare_image(picture, self.size, inputs) for picture in pictures])
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...arrays import Labels
 from ...manifest import Manifest, PaddingCost, Size
+from ...runtime.band_images import Pixels
 from ...runtime.channels import label_logits
 from ...runtime.postprocess import upsample_labels
 from ...runtime.preprocess import Geometry, plan_geometry, prepare_image
@@ -30,7 +32,7 @@ def measure_padding(infer: Infer, manifest: Manifest) -> PaddingCost | None:
     generator = np.random.default_rng(0)
     same, pixels, measured = 0, 0, []
     for size in odd_sizes(policy):
-        photo = synthetic_photo(generator, size)
+        photo = synthetic_photo(generator, size, manifest.input.bands)
         padded_size = plan_geometry(size, manifest.input).input_size
         try:
             plain, padded = (_labels(infer, photo, each, manifest) for each in (size, padded_size))
@@ -42,7 +44,7 @@ def measure_padding(infer: Infer, manifest: Manifest) -> PaddingCost | None:
     return PaddingCost(same / pixels, tuple(measured)) if measured else None
 
 
-def _labels(infer: Infer, photo: np.ndarray, input_size: Size, manifest: Manifest) -> np.ndarray:
+def _labels(infer: Infer, photo: Pixels, input_size: Size, manifest: Manifest) -> Labels:
     (logits,) = infer(prepare_image(photo, input_size, manifest.input)[None])
     geometry = Geometry((photo.shape[0], photo.shape[1]), input_size, manifest.input.resize)
     logits = label_logits(logits, manifest.output.channels)

@@ -108,7 +108,7 @@ def prove(
         probe = waiting.pop(0)
         objection = budget.objection(probe.pixels)
         if objection is not None:
-            skipped.append(SkippedInput(probe.shape, objection))
+            skipped.append(SkippedInput(probe.shape(inputs), objection))
             if probe == Probe(1, inputs.size.max):
                 waiting[:0] = _largest_that_fits(inputs.size, budget)
             continue

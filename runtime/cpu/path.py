@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...arrays import FloatArray
 from ...crf import DenseCRF
 from ...errors import AtrousError, EngineError
 from ...manifest import Manifest, Size
+from ..band_images import Pixels
 from ..channels import label_logits, probability_logits, refined_labels
 from ..path import MAX_BATCH, ReadImage
 from ..postprocess import upsample_labels, upsample_probabilities
-from ..preprocess import Geometry, plan_geometry, prepare_image
+from ..preprocess import Geometry, color_image, plan_geometry, prepare_image
 from ..result import Result
 from ..tiling import blend_tiles, needs_tiles, plan_tiles
 
-#: Coarse logits [N, C, h, w] float32 of prepared images [N, 3, H, W] float32.
+#: Coarse logits [N, C, h, w] float32 of prepared images [N, bands, H, W] float32.
 Infer = Callable[[FloatArray], FloatArray]
 
 
@@ -111,8 +111,8 @@ class CpuPath:
         logits = blend_tiles(plan, infer)
         self._finish(frame, logits, Geometry(frame.geometry.image_size, plan.full_size, self._inputs.resize))
 
-    def _prepare(self, frame: _Frame, pixels: NDArray[np.uint8], input_size: Size) -> FloatArray:
-        """The network's input [3, H, W] of an image or a tile of it."""
+    def _prepare(self, frame: _Frame, pixels: Pixels, input_size: Size) -> FloatArray:
+        """The network's input [bands, H, W] of an image or a tile of it."""
         with frame.measure("preprocess"):
             return prepare_image(pixels, input_size, self._inputs, threads=self._threads)
 
@@ -132,7 +132,7 @@ class CpuPath:
             align_corners=self._output.align_corners,
             threads=self._threads,
         )
-        pixels, timings_ms = frame.image.pixels, frame.timings_ms
+        pixels, bands, timings_ms = frame.image.pixels, self._inputs.bands, frame.timings_ms
         if self._crf is None:
             with frame.measure("postprocess"):
                 labels = upsample_labels(
@@ -141,14 +141,15 @@ class CpuPath:
                     align_corners=self._output.align_corners,
                     threads=self._threads,
                 )
-            frame.future.set_result(Result(labels, pixels, self._classes, timings_ms, activated))
+            frame.future.set_result(Result(labels, pixels, self._classes, timings_ms, activated, bands))
             return
         with frame.measure("postprocess"):
             probabilities = activated()
         with frame.measure("crf"):
-            most_probable, marginals = self._crf.labels_and_marginals(probabilities, pixels)
+            colors = color_image(pixels, bands, weighted=True)
+            most_probable, marginals = self._crf.labels_and_marginals(probabilities, colors)
             labels = refined_labels(most_probable, marginals, channels)
-        frame.future.set_result(Result(labels, pixels, self._classes, timings_ms, partial(_same, marginals)))
+        frame.future.set_result(Result(labels, pixels, self._classes, timings_ms, partial(_same, marginals), bands))
 
 
 def _same(values: FloatArray) -> FloatArray:

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -42,22 +43,27 @@ py::array_t<std::int32_t> weights_of(const Resampling& plan) {
 
 ResampleShape shape_of(const FloatArray& logits, const Geometry& geometry, bool align_corners) {
     if (logits.ndim() != 3 || logits.size() == 0 || logits.shape(0) > kMaxLabels) {
-        throw py::value_error("logits must be [C, h, w] with 1 to 256 channels");
+        throw py::value_error("logits must be [C, h, w] with 1 to 65536 channels");
     }
     const Size coarse{static_cast<int>(logits.shape(1)), static_cast<int>(logits.shape(2))};
     const Sampling sampling = plan_sampling(geometry, coarse, align_corners);
     return {static_cast<int>(logits.shape(0)), coarse, geometry.image, sampling};
 }
 
-py::array_t<std::uint8_t> upsample_labels(const FloatArray& logits, const Geometry& geometry, bool align_corners,
-                                          int threads) {
-    const ResampleShape shape = shape_of(logits, geometry, align_corners);
-    py::array_t<std::uint8_t> labels({shape.out.height, shape.out.width});
+template <typename Label>
+py::array labels_as(const FloatArray& logits, const ResampleShape& shape, int threads) {
+    py::array_t<Label> labels({shape.out.height, shape.out.width});
     const float* source = logits.data();
-    std::uint8_t* target = labels.mutable_data();
+    Label* target = labels.mutable_data();
     const py::gil_scoped_release released;
     resample_labels(source, shape, resolve_threads(threads), target);
     return labels;
+}
+
+/// uint8, or uint16 of more than 256 channels.
+py::array upsample_labels(const FloatArray& logits, const Geometry& geometry, bool align_corners, int threads) {
+    const ResampleShape shape = shape_of(logits, geometry, align_corners);
+    return (shape.channels > 256 ? labels_as<std::uint16_t> : labels_as<std::uint8_t>)(logits, shape, threads);
 }
 
 template <void (*resample)(const float*, const ResampleShape&, int, float*)>
@@ -71,10 +77,11 @@ py::array_t<float> upsample_maps(const FloatArray& logits, const Geometry& geome
     return maps;
 }
 
-py::array_t<float> normalize(const py::array_t<std::uint8_t>& image, const PixelScaling& scaling, const Size& out_size,
+py::array_t<float> normalize(const py::array& image, const PixelScaling& scaling, const Size& out_size,
                              std::pair<int, int> origin, int threads) {
-    if (image.ndim() != 3 || image.shape(2) != 3 || image.strides(2) != 1 || image.strides(1) != 3) {
-        throw py::value_error("the image must be [H, W, 3] uint8 with packed pixels");
+    if (format_of(image) != scaling.format()) {
+        throw py::value_error(std::string("the image must be [H, W, ") + std::to_string(scaling.mean.size()) + "] " +
+                              to_text(scaling.sample) + " with packed pixels");
     }
     const auto [top, left] = origin;
     const Size size{static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1))};
@@ -82,8 +89,8 @@ py::array_t<float> normalize(const py::array_t<std::uint8_t>& image, const Pixel
         throw py::value_error("the output is smaller than the image");
     }
     const Window window{top, left, size};
-    py::array_t<float> out({3, out_size.height, out_size.width});
-    const std::uint8_t* source = image.data();
+    py::array_t<float> out({scaling.format().channels, out_size.height, out_size.width});
+    const void* source = image.data();
     const auto row_bytes = static_cast<std::int64_t>(image.strides(0));
     float* target = out.mutable_data();
     const py::gil_scoped_release released;
@@ -91,24 +98,54 @@ py::array_t<float> normalize(const py::array_t<std::uint8_t>& image, const Pixel
     return out;
 }
 
-py::array_t<std::uint8_t> overlay_labels(const ByteArray& image, const ByteArray& labels, const ByteArray& palette,
-                                         float alpha, int threads) {
+py::array_t<std::uint8_t> color(const py::array& image, const BandColors& colors, int threads) {
+    if (format_of(image) != colors.format) throw py::value_error("the image has other bands than its colours");
+    const Size size{static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1))};
+    py::array_t<std::uint8_t> out({size.height, size.width, 3});
+    const void* source = image.data();
+    const auto row_bytes = static_cast<std::int64_t>(image.strides(0));
+    std::uint8_t* target = out.mutable_data();
+    const py::gil_scoped_release released;
+    color_bands(source, size, row_bytes, colors, resolve_threads(threads), target);
+    return out;
+}
+
+PixelScaling make_scaling(std::vector<float> mean, std::vector<float> std, bool swap_rgb, std::vector<float> pad_value,
+                          const std::string& sample) {
+    if (mean.empty() || mean.size() > kMaxBands || std.size() != mean.size() || pad_value.size() != mean.size() ||
+        (swap_rgb && mean.size() != 3)) {
+        throw py::value_error("mean, std and pad_value have one value a channel; only three channels can be swapped");
+    }
+    return {std::move(mean), std::move(std), swap_rgb, std::move(pad_value), parse_sample(sample)};
+}
+
+BandColors make_colors(int channels, const std::string& sample, std::array<int, 3> band, std::array<float, 3> low,
+                       std::array<float, 3> factor) {
+    if (channels < 1 || channels > kMaxBands || *std::max_element(band.begin(), band.end()) >= channels) {
+        throw py::value_error("colours are of bands that there are");
+    }
+    return {{channels, parse_sample(sample)}, band, low, factor};
+}
+
+template <typename Label>
+py::array_t<std::uint8_t> overlay_labels(const ByteArray& image, const py::array_t<Label, py::array::c_style>& labels,
+                                         const ByteArray& palette, float alpha, int threads) {
     if (image.ndim() != 3 || image.shape(2) != 3 || labels.ndim() != 2 || labels.shape(0) != image.shape(0) ||
         labels.shape(1) != image.shape(1)) {
-        throw py::value_error("the image must be [H, W, 3] uint8 and the labels [H, W] uint8");
+        throw py::value_error("the image must be [H, W, 3] uint8 and the labels [H, W] uint8 or uint16");
     }
-    if (palette.ndim() != 2 || palette.shape(0) != 256 || palette.shape(1) != 3) {
-        throw py::value_error("the palette must be [256, 3] uint8");
+    const int colors = sizeof(Label) == 1 ? 256 : kMaxLabels;
+    if (palette.ndim() != 2 || palette.shape(0) != colors || palette.shape(1) != 3) {
+        throw py::value_error("the palette must be [256, 3] uint8, or [65536, 3] for labels of 16 bits");
     }
     if (!(alpha >= 0.0f && alpha <= 1.0f)) throw py::value_error("alpha must lie in [0, 1]");
     py::array_t<std::uint8_t> out({image.shape(0), image.shape(1), image.shape(2)});
     const std::uint8_t* pixels = image.data();
-    const std::uint8_t* classes = labels.data();
-    const std::uint8_t* colours = palette.data();
+    const Drawing<Label> drawing{labels.data(), palette.data(), colors, alpha};
     std::uint8_t* target = out.mutable_data();
     const auto count = static_cast<std::int64_t>(labels.size());
     const py::gil_scoped_release released;
-    overlay(pixels, classes, colours, count, alpha, resolve_threads(threads), target);
+    overlay(pixels, drawing, count, resolve_threads(threads), target);
     return out;
 }
 
@@ -130,13 +167,18 @@ void bind_runtime(py::module_& module) {
         .def_property_readonly("first", &first_of)
         .def_property_readonly("weights", &weights_of);
     py::class_<PixelScaling>(module, "PixelScaling")
-        .def(py::init([](std::array<float, 3> mean, std::array<float, 3> std, bool swap_rgb,
-                         std::array<float, 3> pad_value) { return PixelScaling{mean, std, swap_rgb, pad_value}; }),
-             py::arg("mean"), py::arg("std"), py::arg("swap_rgb"), py::arg("pad_value"));
+        .def(py::init(&make_scaling), py::arg("mean"), py::arg("std"), py::arg("swap_rgb"), py::arg("pad_value"),
+             py::arg("sample") = "uint8");
+    py::class_<BandColors>(module, "BandColors")
+        .def(py::init(&make_colors), py::arg("channels"), py::arg("sample"), py::arg("band"), py::arg("low"),
+             py::arg("factor"));
+    module.def("color_bands", &color, py::arg("image"), py::arg("colors"), py::arg("threads") = 0);
     module.def("normalize_image", &normalize, py::arg("image"), py::arg("scaling"), py::arg("out_size"),
                py::arg("origin") = std::pair(0, 0), py::arg("threads") = 0);
-    module.def("overlay", &overlay_labels, py::arg("image"), py::arg("labels"), py::arg("palette"), py::arg("alpha"),
-               py::arg("threads") = 0);
+    module.def("overlay", &overlay_labels<std::uint8_t>, py::arg("image"), py::arg("labels").noconvert(),
+               py::arg("palette"), py::arg("alpha"), py::arg("threads") = 0);
+    module.def("overlay", &overlay_labels<std::uint16_t>, py::arg("image"), py::arg("labels").noconvert(),
+               py::arg("palette"), py::arg("alpha"), py::arg("threads") = 0);
 }
 
 }  // namespace atrous

@@ -44,17 +44,16 @@ py::array_t<float> blend(const TilePlan& plan, const py::function& infer) {
     return py::array_t<float>({whole.channels, whole.size.height, whole.size.width}, whole.values);
 }
 
-py::array_t<std::uint8_t> resize_image(const ByteArray& image, const Size& size, int threads) {
-    if (image.ndim() != 3 || image.shape(2) != 3 || image.size() == 0) {
-        throw py::value_error("the image must be [H, W, 3] uint8 with at least one pixel");
-    }
-    if (std::min(size.height, size.width) < 1) throw py::value_error("an empty size");
+py::array resize_image(const py::array& image, const Size& size, int threads) {
+    const PixelFormat format = format_of(image);
     const Size from{static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1))};
-    py::array_t<std::uint8_t> out({size.height, size.width, 3});
-    const std::uint8_t* source = image.data();
-    std::uint8_t* target = out.mutable_data();
+    if (from.area() == 0 || size.area() == 0) throw py::value_error("neither image may be empty");
+    py::array out(image.dtype(), {size.height, size.width, format.channels});
+    const void* source = image.data();
+    const auto row_bytes = static_cast<std::int64_t>(image.strides(0));
+    void* target = out.mutable_data();
     const py::gil_scoped_release released;
-    resize_pixels(source, from, std::int64_t{3} * from.width, size, resolve_threads(threads), target);
+    resize_pixels(source, format, from, row_bytes, size, resolve_threads(threads), target);
     return out;
 }
 

@@ -23,19 +23,22 @@ std::int64_t whole_words(std::int64_t bytes) {
 /// Images in memory, or the same part of each.
 struct Images {
     Slot pixels;  ///< from the first pixel on
+    PixelFormat format;
     Size size;
     int row_bytes, image_bytes;
 
-    static Images packed(const Slot& pixels, const Size& size) {
-        return {pixels, size, 3 * size.width, static_cast<int>(3 * size.area())};
+    static Images packed(const Slot& pixels, const PixelFormat& format, const Size& size) {
+        return {pixels, format, size, format.bytes() * size.width, static_cast<int>(format.bytes() * size.area())};
     }
+    int row_values() const { return row_bytes / format.sample_bytes(); }
+    int image_values() const { return image_bytes / format.sample_bytes(); }
     /// The part that a tile covers, which may begin beyond the image.
     Images tile(int top, int left, const Size& tile_size) const {
         const Size covered{std::clamp(size.height - top, 0, tile_size.height),
                            std::clamp(size.width - left, 0, tile_size.width)};
         const bool is_empty = covered.area() == 0;
-        const std::int64_t corner = is_empty ? 0 : std::int64_t{top} * row_bytes + std::int64_t{3} * left;
-        return {pixels.part(corner, pixels.bytes - corner), covered, row_bytes, image_bytes};
+        const std::int64_t corner = is_empty ? 0 : std::int64_t{top} * row_bytes + std::int64_t{format.bytes()} * left;
+        return {pixels.part(corner, pixels.bytes - corner), format, covered, row_bytes, image_bytes};
     }
 };
 
@@ -47,6 +50,9 @@ class FrameWriter {
 
   private:
     void set_tables();
+    void queue_colors();
+    void resize_pass(const Images& images, const ResizePass& pass, const Slot& first, const Slot& weights,
+                     const Slot& resized);
     Images resize(Images images, const Size& to);
     void normalize(const Images& images, int top, int left);
     void preprocess();
@@ -57,21 +63,30 @@ class FrameWriter {
     std::string logits_suffix() const { return spec_.has_half_output && !spec_.tiles ? "_f16" : "_f32"; }
     Slot logits() const { return plan_[spec_.tiles ? "blended" : "output"]; }
     std::int64_t values(int channels, const Size& size) const { return spec_.images * channels * size.area(); }
+    Images pictures() { return Images::packed(plan_["pictures"], format_, spec_.geometry.image); }
+    bool is_rgb() const { return format_ == PixelFormat{}; }
+    /// Of the names of kernels for bands.
+    std::string sample_suffix() const {
+        return format_.sample == Sample::uint8 ? "_u8" : format_.sample == Sample::uint16 ? "_u16" : "_f32";
+    }
 
     const FrameSpec& spec_;
+    PixelFormat format_;
     PlanWriter plan_;
 };
 
-FrameWriter::FrameWriter(const FrameSpec& spec, int multiprocessors) : spec_(spec), plan_(multiprocessors) {
+FrameWriter::FrameWriter(const FrameSpec& spec, int multiprocessors)
+    : spec_(spec), format_(spec.pixels.format()), plan_(multiprocessors) {
     const std::int64_t pixels = spec.images * spec.geometry.image.area();
-    plan_.declare("pictures", whole_words(3 * pixels), BufferUse::given);
+    plan_.declare("pictures", whole_words(format_.bytes() * pixels), BufferUse::given);
     plan_.declare("first_bad", 4, BufferUse::given);
-    plan_.declare("labels", pixels, BufferUse::given);
+    plan_.declare("labels", spec.label_bytes() * pixels, BufferUse::given);
     plan_.declare("probabilities", 4 * values(spec.classes, spec.geometry.image), BufferUse::given);
-    plan_.declare("input", (spec.has_half_input ? 2 : 4) * 3 * spec.images * spec.input().area(), BufferUse::kept);
+    plan_.declare("input", (spec.has_half_input ? 2 : 4) * values(format_.channels, spec.input()), BufferUse::kept);
     plan_.declare("output", (spec.has_half_output ? 2 : 4) * values(spec.channels(), spec.output), BufferUse::kept);
     plan_.declare("blended", 4 * values(spec.channels(), spec.coarse()), BufferUse::kept);
     plan_.declare("scores", 4 * values(spec.classes, spec.coarse()), BufferUse::scratch);
+    if (spec.colors) plan_.declare("colors", whole_words(3 * pixels), BufferUse::kept);
     set_tables();
 }
 
@@ -80,8 +95,15 @@ void FrameWriter::set_tables() {
     const PixelScaling& pixels = spec_.pixels;
     std::vector<float> constants(pixels.mean.begin(), pixels.mean.end());
     constants.insert(constants.end(), pixels.std.begin(), pixels.std.end());
-    for (int c = 0; c < 3; ++c) constants.push_back(pixels.padding(c));
+    for (int c = 0; c < format_.channels; ++c) constants.push_back(pixels.padding(c));
     plan_.table("constants", std::move(constants));
+    if (spec_.colors) {
+        const BandColors& colors = *spec_.colors;
+        std::vector<float> scaling(colors.band.begin(), colors.band.end());
+        scaling.insert(scaling.end(), colors.low.begin(), colors.low.end());
+        scaling.insert(scaling.end(), colors.factor.begin(), colors.factor.end());
+        plan_.table("color_scaling", std::move(scaling));
+    }
     if (!spec_.tiles) return;
     plan_.table("row_weights", spec_.tiles->row_weights());
     plan_.table("column_weights", spec_.tiles->column_weights());
@@ -90,9 +112,12 @@ void FrameWriter::set_tables() {
 
 LaunchPlan FrameWriter::run() {
     const std::int64_t pixels = spec_.images * spec_.geometry.image.area();
-    plan_.begin_sequence("swap");
-    plan_.begin("preprocess");
-    plan_.each("frame_swap_channels", pixels, plan_["pictures"], pixels);
+    if (is_rgb()) {
+        plan_.begin_sequence("swap");
+        plan_.begin("preprocess");
+        plan_.each("frame_swap_channels", pixels, plan_["pictures"], pixels);
+    }
+    if (spec_.colors) queue_colors();
     if (spec_.tiles) {
         infer_tiles(*spec_.tiles);
     } else {
@@ -108,10 +133,18 @@ LaunchPlan FrameWriter::run() {
     return plan_.take();
 }
 
+void FrameWriter::queue_colors() {
+    plan_.begin_sequence("colors");
+    plan_.begin("crf");
+    const std::int64_t pixels = spec_.images * spec_.geometry.image.area();
+    plan_.each("frame_color_bands" + sample_suffix(), 3 * pixels, plan_["pictures"], pixels, format_.channels,
+               plan_["color_scaling"], plan_["colors"]);
+}
+
 void FrameWriter::preprocess() {
     plan_.begin_sequence("preprocess");
     plan_.begin("preprocess");
-    const Images images = Images::packed(plan_["pictures"], spec_.geometry.image);
+    const Images images = pictures();
     const Window content = spec_.geometry.content();
     normalize(images.size == content.size ? images : resize(images, content.size), content.top, content.left);
 }
@@ -122,28 +155,44 @@ Images FrameWriter::resize(Images images, const Size& to) {
     for (ResizePass& pass : plan_resize(from.height, from.width, to.height, to.width)) {
         const std::string suffix = "." + std::to_string(number++);
         const Size size{pass.height, pass.width};
-        plan_.declare("resized" + suffix, 3 * spec_.images * size.area(), BufferUse::scratch);
+        plan_.declare("resized" + suffix, format_.bytes() * spec_.images * size.area(), BufferUse::scratch);
         const Slot resized = plan_["resized" + suffix];
         const Slot first = plan_.table("first" + suffix, std::move(pass.resampling.first));
         const Slot weights = plan_.table("weights" + suffix, std::move(pass.resampling.weights));
-        const int taps = pass.resampling.taps;
-        if (pass.is_down) {
-            plan_.each("frame_resize_columns", spec_.images * std::int64_t{pass.height} * images.row_bytes,
-                       images.pixels, spec_.images, images.size.height, images.row_bytes, first, weights, taps,
-                       pass.height, resized);
-        } else {
-            const std::int64_t rows = std::int64_t{spec_.images} * pass.height;
-            plan_.each("frame_resize_rows", rows * pass.width, images.pixels, rows, images.row_bytes, first, weights,
-                       taps, pass.width, resized);
-        }
-        images = Images::packed(resized, size);
+        resize_pass(images, pass, first, weights, resized);
+        images = Images::packed(resized, format_, size);
     }
     return images;
+}
+
+void FrameWriter::resize_pass(const Images& images, const ResizePass& pass, const Slot& first, const Slot& weights,
+                              const Slot& resized) {
+    const int taps = pass.resampling.taps;
+    const std::int64_t rows = std::int64_t{spec_.images} * pass.height;
+    if (pass.is_down) {  // bytes of any number of channels alike
+        const bool is_bytes = format_.sample == Sample::uint8;
+        const std::string kernel = is_bytes ? "frame_resize_columns" : "frame_resize_band_columns" + sample_suffix();
+        plan_.each(kernel, rows * images.row_values(), images.pixels, spec_.images, images.size.height,
+                   images.row_values(), first, weights, taps, pass.height, resized);
+    } else if (is_rgb()) {
+        plan_.each("frame_resize_rows", rows * pass.width, images.pixels, rows, images.row_bytes, first, weights, taps,
+                   pass.width, resized);
+    } else {
+        plan_.each("frame_resize_band_rows" + sample_suffix(), rows * pass.width * format_.channels, images.pixels,
+                   rows, images.row_values(), format_.channels, first, weights, taps, pass.width, resized);
+    }
 }
 
 /// The images lie `top` pixels below and `left` pixels right of the input's corner.
 void FrameWriter::normalize(const Images& images, int top, int left) {
     const Size out = spec_.input();
+    if (!is_rgb()) {
+        const std::string kernel = "frame_normalize_bands" + sample_suffix() + (spec_.has_half_input ? "_f16" : "_f32");
+        plan_.each(kernel, values(format_.channels, out), images.pixels, spec_.images, images.size.height,
+                   images.size.width, images.row_values(), images.image_values(), format_.channels, plan_["constants"],
+                   top, left, out.height, out.width, plan_["input"]);
+        return;
+    }
     plan_.each(spec_.has_half_input ? "frame_normalize_f16" : "frame_normalize_f32",
                spec_.images * std::int64_t{out.height} * ceil_div(out.width, kRun), images.pixels, spec_.images,
                images.size.height, images.size.width, images.row_bytes, images.image_bytes, plan_["constants"],
@@ -154,7 +203,7 @@ void FrameWriter::normalize(const Images& images, int top, int left) {
 void FrameWriter::infer_tiles(const TilePlan& tiles) {
     const Size cells = tiles.coarse(tiles.tile);
     const Size whole = tiles.coarse(tiles.full);
-    const Images images = Images::packed(plan_["pictures"], spec_.geometry.image);
+    const Images images = pictures();
     const Slot blended = plan_["blended"];
     const std::int64_t planes = std::int64_t{spec_.images} * spec_.channels();
     plan_.begin_sequence("inference");
@@ -200,7 +249,8 @@ void FrameWriter::resample(const std::string& what, float background) {
         suffix = "_f32";
     }
     const std::int64_t first = (std::int64_t{rows.first} * from.width + columns.first) * (suffix == "_f16" ? 2 : 4);
-    plan_.each("frame_" + what + suffix, spec_.images * std::int64_t{out.height} * ceil_div(out.width, kRun),
+    const std::string kernel = what == "labels" && spec_.label_bytes() == 2 ? "frame_wide_labels" : "frame_" + what;
+    plan_.each(kernel + suffix, spec_.images * std::int64_t{out.height} * ceil_div(out.width, kRun),
                scores.part(first, scores.bytes - first), spec_.images, spec_.classes, from.area(), from.width,
                rows.cells, columns.cells, rows.scale, columns.scale, rows.shift, columns.shift, align_corners,
                out.height, out.width, plan_[what]);
@@ -220,7 +270,8 @@ LaunchPlan plan_frame(const FrameSpec& spec, int multiprocessors) {
     if (spec.tiles) spec.tiles->check_logits(spec.output);
     const std::int64_t pixels = std::max(spec.geometry.image.area(), spec.input().area());
     const std::int64_t cells = std::max(spec.output.area(), spec.coarse().area());
-    const std::int64_t items = spec.images * std::max(3 * pixels, spec.classes * cells);
+    const int channels = std::max(3, spec.pixels.format().channels);  // colours are three
+    const std::int64_t items = spec.images * std::max(channels * pixels, spec.classes * cells);
     if (items > kMaxItems) {
         throw ShapeError(std::to_string(spec.images) + "x" + to_text(spec.geometry.image) + " pixels of " +
                              std::to_string(spec.classes) +

@@ -21,7 +21,10 @@ struct FrameSpec {
     Size output;          ///< of the network's logits
     bool has_half_output;
     bool align_corners;
+    std::optional<BandColors> colors;  ///< of bands, for a CRF; none: it compares the images
 
+    /// Of a label.
+    int label_bytes() const { return classes > 256 ? 2 : 1; }
     /// Of the network's logits.
     int channels() const { return threshold ? 1 : classes; }
     /// Of the network's input: of the image or of a tile.
@@ -32,8 +35,9 @@ struct FrameSpec {
     Size coarse() const { return tiles ? tiles->coarse(tiles->full) : output; }
 };
 
-/// The work of a frame. Given are "images", RGB [images, height, width, 3], and where results go:
-///   "swap"           exchanges R and B of the images
+/// The work of a frame. Given are "pictures", RGB [images, height, width, 3] or bands, and where results go:
+///   "swap"           exchanges R and B of the images; not of bands
+///   "colors"         → "colors" [images, height, width, 3], what the CRF compares, where the spec has them
 ///   "preprocess"     → "input", what the network takes; nothing where there are tiles
 ///   "inference"      → "output", or of all tiles "blended", logits [images, channels, height, width] of `coarse()`
 ///   "check"          → "first_bad", the index of the first logit that is NaN or infinite, or 2³² − 1

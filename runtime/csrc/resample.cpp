@@ -63,12 +63,20 @@ void for_each_row(const float* logits, const ResampleShape& shape, int threads, 
 
 }  // namespace
 
-void resample_labels(const float* logits, const ResampleShape& shape, int threads, std::uint8_t* labels) {
+template <typename Label>
+void resample_labels(const float* logits, const ResampleShape& shape, int threads, Label* labels) {
     for_each_row(logits, shape, threads, [&](const float* rows, const ColumnPlan& plan, std::int64_t y) {
-        resample_kernels().labels(rows, shape.channels, shape.coarse.width, plan, shape.out.width,
-                                  labels + y * shape.out.width);
+        Label* const row = labels + y * shape.out.width;
+        if constexpr (sizeof(Label) == 1) {
+            resample_kernels().labels(rows, shape.channels, shape.coarse.width, plan, shape.out.width, row);
+        } else {
+            resample_kernels().wide_labels(rows, shape.channels, shape.coarse.width, plan, shape.out.width, row);
+        }
     });
 }
+
+template void resample_labels(const float*, const ResampleShape&, int, std::uint8_t*);
+template void resample_labels(const float*, const ResampleShape&, int, std::uint16_t*);
 
 void resample_probabilities(const float* logits, const ResampleShape& shape, int threads, float* probabilities) {
     const std::int64_t plane = shape.out.area();

@@ -8,7 +8,7 @@
 
 namespace atrous {
 
-constexpr int kMaxLabels = 256;
+constexpr int kMaxLabels = 65536;
 
 /// The coarse map [channels, coarse], the size of the result, and where its pixels lie on the map.
 struct ResampleShape {
@@ -17,8 +17,10 @@ struct ResampleShape {
     Sampling sampling;
 };
 
-/// labels [out.height, out.width]; of equal logits the lowest label wins.
-void resample_labels(const float* logits, const ResampleShape& shape, int threads, std::uint8_t* labels);
+/// labels [out.height, out.width], in bytes or, of more than 256 channels, in 16 bits; of equal logits the lowest label
+/// wins.
+template <typename Label>
+void resample_labels(const float* logits, const ResampleShape& shape, int threads, Label* labels);
 /// probabilities [channels, out.height, out.width].
 void resample_probabilities(const float* logits, const ResampleShape& shape, int threads, float* probabilities);
 /// resized [channels, out.height, out.width].

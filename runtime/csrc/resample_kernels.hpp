@@ -20,6 +20,9 @@ struct ResampleKernels {
     /// labels[x] = argmax over channels of the resized `rows` [channels, width]; of equals, the lowest channel.
     void (*labels)(const float* rows, int channels, int width, const ColumnPlan& plan, int columns,
                    std::uint8_t* labels);
+    /// The same of more than 256 channels.
+    void (*wide_labels)(const float* rows, int channels, int width, const ColumnPlan& plan, int columns,
+                        std::uint16_t* labels);
     /// out[c · plane + x] = the resized channel.
     void (*logits)(const float* rows, int channels, int width, const ColumnPlan& plan, int columns, std::int64_t plane,
                    float* out);

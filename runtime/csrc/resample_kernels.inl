@@ -23,8 +23,8 @@ static void blend_rows(const float* top, const float* bottom, float weight_top, 
     for (int i = 0; i < count; ++i) out[i] = top[i] * weight_top + bottom[i] * weight_bottom;
 }
 
-static void labels(const float* rows, int channels, int width, const ColumnPlan& plan, int columns,
-                   std::uint8_t* labels) {
+template <typename Label>
+static void labels(const float* rows, int channels, int width, const ColumnPlan& plan, int columns, Label* labels) {
     for (int x = 0; x < columns; x += 8) {
         Float8 best = resized(rows, plan, x);
         Int8 label{};
@@ -35,7 +35,7 @@ static void labels(const float* rows, int channels, int width, const ColumnPlan&
             label = better ? Int8{} + c : label;
         }
         for (int lane = 0; lane < 8 && x + lane < columns; ++lane) {
-            labels[x + lane] = static_cast<std::uint8_t>(label[lane]);
+            labels[x + lane] = static_cast<Label>(label[lane]);
         }
     }
 }
@@ -49,9 +49,28 @@ static void logits(const float* rows, int channels, int width, const ColumnPlan&
     }
 }
 
+/// Resizes three times instead of keeping the values.
+static void many_probabilities(const float* rows, int channels, int width, const ColumnPlan& plan, int columns,
+                               std::int64_t plane, float* out) {
+    for (int x = 0; x < columns; x += 8) {
+        Float8 largest = resized(rows, plan, x);
+        for (int c = 1; c < channels; ++c) largest = max8(largest, resized(rows + std::int64_t{c} * width, plan, x));
+        Float8 sum{};
+        for (int c = 0; c < channels; ++c)
+            sum += exp_nonpositive(resized(rows + std::int64_t{c} * width, plan, x) - largest);
+        const Float8 scale = 1.0f / sum;
+        for (int c = 0; c < channels; ++c) {
+            store_part(out + c * plane + x,
+                       exp_nonpositive(resized(rows + std::int64_t{c} * width, plan, x) - largest) * scale,
+                       columns - x);
+        }
+    }
+}
+
 static void probabilities(const float* rows, int channels, int width, const ColumnPlan& plan, int columns,
                           std::int64_t plane, float* out) {
     Float8 values[256];
+    if (channels > 256) return many_probabilities(rows, channels, width, plan, columns, plane, out);
     for (int x = 0; x < columns; x += 8) {
         Float8 largest = values[0] = resized(rows, plan, x);
         for (int c = 1; c < channels; ++c) {
@@ -68,4 +87,5 @@ static void probabilities(const float* rows, int channels, int width, const Colu
     }
 }
 
-static constexpr ResampleKernels kResampleKernels{blend_rows, labels, logits, probabilities};
+static constexpr ResampleKernels kResampleKernels{blend_rows, labels<std::uint8_t>, labels<std::uint16_t>, logits,
+                                                  probabilities};

@@ -15,7 +15,7 @@ from ..._native import FrameSpec, Geometry, TilePlan
 from ...gpu import KernelSource
 from ...gpu.toolchain import EXACT, SHARED
 from ...manifest import InputSpec, OutputSpec
-from ..preprocess import pixel_scaling
+from ..preprocess import band_colors, pixel_scaling
 
 if TYPE_CHECKING:
     from ..backends.base import EngineLayout
@@ -40,4 +40,5 @@ def frame_spec(
         layout.output_dtype == np.float16,
         outputs.align_corners,
         outputs.channels.threshold,
+        None if inputs.bands is None else band_colors(inputs.bands, weighted=True),
     )

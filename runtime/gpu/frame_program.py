@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._native import plan_frame
+from ...arrays import Labels, label_type
 from ...crf.cuda import CudaDenseCRF
 from ...crf.cuda_field import CudaField, Failure, FieldSpec, Status
 from ...crf.cuda_queue import Queue
@@ -20,6 +21,7 @@ from ...gpu import Buffer, Device, Replayer, allocate, planned_bytes, prepare
 from ...gpu.nvtx import annotate
 from ...manifest import InputSpec, OutputSpec
 from ..backends.base import DeviceBackend
+from ..band_images import Pixels
 from ..preprocess import plan_geometry
 from ..tiling import needs_tiles, plan_tiles
 from .frame import KERNELS, frame_spec
@@ -36,12 +38,12 @@ class FrameResult:
     """Results of a batch.
 
     Attributes:
-        labels: [N, H, W] uint8.
+        labels: [N, H, W] uint8, or uint16 of more than 256 classes.
         probabilities: [N, C, H, W] float32 if they were asked for: softmax of the logits, or the CRF's marginals.
         timings_ms: of the batch on the GPU, by stage: upload, preprocess, inference, postprocess, crf, download.
     """
 
-    labels: NDArray[np.uint8]
+    labels: Labels
     probabilities: NDArray[np.float32] | None
     timings_ms: dict[str, float]
 
@@ -121,7 +123,7 @@ class FrameProgram:
         tiles = plan_tiles(geometry, inputs, recipe.outputs) if needs_tiles(geometry, inputs) else None
         input_size = tiles.tile_size if tiles is not None else geometry.input_size
         self._engine = recipe.backend.open_engine(device)
-        layout = self._engine.prepare((key.count, 3, *input_size))
+        layout = self._engine.prepare((key.count, inputs.channels, *input_size))
         if layout.output_shape[1] != recipe.channels:
             raise EngineError(
                 f"{recipe.backend.artifact.file} gives {layout.output_shape[1]} channels; the manifest says "
@@ -137,11 +139,11 @@ class FrameProgram:
         self._field: CudaField | None = None
         if lanes.crf is not None and lanes.crf_queue is not None:
             self._field = lanes.crf.open_field(lanes.crf_queue, key.count, recipe.classes, *key.size)
-        self._slots = [Slot(device, key, recipe.classes) for _ in range(SLOTS)]
+        self._slots = [Slot(device, key, recipe.classes, recipe.inputs.pixel_bytes) for _ in range(SLOTS)]
         self._record()
 
-    def launch(self, pictures: Sequence[NDArray[np.uint8]]) -> Slot:
-        """Queues a batch [H, W, 3] uint8 RGB × N and returns where its answer will be; waits for nothing.
+    def launch(self, pictures: Sequence[Pixels]) -> Slot:
+        """Queues a batch [H, W, 3] uint8 RGB, or bands, × N and returns where its answer will be; waits for nothing.
 
         No more than `SLOTS` batches are in work at once.
         """
@@ -149,7 +151,7 @@ class FrameProgram:
         slot.is_free = False
         lanes, device = self._lanes, self._lanes.device
         with annotate("atrous upload"):
-            np.stack(pictures, out=slot.sent.reshape(self.key.count, *self.key.size, 3))
+            np.stack(pictures, out=slot.sent.view(pictures[0].dtype).reshape(self.key.count, *pictures[0].shape))
             slot.upload[0].record(lanes.uploading)
             device.upload_async(slot.pictures, slot.sent, lanes.uploading)
             slot.upload[1].record(lanes.uploading)
@@ -179,7 +181,8 @@ class FrameProgram:
             with annotate("atrous wait"):
                 slot.download[1].synchronize()
             self._check(slot)
-            labels = slot.bytes_received(slot.labels).reshape(self.key.count, *self.key.size).copy()
+            received = slot.bytes_received(slot.labels).view(label_type(self._recipe.classes))
+            labels = received.reshape(self.key.count, *self.key.size).copy()
             probabilities = None
             if self.key.wants_probabilities:
                 shape = (self.key.count, self._recipe.classes, *self.key.size)
@@ -238,7 +241,8 @@ class FrameProgram:
             return
         self._replay("probabilities", {**memory, "probabilities": field.buffers["planes"]})
         next(stages).record(computing)
-        field.queue_frame(slot.pictures)
+        self._replay("colors", memory)
+        field.queue_frame(self._memory.get("colors", slot.pictures))
         self._queue_refined(slot, field)
         field.queue_report(slot.crf_report)
         next(stages).record(computing)
@@ -287,8 +291,8 @@ class FrameProgram:
         """GPU memory of all but the engine and the CRF."""
         key, classes = self.key, self._recipe.classes
         pixels = key.count * key.size[0] * key.size[1]
-        answer = pixels + (4 * classes * pixels if key.wants_probabilities else 0)
-        return SLOTS * (3 * pixels + answer) + self._planned_bytes
+        answer = pixels * label_type(classes).itemsize + (4 * classes * pixels if key.wants_probabilities else 0)
+        return SLOTS * (self._recipe.inputs.pixel_bytes * pixels + answer) + self._planned_bytes
 
     def _check_memory(self) -> None:
         """Before anything but the engine takes memory."""

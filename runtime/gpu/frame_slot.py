@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import label_type
 from ...crf.cuda_field import REPORT_BYTES
 from ...gpu import Buffer, Device, Graph, Region, ceil_div
 from ...manifest import Size
@@ -39,17 +40,18 @@ class FrameKey:
 class Slot:
     """State of one frame in work: its images and results on host and device, and its events."""
 
-    def __init__(self, device: Device, key: FrameKey, classes: int) -> None:
+    def __init__(self, device: Device, key: FrameKey, classes: int, pixel_bytes: int) -> None:
         pixels = key.count * key.size[0] * key.size[1]
-        probabilities_at = _LABELS_AT + ceil_div(pixels, _ALIGNMENT) * _ALIGNMENT
+        label_bytes = pixels * label_type(classes).itemsize
+        probabilities_at = _LABELS_AT + ceil_div(label_bytes, _ALIGNMENT) * _ALIGNMENT
         answer_bytes = probabilities_at + (4 * classes * pixels if key.wants_probabilities else 0)
-        self.pictures = device.allocate(ceil_div(3 * pixels, 4) * 4)
+        self.pictures = device.allocate(ceil_div(pixel_bytes * pixels, 4) * 4)
         self.answer = device.allocate(answer_bytes)
-        self.sent = device.allocate_host(3 * pixels)
+        self.sent = device.allocate_host(pixel_bytes * pixels)
         self.received = device.allocate_host(answer_bytes)
         self.first_bad = Region(self.answer, 0, 4)
         self.crf_report = Region(self.answer, _CRF_REPORT_AT, REPORT_BYTES)
-        self.labels = Region(self.answer, _LABELS_AT, pixels)
+        self.labels = Region(self.answer, _LABELS_AT, label_bytes)
         self.probabilities = Region(self.answer, probabilities_at, answer_bytes - probabilities_at)
         self.upload = (device.event(), device.event())
         self.stages = [device.event() for _ in range(5)]

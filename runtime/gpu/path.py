@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import EngineError
+from ..band_images import Pixels
 from ..path import MAX_BATCH, ReadImage
 from ..preprocess import plan_geometry
 from ..result import Result
@@ -94,6 +95,7 @@ class GpuPath:
                     self._classes,
                     {"read": image.read_ms, **timings},
                     _SecondPass(self._pipeline, image.pixels),
+                    self._inputs.bands,
                 )
             )
 
@@ -107,7 +109,7 @@ class _SecondPass:
     Pickled without the pipeline, which belongs to its process.
     """
 
-    def __init__(self, pipeline: Pipeline, pixels: NDArray[np.uint8]) -> None:
+    def __init__(self, pipeline: Pipeline, pixels: Pixels) -> None:
         self._pipeline = pipeline
         self._pixels = pixels
 

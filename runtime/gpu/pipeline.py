@@ -10,11 +10,9 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...crf.cuda import CudaDenseCRF
 from ...errors import EngineError, ShapeError
+from ..band_images import Pixels
 from .frame_program import FrameResult, Recipe
 from .worker import Request, Requests, serve
 
@@ -78,14 +76,14 @@ class Pipeline:
             raise
         atexit.register(self._stop)
 
-    def submit(self, images: Sequence[NDArray[np.uint8]], *, wants_probabilities: bool = False) -> Future[FrameResult]:
+    def submit(self, images: Sequence[Pixels], *, wants_probabilities: bool = False) -> Future[FrameResult]:
         """Segment a batch, later; returns at once.
 
         The images must not change before the result is there. Batches of one worker are done in order. `submit` never
         blocks, so an unbounded caller accumulates images: wait for earlier results, or use `Segmenter.stream`.
 
         Args:
-            images: [H, W, 3] uint8 RGB, at least one, all of one size.
+            images: [H, W, 3] uint8 RGB, or of the network's bands, at least one, all of one size.
             wants_probabilities: copy the probabilities back as well.
 
         Returns:

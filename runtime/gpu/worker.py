@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...crf.cuda import CudaDenseCRF
 from ...errors import CRFError, DeviceError, ShapeError
 from ...gpu import Device
+from ..band_images import Pixels
 from .frame_program import FrameProgram, FrameResult, Lanes, LatticeFullError, Recipe
 from .frame_slot import SLOTS, FrameKey, Slot
 
@@ -31,12 +29,12 @@ class Request:
     """A batch that waits for a worker.
 
     Attributes:
-        images: [H, W, 3] uint8 RGB each, of one size.
+        images: [H, W, 3] uint8 RGB each, or of the network's bands, of one size.
         wants_probabilities: whether they come back with the labels.
         future: gets the result, or the error.
     """
 
-    images: tuple[NDArray[np.uint8], ...]
+    images: tuple[Pixels, ...]
     wants_probabilities: bool
     future: Future[FrameResult] = field(default_factory=Future)
 

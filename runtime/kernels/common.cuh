@@ -84,6 +84,13 @@ __device__ inline void store_run(const uint8_t (&from)[kRun], int count, uint8_t
     }
 }
 
+__device__ inline void store_run(const uint16_t (&from)[kRun], int count, uint16_t* to) {
+#pragma unroll
+    for (int i = 0; i < kRun; ++i) {
+        if (i < count) to[i] = from[i];
+    }
+}
+
 __device__ inline void store_run(const float (&from)[kRun], int count, float* to) {
     if (count == kRun && is_aligned<float4>(to)) {
         *reinterpret_cast<float4*>(to) = make_float4(from[0], from[1], from[2], from[3]);
@@ -113,6 +120,19 @@ __device__ inline void store_run(const float (&from)[kRun], int count, __half* t
     for (int i = 0; i < kRun; ++i) {
         if (i < count) to[i] = __ushort_as_half(halves.each[i]);
     }
+}
+
+template <typename T>
+__device__ T from_float(float value);
+
+template <>
+__device__ inline float from_float<float>(float value) {
+    return value;
+}
+
+template <>
+__device__ inline __half from_float<__half>(float value) {
+    return __float2half_rn(value);
 }
 
 __device__ inline float to_float(float value) {

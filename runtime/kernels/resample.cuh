@@ -102,12 +102,12 @@ __device__ void for_each_run(const T* logits, int images, int channels, const Ce
 }
 
 /// labels [images, out_height, out_width]; of equal logits the lowest channel wins.
-template <typename T>
+template <typename T, typename Label>
 __device__ void write_labels(const T* logits, int images, int channels, const Cells& cells, int out_height,
-                             int out_width, uint8_t* labels) {
+                             int out_width, Label* labels) {
     const auto body = [&](const RunSampler<T>& sampler, size_t image, int y, int x) {
         float best[kRun];
-        uint8_t label[kRun] = {};
+        Label label[kRun] = {};
         sampler.read(0, best);
 #pragma unroll 1
         for (int c = 1; c < channels; ++c) {
@@ -117,7 +117,7 @@ __device__ void write_labels(const T* logits, int images, int channels, const Ce
             for (int i = 0; i < kRun; ++i) {
                 const bool better = values[i] > best[i];
                 best[i] = better ? values[i] : best[i];
-                label[i] = better ? static_cast<uint8_t>(c) : label[i];
+                label[i] = better ? static_cast<Label>(c) : label[i];
             }
         }
         store_run(label, run_length(x, out_width), labels + (image * out_height + y) * out_width + x);
@@ -192,5 +192,19 @@ __device__ void find_not_finite(const T* logits, int count, uint32_t* first_bad)
 
 ATROUS_RESAMPLE_KERNELS(f32, float)
 ATROUS_RESAMPLE_KERNELS(f16, __half)
+
+/// The same labels in 16 bits, of more than 256 channels.
+#define ATROUS_WIDE_LABELS_KERNEL(suffix, T)                                                                       \
+    extern "C" __global__ void __launch_bounds__(kThreads, 4) frame_wide_labels_##suffix(                          \
+        const T* logits, int images, int channels, int plane, int width, int rows, int columns, float row_scale,   \
+        float column_scale, float row_shift, float column_shift, int align_corners, int out_height, int out_width, \
+        uint16_t* labels) {                                                                                        \
+        const Cells cells(plane, width, rows, columns, row_scale, column_scale, row_shift, column_shift,           \
+                          align_corners);                                                                          \
+        write_labels(logits, images, channels, cells, out_height, out_width, labels);                              \
+    }
+
+ATROUS_WIDE_LABELS_KERNEL(f32, float)
+ATROUS_WIDE_LABELS_KERNEL(f16, __half)
 
 }  // namespace atrous

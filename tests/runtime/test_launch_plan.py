@@ -7,14 +7,16 @@ from functools import cache
 
 import numpy as np
 import pytest
+from band_bundles import FLOATS, GREY16, RGBN
 from emulator.build import kernels_of, signatures_of
 from launch_plans import assert_arguments_fit, assert_blocks_fit, covered, launches_of, slots_of
 
 from atrous import _native
 from atrous._native import Geometry, PlannedInference, PlannedLaunch
+from atrous.bands import Bands
 from atrous.errors import ShapeError
 from atrous.gpu import planned_bytes
-from atrous.manifest import Channels, InputSpec, OutputSpec, Size, SizePolicy
+from atrous.manifest import Channels, InputSpec, OutputSpec, ResizePolicy, Size, SizePolicy
 from atrous.runtime.backends.base import EngineLayout
 from atrous.runtime.gpu.frame import KERNELS, frame_spec
 from atrous.runtime.preprocess import plan_geometry
@@ -24,7 +26,15 @@ HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 INPUTS = InputSpec(SizePolicy((16, 16), (64, 64), (128, 128), multiple=8))
 STRETCHED = replace(INPUTS, resize="stretch")
 OUTPUTS = OutputSpec(8)
+MANY = OutputSpec(8, align_corners=True)
 LESIONS = OutputSpec(8, channels=Channels("sigmoid", 0.3))
+
+
+def of_bands(bands: Bands, resize: ResizePolicy = "none") -> InputSpec:
+    each = (1.0,) * len(bands.names)
+    return replace(INPUTS, mean=each, std=each, scale=1.0, pad_value=each, bands=bands, resize=resize)
+
+
 #: Images in a batch, their size, the policy, the types of the network's input and logits, and what those are.
 CASES = {
     "one pixel": (1, (1, 1), INPUTS, SINGLE, SINGLE),
@@ -40,6 +50,14 @@ CASES = {
     "one channel": (2, (61, 77), INPUTS, SINGLE, HALF, LESIONS),
     "one channel in tiles": (2, (50, 400), INPUTS, SINGLE, HALF, LESIONS),
     "blue first": (1, (40, 40), replace(INPUTS, color_order="BGR"), SINGLE, HALF),
+    "four bands": (2, (61, 77), of_bands(RGBN), SINGLE, HALF),
+    "four bands, stretched": (2, (90, 31), of_bands(RGBN, "stretch"), HALF, HALF),
+    "grey of 16 bits in tiles": (1, (50, 400), of_bands(GREY16), HALF, SINGLE),
+    "grey of 16 bits, stretched": (1, (90, 31), of_bands(GREY16, "stretch"), SINGLE, SINGLE),
+    "floats": (1, (64, 64), of_bands(FLOATS), SINGLE, SINGLE),
+    "floats, stretched": (2, (90, 31), of_bands(FLOATS, "stretch"), HALF, SINGLE),
+    "many classes": (1, (61, 77), INPUTS, SINGLE, SINGLE, MANY),
+    "many classes in half precision": (2, (61, 77), INPUTS, SINGLE, HALF, MANY),
 }
 
 
@@ -55,7 +73,7 @@ def plan_of(
     geometry = plan_geometry(size, inputs)
     tiles = plan_tiles(geometry, inputs, outputs) if needs_tiles(geometry, inputs) else None
     height, width = tiles.tile_size if tiles is not None else geometry.input_size
-    channels = 5 if outputs.channels.threshold is None else 1
+    channels = {LESIONS: 1, MANY: 300}.get(outputs, 5)
     layout = EngineLayout(input_dtype, (count, channels, height // 8, width // 8), output_dtype)
     return _native.plan_frame(frame_spec(geometry, tiles, layout, inputs, outputs), multiprocessors)
 

@@ -9,6 +9,7 @@ set(ATROUS_SOURCES
   src/catalogue.cpp
   src/cpu_crf.cpp
   src/cpu_pipeline.cpp
+  src/pipeline.cpp
   src/crf_params.cpp
   src/engine_fit.cpp
   src/manifest.cpp

@@ -68,6 +68,11 @@ void require(const Pointer* pointer, const char* name) {
     if (pointer == nullptr) fail(ATROUS_ERROR_ARGUMENT, name, " is null");
 }
 
+void require_aligned(const void* pointer, int bytes, const char* name) {
+    if (reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0) return;
+    fail(ATROUS_ERROR_ARGUMENT, name, " does not begin on a multiple of ", bytes, " bytes, as its values do");
+}
+
 Options to_options(const atrous_options* given) {
     Options options;
     if (given == nullptr) return options;
@@ -94,9 +99,14 @@ Options to_options(const atrous_options* given) {
     return options;
 }
 
-/// `given`, or `least` for 0, if rows so far apart neither overlap nor leave the address space.
-std::int64_t checked_row_bytes(std::int64_t given, std::int64_t least, int rows, const char* name) {
+/// `given`, or `least` for 0, if rows so far apart neither overlap nor leave the address space, and begin on whole
+/// values of `value_bytes`.
+std::int64_t checked_row_bytes(std::int64_t given, std::int64_t least, int rows, int value_bytes, const char* name) {
     if (given == 0) return least;
+    if (given % value_bytes != 0) {
+        fail(ATROUS_ERROR_ARGUMENT, name, " is ", given, "; expected a multiple of ", value_bytes,
+             ", the bytes of a value");
+    }
     if (given < least || given > PTRDIFF_MAX / rows) {
         fail(ATROUS_ERROR_ARGUMENT, name, " is ", given, "; expected at least ", least,
              ", the bytes of a row, or 0 for packed rows");
@@ -104,19 +114,52 @@ std::int64_t checked_row_bytes(std::int64_t given, std::int64_t least, int rows,
     return given;
 }
 
-Frame to_frame(const atrous_frame* given) {
-    const atrous_frame defaults = ATROUS_FRAME_INIT;
-    const atrous_frame values = read_struct(given, defaults, sizeof(atrous_frame), "frame");
-    if (values.format != ATROUS_RGB8 && values.format != ATROUS_BGR8) {
-        fail(ATROUS_ERROR_ARGUMENT, "unknown format ", values.format, "; expected ATROUS_RGB8 or ATROUS_BGR8");
+/// The format of pixels, whether or not it is the network's.
+PixelFormat to_format(const atrous_frame& values) {
+    if (values.format == ATROUS_RGB8 || values.format == ATROUS_BGR8) {
+        if ((values.channels != 0 && values.channels != 3) || values.dtype != ATROUS_UINT8) {
+            fail(ATROUS_ERROR_ARGUMENT, "RGB and BGR have 3 channels of ATROUS_UINT8; got ", values.channels,
+                 " of dtype ", values.dtype, ". Other bands are ATROUS_BANDS");
+        }
+        return {};
     }
+    if (values.format != ATROUS_BANDS) {
+        fail(ATROUS_ERROR_ARGUMENT, "unknown format ", values.format,
+             "; expected ATROUS_RGB8, ATROUS_BGR8 or ATROUS_BANDS");
+    }
+    if (values.channels < 1 || values.channels > kMaxBands) {
+        fail(ATROUS_ERROR_ARGUMENT, "ATROUS_BANDS has 1 to ", kMaxBands, " channels; got ", values.channels);
+    }
+    constexpr Sample samples[] = {Sample::uint8, Sample::uint16, Sample::float32};
+    if (values.dtype < 0 || values.dtype >= static_cast<int>(std::size(samples))) {
+        fail(ATROUS_ERROR_ARGUMENT, "unknown dtype ", values.dtype, "; expected ATROUS_UINT8, _UINT16 or _FLOAT32");
+    }
+    return {values.channels, samples[values.dtype]};
+}
+
+int label_bytes_of(const atrous_frame& values) {
+    if (values.label_dtype == ATROUS_UINT8) return 1;
+    if (values.label_dtype == ATROUS_UINT16) return 2;
+    fail(ATROUS_ERROR_ARGUMENT, "labels are ATROUS_UINT8 or ATROUS_UINT16; got dtype ", values.label_dtype);
+}
+
+/// What is beyond the sizes and the memory, which every frame has.
+void check_memory(const atrous_frame& values) {
     if (values.memory != ATROUS_HOST && values.memory != ATROUS_DEVICE) {
         fail(ATROUS_ERROR_ARGUMENT, "unknown memory ", values.memory, "; expected ATROUS_HOST or ATROUS_DEVICE");
     }
-    if (values.reserved != 0) fail(ATROUS_ERROR_ARGUMENT, "frame->reserved must be 0");
+    if (values.reserved != 0 || values.reserved2 != 0) fail(ATROUS_ERROR_ARGUMENT, "frame->reserved must be 0");
     if (values.memory == ATROUS_HOST && values.stream != nullptr) {
         fail(ATROUS_ERROR_ARGUMENT, "a stream goes with ATROUS_DEVICE; memory of the host has none");
     }
+}
+
+Frame to_frame(const atrous_frame* given) {
+    const atrous_frame defaults = ATROUS_FRAME_INIT;
+    const atrous_frame values = read_struct(given, defaults, offsetof(atrous_frame, channels), "frame");
+    const PixelFormat format = to_format(values);
+    const int label_bytes = label_bytes_of(values);
+    check_memory(values);
     for (const int side : {values.height, values.width}) {
         if (side < 1 || side > kMaxSide) {
             fail(ATROUS_ERROR_ARGUMENT, "a picture of ", values.height, "x", values.width, " pixels; expected 1x1 to ",
@@ -125,13 +168,19 @@ Frame to_frame(const atrous_frame* given) {
     }
     require(values.pixels, "frame->pixels");
     require(values.labels, "frame->labels");
+    require_aligned(values.pixels, format.sample_bytes(), "frame->pixels");
+    require_aligned(values.labels, label_bytes, "frame->labels");
     const int rows = values.height;
-    return {values.pixels,
+    const std::int64_t row_bytes = std::int64_t{format.bytes()} * values.width;
+    return {static_cast<const std::uint8_t*>(values.pixels),
+            format,
             {values.height, values.width},
-            checked_row_bytes(values.pixel_row_bytes, std::int64_t{3} * values.width, rows, "pixel_row_bytes"),
+            checked_row_bytes(values.pixel_row_bytes, row_bytes, rows, format.sample_bytes(), "pixel_row_bytes"),
             values.format == ATROUS_BGR8,
-            values.labels,
-            checked_row_bytes(values.label_row_bytes, values.width, rows, "label_row_bytes"),
+            static_cast<std::uint8_t*>(values.labels),
+            label_bytes,
+            checked_row_bytes(values.label_row_bytes, std::int64_t{label_bytes} * values.width, rows, label_bytes,
+                              "label_row_bytes"),
             values.probabilities,
             values.memory == ATROUS_DEVICE,
             values.stream};
@@ -244,13 +293,44 @@ atrous_status atrous_bundle_get_info(const atrous_bundle* bundle, atrous_bundle_
         const auto opened = bundles().find(bundle);
         const Manifest& manifest = opened->manifest();
         const SizePolicy& size = manifest.input.size;
-        write_struct(
-            info,
-            {0, static_cast<int32_t>(manifest.classes.size()), manifest.ignore_index.value_or(-1),
-             code_of(manifest.input.resize), size.min.height, size.min.width, size.opt.height, size.opt.width,
-             size.max.height, size.max.width, size.multiple, size.offset, manifest.output.stride, manifest.crf ? 1 : 0,
-             manifest.name.c_str(), manifest.created_by.c_str(), manifest.license.c_str()},
-            sizeof(atrous_bundle_info), "info");
+        const atrous::PixelFormat format = manifest.input.format();
+        write_struct(info,
+                     {0,
+                      static_cast<int32_t>(manifest.classes.size()),
+                      manifest.ignore_index.value_or(-1),
+                      code_of(manifest.input.resize),
+                      size.min.height,
+                      size.min.width,
+                      size.opt.height,
+                      size.opt.width,
+                      size.max.height,
+                      size.max.width,
+                      size.multiple,
+                      size.offset,
+                      manifest.output.stride,
+                      manifest.crf ? 1 : 0,
+                      manifest.name.c_str(),
+                      manifest.created_by.c_str(),
+                      manifest.license.c_str(),
+                      format.channels,
+                      static_cast<int32_t>(format.sample),
+                      manifest.label_bytes() == 2 ? ATROUS_UINT16 : ATROUS_UINT8,
+                      manifest.input.bands ? 1 : 0},
+                     offsetof(atrous_bundle_info, channels), "info");
+    });
+}
+
+atrous_status atrous_bundle_get_band(const atrous_bundle* bundle, int32_t index, atrous_band* band) {
+    return guarded([&] {
+        const auto opened = bundles().find(bundle);
+        const auto& bands = opened->manifest().input.bands;
+        const int count = bands ? static_cast<int>(bands->names.size()) : 0;
+        if (index < 0 || index >= count) {
+            fail(ATROUS_ERROR_ARGUMENT, "there is no band ", index, "; the bundle has ", count,
+                 bands ? "" : ": it takes RGB in bytes");
+        }
+        const auto [low, high] = bands->ranges[index];
+        write_struct(band, {0, 0, low, high, bands->names[index].c_str()}, sizeof(atrous_band), "band");
     });
 }
 

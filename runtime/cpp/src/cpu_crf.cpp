@@ -74,8 +74,8 @@ CpuCrf::Field<T> CpuCrf::make_field(int channels, const Size& size) const {
     return field;
 }
 
-void CpuCrf::refine(const float* probabilities, int channels, const std::uint8_t* rgb, const Size& size,
-                    std::uint8_t* labels, float* marginals) {
+void CpuCrf::refine(const float* probabilities, int channels, const std::uint8_t* rgb, const Size& size, void* labels,
+                    float* marginals) {
     const std::int64_t pixels = std::int64_t{size.height} * size.width;
     const ClassSubset subset = likely_classes(probabilities, channels, pixels, class_floor_, threads_);
     allocate(static_cast<int>(subset.kept.size()), size);
@@ -91,7 +91,11 @@ void CpuCrf::refine(const float* probabilities, int channels, const std::uint8_t
             fail(ATROUS_ERROR_ENGINE, "probabilities are not finite");
         }
         field.infer(iterations_, [] {});
-        field.read_labels(labels, subset);
+        if (channels > 256) {
+            field.read_labels(static_cast<std::uint16_t*>(labels), subset);
+        } else {
+            field.read_labels(static_cast<std::uint8_t*>(labels), subset);
+        }
         if (marginals != nullptr) field.read_marginals(marginals, subset);
     };
     if (has_fractions_) {

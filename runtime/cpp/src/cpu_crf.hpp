@@ -17,10 +17,11 @@ class CpuCrf {
     /// that are nowhere as likely take no part. Throws CrfError unless check_class_floor() accepts it.
     CpuCrf(const CrfParams& params, int iterations, int threads, bool has_fractions = false, float class_floor = 0);
 
-    /// `probabilities` [channels, height, width], `rgb` [height, width, 3]; writes labels [height, width] and, where
-    /// `marginals` is not null, marginals of the probabilities' shape (which may be the same memory).
-    void refine(const float* probabilities, int channels, const std::uint8_t* rgb, const Size& size,
-                std::uint8_t* labels, float* marginals);
+    /// `probabilities` [channels, height, width], `rgb` [height, width, 3]; writes labels [height, width], of 16 bits
+    /// where there are more than 256 channels, and, where `marginals` is not null, marginals of the probabilities'
+    /// shape (which may be the same memory).
+    void refine(const float* probabilities, int channels, const std::uint8_t* rgb, const Size& size, void* labels,
+                float* marginals);
 
   private:
     template <typename T>

@@ -24,7 +24,7 @@ namespace {
 
 /// An image, or a tile of one, on the host.
 struct Picture {
-    const std::uint8_t* pixels;
+    const std::uint8_t* pixels;  ///< of the network's format
     Size size;
     std::int64_t row_bytes;
     bool is_bgr;
@@ -60,6 +60,7 @@ class CpuPipeline : public Pipeline {
             fail(ATROUS_ERROR_UNAVAILABLE, "the ", description.backend,
                  " backend reads host memory; memory of a GPU needs the tensorrt backend");
         }
+        check_frame(frame, manifest_);
         lanes_.use([&](Lane& lane) {
             Geometry geometry = plan_geometry(frame.size, manifest_.input.size, manifest_.input.resize);
             const Picture picture{frame.pixels, frame.size, frame.row_bytes, frame.is_bgr};
@@ -102,10 +103,12 @@ class CpuPipeline : public Pipeline {
             const StageClock clock(timings, Stage::preprocess);
             const Window window = place_image(picture.size, input, manifest_.input.resize);
             if (picture.size != window.size) {
-                lane.resized.resize(static_cast<std::size_t>(3 * window.size.area()));
-                resize_pixels(picture.pixels, picture.size, picture.row_bytes, window.size, threads_,
+                const PixelFormat format = manifest_.input.format();
+                lane.resized.resize(static_cast<std::size_t>(format.bytes() * window.size.area()));
+                resize_pixels(picture.pixels, format, picture.size, picture.row_bytes, window.size, threads_,
                               lane.resized.data());
-                picture = {lane.resized.data(), window.size, std::int64_t{3} * window.size.width, picture.is_bgr};
+                picture = {lane.resized.data(), window.size, std::int64_t{format.bytes()} * window.size.width,
+                           picture.is_bgr};
             }
             normalize_image(picture.pixels, window, picture.row_bytes, manifest_.input.scaling(picture.is_bgr), input,
                             threads_, prepared);
@@ -115,13 +118,14 @@ class CpuPipeline : public Pipeline {
     }
 
     Logits infer_tiles(Lane& lane, const Picture& picture, const TilePlan& plan, Timings& timings) {
+        const std::int64_t pixel_bytes = manifest_.input.format().bytes();
         const auto one = [&](int top, int left) {
             // Tiles may reach beyond the image, even begin there: what is missing is padding.
             const int height = std::clamp(picture.size.height - top, 0, plan.tile.height);
             const int width = std::clamp(picture.size.width - left, 0, plan.tile.width);
             const bool is_empty = height == 0 || width == 0;
             const std::uint8_t* corner =
-                is_empty ? picture.pixels : picture.pixels + top * picture.row_bytes + std::int64_t{3} * left;
+                is_empty ? picture.pixels : picture.pixels + top * picture.row_bytes + pixel_bytes * left;
             return infer(lane, {corner, {height, width}, picture.row_bytes, picture.is_bgr}, plan.tile, timings);
         };
         return blend_tiles(plan, one, lane.blended);
@@ -160,15 +164,15 @@ class CpuPipeline : public Pipeline {
     /// Where packed labels go: to the caller's memory, or to the lane's where the caller's rows are further apart.
     static std::uint8_t* packed_labels(Lane& lane, const Frame& frame) {
         if (frame.has_packed_labels()) return frame.labels;
-        lane.labels.resize(static_cast<std::size_t>(frame.size.height) * frame.size.width);
+        lane.labels.resize(static_cast<std::size_t>(frame.label_bytes * frame.size.area()));
         return lane.labels.data();
     }
 
     static void deliver_labels(const Lane& lane, const Frame& frame) {
         if (frame.has_packed_labels()) return;
+        const auto packed = static_cast<std::size_t>(frame.label_bytes) * frame.size.width;
         for (int y = 0; y < frame.size.height; ++y) {
-            std::memcpy(frame.labels + y * frame.label_row_bytes,
-                        lane.labels.data() + static_cast<std::size_t>(y) * frame.size.width, frame.size.width);
+            std::memcpy(frame.labels + y * frame.label_row_bytes, lane.labels.data() + y * packed, packed);
         }
     }
 
@@ -177,7 +181,12 @@ class CpuPipeline : public Pipeline {
         const std::optional<double>& threshold = manifest_.output.threshold;
         const Logits compared = class_logits(lane, logits, threshold ? threshold_logit(*threshold) : 0.0f);
         const ResampleShape shape = shape_of(compared, geometry);
-        resample_labels(compared.values, shape, threads_, packed_labels(lane, frame));
+        std::uint8_t* const labels = packed_labels(lane, frame);
+        if (frame.label_bytes == 2) {
+            resample_labels(compared.values, shape, threads_, reinterpret_cast<std::uint16_t*>(labels));
+        } else {
+            resample_labels(compared.values, shape, threads_, labels);
+        }
         deliver_labels(lane, frame);
         if (frame.probabilities == nullptr) return;
         const Logits activated = class_logits(lane, logits, 0.0f);
@@ -199,10 +208,19 @@ class CpuPipeline : public Pipeline {
         const StageClock clock(timings, Stage::crf);
         const std::optional<double>& threshold = manifest_.output.threshold;
         std::uint8_t* labels = packed_labels(lane, frame);
-        lane.crf->refine(probabilities, logits.channels, packed_rgb(lane, frame), frame.size, labels,
+        lane.crf->refine(probabilities, logits.channels, colors_of(lane, frame), frame.size, labels,
                          threshold ? probabilities : frame.probabilities);
         if (threshold) apply_threshold(probabilities, frame.size.area(), static_cast<float>(*threshold), labels);
         deliver_labels(lane, frame);
+    }
+
+    /// What the CRF compares: [height, width, 3] without gaps, the image itself in RGB or colours of its bands.
+    const std::uint8_t* colors_of(Lane& lane, const Frame& frame) const {
+        const std::optional<BandColors> colors = manifest_.input.crf_colors();
+        if (!colors) return packed_rgb(lane, frame);
+        lane.rgb.resize(static_cast<std::size_t>(3 * frame.size.area()));
+        color_bands(frame.pixels, frame.size, frame.row_bytes, *colors, threads_, lane.rgb.data());
+        return lane.rgb.data();
     }
 
     /// The image as [height, width, 3] RGB without gaps.

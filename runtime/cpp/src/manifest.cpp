@@ -1,5 +1,6 @@
 #include "manifest.hpp"
 
+#include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -73,14 +74,42 @@ SizePolicy to_size_policy(const json& value) {
     return policy;
 }
 
+Bands to_bands(const json& value) {
+    Bands bands{parse_sample(value["dtype"].get<std::string>()),
+                value["names"].get<std::vector<std::string>>(),
+                value["ranges"].get<std::vector<std::array<double, 2>>>(),
+                {},
+                value["crf_weights"].get<std::vector<double>>()};
+    for (const json& index : value["colors"]) bands.colors.push_back(to_int(index));
+    const auto count = bands.names.size();
+    const auto is_ordered = [](const std::array<double, 2>& range) { return range[0] < range[1]; };
+    const auto is_band = [&](int index) { return index < static_cast<int>(count); };
+    if (bands.ranges.size() != count || !std::all_of(bands.ranges.begin(), bands.ranges.end(), is_ordered) ||
+        bands.crf_weights.size() != bands.colors.size() ||
+        !std::all_of(bands.colors.begin(), bands.colors.end(), is_band)) {
+        fail(ATROUS_ERROR_BUNDLE, "each of ", count,
+             " bands has a range (low, high), and each of those that are colours a weight in the CRF");
+    }
+    return bands;
+}
+
 InputSpec to_input(const json& value) {
-    return {to_size_policy(value["size"]),
-            value["color_order"] == "BGR",
-            to_triple<double>(value["mean"]),
-            to_triple<double>(value["std"]),
-            value["scale"].get<double>(),
-            parse_resize(value["resize"].get<std::string>()),
-            to_triple<std::uint8_t>(value["pad_value"])};
+    InputSpec input{to_size_policy(value["size"]),
+                    value["color_order"] == "BGR",
+                    value["mean"].get<std::vector<double>>(),
+                    value["std"].get<std::vector<double>>(),
+                    value["scale"].get<double>(),
+                    parse_resize(value["resize"].get<std::string>()),
+                    value["pad_value"].get<std::vector<double>>(),
+                    std::nullopt};
+    if (value.contains("bands")) input.bands = to_bands(value["bands"]);
+    const auto channels = static_cast<std::size_t>(input.format().channels);
+    if (input.mean.size() != channels || input.std.size() != channels || input.pad.size() != channels) {
+        fail(ATROUS_ERROR_BUNDLE, channels,
+             " channels have as many means, standard deviations and values of padding; got ", input.mean.size(), ", ",
+             input.std.size(), " and ", input.pad.size());
+    }
+    return input;
 }
 
 std::vector<ClassInfo> to_classes(const json& value) {
@@ -147,15 +176,36 @@ Artifact to_artifact(const json& value) {
 }  // namespace
 
 PixelScaling InputSpec::scaling(bool is_bgr_image) const {
-    PixelScaling scaling{};
-    for (int c = 0; c < 3; ++c) {
-        scaling.mean[c] = static_cast<float>(mean[c]) / static_cast<float>(scale);
-        scaling.std[c] = static_cast<float>(std[c]) / static_cast<float>(scale);
+    PixelScaling scaling;
+    for (std::size_t c = 0; c < mean.size(); ++c) {
+        scaling.mean.push_back(static_cast<float>(mean[c]) / static_cast<float>(scale));
+        scaling.std.push_back(static_cast<float>(std[c]) / static_cast<float>(scale));
         // In the image's order of channels, as pixels are.
-        scaling.pad_value[c] = static_cast<float>(pad[is_bgr_image ? 2 - c : c]);
+        scaling.pad_value.push_back(static_cast<float>(pad[is_bgr_image ? 2 - c : c]));
     }
     scaling.swap_rgb = is_bgr != is_bgr_image;
+    scaling.sample = format().sample;
     return scaling;
+}
+
+PixelFormat InputSpec::format() const {
+    if (!bands) return {};
+    return {static_cast<int>(bands->names.size()), bands->sample};
+}
+
+std::optional<BandColors> InputSpec::crf_colors() const {
+    if (!bands) return std::nullopt;
+    BandColors colors{format(), {-1, -1, -1}, {}, {}};
+    const std::size_t chosen = bands->colors.size();
+    for (std::size_t c = 0; c < 3; ++c) {
+        const std::size_t at = chosen == 1 ? 0 : c;  // one band is grey
+        if (at >= chosen) continue;
+        const auto [low, high] = bands->ranges[bands->colors[at]];
+        colors.band[c] = bands->colors[at];
+        colors.low[c] = static_cast<float>(low);
+        colors.factor[c] = static_cast<float>(255.0 / (high - low) * bands->crf_weights[at]);
+    }
+    return colors;
 }
 
 int Manifest::channels() const {

@@ -22,17 +22,30 @@ struct ClassInfo {
     std::array<std::uint8_t, 3> color;  ///< RGB
 };
 
+/// What the channels of images are where they are not RGB in bytes.
+struct Bands {
+    Sample sample;
+    std::vector<std::string> names;
+    std::vector<std::array<double, 2>> ranges;  ///< lowest and highest value of each
+    std::vector<int> colors;                    ///< which bands make the picture, one to three
+    std::vector<double> crf_weights;            ///< of each of those
+};
+
 /// How an image becomes the network's input: (pixel · scale − mean) / std.
 struct InputSpec {
     SizePolicy size;
-    bool is_bgr;                      ///< the network's channels are B, G, R
-    std::array<double, 3> mean, std;  ///< in the order of the network's channels
+    bool is_bgr;                    ///< the network's channels are B, G, R
+    std::vector<double> mean, std;  ///< in the order of the network's channels
     double scale;
-    Resize resize;                    ///< how an image is fitted to the sizes
-    std::array<std::uint8_t, 3> pad;  ///< RGB
+    Resize resize;            ///< how an image is fitted to the sizes
+    std::vector<double> pad;  ///< RGB, or a value of each band
+    std::optional<Bands> bands;
 
+    PixelFormat format() const;
     /// The same for pixels, whose first channel is B with `is_bgr_image`.
     PixelScaling scaling(bool is_bgr_image) const;
+    /// The colours that the CRF compares; none of RGB, which are themselves.
+    std::optional<BandColors> crf_colors() const;
 };
 
 /// Where the logits lie, and what their channels are.
@@ -75,6 +88,8 @@ struct Manifest {
 
     /// Of the logits. Throws Failure(BUNDLE) for a softmax over one class, which would be 1 everywhere.
     int channels() const;
+    /// Of a label.
+    int label_bytes() const { return classes.size() > 256 ? 2 : 1; }
 };
 
 /// Parses and validates the text of a manifest.json.

@@ -27,8 +27,8 @@ ov::Core& shared_core() {
 /// The network, compiled once for each input shape: a graph with fixed sizes is faster than one with dynamic ones.
 class CompiledShapes {
   public:
-    CompiledShapes(const std::string& graph, std::string name, ov::element::Type precision, int threads)
-        : name_(std::move(name)), model_(shared_core().read_model(graph, ov::Tensor())) {
+    CompiledShapes(const std::string& graph, std::string name, int channels, ov::element::Type precision, int threads)
+        : name_(std::move(name)), channels_(channels), model_(shared_core().read_model(graph, ov::Tensor())) {
         fuse_qdq(*model_);
         // FP32 runs in FP32: OpenVINO would pick bfloat16 on its own where the CPU has it, and change the answer.
         settings_ = {ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
@@ -49,7 +49,7 @@ class CompiledShapes {
             return entry->second;
         }
         const auto model = model_->clone();
-        model->reshape(ov::PartialShape{1, 3, size.height, size.width});
+        model->reshape(ov::PartialShape{1, channels_, size.height, size.width});
         kept_.emplace_front(size, shared_core().compile_model(model, "CPU", settings_));
         if (kept_.size() > kMaxCompiledShapes) kept_.pop_back();
         return kept_.front().second;
@@ -57,6 +57,7 @@ class CompiledShapes {
 
   private:
     std::string name_;
+    int channels_;  ///< of the input
     std::shared_ptr<ov::Model> model_;
     ov::AnyMap settings_;
     std::mutex mutex_;
@@ -125,8 +126,9 @@ std::unique_ptr<Pipeline> open(std::shared_ptr<const Bundle> bundle, const Optio
     const std::string name = (bundle->path() / artifact.file).string();
     std::unique_ptr<Engine> engine;
     try {
-        engine = std::make_unique<OpenVinoEngine>(std::make_shared<CompiledShapes>(
-            bundle->read(artifact), name, is_bf16 ? ov::element::bf16 : ov::element::f32, options.threads));
+        engine = std::make_unique<OpenVinoEngine>(
+            std::make_shared<CompiledShapes>(bundle->read(artifact), name, bundle->manifest().input.format().channels,
+                                             is_bf16 ? ov::element::bf16 : ov::element::f32, options.threads));
     } catch (const ov::Exception& error) {
         fail(ATROUS_ERROR_ENGINE, "OpenVINO refuses ", name, ": ", error.what());
     }

@@ -13,18 +13,24 @@ namespace atrous::core {
 
 /// An image and where its results go; judged by the caller.
 struct Frame {
-    const std::uint8_t* pixels;  ///< [height, width, 3]
+    const std::uint8_t* pixels;  ///< [height, width, channels]
+    PixelFormat format;
     Size size;
     std::int64_t row_bytes;
     bool is_bgr;
-    std::uint8_t* labels;  ///< [height, width]
+    std::uint8_t* labels;  ///< [height, width], `label_bytes` each
+    int label_bytes;
     std::int64_t label_row_bytes;
     float* probabilities;  ///< [classes, height, width], or null
     bool on_device;
     void* stream;  ///< with on_device
 
-    bool has_packed_labels() const { return label_row_bytes == size.width; }
+    bool has_packed_labels() const { return label_row_bytes == std::int64_t{label_bytes} * size.width; }
 };
+
+/// Throws Failure(SHAPE) unless the frame has the network's channels, numbers where they are floats, and room for its
+/// labels.
+void check_frame(const Frame& frame, const Manifest& manifest);
 
 enum class Stage { preprocess, inference, postprocess, crf };
 

@@ -77,6 +77,9 @@ ATROUS_API atrous_status atrous_bundle_is_current(const atrous_bundle* bundle, i
 /* Segmenters that were opened from it live on. */
 ATROUS_API atrous_status atrous_bundle_close(atrous_bundle* bundle);
 
+/* Types of values. */
+typedef enum atrous_dtype { ATROUS_UINT8 = 0, ATROUS_UINT16 = 1, ATROUS_FLOAT32 = 2 } atrous_dtype;
+
 /* How images are fitted to the network's sizes. */
 typedef enum atrous_resize {
     ATROUS_RESIZE_NONE = 0,     /* padded below and on the right, and tiled where larger than max */
@@ -96,9 +99,13 @@ typedef struct atrous_bundle_info {
     const char* name;         /* texts are UTF-8, and valid until the bundle is closed */
     const char* created_by;
     const char* license; /* "" if the manifest has none */
+    int32_t channels;    /* of images: 3 for RGB or BGR, else the number of bands */
+    int32_t dtype;       /* of their values, an atrous_dtype */
+    int32_t label_dtype; /* of labels: ATROUS_UINT8, or ATROUS_UINT16 of more than 256 classes */
+    int32_t has_bands;   /* 1: frames are ATROUS_BANDS of `channels` and `dtype`; 0: ATROUS_RGB8 or ATROUS_BGR8 */
 } atrous_bundle_info;
 #define ATROUS_BUNDLE_INFO_INIT \
-    {(uint32_t)sizeof(atrous_bundle_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL}
+    {(uint32_t)sizeof(atrous_bundle_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, 0, 0, 0}
 
 ATROUS_API atrous_status atrous_bundle_get_info(const atrous_bundle* bundle, atrous_bundle_info* info);
 
@@ -111,6 +118,17 @@ typedef struct atrous_class {
 
 /* Class `index`, 0 to class_count - 1; its index is its value in the labels. */
 ATROUS_API atrous_status atrous_bundle_get_class(const atrous_bundle* bundle, int32_t index, atrous_class* entry);
+
+typedef struct atrous_band {
+    uint32_t struct_size;
+    uint32_t reserved;
+    double low, high; /* the lowest and highest value that are meant to occur */
+    const char* name; /* UTF-8, valid until the bundle is closed */
+} atrous_band;
+#define ATROUS_BAND_INIT {(uint32_t)sizeof(atrous_band), 0, 0.0, 0.0, NULL}
+
+/* Band `index`, 0 to channels - 1, of a bundle that has bands. */
+ATROUS_API atrous_status atrous_bundle_get_band(const atrous_bundle* bundle, int32_t index, atrous_band* band);
 
 /* ---- Segmenters ------------------------------------------------------------------------------------------------ */
 
@@ -151,24 +169,28 @@ typedef struct atrous_segmenter_info {
 
 ATROUS_API atrous_status atrous_segmenter_get_info(const atrous_segmenter* segmenter, atrous_segmenter_info* info);
 
-enum { ATROUS_RGB8 = 0, ATROUS_BGR8 = 1 };
+enum { ATROUS_RGB8 = 0, ATROUS_BGR8 = 1, ATROUS_BANDS = 2 };
 enum { ATROUS_HOST = 0, ATROUS_DEVICE = 1 };
 
 /* An image and where its results go. */
 typedef struct atrous_frame {
     uint32_t struct_size;
-    int32_t format;          /* ATROUS_RGB8 or ATROUS_BGR8, 3 bytes a pixel */
+    int32_t format;          /* ATROUS_RGB8 or ATROUS_BGR8, 3 bytes a pixel, or ATROUS_BANDS: what the bundle says */
     int32_t memory;          /* where pixels, labels and probabilities lie: ATROUS_HOST, or ATROUS_DEVICE (a GPU) */
     int32_t height, width;   /* 1 to 65536 */
     int32_t reserved;        /* 0 */
-    const uint8_t* pixels;   /* [height, width, 3] */
-    int64_t pixel_row_bytes; /* from one row to the next; 0: packed, 3 * width */
-    uint8_t* labels;         /* [height, width], written */
-    int64_t label_row_bytes; /* from one row to the next; 0: packed, width */
+    const void* pixels;      /* [height, width, 3], or [height, width, channels] of `dtype` */
+    int64_t pixel_row_bytes; /* from one row to the next; 0: packed */
+    void* labels;            /* [height, width] of `label_dtype`, written */
+    int64_t label_row_bytes; /* from one row to the next; 0: packed */
     float* probabilities;    /* [class_count, height, width], written; NULL: not computed */
     void* stream;            /* with ATROUS_DEVICE: the CUstream or cudaStream_t after whose work pixels are read */
+    int32_t channels;        /* with ATROUS_BANDS: the bands of a pixel; else 0 or 3 */
+    int32_t dtype;           /* with ATROUS_BANDS: the atrous_dtype of their values; else ATROUS_UINT8 */
+    int32_t label_dtype;     /* ATROUS_UINT8, or ATROUS_UINT16 where the bundle has more than 256 classes */
+    int32_t reserved2;       /* 0 */
 } atrous_frame;
-#define ATROUS_FRAME_INIT {(uint32_t)sizeof(atrous_frame), 0, 0, 0, 0, 0, NULL, 0, NULL, 0, NULL, NULL}
+#define ATROUS_FRAME_INIT {(uint32_t)sizeof(atrous_frame), 0, 0, 0, 0, 0, NULL, 0, NULL, 0, NULL, NULL, 0, 0, 0, 0}
 
 /* Milliseconds by stage; a stage that runs once a tile adds up. */
 typedef struct atrous_timings {

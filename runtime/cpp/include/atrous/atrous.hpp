@@ -35,6 +35,12 @@ struct ClassInfo {
     std::array<std::uint8_t, 3> color;  ///< RGB
 };
 
+/// One band; its index is its place in a pixel.
+struct BandInfo {
+    std::string name;
+    double low, high;  ///< the lowest and highest value that are meant to occur
+};
+
 /// An opened bundle. Copies share it.
 class Bundle {
   public:
@@ -60,6 +66,18 @@ class Bundle {
         atrous_bundle_info info = ATROUS_BUNDLE_INFO_INIT;
         check(atrous_bundle_get_info(handle(), &info));
         return info;
+    }
+
+    /// Bands of the network's images, in the order of their channels; none of RGB in bytes.
+    std::vector<BandInfo> bands() const {
+        std::vector<BandInfo> bands;
+        const atrous_bundle_info about = info();
+        for (std::int32_t i = 0; about.has_bands != 0 && i < about.channels; ++i) {
+            atrous_band band = ATROUS_BAND_INIT;
+            check(atrous_bundle_get_band(handle(), i, &band));
+            bands.push_back({band.name, band.low, band.high});
+        }
+        return bands;
     }
 
     std::vector<ClassInfo> classes() const {
@@ -93,17 +111,20 @@ struct Options {
 
 /// An image in the program's memory.
 struct Image {
-    const std::uint8_t* pixels;  ///< [height, width, 3]
+    const void* pixels;  ///< [height, width, 3] bytes, or [height, width, channels] of `dtype`
     int height, width;
     std::int64_t row_bytes = 0;  ///< from one row to the next; 0: packed
     bool is_bgr = false;
+    int channels = 0;  ///< of bands; 0: RGB, or BGR
+    atrous_dtype dtype = ATROUS_UINT8;
 };
 
 /// One segmented image. Handed to `run` again, it keeps its memory.
 struct Result {
     int height = 0, width = 0;
-    std::vector<std::uint8_t> labels;  ///< [height, width]
-    std::vector<float> probabilities;  ///< [classes, height, width], or empty
+    std::vector<std::uint8_t> labels;        ///< [height, width]
+    std::vector<std::uint16_t> wide_labels;  ///< [height, width], in their place where there are more than 256 classes
+    std::vector<float> probabilities;        ///< [classes, height, width], or empty
     atrous_timings timings = ATROUS_TIMINGS_INIT;
 };
 
@@ -214,15 +235,20 @@ class Segmenter {
         const std::size_t pixels = static_cast<std::size_t>(image.height) * static_cast<std::size_t>(image.width);
         result.height = image.height;
         result.width = image.width;
-        result.labels.resize(pixels);
+        const bool is_wide = class_count_ > 256;
+        result.labels.resize(is_wide ? 0 : pixels);
+        result.wide_labels.resize(is_wide ? pixels : 0);
         result.probabilities.resize(with_probabilities ? pixels * static_cast<std::size_t>(class_count_) : 0);
         atrous_frame frame = ATROUS_FRAME_INIT;
-        frame.format = image.is_bgr ? ATROUS_BGR8 : ATROUS_RGB8;
+        frame.format = image.channels != 0 ? ATROUS_BANDS : image.is_bgr ? ATROUS_BGR8 : ATROUS_RGB8;
+        frame.channels = image.channels;
+        frame.dtype = image.dtype;
+        frame.label_dtype = is_wide ? ATROUS_UINT16 : ATROUS_UINT8;
         frame.height = image.height;
         frame.width = image.width;
         frame.pixels = image.pixels;
         frame.pixel_row_bytes = image.row_bytes;
-        frame.labels = result.labels.data();
+        frame.labels = is_wide ? static_cast<void*>(result.wide_labels.data()) : result.labels.data();
         frame.probabilities = with_probabilities ? result.probabilities.data() : nullptr;
         return frame;
     }

@@ -43,6 +43,7 @@ class DevicePipeline : public Pipeline {
         : recipe_(std::move(recipe)), lanes_([this] { return std::make_unique<Lane>(recipe_); }) {}
 
     void run(const Frame& frame, Timings& timings) override {
+        check_frame(frame, recipe_.bundle->manifest());
         const Current current(*recipe_.device);
         lanes_.use([&](Lane& lane) { lane.run(frame, timings); });
     }

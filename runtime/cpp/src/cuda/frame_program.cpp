@@ -47,6 +47,10 @@ FrameProgram::FrameProgram(const Recipe& recipe, Queues& queues, const Size& siz
         fail(ATROUS_ERROR_ENGINE, recipe_.artifact, " gives ", layout.channels, " channels; the manifest says ",
              channels);
     }
+    if (recipe_.crf && classes > 256) {
+        fail(ATROUS_ERROR_CRF, "the dense CRF on a GPU takes up to 256 classes; '", manifest_.name, "' has ", classes,
+             ". Refine on the CPU, with the openvino backend");
+    }
     const FrameSpec spec{1,
                          classes,
                          manifest_.output.threshold,
@@ -56,7 +60,8 @@ FrameProgram::FrameProgram(const Recipe& recipe, Queues& queues, const Size& siz
                          layout.has_half_input,
                          layout.output,
                          layout.has_half_output,
-                         manifest_.output.align_corners};
+                         manifest_.output.align_corners,
+                         inputs.crf_colors()};
     LaunchPlan plan = plan_frame(spec, recipe_.device->multiprocessors());
     allocate(plan);
     sequences_ = std::move(plan.sequences);
@@ -80,7 +85,7 @@ void FrameProgram::allocate(const LaunchPlan& plan) {
               {"first_bad", answer_part(0, 4)},
               {"labels", labels_.region()},
               {"probabilities", probabilities_.region()}};
-    sent_ = HostMemory(device, bytes.at("pictures"));
+    sent_ = HostMemory(device, std::max(bytes.at("pictures"), bytes.at("labels")));
     received_ = HostMemory(device, sizeof(Answer));
     for (std::size_t i = 0; i <= std::size(kStages); ++i) marks_.emplace_back(device);
 }
@@ -115,7 +120,8 @@ void FrameProgram::run(const Frame& frame, Timings& timings) {
 
 void FrameProgram::queue_picture(const Frame& frame) {
     const Stream& stream = queues_.stream;
-    const std::int64_t packed_bytes = std::int64_t{3} * size_.width;
+    const std::int64_t pixel_bytes = manifest_.input.format().bytes();
+    const std::int64_t packed_bytes = pixel_bytes * size_.width;
     if (frame.on_device) {
         recipe_.device->check_owns(frame.pixels, "frame->pixels");
         recipe_.device->check_owns(frame.labels, "frame->labels");
@@ -124,17 +130,18 @@ void FrameProgram::queue_picture(const Frame& frame) {
         caller_.record(frame.stream);
         caller_.make_wait(stream);
         stream.copy_rows({pictures_.region().address, packed_bytes},
-                         {reinterpret_cast<Address>(frame.pixels), frame.row_bytes}, {size_.height, 3 * size_.width});
+                         {reinterpret_cast<Address>(frame.pixels), frame.row_bytes},
+                         {size_.height, static_cast<int>(packed_bytes)});
         if (frame.is_bgr) queue("swap", given_);
         return;
     }
     // Packed and in RGB on the way into pinned memory, from which the copy runs by itself.
-    copy_rows(frame.pixels, frame.row_bytes, sent_.data(), packed_bytes, size_, 3);
+    copy_rows(frame.pixels, frame.row_bytes, sent_.data(), packed_bytes, size_, static_cast<int>(pixel_bytes));
     if (frame.is_bgr) {
         std::uint8_t* const end = sent_.data() + 3 * size_.area();
         for (std::uint8_t* pixel = sent_.data(); pixel != end; pixel += 3) std::swap(pixel[0], pixel[2]);
     }
-    stream.upload(pictures_.region(), sent_.data(), static_cast<std::size_t>(3 * size_.area()));
+    stream.upload(pictures_.region(), sent_.data(), static_cast<std::size_t>(pixel_bytes * size_.area()));
 }
 
 void FrameProgram::queue_work() {
@@ -175,7 +182,9 @@ void FrameProgram::queue(const char* sequence, const Given& given) {
 
 void FrameProgram::queue_crf() {
     if (!field_) return;
-    field_->queue_frame(pictures_.region());
+    queue("colors", given_);
+    const bool has_colors = manifest_.input.bands.has_value();
+    field_->queue_frame(has_colors ? memory_["colors"] : pictures_.region());
     if (manifest_.output.threshold) {
         Given given = given_;
         if (!wants_probabilities_) given["probabilities"] = field_->probabilities();  // no longer needed
@@ -215,7 +224,8 @@ void FrameProgram::check_answer() const {
 
 void FrameProgram::deliver(const Frame& frame) {
     const Stream& stream = queues_.stream;
-    const auto label_bytes = static_cast<std::size_t>(size_.area());
+    const auto label_bytes = static_cast<std::size_t>(frame.label_bytes * size_.area());
+    const std::int64_t packed_bytes = std::int64_t{frame.label_bytes} * size_.width;
     const std::size_t map_bytes = probabilities_.region().bytes;
     if (!frame.on_device) {
         if (frame.has_packed_labels()) {
@@ -226,12 +236,12 @@ void FrameProgram::deliver(const Frame& frame) {
         if (frame.probabilities != nullptr) stream.download(frame.probabilities, probabilities_.region(), map_bytes);
         stream.synchronize();
         if (!frame.has_packed_labels()) {
-            copy_rows(sent_.data(), size_.width, frame.labels, frame.label_row_bytes, size_, 1);
+            copy_rows(sent_.data(), packed_bytes, frame.labels, frame.label_row_bytes, size_, frame.label_bytes);
         }
         return;
     }
     stream.copy_rows({reinterpret_cast<Address>(frame.labels), frame.label_row_bytes},
-                     {labels_.region().address, size_.width}, size_);
+                     {labels_.region().address, packed_bytes}, {size_.height, static_cast<int>(packed_bytes)});
     if (frame.probabilities != nullptr) {
         stream.copy({reinterpret_cast<Address>(frame.probabilities), map_bytes}, probabilities_.region());
     }

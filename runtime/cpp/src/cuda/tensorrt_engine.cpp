@@ -66,8 +66,8 @@ std::string to_text(const nvinfer1::Dims& shape) {
 /// A deserialized engine and what was asked of it once.
 class Plan {
   public:
-    Plan(std::shared_ptr<const Device> device, const std::string& bytes, const Artifact& artifact)
-        : device_(std::move(device)), file_(artifact.file) {
+    Plan(std::shared_ptr<const Device> device, const std::string& bytes, const Artifact& artifact, int channels)
+        : device_(std::move(device)), file_(artifact.file), channels_(channels) {
         const Current current(*device_);
         runtime_.reset(nvinfer1::createInferRuntime(shared_log()));
         if (!runtime_) refuse("TensorRT does not start");
@@ -96,6 +96,8 @@ class Plan {
 
     const std::shared_ptr<const Device>& device() const { return device_; }
     const std::string& file() const { return file_; }
+    /// Of the input.
+    int channels() const { return channels_; }
     nvinfer1::ICudaEngine& engine() const { return *engine_; }
     const char* input() const { return input_.c_str(); }
     const char* output() const { return output_.c_str(); }
@@ -107,6 +109,7 @@ class Plan {
   private:
     std::shared_ptr<const Device> device_;
     std::string file_, input_, output_;
+    int channels_;
     std::unique_ptr<nvinfer1::IRuntime> runtime_;  // must outlive the engine
     std::unique_ptr<nvinfer1::ICudaEngine> engine_;
 };
@@ -127,7 +130,7 @@ class TensorRtEngine : public DeviceEngine {
         nvinfer1::ICudaEngine& engine = plan_->engine();
         check_profile(input);
         context_.reset(engine.createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
-        const nvinfer1::Dims4 shape(1, 3, input.height, input.width);
+        const nvinfer1::Dims4 shape(1, plan_->channels(), input.height, input.width);
         if (!context_ || !context_->setInputShape(plan_->input(), shape)) plan_->refuse("TensorRT cannot prepare");
         const char* missing = nullptr;
         if (context_->inferShapes(1, &missing) != 0) plan_->refuse("TensorRT cannot tell the output's shape in");
@@ -166,10 +169,11 @@ class TensorRtEngine : public DeviceEngine {
             return least <= value && value <= most;
         };
         if (low.nbDims == 4 && high.nbDims == 4 && fits(1, low.d[0], high.d[0]) &&
-            fits(input.height, low.d[2], high.d[2]) && fits(input.width, low.d[3], high.d[3])) {
+            fits(plan_->channels(), low.d[1], high.d[1]) && fits(input.height, low.d[2], high.d[2]) &&
+            fits(input.width, low.d[3], high.d[3])) {
             return;
         }
-        fail(ATROUS_ERROR_ENGINE, plan_->file(), " was asked for 1x3x", to_text(input),
+        fail(ATROUS_ERROR_ENGINE, plan_->file(), " was asked for 1x", plan_->channels(), "x", to_text(input),
              ", which is outside of its profile: min ", to_text(low), ", max ", to_text(high),
              ". Build an engine for this shape, or resize the picture");
     }
@@ -193,7 +197,8 @@ std::unique_ptr<Pipeline> open(std::shared_ptr<const Bundle> bundle, const Optio
     const auto device = std::make_shared<const Device>(options.device);
     const EngineHost host{kName, library_version(), device->compute_capability(), device->name(), device->cuda_major()};
     const Artifact& artifact = find_engine(*bundle, options.precision, host);
-    auto plan = std::make_shared<const Plan>(device, bundle->read(artifact), artifact);
+    auto plan = std::make_shared<const Plan>(device, bundle->read(artifact), artifact,
+                                             bundle->manifest().input.format().channels);
     const Description description{kName, device->name(), artifact.precision, artifact.file, ""};
     return make_device_pipeline(device, bundle, std::make_shared<TensorRtBackend>(std::move(plan)), options,
                                 description);
