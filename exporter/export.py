@@ -30,7 +30,7 @@ from .model_description import ModelDescription, Preprocessing, with_bands
 from .onnx_export import StandaloneHead, coarse_shape, export_graph
 from .opset import OPSET
 from .optimize.optimize import optimize
-from .options import AtrousChoice, ExportOptions
+from .options import ExportOptions
 from .outputs import OneOutput, with_one_output
 from .passes import ATROUS_PASSES, run_passes
 from .sizes import DynamicSize, check_size

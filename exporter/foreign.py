@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import nn
 from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
