@@ -92,7 +92,7 @@ def module_errors(model: nn.Module, shape: Sequence[int]) -> Iterator[None]:
         yield
     except AtrousError:
         raise
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:  # a network that ends the program has failed as well
         raise ExportError(f"{type(model).__name__} fails on an input {list(shape)}: {reason_of(exc)}") from exc
 
 
@@ -116,7 +116,7 @@ def quiet_torch(failed: str, *, advice: str = "") -> Iterator[None]:
             yield
     except AtrousError:
         raise
-    except Exception as exc:  # torch's exceptions here share no base class
+    except (Exception, SystemExit) as exc:  # torch's exceptions here share no base class
         log = plain_text(printed.getvalue() + logged.getvalue()).strip()
         said = f"torch {failed}: {_whole_reason(exc)}" + (f"\n{advice}" if advice else "")
         raise ExportError(said + _end_of(log), log=log) from exc

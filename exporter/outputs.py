@@ -45,7 +45,7 @@ def with_one_output(model: nn.Module, size: Size, output: Key | None, *, channel
     try:
         with torch.inference_mode():
             returned = model(torch.zeros(1, channels, *size))
-    except Exception:
+    except (Exception, SystemExit):
         return model  # who looks for its sizes runs it again, and knows which ones it takes
     name = type(model).__name__
     if isinstance(returned, Tensor):

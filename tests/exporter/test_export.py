@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -330,6 +331,7 @@ class TestRefusals:
             (lambda: holding(threading.Lock()), "cannot pickle '_thread.lock' object.* has no copy in kept;"),
             (lambda: torch.jit.script(TinyDeepLab()), "is TorchScript, .*give the module it was made from"),
             (lambda: nn.Sequential(nn.LazyConv2d(5, 4, 4)), "never set, 0.weight, 0.bias: each run would make others"),
+            (lambda: Turning(lambda _: sys.exit("no GPU")), r"fails on an input .*SystemExit: no GPU"),
             (lambda: TinyDeepLab(4), r"returns \[1, 4, 9, 12\]; expected \[N, 5, h, w\]"),
         ],
     )
