@@ -16,8 +16,13 @@ from .models.registry import ARCHITECTURES
 from .options import Source, SourceChoice
 from .weight_files import WeightFile, some
 
-#: Class of transformers → its network here.
-HF_NETWORKS: Final = {"MobileNetV2ForSemanticSegmentation": "deeplabv3_mobilenet_v2_hf"}
+#: Class of transformers, and the width of its first transformer → its network here.
+HF_NETWORKS: Final = {
+    ("MobileNetV2ForSemanticSegmentation", None): "deeplabv3_mobilenet_v2_hf",
+    ("MobileViTForSemanticSegmentation", 144): "deeplabv3_mobilevit_small_hf",
+    ("MobileViTForSemanticSegmentation", 96): "deeplabv3_mobilevit_x_small_hf",
+    ("MobileViTForSemanticSegmentation", 64): "deeplabv3_mobilevit_xx_small_hf",
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,9 @@ def describe_checkpoint(file: WeightFile, path: str | Path) -> CheckpointMetadat
 
 def _describe_config(config: Mapping[str, Any], path: str | Path) -> CheckpointMetadata:
     """The network of a folder of transformers; empty where it is none of those that are known."""
-    known = [HF_NETWORKS[name] for name in config.get("architectures") or () if name in HF_NETWORKS]
+    width = (config.get("hidden_sizes") or [None])[0]
+    keys = ((name, width) for name in config.get("architectures") or ())
+    known = [HF_NETWORKS[key] for key in keys if key in HF_NETWORKS]
     if not known:
         return CheckpointMetadata()
     stride, names = config.get("output_stride"), config.get("id2label") or {}

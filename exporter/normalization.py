@@ -99,6 +99,8 @@ LITE: Final = Normalization("RGB", 1.0, (127.0, 127.0, 127.0), (128.0, 128.0, 12
 
 #: x / 127.5 − 1, as TensorFlow's DeepLab and its MobileNets have it.
 TENSORFLOW: Final = Normalization("RGB", 1.0, (127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+#: x / 255, blue first, as Apple's MobileViT has it.
+APPLE: Final = Normalization("BGR", 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 #: ImageNet's constants in grey levels, as the configurations of mmsegmentation have them.
 MMSEG: Final = Normalization("RGB", 1.0, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 #: Pixels as they are, for networks that normalize them themselves.

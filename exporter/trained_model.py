@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..arguments import check_arguments
 from ..bands import Bands
@@ -106,10 +106,7 @@ def load_trained(
     entry = find_architecture(name)
     stride = output_stride or metadata.output_stride or entry.default_output_stride
     weights = file.weights
-    try:
-        found = num_classes_of(weights)
-    except CheckpointError as exc:
-        raise CheckpointError(f"{exc}\n{nearest_network(weights, 'atrous', num_classes=None)}") from exc
+    found = _counted_classes(weights)
     infos = tuple(classes) if classes else describe_classes(metadata.classes or _numbered(found))
     # Two classes may be one channel under a sigmoid.
     channels = 1 if len(infos) == 2 and found == 1 else len(infos)
@@ -145,6 +142,13 @@ def load_trained(
         dropped={**file.dropped, **report.dropped},
         recognised=recognised,
     )
+
+
+def _counted_classes(weights: Mapping[str, Tensor]) -> int:
+    try:
+        return num_classes_of(weights)
+    except CheckpointError as exc:
+        raise CheckpointError(f"{exc}\n{nearest_network(weights, 'atrous', num_classes=None)}") from exc
 
 
 def fuse_scales(network: Network) -> nn.Module:

@@ -31,7 +31,7 @@ from .segmenter import Segmenter
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is averaged for one image.
+    """Views of one image that are averaged.
 
     Attributes:
         flip: the image, and its mirror image.

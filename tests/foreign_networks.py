@@ -568,6 +568,77 @@ def hf_mobilenet(net, x):
     return net.conv(f"{head}.classifier.convolution", x, 21, bias=True)
 
 
+def hf_mobilevit(channels, hidden, expansion):
+    """Output stride 16; its maps are taken apart into the four places of 2×2 patches."""
+
+    def layer(net, name, x, out, kernel=1, *, act=functional.silu, **kwargs):
+        return net.conv_norm(f"{name}.convolution", f"{name}.normalization", x, out, kernel, act=act, **kwargs)
+
+    def residual(net, name, x, out, stride):
+        wide = x.shape[1] * expansion
+        y = layer(net, f"{name}.expand_1x1", x, wide)
+        y = layer(net, f"{name}.conv_3x3", y, wide, 3, stride=stride, groups=wide)
+        y = layer(net, f"{name}.reduce_1x1", y, out, act=None)
+        return x + y if stride == 1 and x.shape[1] == out else y
+
+    def linear(net, name, x, out):
+        weight = net._weight(f"{name}.weight", (out, x.shape[-1]), fan_in=x.shape[-1])
+        return functional.linear(x, weight, net._weight(f"{name}.bias", (out,)))
+
+    def norm(net, name, x):
+        shape = x.shape[-1:]
+        return functional.layer_norm(
+            x, shape, net._weight(f"{name}.weight", shape, low=0.5), net._weight(f"{name}.bias", shape)
+        )
+
+    def transformer(net, name, x):
+        width = x.shape[-1]
+        y = norm(net, f"{name}.layernorm_before", x)
+        parts = (linear(net, f"{name}.attention.attention.{part}", y, width) for part in ("query", "key", "value"))
+        heads = [part.unflatten(-1, (4, -1)).transpose(-2, -3) for part in parts]
+        y = functional.scaled_dot_product_attention(*heads).transpose(-2, -3).flatten(-2)
+        x = x + linear(net, f"{name}.attention.output.dense", y, width)
+        y = linear(net, f"{name}.intermediate.dense", norm(net, f"{name}.layernorm_after", x), 2 * width)
+        return x + linear(net, f"{name}.output.dense", functional.silu(y), width)
+
+    def block(net, name, x, out, width, depth, stride):
+        x = residual(net, f"{name}.downsampling_layer", x, out, stride)
+        y = net.conv(f"{name}.conv_1x1.convolution", layer(net, f"{name}.conv_kxk", x, out, 3), width)
+        size = y.shape[2:]
+        even = [length + length % 2 for length in size]
+        if list(size) != even:
+            y = functional.interpolate(y, size=even, mode="bilinear", align_corners=False)
+        # [N, C, H, W] → [N, 4 places, patches, C], by slices.
+        places = [y[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+        tokens = torch.stack([place.flatten(2).transpose(1, 2) for place in places], 1)
+        for index in range(depth):
+            tokens = transformer(net, f"{name}.transformer.layer.{index}", tokens)
+        tokens = norm(net, f"{name}.layernorm", tokens).transpose(2, 3).unflatten(3, places[0].shape[2:])
+        y = functional.pixel_shuffle(tokens.transpose(1, 2).flatten(1, 2), 2)
+        if list(size) != even:
+            y = functional.interpolate(y, size=size, mode="bilinear", align_corners=False)
+        y = layer(net, f"{name}.conv_projection", y, out)
+        return layer(net, f"{name}.fusion", torch.cat([x, y], 1), out, 3)
+
+    def forward(net, x):
+        x = layer(net, "mobilevit.conv_stem", x, channels[0], 3, stride=2)
+        stages = "mobilevit.encoder.layer"
+        x = residual(net, f"{stages}.0.layer.0", x, channels[1], 1)
+        for index in range(3):
+            x = residual(net, f"{stages}.1.layer.{index}", x, channels[2], 1 if index else 2)
+        for index, (width, depth, stride) in enumerate(zip(hidden, (2, 4, 3), (2, 2, 1), strict=True)):
+            x = block(net, f"{stages}.{index + 2}", x, channels[index + 3], width, depth, stride)
+        head, relu = "segmentation_head", functional.relu
+        branches = [layer(net, f"{head}.aspp.convs.0", x, 256, act=relu)]
+        for index, rate in enumerate(HALF_RATES, start=1):
+            branches.append(layer(net, f"{head}.aspp.convs.{index}", x, 256, 3, rate=rate, act=relu))
+        pooled = layer(net, f"{head}.aspp.convs.4.conv_1x1", x.mean((2, 3), keepdim=True), 256, act=relu)
+        x = layer(net, f"{head}.aspp.project", torch.cat([*branches, resize(pooled, x)], 1), 256, act=relu)
+        return net.conv(f"{head}.classifier.convolution", x, 21, bias=True)
+
+    return forward
+
+
 HALF_RATES, FULL_RATES = (6, 12, 18), (12, 24, 36)
 
 #: Foreign network → (architecture here, its output stride, forward pass over a `ForeignNet`).
@@ -619,4 +690,19 @@ FOREIGN = {
         mmseg(mmseg_mobilenet, FULL_RATES, plus=True),
     ),
     "hf v3 mobilenet_v2 os8": ("deeplabv3_mobilenet_v2_hf", 8, hf_mobilenet),
+    "hf v3 mobilevit_small os16": (
+        "deeplabv3_mobilevit_small_hf",
+        16,
+        hf_mobilevit((16, 32, 64, 96, 128, 160), (144, 192, 240), 4),
+    ),
+    "hf v3 mobilevit_x_small os16": (
+        "deeplabv3_mobilevit_x_small_hf",
+        16,
+        hf_mobilevit((16, 32, 48, 64, 80, 96), (96, 120, 144), 4),
+    ),
+    "hf v3 mobilevit_xx_small os16": (
+        "deeplabv3_mobilevit_xx_small_hf",
+        16,
+        hf_mobilevit((16, 16, 24, 48, 64, 80), (64, 80, 96), 2),
+    ),
 }

@@ -13,7 +13,7 @@ from torch import nn
 
 from ...arguments import check_arguments
 from ...errors import ExportError
-from ..normalization import CAFFE, IMAGENET, LITE, TENSORFLOW, Normalization
+from ..normalization import APPLE, CAFFE, IMAGENET, LITE, TENSORFLOW, Normalization
 from ..options import Source
 from .backbone import Backbone
 from .deeplab_v2 import ASPP_L_RATES, ASPP_S_RATES, LARGE_FOV_RATES, DeepLabV2, DeepLabVGG16
@@ -46,6 +46,7 @@ from .mobilenet import (
     MobileNetV2,
     MobileNetV3Large,
 )
+from .mobilevit import MOBILEVIT_S, MOBILEVIT_XS, MOBILEVIT_XXS, MobileViT, MobileViTSize
 from .resnet import (
     CAFFE_GRID_RESNET,
     CAFFE_RESNET,
@@ -194,6 +195,14 @@ _MMSEG: Final = _Repository("mmseg", (8, 16), align_corners=False, normalization
 _MMSEG_MOBILE: Final = _Repository("mmseg", (8,), align_corners=False, normalization=IMAGENET)
 _HF: Final = _Repository("hf", (8, 16), align_corners=False, normalization=TENSORFLOW)
 
+# Apple's weights keep stride 16, and its pyramid has that stride's rates.
+_HF_APPLE: Final = _Repository("hf", (16,), align_corners=False, normalization=APPLE)
+
+
+def _mobilevit(size: MobileViTSize) -> Callable[[int], Backbone]:
+    return lambda _: MobileViT(size)
+
+
 _mmseg_resnet50: Final = partial(ResNet, RESNET50_BLOCKS, style=MMSEG_RESNET)
 _mmseg_resnet101: Final = partial(ResNet, RESNET101_BLOCKS, style=MMSEG_RESNET)
 _mmseg_mobilenet: Final = partial(MobileNetV2, style=MMSEG_MOBILENET)
@@ -257,6 +266,9 @@ _ALL: Final = (
     _MMSEG_MOBILE.v3("deeplabv3_mobilenet_v2", _mmseg_mobilenet, MMSEG_PYRAMID, refined=False),
     _MMSEG_MOBILE.v3plus("deeplabv3plus_mobilenet_v2", _mmseg_mobilenet, MMSEG_DECODER),
     _HF.v3("deeplabv3_mobilenet_v2", partial(MobileNetV2, style=HF_MOBILENET), HF_PYRAMID, refined=False),
+    _HF_APPLE.v3("deeplabv3_mobilevit_small", _mobilevit(MOBILEVIT_S), refined=False),
+    _HF_APPLE.v3("deeplabv3_mobilevit_x_small", _mobilevit(MOBILEVIT_XS), refined=False),
+    _HF_APPLE.v3("deeplabv3_mobilevit_xx_small", _mobilevit(MOBILEVIT_XXS), refined=False),
 )
 
 #: Every reference architecture by its name.

@@ -14,6 +14,7 @@ from .deeplab_v3 import ASPP, HF_PYRAMID, MMSEG_PYRAMID, PLAIN_PYRAMID, DeepLabV
 from .deeplab_v3plus import JFZHANG95_DECODER, MMSEG_DECODER, VAINF_DECODER, DeepLabV3Plus
 from .layers import ConvBNAct, ImagePooling, SeparableConv
 from .mobilenet import HF_MOBILENET, JFZHANG95_MOBILENET, MMSEG_MOBILENET, VAINF_MOBILENET, MobileNetV2
+from .mobilevit import MobileViT, MobileViTBlock
 from .name_pairs import Pair, aspp, conv_bn, inverted_residuals, mobilenet_v2, resnet, tagged
 from .resnet import GRID_RESNET, MMSEG_RESNET, TORCHVISION_RESNET, ResNet
 from .xception import JFZHANG95_XCEPTION, Xception65, XceptionBlock
@@ -153,10 +154,14 @@ def _mmseg_separable(here: str, there: str) -> list[Pair]:
 
 
 def hf(model: nn.Module) -> list[Pair] | None:
-    """Pair the names of transformers' `MobileNetV2ForSemanticSegmentation`."""
-    if not isinstance(model, DeepLabV3) or model.pyramid != HF_PYRAMID:
+    """Pair the names of transformers' `MobileNetV2ForSemanticSegmentation` and `MobileViTForSemanticSegmentation`."""
+    if not isinstance(model, DeepLabV3):
         return None
     backbone = model.backbone
+    if isinstance(backbone, MobileViT):
+        return _hf_mobilevit(model, backbone)
+    if model.pyramid != HF_PYRAMID:
+        return None
     if not isinstance(backbone, MobileNetV2) or backbone.style != HF_MOBILENET:
         return None
     pairs = tagged("backbone.stem", "mobilenet_v2.conv_stem.first_conv", _HF_TAGS)
@@ -171,4 +176,51 @@ def hf(model: nn.Module) -> list[Pair] | None:
         *tagged("aspp.branches.1", "segmentation_head.conv_aspp", _HF_TAGS),
         *tagged("aspp.project.0", "segmentation_head.conv_projection", _HF_TAGS),
         ("classifier", "segmentation_head.classifier.convolution"),
+    ]
+
+
+def _hf_mobilevit(model: DeepLabV3, backbone: MobileViT) -> list[Pair]:
+    encoder, head = "mobilevit.encoder.layer", "segmentation_head"
+    pairs = tagged("backbone.stem", "mobilevit.conv_stem", _HF_TAGS)
+    for index in range(len(backbone.low_level)):
+        # The first stage has one block, the second the others.
+        there = f"{encoder}.1.layer.{index - 1}" if index else f"{encoder}.0.layer.0"
+        pairs += _hf_residual(f"backbone.low_level.{index}", there)
+    for index, block in enumerate(backbone.high_level):
+        assert isinstance(block, MobileViTBlock), "which all of these stages are"  # noqa: S101
+        here, there = f"backbone.high_level.{index}", f"{encoder}.{index + 2}"
+        pairs += _hf_residual(f"{here}.entry", f"{there}.downsampling_layer")
+        pairs += tagged(f"{here}.local", f"{there}.conv_kxk", _HF_TAGS)
+        pairs += [(f"{here}.widen", f"{there}.conv_1x1.convolution"), (f"{here}.norm", f"{there}.layernorm")]
+        for layer in range(len(block.transformer)):
+            pairs += _hf_transformer(f"{here}.transformer.{layer}", f"{there}.transformer.layer.{layer}")
+        pairs += tagged(f"{here}.narrow", f"{there}.conv_projection", _HF_TAGS)
+        pairs += tagged(f"{here}.fuse", f"{there}.fusion", _HF_TAGS)
+    for index, branch in enumerate(model.aspp.branches):
+        pooling = isinstance(branch, ImagePooling)
+        here, there = f"aspp.branches.{index}", f"{head}.aspp.convs.{index}"
+        pairs += tagged(f"{here}.1" if pooling else here, f"{there}.conv_1x1" if pooling else there, _HF_TAGS)
+    return [
+        *pairs,
+        *tagged("aspp.project.0", f"{head}.aspp.project", _HF_TAGS),
+        ("classifier", f"{head}.classifier.convolution"),
+    ]
+
+
+def _hf_residual(here: str, there: str) -> list[Pair]:
+    return [
+        pair
+        for layer, name in enumerate(_HF_LAYERS)
+        for pair in tagged(f"{here}.layers.{layer}", f"{there}.{name}", _HF_TAGS)
+    ]
+
+
+def _hf_transformer(here: str, there: str) -> list[Pair]:
+    return [
+        (f"{here}.norm_before", f"{there}.layernorm_before"),
+        (f"{here}.norm_after", f"{there}.layernorm_after"),
+        *((f"{here}.attention.{name}", f"{there}.attention.attention.{name}") for name in ("query", "key", "value")),
+        (f"{here}.attention.dense", f"{there}.attention.output.dense"),
+        (f"{here}.perceptron.0", f"{there}.intermediate.dense"),
+        (f"{here}.perceptron.2", f"{there}.output.dense"),
     ]

@@ -46,6 +46,7 @@ NUMERIC = (
     "mmseg v3 mobilenet_v2 d8",
     "mmseg v3+ mobilenet_v2 d8",
     "hf v3 mobilenet_v2 os8",
+    "hf v3 mobilevit_xx_small os16",
 )
 FOREIGN_SOURCES = ("torchvision", "smp", "kazuto1011", "vainf", "jfzhang95", "mmseg", "hf")
 

@@ -51,6 +51,9 @@ PARAMETERS = {
     "deeplabv3_mobilenet_v2_mmseg": 18_376_469,
     "deeplabv3plus_mobilenet_v2_mmseg": 15_018_821,
     "deeplabv3_mobilenet_v2_hf": 2_113_557,
+    "deeplabv3_mobilevit_small_hf": 6_357_941,
+    "deeplabv3_mobilevit_x_small_hf": 2_944_069,
+    "deeplabv3_mobilevit_xx_small_hf": 1_854_853,
 }
 
 # (rate, number of spatial convolutions in a row that have it), in order of definition.
@@ -160,6 +163,9 @@ RATES = {
     ],
     ("deeplabv3_mobilenet_v2_hf", 8): [(1, 8), (2, 7), (4, 3)],
     ("deeplabv3_mobilenet_v2_hf", 16): [(1, 15), (2, 3)],
+    ("deeplabv3_mobilevit_small_hf", 16): [(1, 14), (6, 1), (12, 1), (18, 1)],
+    ("deeplabv3_mobilevit_x_small_hf", 16): [(1, 14), (6, 1), (12, 1), (18, 1)],
+    ("deeplabv3_mobilevit_xx_small_hf", 16): [(1, 14), (6, 1), (12, 1), (18, 1)],
 }
 
 #: Networks whose first pool rounds up, like Caffe's.
