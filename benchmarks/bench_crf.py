@@ -85,10 +85,10 @@ def drop_in(probabilities: Probabilities, image: Picture, params: CRFParams, ite
 
 
 def few_classes(probabilities: Probabilities) -> Probabilities:
-    """The same with all but six classes below the floor everywhere, as a photo has them."""
-    few = probabilities.copy()
-    few[_LIKELY_CLASSES:] *= 0.1 * _CLASS_FLOOR
-    return np.asarray(few / few.sum(axis=0), np.float32)
+    """The same with all but the first six classes below the floor everywhere, as photos have them."""
+    likely = probabilities[:_LIKELY_CLASSES] / probabilities[:_LIKELY_CLASSES].sum(axis=0)
+    others = np.full_like(probabilities[_LIKELY_CLASSES:], 0.1 * _CLASS_FLOOR)
+    return np.concatenate([likely * (1 - others.sum(axis=0)), others])
 
 
 def peak_mb(run: Callable[..., Probabilities], *arguments: object) -> float:
