@@ -6,9 +6,13 @@
 The picture is scikit-learn's china.jpg, as it is ("textured") and blurred ("plain"); the unaries are seeded coarse
 logits, upsampled. Results are compared before anything is timed: max |ΔQ| ≤ 1e-4 and equal labels, or, with 16-bit
 fractions, 1e-2 and all but 0.01 % of the labels; else the benchmark stops. Contenders take turns. Totals include
-construction and all allocations; "first" builds everything, "next" reuses the buffers and the Gaussian lattice of an
-earlier call of the same size, as on a video. An iteration is a ninth of the difference between ten and one of them, and
-construction what remains.
+construction and all allocations; "first" makes a new `DenseCRF`, "next" reuses the buffers of an earlier call of the
+same size, as on a video. The process keeps pages and the Gaussian lattice for both (docs/crf.md, Memory between calls).
+An iteration is a ninth of the difference between ten and one of them, and construction what remains.
+
+"Drop-in" calls `atrous.crf.pydensecrf` as users of pydensecrf do, and "floor" is a next call with `class_floor=1e-3` on
+probabilities of which six classes are likely, whose labels are compared with those of exact inference. Every call but
+"same" has another image than the last calls had, so that no bilateral lattice is found again.
 
 Pydensecrf leaves the process's memory in small pages. Whoever takes large ones next has the system make them, which
 costs hundreds of milliseconds on a virtual machine and says nothing about either contender: an untimed call follows
@@ -43,6 +47,10 @@ from atrous.runtime.preprocess import Geometry
 
 _ITERATIONS = 10
 _FEWER_ITERATIONS = 1
+#: More than lattices are kept.
+_PICTURES = 8
+_CLASS_FLOOR = 1e-3
+_LIKELY_CLASSES = 6
 
 Probabilities = npt.NDArray[np.float32]
 Picture = npt.NDArray[np.uint8]
@@ -69,6 +77,18 @@ def ours(
 ) -> Probabilities:
     """Marginals [C, H, W] by a new `DenseCRF`."""
     return DenseCRF(params, iterations=iterations, threads=threads, storage=storage)(probabilities, image)
+
+
+def drop_in(probabilities: Probabilities, image: Picture, params: CRFParams, iterations: int) -> Probabilities:
+    """Marginals [C, H, W] by `atrous.crf.pydensecrf`, called as pydensecrf is."""
+    return peer(probabilities, image, params, iterations, package="atrous.crf.pydensecrf")
+
+
+def few_classes(probabilities: Probabilities) -> Probabilities:
+    """The same with all but the first six classes below the floor everywhere, as photos have them."""
+    likely = probabilities[:_LIKELY_CLASSES] / probabilities[:_LIKELY_CLASSES].sum(axis=0)
+    others = np.full_like(probabilities[_LIKELY_CLASSES:], 0.1 * _CLASS_FLOOR)
+    return np.concatenate([likely * (1 - others.sum(axis=0)), others])
 
 
 def peak_mb(run: Callable[..., Probabilities], *arguments: object) -> float:
@@ -103,47 +123,69 @@ def measure(
 ) -> dict[str, Any]:
     """Checks agreement, then times pydensecrf and ours with each number of threads and storage."""
     expected = peer(probabilities, image, params, _ITERATIONS)
-    agreement = {storage: _check(expected, probabilities, image, params, storage) for storage in GATES}
-    calls: dict[str, Callable[[], object]] = {
-        "peer": partial(peer, probabilities, image, params, _ITERATIONS),
-        "peer fewer": partial(peer, probabilities, image, params, _FEWER_ITERATIONS),
-        "after peer": partial(ours, probabilities, image, params, _FEWER_ITERATIONS, 0),  # see above; not reported
+    agreement = {
+        storage: _check(expected, ours(probabilities, image, params, _ITERATIONS, 0, storage), storage)
+        for storage in GATES
+    }
+    _check(expected, drop_in(probabilities, image, params, _ITERATIONS), "fp32")
+    pictures = itertools.cycle([np.roll(image, 7 * turn, axis=0) for turn in range(_PICTURES)])
+
+    def on_new(run: Callable[..., object], maps: Probabilities, *options: object) -> Callable[[], object]:
+        return lambda: run(maps, next(pictures), *options)
+
+    calls = {
+        "peer": on_new(peer, probabilities, params, _ITERATIONS),
+        "peer fewer": on_new(peer, probabilities, params, _FEWER_ITERATIONS),
+        "after peer": on_new(ours, probabilities, params, _FEWER_ITERATIONS, 0),  # see above; not reported
+        "drop-in": on_new(drop_in, probabilities, params, _ITERATIONS),
+        "drop-in fewer": on_new(drop_in, probabilities, params, _FEWER_ITERATIONS),
     }
     contenders: dict[str, tuple[int, Storage]] = {
         f"atrous, threads {count}" + (", unorm16" if storage == "unorm16" else ""): (count, storage)
         for count, storage in itertools.product(threads, GATES)
     }
+    few = few_classes(probabilities)
     for name, (count, storage) in contenders.items():
-        kept = DenseCRF(params, iterations=_ITERATIONS, threads=count, storage=storage)
-        kept(probabilities, image)
-        calls[f"first {name}"] = partial(ours, probabilities, image, params, _ITERATIONS, count, storage)
-        calls[f"fewer {name}"] = partial(ours, probabilities, image, params, _FEWER_ITERATIONS, count, storage)
-        calls[f"next {name}"] = partial(kept, probabilities, image)
+        kept, floored = (
+            DenseCRF(params, iterations=_ITERATIONS, threads=count, storage=storage, class_floor=floor)
+            for floor in (0.0, _CLASS_FLOOR)
+        )
+        _check_labels(kept.labels(few, image), floored.labels(few, image))
+        calls[f"first {name}"] = on_new(ours, probabilities, params, _ITERATIONS, count, storage)
+        calls[f"fewer {name}"] = on_new(ours, probabilities, params, _FEWER_ITERATIONS, count, storage)
+        calls[f"next {name}"] = on_new(kept, probabilities)
+        calls[f"same {name}"] = partial(kept, probabilities, image)
+        calls[f"floor {name}"] = on_new(floored, few)
     times = time_in_turns(calls, warmup=0, repeats=repeats)  # the comparison warmed up
     rows = {"pydensecrf": _split(times["peer"], times["peer fewer"])}
+    rows["atrous, drop-in"] = _split(times["drop-in"], times["drop-in fewer"])
+    rows["atrous, drop-in"]["speedup_first"] = round(times["peer"]["median_ms"] / times["drop-in"]["median_ms"], 2)
     for name, (_, storage) in contenders.items():
         row = _split(times[f"first {name}"], times[f"fewer {name}"])
-        row["next"] = times[f"next {name}"]
-        row["speedup_first"] = round(times["peer"]["median_ms"] / times[f"first {name}"]["median_ms"], 2)
-        row["speedup_next"] = round(times["peer"]["median_ms"] / times[f"next {name}"]["median_ms"], 2)
+        for kind in ("first", "next", "same", "floor"):
+            taken = times[f"{kind} {name}"]
+            row |= {kind: taken, f"speedup_{kind}": round(times["peer"]["median_ms"] / taken["median_ms"], 2)}
         rows[name] = row | (agreement[storage] if storage != "fp32" else {})
+    rows["atrous, drop-in"]["peak_mb"] = peak_mb(drop_in, probabilities, image, params, 1)
     rows["pydensecrf"]["peak_mb"] = peak_mb(peer, probabilities, image, params, 1)
     for name, options in contenders.items():
         rows[name]["peak_mb"] = peak_mb(ours, probabilities, image, params, 1, *options)
     return {**agreement["fp32"], "vertices": vertices(image, params), "rows": rows}
 
 
-def _check(
-    expected: Probabilities, probabilities: Probabilities, image: Picture, params: CRFParams, storage: Storage
-) -> dict[str, Any]:
+def _check(expected: Probabilities, got: Probabilities, storage: Storage) -> dict[str, Any]:
     """The largest difference from pydensecrf's marginals and the labels that differ, or the end."""
-    got = ours(probabilities, image, params, _ITERATIONS, 0, storage)
     difference = float(np.abs(got - expected).max())
     flips = int((got.argmax(axis=0) != expected.argmax(axis=0)).sum())
     most, share = GATES[storage]
     if difference > most or flips > share * got[0].size:
         raise SystemExit(f"{storage}: marginals differ by {difference:.1e} and {flips} labels flip; nothing timed.")
     return {"max_difference": difference, "flips": flips}
+
+
+def _check_labels(exact: npt.NDArray[np.uint8], floored: npt.NDArray[np.uint8]) -> None:
+    if (flips := int((exact != floored).sum())) > 1e-4 * exact.size:
+        raise SystemExit(f"class_floor: {flips} labels flip; nothing timed.")
 
 
 def _split(total: dict[str, Any], fewer: dict[str, Any]) -> dict[str, Any]:
@@ -158,10 +200,13 @@ def _split(total: dict[str, Any], fewer: dict[str, Any]) -> dict[str, Any]:
 def print_case(title: str, case: dict[str, Any], console: Console) -> None:
     """One table a picture and parameter set."""
     heading = f"{title}: {case['vertices']:,} vertices, max |ΔQ| {case['max_difference']:.1e}, {case['flips']} flips"
-    table = Table("contender", "construction ms", "iteration ms", "total ms", "next ms", "speed-up", "peak MB")
+    kinds = ("first", "next", "same", "floor")
+    table = Table(
+        "contender", "construction ms", "iteration ms", "total ms", "next ms", f"× {', '.join(kinds)}", "peak MB"
+    )
     for name, row in case["rows"].items():
         following = f"{row['next']['median_ms']:.0f}" if "next" in row else ""
-        speedup = f"{row['speedup_first']:.2f} / {row['speedup_next']:.2f}" if "next" in row else ""
+        speedup = " / ".join(f"{row[f'speedup_{kind}']:.2f}" for kind in kinds if f"speedup_{kind}" in row)
         table.add_row(
             name,
             f"{row['construction_ms']:.0f}",

@@ -162,6 +162,7 @@ TEST(segmenter_refuses_options_that_cannot_be) {
         options.backend = "pixels";
         options.crf = 1;
         options.crf_class_floor = floor;
+        atrous_segmenter* segmenter = nullptr;
         CHECK_EQUAL(atrous_segmenter_open(bundle, &options, &segmenter), ATROUS_ERROR_CRF);
     }
     refuses([](atrous_options& o) { o.struct_size = 0; });
