@@ -244,8 +244,8 @@ class FrameSpec:
         has_half_output: bool,
         align_corners: bool,
         threshold: float | None = None,
-        colors: BandColors | None = None,
     ) -> None: ...
+    colors: BandColors | None  # of bands, for the CRF
     @property
     def logits_shape(self) -> list[int]: ...
 

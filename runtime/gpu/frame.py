@@ -31,7 +31,7 @@ def frame_spec(
     geometry: Geometry, tiles: TilePlan | None, layout: EngineLayout, inputs: InputSpec, outputs: OutputSpec
 ) -> FrameSpec:
     """Spec of the launch plan for a batch whose images, or tiles of them, an engine takes in one inference."""
-    return FrameSpec(
+    spec = FrameSpec(
         geometry,
         tiles,
         pixel_scaling(inputs),
@@ -40,5 +40,7 @@ def frame_spec(
         layout.output_dtype == np.float16,
         outputs.align_corners,
         outputs.channels.threshold,
-        None if inputs.bands is None else band_colors(inputs.bands, weighted=True),
     )
+    if inputs.bands is not None:
+        spec.colors = band_colors(inputs.bands, weighted=True)
+    return spec

@@ -224,7 +224,7 @@ def test_float64_strided_and_read_only_input_is_converted(make_scene):
         ((4, 5), (4, 5, 3), "wrong shape"),
         ((1, 3, 4, 5), (4, 5, 3), "batch axis"),
         ((3, 0, 5), (0, 5, 3), "wrong shape"),
-        ((257, 4, 5), (4, 5, 3), "too many classes"),
+        ((65537, 4, 5), (4, 5, 3), "too many classes"),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(maps_shape, image_shape, message):

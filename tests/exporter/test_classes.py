@@ -30,9 +30,9 @@ class TestClasses:
         (found,) = describe_classes([ClassInfo(np.int64(0), "road", tuple(np.uint8([1, 2, 3])))])
         assert json.dumps([found.id, *found.color]) == "[0, 1, 2, 3]"
 
-    @pytest.mark.parametrize("count", [0, 257])
-    def test_labels_are_uint8(self, count: int) -> None:
-        with pytest.raises(ExportError, match=f"1 to 256 classes; got {count}"):
+    @pytest.mark.parametrize("count", [0, 65537])
+    def test_labels_have_16_bits(self, count: int) -> None:
+        with pytest.raises(ExportError, match=f"1 to 65536 classes; got {count}"):
             describe_classes(["x"] * count)
 
 
