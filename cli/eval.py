@@ -75,8 +75,8 @@ def evaluate(
 
     rules = chosen_rules(mask_pattern, mask_map, one_based=mask_one_based)
     pairs = pair_by_stem(chosen_images([images], page, bits), masks, rules)
-    chosen = chosen_crf(bundle, None, crf=crf, class_floor=crf_class_floor, threads=threads)
-    segmenter = load(bundle, backend=backend, precision=precision, crf=chosen, threads=threads, fast=fast)
+    refined = chosen_crf(bundle, None, crf=crf, class_floor=crf_class_floor, threads=threads)
+    segmenter = load(bundle, backend=backend, precision=precision, crf=refined, threads=threads, fast=fast)
     scored = _augmented(segmenter, flip=flip, window=window, stride=stride)
     with progress_bar() as progress:
         task = progress.add_task("evaluating", total=len(pairs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -151,14 +151,8 @@ def export(
         from ..exporter.trained_model import fuse_scales
     weights, out = _chosen_weights(checkpoint, out, pretrained)
     network = _read_network(weights, arch, classes, output_stride, source, taken)
-    options = ExportOptions(
-        atrous=atrous,
-        head=head,
-        license=license or weights.license,
-        dynamic_batch=dynamic_batch,
-        threshold=threshold,
-        opset=opset,
-        origin=weights.origin,
+    options = _options_of(
+        weights, license, atrous=atrous, head=head, dynamic_batch=dynamic_batch, threshold=threshold, opset=opset
     )
     with status("exporting and verifying against PyTorch"):
         bundle = export_model(
@@ -197,6 +191,10 @@ def _chosen_weights(checkpoint: Path, out: Path | None, pretrained: str | None) 
     if found.license:
         errors.print(f"license of the weights: {found.license}")
     return found, checkpoint
+
+
+def _options_of(weights: Pretrained, license: str | None, **chosen: Any) -> ExportOptions:  # noqa: A002, ANN401
+    return ExportOptions(license=license or weights.license, origin=weights.origin, **chosen)
 
 
 def _read_network(

@@ -90,19 +90,12 @@ def export(
     example = size.opt if isinstance(size, DynamicSize) else size
     original = model
     reference = with_one_output(copy_module(model), example, options.output, channels=channels)
-    # TorchScript is converted, and the graph still held to the original.
-    if isinstance(model, torch.jit.ScriptModule):
-        model = with_one_output(module_of_script(model, size, channels), example, options.output, channels=channels)
-    else:
-        model = reference
+    model = reference
+    if isinstance(original, torch.jit.ScriptModule):  # is converted, and the graph still held to the original
+        model = with_one_output(module_of_script(original, size, channels), example, options.output, channels=channels)
+    infos = describe_classes(classes)
     description = ModelDescription(
-        describe_classes(classes),
-        size,
-        preprocessing,
-        align_corners,
-        options.crf,
-        options.license,
-        options.threshold,
+        infos, size, preprocessing, align_corners, options.crf, options.license, options.threshold
     )
     manifest = description.draft_manifest(Path(path), functools.partial(coarse_shape, reference, channels=channels))
     if not manifest.input.size.is_fixed:

@@ -12,6 +12,7 @@ import pickle
 import pickletools
 import re
 import sys
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import IO, Any, Final, Literal
@@ -199,9 +200,11 @@ def _check_numbers(file: IO[bytes]) -> None:
     """Refuse numbers of objects that are larger than the pickle in bytes; twelve bytes could take all memory."""
     start = file.tell()
     try:
-        for operation, number, position in pickletools.genops(file):
-            if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(number or 0) > (position or 0) - start:
-                raise pickle.UnpicklingError(f"object {number} is numbered where there are not as many")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in a damaged name
+            for operation, number, position in pickletools.genops(file):
+                if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(number or 0) > (position or 0) - start:
+                    raise pickle.UnpicklingError(f"object {number} is numbered where there are not as many")
     except (ValueError, OverflowError):
         pass  # the unpickler says what is wrong
     finally:

@@ -128,14 +128,10 @@ def load_trained(
             unexpected=exc.unexpected,
             misshapen=exc.misshapen,
         ) from exc
-    processor = checkpoint / "preprocessor_config.json"
-    pixels = read_preprocessor(processor) if processor.is_file() else entry.normalization
-    if bands is not None:
-        pixels = normalize_ranges(bands)
     return TrainedModel(
         model=model,
         classes=infos,
-        normalization=pixels,
+        normalization=_normalization_of(checkpoint, entry, bands),
         align_corners=entry.align_corners,
         architecture=entry,
         output_stride=stride,
@@ -149,6 +145,13 @@ def _counted_classes(weights: Mapping[str, Tensor]) -> int:
         return num_classes_of(weights)
     except CheckpointError as exc:
         raise CheckpointError(f"{exc}\n{nearest_network(weights, 'atrous', num_classes=None)}") from exc
+
+
+def _normalization_of(checkpoint: Path, architecture: Architecture, bands: Bands | None) -> Normalization:
+    processor = checkpoint / "preprocessor_config.json"
+    if bands is not None:
+        return normalize_ranges(bands)
+    return read_preprocessor(processor) if processor.is_file() else architecture.normalization
 
 
 def fuse_scales(network: Network) -> nn.Module:

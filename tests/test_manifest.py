@@ -132,7 +132,7 @@ def change(data: dict[str, Any], place: str, value: Any) -> None:
         ("classes/1/id", 5),
         ("classes/1/color", [0, 0, 256]),
         ("classes/1/color", [0, 0]),
-        ("ignore_index", 256),
+        ("ignore_index", 65536),
         ("input/color_order", "GBR"),
         ("input/std", [1, 0, 1]),
         ("input/scale", 0),

@@ -44,7 +44,8 @@ py::array_t<float> blend(const TilePlan& plan, const py::function& infer) {
     return py::array_t<float>({whole.channels, whole.size.height, whole.size.width}, whole.values);
 }
 
-py::array resize_image(const py::array& image, const Size& size, int threads) {
+py::array resize_image(const py::array& given, const Size& size, int threads) {
+    const py::array image = py::array::ensure(given, py::array::c_style);  // pixels of a view may lie apart
     const PixelFormat format = format_of(image);
     const Size from{static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1))};
     if (from.area() == 0 || size.area() == 0) throw py::value_error("neither image may be empty");

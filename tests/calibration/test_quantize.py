@@ -114,7 +114,7 @@ class TestBundle:
         assert check.passed
         assert check.argmax_agreement == report.accuracy.agreement > 0.9
         assert check.miou_delta is None
-        claimed = {probe.shape for probe in covering_probes(extended.manifest.input, noise=False)}
+        claimed = {probe.shape(extended.manifest.input) for probe in covering_probes(extended.manifest.input, noise=False)}
         assert set(check.inputs) | {each.input for each in check.skipped} >= claimed
 
     def test_the_graph_is_int8_and_runs_everywhere(self, made: tuple[Bundle, QuantizationReport], images: Path) -> None:

@@ -152,7 +152,7 @@ class TestFailures:
         assert outcome.code == 1
         assert "no pictures in the folder" in outcome.err
 
-    @pytest.mark.parametrize("options", [("--ignore", "256"), ("--ignore", "-1"), ("--workers", "0")])
+    @pytest.mark.parametrize("options", [("--ignore", "65536"), ("--ignore", "-1"), ("--workers", "0")])
     def test_wrong_usage(self, atrous: Command, arguments: tuple[Any, ...], options: tuple[str, ...]) -> None:
         assert atrous(*arguments, *options).code == 2
 

@@ -96,7 +96,7 @@ class TestRefusals:
         assert "no pictures in the folder" in outcome.err
 
     @pytest.mark.parametrize(
-        "options", [("--method", "max"), ("--max-images", 0), ("--max-drop", -1), ("--ignore", 256)]
+        "options", [("--method", "max"), ("--max-images", 0), ("--max-drop", -1), ("--ignore", 65536)]
     )
     def test_wrong_usage(self, atrous: Command, arguments: tuple[Any, ...], options: tuple[Any, ...]) -> None:
         assert atrous(*arguments, *options).code == 2

@@ -158,9 +158,9 @@ class TestBadInput:
         with pytest.raises(EvaluationError, match=r"ids 3, 11; expected the classes 0 to 2, or void \(255\)"):
             evaluate(segmenter, pairs)
 
-    @pytest.mark.parametrize("wrong", [-1, 256])
+    @pytest.mark.parametrize("wrong", [-1, 65536])
     def test_ids_to_ignore_that_no_pixel_can_have(self, segmenter: Segmenter, pairs: list[Pair], wrong: int) -> None:
-        with pytest.raises(EvaluationError, match=f"from 0 to 255; got {wrong}"):
+        with pytest.raises(EvaluationError, match=f"from 0 to 65535; got {wrong}"):
             evaluate(segmenter, pairs, ignore=(wrong,))
 
     def test_no_workers(self, segmenter: Segmenter, pairs: list[Pair]) -> None:

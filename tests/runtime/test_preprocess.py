@@ -124,7 +124,7 @@ class TestResize:
 
     @pytest.mark.parametrize("image", [np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)], ids=["none", "grey"])
     def test_what_is_no_image_is_refused(self, image: NDArray[np.uint8]) -> None:
-        with pytest.raises(ValueError, match="at least one pixel"):
+        with pytest.raises(ValueError, match=r"may be empty|must be \[H, W, C\]"):
             _native.resize_image(image, (2, 2))
 
 
