@@ -108,18 +108,6 @@ class Bands:
             crf_weights=crf_weights or (1.0,) * len(chosen),
         )
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Bands:
-        """Convert from JSON that its schema has validated."""
-        names, ranges = tuple(data["names"]), tuple((float(low), float(high)) for low, high in data["ranges"])
-        return cls(
-            names=names,
-            dtype=data["dtype"],
-            ranges=ranges,
-            colors=tuple(data["colors"]),
-            crf_weights=tuple(map(float, data["crf_weights"])),
-        )
-
     @property
     def whole_range(self) -> tuple[float, float]:
         """Lowest and highest value that a sample can have; of floats, infinities."""
@@ -133,3 +121,14 @@ class Bands:
     def __str__(self) -> str:
         """As messages say it: `4 bands uint8`."""
         return f"{len(self.names)} band{'s' if len(self.names) > 1 else ''} {self.dtype}"
+
+
+def bands_from_dict(data: Mapping[str, Any]) -> Bands:
+    """Convert from JSON that its schema has validated."""
+    return Bands(
+        names=tuple(data["names"]),
+        dtype=data["dtype"],
+        ranges=tuple((float(low), float(high)) for low, high in data["ranges"]),
+        colors=tuple(data["colors"]),
+        crf_weights=tuple(map(float, data["crf_weights"])),
+    )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from .bands import Bands as Bands
+from .bands import bands_from_dict
 from .errors import BundleError
 from .evidence import PaddingCost as PaddingCost
 from .evidence import SkippedInput as SkippedInput
@@ -325,7 +326,7 @@ def _manifest_from_dict(data: Mapping[str, Any]) -> Manifest:
             scale=source["scale"],
             resize=source["resize"],
             pad_value=tuple(source["pad_value"]),
-            bands=Bands.from_dict(source["bands"]) if "bands" in source else None,
+            bands=bands_from_dict(source["bands"]) if "bands" in source else None,
             dynamic_batch=source.get("dynamic_batch"),
             padding=PaddingCost.from_dict(source["padding"]) if "padding" in source else None,
         ),

@@ -34,6 +34,9 @@ WindowOption = Annotated[
 StrideOption = Annotated[
     str | None, typer.Option(metavar="HxW", help="From window to window; two thirds of it by default.")
 ]
+ResumeOption = Annotated[
+    Path | None, typer.Option(help="Keep each picture's counts in this file, and do not run those in it again.")
+]
 
 
 @check_arguments
@@ -58,9 +61,7 @@ def evaluate(
     page: PageOption = None,
     bits: BitsOption = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the scores to a CSV file as well.")] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Keep each picture's counts in this file, and do not run those in it again.")
-    ] = None,
+    resume: ResumeOption = None,
     *,
     as_json: JsonFlag = False,
 ) -> None:

@@ -43,8 +43,7 @@ class DenseCRF:
             photos at two sizes, P1–P3 of docs/crf.md). Arithmetic, unaries, norms and the result are in single
             precision.
         class_floor: classes whose probability is below this in every pixel take no part, which saves their share of
-            the time, and have 1e-5 in the result; 0 to 0.01. 0 is exact. With 1e-3 no label of docs/crf.md's photos
-            changed; the page bounds what can.
+            the time, and have 1e-5 in the result; 0 to 0.01. 0 is exact; docs/crf.md bounds what more changes.
 
     Raises:
         ArgumentError: an argument has the wrong type.

@@ -144,6 +144,14 @@ def python_calls(box: Sandbox) -> list[Call]:
         Call(
             "DynamicSize", lambda: (atrous.DynamicSize, dict.fromkeys(("min", "opt", "max"), (8, 8)) | {"multiple": 8})
         ),
+        Call("Bands", lambda: (atrous.Bands, dataclasses.asdict(atrous.Bands.of(2)))),
+        Call(
+            "Bands.of",
+            lambda: (
+                atrous.Bands.of,
+                {"names": 2, "dtype": "uint8", "ranges": None, "colors": None, "crf_weights": None},
+            ),
+        ),
         Call("Preprocessing.input_spec", lambda: (normalization.input_spec, {"size": box.bundle.manifest.input.size})),
         Call(
             "Preprocessing",
@@ -185,6 +193,7 @@ def python_calls(box: Sandbox) -> list[Call]:
                     "align_corners": False,
                     "options": None,
                     "overwrite": False,
+                    "bands": None,
                 },
             ),
         ),
@@ -201,6 +210,7 @@ def python_calls(box: Sandbox) -> list[Call]:
                     "align_corners": False,
                     "options": None,
                     "overwrite": False,
+                    "bands": None,
                 },
             ),
         ),
@@ -386,6 +396,7 @@ def crf_calls(box: Sandbox) -> list[Call]:
         Call("DenseCRF()", lambda: (dense, both)),
         Call("DenseCRF.labels", lambda: (dense.labels, both)),
         Call("DenseCRF.labels_and_marginals", lambda: (dense.labels_and_marginals, both)),
+        Call("release_memory", lambda: (crf.release_memory, {})),
         *gpu_calls(both),
     ]
 

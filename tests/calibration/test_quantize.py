@@ -114,7 +114,8 @@ class TestBundle:
         assert check.passed
         assert check.argmax_agreement == report.accuracy.agreement > 0.9
         assert check.miou_delta is None
-        claimed = {probe.shape(extended.manifest.input) for probe in covering_probes(extended.manifest.input, noise=False)}
+        inputs = extended.manifest.input
+        claimed = {probe.shape(inputs) for probe in covering_probes(inputs, noise=False)}
         assert set(check.inputs) | {each.input for each in check.skipped} >= claimed
 
     def test_the_graph_is_int8_and_runs_everywhere(self, made: tuple[Bundle, QuantizationReport], images: Path) -> None:

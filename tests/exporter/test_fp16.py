@@ -152,7 +152,7 @@ class TestNothingChanges:
             add_fp16(bundle, images=[images[0], tmp_path / "missing.png"])
 
     def test_on_a_pattern_that_matches_nothing(self, bundle: Bundle) -> None:
-        with pytest.raises(ExportError, match=r"no node matches 'head\.\*'; node names are stem\.0\.0 \(node_Conv_\d+\), "):
+        with pytest.raises(ExportError, match=r"no node matches 'head\.\*'; node names are stem\.0\.0 \(node_Conv_"):
             add_fp16(bundle, keep=["node_Conv*", "head.*"])
 
 
