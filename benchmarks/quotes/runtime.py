@@ -95,6 +95,19 @@ def _cpp(results: Results) -> str:
     )
 
 
+def _files(results: Results) -> str:
+    """The command, and a row with and without the CRF."""
+    report = results["files"]
+    stages = ("preprocess", "inference", "crf", "postprocess", "write", "between", "total")
+    rows = [
+        [row["contender"], *(milliseconds(row[stage]["median_ms"]) for stage in stages), percent(row["share"], 1)]
+        for row in report["rows"]
+    ]
+    height, width = report["size"]
+    caption = f"`{report['command']}`, {height}×{width}"
+    return f"{caption}\n\n{table(['ms', *stages, 'outside network and CRF'], 'lrrrrrrrr', rows)}"
+
+
 def _library_size(results: Results) -> str:
     return f"{number(results['cpp']['library_bytes'] / 1e6, 1)} MB"
 
@@ -102,6 +115,7 @@ def _library_size(results: Results) -> str:
 QUOTES: Mapping[str, Quote] = {
     "runtime-demo": _runtime("runtime-deeplabv3plus_efficientnet_lite0-368x480"),
     "runtime-resnet50": _runtime("runtime-deeplabv3_resnet50-513x513"),
+    "files": _files,
     "tiling": _tiling,
     "cpu": _cpu,
     "cpp": _cpp,
