@@ -24,7 +24,6 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -130,8 +129,17 @@ def measure(
     _check(expected, drop_in(probabilities, image, params, _ITERATIONS), "fp32")
     pictures = itertools.cycle([np.roll(image, 7 * turn, axis=0) for turn in range(_PICTURES)])
 
+    latest = [image]
+
     def on_new(run: Callable[..., object], maps: Probabilities, *options: object) -> Callable[[], object]:
-        return lambda: run(maps, next(pictures), *options)
+        def call() -> object:
+            latest[0] = next(pictures)
+            return run(maps, latest[0], *options)
+
+        return call
+
+    def on_latest(run: Callable[..., object], maps: Probabilities) -> Callable[[], object]:
+        return lambda: run(maps, latest[0])
 
     calls = {
         "peer": on_new(peer, probabilities, params, _ITERATIONS),
@@ -154,7 +162,7 @@ def measure(
         calls[f"first {name}"] = on_new(ours, probabilities, params, _ITERATIONS, count, storage)
         calls[f"fewer {name}"] = on_new(ours, probabilities, params, _FEWER_ITERATIONS, count, storage)
         calls[f"next {name}"] = on_new(kept, probabilities)
-        calls[f"same {name}"] = partial(kept, probabilities, image)
+        calls[f"same {name}"] = on_latest(kept, probabilities)
         calls[f"floor {name}"] = on_new(floored, few)
     times = time_in_turns(calls, warmup=0, repeats=repeats)  # the comparison warmed up
     rows = {"pydensecrf": _split(times["peer"], times["peer fewer"])}

@@ -76,9 +76,7 @@ def main(
         rows.append({"contender": name, "share": share} | {each: summarize(ms) for each, ms in by_stage.items()})
         table.add_row(name, *(f"{rows[-1][each]['median_ms']:.2f}" for each in (*STAGES, "total")), f"{share:.1%}")
     console.print(table)
-    write_report(
-        out, packages=["numpy", "openvino", "pillow"], size=(_HEIGHT, _WIDTH), repeats=repeats, rows=rows
-    )
+    write_report(out, packages=["numpy", "openvino", "pillow"], size=(_HEIGHT, _WIDTH), repeats=repeats, rows=rows)
     console.print(f"Wrote {out}")
 
 

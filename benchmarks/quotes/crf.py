@@ -8,7 +8,10 @@ from typing import Any
 from .results import Quote, Results, number, table
 
 _ONE, _TWO = "atrous, threads 1", "atrous, threads 2"
+_DROP_IN = "atrous, drop-in"
 _FRACTIONS = ", unorm16"
+#: A new `DenseCRF`, another image in a kept one, the same image again, and another with a class floor.
+_CALLS = ("first", "next", "same", "floor")
 
 
 def _range(values: Sequence[float], decimals: int) -> str:
@@ -42,17 +45,26 @@ def _crf_seven(results: Results) -> str:
 
     def row(name: str) -> list[str]:
         cells = [
-            f"{rows[name][key]['median_ms']:.0f} ms ({number(rows[name][speedup], 1)}×)"
+            f"{rows[name][key]['median_ms']:.0f} ms ({number(rows[name][f'speedup_{key}'], 1)}×)"
+            if key in rows[name]
+            else ""
             for rows in (textured, plain)
-            for key, speedup in (("total", "speedup_first"), ("next", "speedup_next"))
+            for key in _CALLS
         ]
         return [name.removeprefix("atrous, "), *cells]
 
-    peers = [f"{rows['pydensecrf']['total']['median_ms']:.0f} ms" for rows in (textured, plain)]
-    head = ["", "textured", "textured, next", "plain", "plain, next"]
-    lines = [["pydensecrf", peers[0], "", peers[1], ""]]
+    def whole(name: str) -> list[str]:
+        """Of a contender that has no next call."""
+        cells = []
+        for rows in (textured, plain):
+            speedup = f" ({number(rows[name]['speedup_first'], 1)}×)" if "speedup_first" in rows[name] else ""
+            cells += [f"{rows[name]['total']['median_ms']:.0f} ms{speedup}", *[""] * (len(_CALLS) - 1)]
+        return [name.removeprefix("atrous, "), *cells]
+
+    head = ["", *(f"{picture}, {call}" for picture in ("textured", "plain") for call in _CALLS)]
+    lines = [whole("pydensecrf"), whole(_DROP_IN)]
     lines += [row(name + storage) for storage in ("", _FRACTIONS) for name in (_ONE, _TWO)]
-    return table(head, "lrrrr", lines)
+    return table(head, "l" + "r" * (len(head) - 1), lines)
 
 
 def _crf_table(results: Results) -> str:
