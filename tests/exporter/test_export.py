@@ -313,7 +313,6 @@ def test_a_train_that_returns_nothing(classes: tuple[str, ...], folder: Path) ->
 class TestRefusals:
     """Whatever goes wrong, there is no bundle, and no trace of one."""
 
-    @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
     @pytest.mark.parametrize(
         ("make", "said"),
         [
@@ -329,7 +328,6 @@ class TestRefusals:
             (KeepingItsResult.with_a_result, "cannot be copied, .*It keeps what has no copy in last;"),
             (lambda: holding([torch.ones(1, requires_grad=True) * 2]), "has no copy in kept;"),
             (lambda: holding(threading.Lock()), "cannot pickle '_thread.lock' object.* has no copy in kept;"),
-            (lambda: torch.jit.script(TinyDeepLab()), "is TorchScript, .*give the module it was made from"),
             (lambda: nn.Sequential(nn.LazyConv2d(5, 4, 4)), "never set, 0.weight, 0.bias: each run would make others"),
             (lambda: Turning(lambda _: sys.exit("no GPU")), r"fails on an input .*SystemExit: no GPU"),
             (lambda: TinyDeepLab(4), r"returns \[1, 4, 9, 12\]; expected \[N, 5, h, w\]"),
