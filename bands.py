@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from .arguments import check_arguments, check_fields
+from .arguments import check_arguments, check_fields, describe
 from .errors import BundleError
 
 BandType = Literal["uint8", "uint16", "float32"]
@@ -95,6 +95,8 @@ class Bands:
             BundleError: values are not those of bands.
         """
         if isinstance(names, int):
+            if not 1 <= names <= MAX_BANDS:
+                raise BundleError(f"a network takes 1 to {MAX_BANDS} bands; got {describe(names)}")
             names = tuple(f"band {index + 1}" for index in range(names))
         if dtype not in get_args(BandType):
             raise BundleError(f"bands are of {', '.join(get_args(BandType))}; got {dtype!r}")

@@ -22,7 +22,7 @@ TESTED = (
     "tests/runtime/backends/test_tensorrt_gpu.py",
     *(
         f"tests/runtime/test_{name}.py"
-        for name in ("channels", "frame", "pipeline", "pipeline_errors", "pipeline_threads")
+        for name in ("band_frame", "channels", "frame", "pipeline", "pipeline_errors", "pipeline_threads")
     ),
 )
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from steps import sized
 
 from atrous import _native
+from atrous.bands import Bands
 from atrous.crf import DenseCRF
 from atrous.crf.cuda import CudaDenseCRF
 from atrous.gpu import Buffer, Device, Replayer, Stream, allocate, ceil_div, open_device, prepare
@@ -19,7 +20,7 @@ from atrous.runtime.backends.base import EngineLayout
 from atrous.runtime.channels import label_logits, probability_logits
 from atrous.runtime.gpu.frame import KERNELS, frame_spec
 from atrous.runtime.postprocess import upsample_labels, upsample_probabilities
-from atrous.runtime.preprocess import plan_geometry, prepare_image
+from atrous.runtime.preprocess import color_image, plan_geometry, prepare_image
 from atrous.runtime.tiling import blend_tiles, needs_tiles, plan_tiles
 
 #: Height and width; an eighth of the frame's.
@@ -29,6 +30,9 @@ FIELDS = sized(
     [(1, 1, 1, 1), (2, 5, 17, 23), (1, 21, 40, 61), (1, 130, 9, 7)],
     rehearsal=[(1, 1, 1, 1), (2, 5, 17, 23), (1, 130, 3, 5)],
 )
+BANDS = (Bands.of(4), Bands.of(1, "uint16"), Bands.of(2, "float32"))
+#: Labels of more than 256 classes take 16 bits.
+MANY_CLASSES = 257
 
 
 def main() -> None:
@@ -46,6 +50,12 @@ def probe_frames(device: Device) -> None:
     small = InputSpec(size=SizePolicy((8, 8), (8, 8), (8, 16), multiple=4))
     for dtype in (np.float32, np.float16):
         probe_tiles(Probe(device, small, (13, 34), np.dtype(dtype), 3))
+    for bands, dtype in itertools.product(BANDS, (np.float32, np.float16)):
+        for size in PICTURES:
+            of_bands = replace(
+                inputs, bands=bands, **dict.fromkeys(("mean", "std", "pad_value"), (1.0,) * len(bands.names))
+            )
+            probe_frame(Probe(device, of_bands, size, np.dtype(dtype), MANY_CLASSES))
     probe_overlay(device)
 
 
@@ -57,7 +67,7 @@ class Probe:
         self.device, self.stream = device, device.stream()
         channels = Channels("sigmoid", 0.3) if classes == 1 else SOFTMAX
         self.inputs, self.outputs, self.dtype = inputs, OutputSpec(4, channels=channels), dtype
-        self.pictures = rng.integers(0, 256, size=(2, *size, 3), dtype=np.uint8)
+        self.pictures = noise(rng, (2, *size), inputs.bands)
         self.geometry = plan_geometry(size, inputs)
         is_tiled = needs_tiles(self.geometry, inputs)
         self.tiles = plan_tiles(self.geometry, inputs, self.outputs) if is_tiled else None
@@ -84,6 +94,14 @@ class Probe:
 
     def _infer(self, _source: Buffer, result: Buffer, stream: Stream) -> None:
         self.device.upload(result, next(self._answers), stream)
+
+
+def noise(rng: np.random.Generator, shape: tuple[int, ...], bands: Bands | None) -> NDArray[Any]:
+    """Pictures of RGB, or of bands of any type."""
+    if bands is None:
+        return rng.integers(0, 256, size=(*shape, 3), dtype=np.uint8)
+    samples = rng.integers(0, 1 << 8 * np.dtype(bands.dtype).itemsize, size=(*shape, len(bands.names)))
+    return (samples / 2**32 if bands.dtype == "float32" else samples).astype(bands.dtype)
 
 
 def require(device: Device, what: str, buffer: Buffer, expected: NDArray[Any]) -> None:
@@ -113,8 +131,12 @@ def probe_frame(probe: Probe) -> None:
         probe.replay("threshold")
         probe.require("labels", [(each[1] > np.float32(channels.threshold)).astype(np.uint8) for each in expected])
     require(probe.device, "first bad logit", probe.memory["first_bad"], np.array([0xFFFFFFFF], np.uint32))
-    probe.replay("swap")
-    probe.require("pictures", [each[..., ::-1] for each in probe.pictures])
+    if inputs.bands is None:
+        probe.replay("swap")
+        probe.require("pictures", [each[..., ::-1] for each in probe.pictures])
+    else:
+        probe.replay("colors")
+        probe.require("colors", [color_image(each, inputs.bands, weighted=True) for each in probe.pictures])
     if inputs.resize == "none":
         for resize in ("stretch", "letterbox"):
             resized = replace(inputs, resize=resize)
