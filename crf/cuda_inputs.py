@@ -128,7 +128,8 @@ def checked_compatibility(values: ArrayLike) -> NDArray[np.float32]:
 def _found(values: AnyArray, name: str, dtype: type[np.generic]) -> Input:
     """Locate an array; on the GPU it is not converted, so it must be C-contiguous and of `dtype`."""
     try:
-        interface = values.__cuda_array_interface__ if isinstance(values, SupportsCudaArray) else None
+        # Not isinstance(): since Python 3.12 it takes torch's tensors on the host for arrays on a GPU.
+        interface = getattr(values, "__cuda_array_interface__", None)
     except Exception as exc:  # of a tensor with gradients, for example
         raise ShapeError(
             f"{name} on the GPU cannot be read: {exc}", expected="an array", actual=describe(values)

@@ -122,7 +122,7 @@ std::unique_ptr<Pipeline> open(std::shared_ptr<const Bundle> bundle, const Optio
     if (is_bf16) check_bf16();
     const Artifact& canonical = find_onnx(*bundle, options.precision, kName);
     const std::string precision = is_bf16 ? "bf16" : canonical.precision;
-    const Artifact& artifact = tuned_or(canonical, *bundle, precision, kName, version());
+    const Artifact artifact = tuned_or(canonical, *bundle, precision, kName, version());
     const std::string name = (bundle->path() / artifact.file).string();
     std::unique_ptr<Engine> engine;
     try {
