@@ -68,12 +68,15 @@ def test_a_call_takes_the_memory_of_the_one_before(scene, refine):
 
 def test_memory_goes_back_to_the_system(scene):
     probabilities, image = (np.tile(array, tiles) for array, tiles in zip(scene, ((1, 4, 4), (4, 4, 1)), strict=True))
+    others = _native.pool_bytes()[0]  # what other tests still hold
     DenseCRF(iterations=1)(probabilities, image)
     assert _native.pool_bytes()[1] > 20 << 20
     before = resident_bytes()
     released = release_memory()
     assert released > 20 << 20
-    assert _native.pool_bytes()[:2] == (0, 0)
+    in_use, kept, _ = _native.pool_bytes()
+    assert in_use <= others
+    assert kept == 0
     assert before - resident_bytes() > 0.8 * released
     assert release_memory() == 0
 
