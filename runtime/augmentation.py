@@ -13,19 +13,20 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..arguments import check_fields
-from ..arrays import FloatArray
+from ..arrays import FloatArray, label_type
 from ..bundle import Bundle
 from ..crf import DenseCRF
 from ..errors import EvaluationError
 from ..manifest import ClassInfo, Size
 from .backends import Backend
+from .band_images import Pixels
 from .channels import refined_labels
 from .image import ImageSource
 from .path import read_image
-from .result import Result
+from .preprocess import color_image
+from .result import Result, unchanged
 from .segmenter import Segmenter
 
 
@@ -114,21 +115,24 @@ class AugmentedSegmenter:
 
     def __call__(self, image: ImageSource) -> Result:
         """Segment one image; raises as a segmenter does."""
-        read = read_image(image)
+        bands = self.bundle.manifest.input.bands
+        read = read_image(image, bands)
         timings_ms = {"preprocess": read.read_ms}
         probabilities = self._windowed(read.pixels, timings_ms)
         if self.augmentation.flip:
             mirrored = self._windowed(np.ascontiguousarray(read.pixels[:, ::-1]), timings_ms)
             probabilities = np.float32(0.5) * (probabilities + mirrored[:, :, ::-1])
-        labels = probabilities.argmax(axis=0).astype(np.uint8)
+        labels = probabilities.argmax(axis=0).astype(label_type(len(self.classes)))
         if self.crf is not None:
             start = time.perf_counter()
-            labels, probabilities = self.crf.labels_and_marginals(probabilities, read.pixels)
+            labels, probabilities = self.crf.labels_and_marginals(
+                probabilities, color_image(read.pixels, bands, weighted=True)
+            )
             timings_ms["crf"] = (time.perf_counter() - start) * 1e3
         labels = refined_labels(labels, probabilities, self.bundle.manifest.output.channels)
-        return Result(labels, read.pixels, self.classes, timings_ms, partial(_same, probabilities))
+        return Result(labels, read.pixels, self.classes, timings_ms, partial(unchanged, probabilities), bands)
 
-    def _windowed(self, pixels: NDArray[np.uint8], timings_ms: dict[str, float]) -> FloatArray:
+    def _windowed(self, pixels: Pixels, timings_ms: dict[str, float]) -> FloatArray:
         """Probabilities [C, H, W] whose logits are the mean of those of the windows."""
         height, width = pixels.shape[:2]
         total = np.zeros((len(self.classes), height, width), np.float32)
@@ -144,7 +148,3 @@ class AugmentedSegmenter:
         np.exp(total - total.max(axis=0), out=total)
         total /= total.sum(axis=0)
         return total
-
-
-def _same(values: FloatArray) -> FloatArray:
-    return values

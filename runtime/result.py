@@ -100,6 +100,11 @@ class Result:
         return palette
 
 
+def unchanged(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probabilities of a result whose computation left nothing to do; results pickle with it."""
+    return probabilities
+
+
 def check_alpha(alpha: float) -> float:
     """Validate the share of the classes' colours in an overlay; NumPy's numbers become Python's.
 

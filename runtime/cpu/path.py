@@ -21,7 +21,7 @@ from ..channels import label_logits, probability_logits, refined_labels
 from ..path import MAX_BATCH, ReadImage
 from ..postprocess import upsample_labels, upsample_probabilities
 from ..preprocess import Geometry, color_image, plan_geometry, prepare_image
-from ..result import Result
+from ..result import Result, unchanged
 from ..tiling import blend_tiles, needs_tiles, plan_tiles
 
 #: Coarse logits [N, C, h, w] float32 of prepared images [N, bands, H, W] float32.
@@ -149,11 +149,7 @@ class CpuPath:
             colors = color_image(pixels, bands, weighted=True)
             most_probable, marginals = self._crf.labels_and_marginals(probabilities, colors)
             labels = refined_labels(most_probable, marginals, channels)
-        frame.future.set_result(Result(labels, pixels, self._classes, timings_ms, partial(_same, marginals), bands))
-
-
-def _same(values: FloatArray) -> FloatArray:
-    return values
+        frame.future.set_result(Result(labels, pixels, self._classes, timings_ms, partial(unchanged, marginals), bands))
 
 
 @dataclass(frozen=True, eq=False)

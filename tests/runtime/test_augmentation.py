@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from band_bundles import INFRARED, make_band_bundle, scene
 from numpy.typing import NDArray
 from PIL import Image
 from tiny_graphs import local_layers, make_bundle
 from tolerances import AUGMENTED_ABSOLUTE
 
 from atrous.bundle import Bundle
+from atrous.crf import DenseCRF
 from atrous.errors import EvaluationError
 from atrous.exporter.sizes import DynamicSize
 from atrous.runtime.augmentation import Augmentation, AugmentedSegmenter
@@ -83,6 +85,18 @@ def test_both_and_the_crf_behind(tiny_bundle: Bundle, image: NDArray[np.uint8]) 
     assert np.array_equal(refined.labels, labels)
     assert np.array_equal(refined.probabilities, marginals)
     assert refined.timings_ms["crf"] > 0
+
+
+@pytest.mark.parametrize("crf", [None, DenseCRF(iterations=2)], ids=["plain", "crf"])
+def test_bands_and_many_classes_are_those_of_a_segmenter(tmp_path: Path, crf: DenseCRF | None) -> None:
+    """One window as large as the image, so that nothing is averaged."""
+    bundle, image = make_band_bundle(tmp_path / "many.atrous", INFRARED, classes=300), scene(INFRARED, (64, 96))
+    segmenter = load(bundle, backend="onnxruntime", crf=crf or False)
+    expected, found = segmenter(image), AugmentedSegmenter(segmenter, Augmentation(window=(64, 96)))(image)
+    assert expected.labels.max() > 255
+    assert found.labels.dtype == expected.labels.dtype
+    assert (found.labels == expected.labels).mean() >= 0.999
+    assert np.array_equal(found.picture, expected.picture)
 
 
 def test_a_sigmoid_keeps_its_threshold(tmp_path: Path, image: NDArray[np.uint8]) -> None:
