@@ -149,7 +149,7 @@ class CudaDenseCRF:
     def marginals_on_device(self, probabilities: AnyArray, image: AnyArray) -> DeviceArray:
         """Like `__call__`, with the result [C, H, W] or [B, C, H, W] in GPU memory until the next call."""
         with self._lock:
-            shape = self._infer(probabilities, image)
+            shape = self._infer(checked_probabilities(probabilities), image)
             self.field.queue_marginals()
             self._queue.stream.synchronize()
             return DeviceArray(shape, "<f4", self.field.buffers["planes"])
@@ -157,7 +157,7 @@ class CudaDenseCRF:
     def labels_on_device(self, probabilities: AnyArray, image: AnyArray) -> DeviceArray:
         """Like `labels`, with the result [H, W] or [B, H, W] in GPU memory until the next call."""
         with self._lock:
-            shape = self._infer(probabilities, image)
+            shape = self._infer(checked_probabilities(probabilities), image)
             self.field.queue_labels()
             self._queue.stream.synchronize()
             return DeviceArray(_without_classes(shape), "|u1", self.field.buffers["labels"])
@@ -247,13 +247,12 @@ class CudaDenseCRF:
         """Infer on the classes above the floor; their shape, and which they are if the floor is used."""
         maps = checked_probabilities(probabilities)
         if self.class_floor == 0 or maps.host is None or len(maps.shape) == 4:
-            return self._infer(probabilities, image), None
+            return self._infer(maps, image), None
         planes = np.ascontiguousarray(maps.host, dtype=np.float32)
         subset = likely_classes(planes, self.class_floor)
-        return self._infer(planes[subset.kept] if subset.left_out else planes, image), subset
+        return self._infer(checked_probabilities(planes[subset.kept]) if subset.left_out else maps, image), subset
 
-    def _infer(self, probabilities: AnyArray, image: AnyArray) -> tuple[int, ...]:
-        maps = checked_probabilities(probabilities)
+    def _infer(self, maps: Input, image: AnyArray) -> tuple[int, ...]:
         pixels = checked_image(image, maps.shape)
         self._prepare(maps.shape)
         while True:
