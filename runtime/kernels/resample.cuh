@@ -169,42 +169,33 @@ __device__ void find_not_finite(const T* logits, int count, uint32_t* first_bad)
     }
 }
 
-#define ATROUS_RESAMPLE_KERNELS(suffix, T)                                                                            \
+/// Labels in bytes, or of more than 256 channels in 16 bits.
+#define ATROUS_LABELS_KERNEL(name, T, Label)                                                                          \
     extern "C" __global__ void __launch_bounds__(kThreads, 4)                                                         \
-        frame_labels_##suffix(const T* logits, int images, int channels, int plane, int width, int rows, int columns, \
-                              float row_scale, float column_scale, float row_shift, float column_shift,               \
-                              int align_corners, int out_height, int out_width, uint8_t* labels) {                    \
+        name(const T* logits, int images, int channels, int plane, int width, int rows, int columns, float row_scale, \
+             float column_scale, float row_shift, float column_shift, int align_corners, int out_height,              \
+             int out_width, Label* labels) {                                                                          \
         const Cells cells(plane, width, rows, columns, row_scale, column_scale, row_shift, column_shift,              \
                           align_corners);                                                                             \
         write_labels(logits, images, channels, cells, out_height, out_width, labels);                                 \
-    }                                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(kThreads, 4) frame_probabilities_##suffix(                           \
-        const T* logits, int images, int channels, int plane, int width, int rows, int columns, float row_scale,      \
-        float column_scale, float row_shift, float column_shift, int align_corners, int out_height, int out_width,    \
-        float* probabilities) {                                                                                       \
-        const Cells cells(plane, width, rows, columns, row_scale, column_scale, row_shift, column_shift,              \
-                          align_corners);                                                                             \
-        write_probabilities(logits, images, channels, cells, out_height, out_width, probabilities);                   \
-    }                                                                                                                 \
-    extern "C" __global__ void frame_find_not_finite_##suffix(const T* logits, int count, uint32_t* first_bad) {      \
-        find_not_finite(logits, count, first_bad);                                                                    \
+    }
+
+#define ATROUS_RESAMPLE_KERNELS(suffix, T)                                                                         \
+    ATROUS_LABELS_KERNEL(frame_labels_##suffix, T, uint8_t)                                                        \
+    ATROUS_LABELS_KERNEL(frame_wide_labels_##suffix, T, uint16_t)                                                  \
+    extern "C" __global__ void __launch_bounds__(kThreads, 4) frame_probabilities_##suffix(                        \
+        const T* logits, int images, int channels, int plane, int width, int rows, int columns, float row_scale,   \
+        float column_scale, float row_shift, float column_shift, int align_corners, int out_height, int out_width, \
+        float* probabilities) {                                                                                    \
+        const Cells cells(plane, width, rows, columns, row_scale, column_scale, row_shift, column_shift,           \
+                          align_corners);                                                                          \
+        write_probabilities(logits, images, channels, cells, out_height, out_width, probabilities);                \
+    }                                                                                                              \
+    extern "C" __global__ void frame_find_not_finite_##suffix(const T* logits, int count, uint32_t* first_bad) {   \
+        find_not_finite(logits, count, first_bad);                                                                 \
     }
 
 ATROUS_RESAMPLE_KERNELS(f32, float)
 ATROUS_RESAMPLE_KERNELS(f16, __half)
-
-/// The same labels in 16 bits, of more than 256 channels.
-#define ATROUS_WIDE_LABELS_KERNEL(suffix, T)                                                                       \
-    extern "C" __global__ void __launch_bounds__(kThreads, 4) frame_wide_labels_##suffix(                          \
-        const T* logits, int images, int channels, int plane, int width, int rows, int columns, float row_scale,   \
-        float column_scale, float row_shift, float column_shift, int align_corners, int out_height, int out_width, \
-        uint16_t* labels) {                                                                                        \
-        const Cells cells(plane, width, rows, columns, row_scale, column_scale, row_shift, column_shift,           \
-                          align_corners);                                                                          \
-        write_labels(logits, images, channels, cells, out_height, out_width, labels);                              \
-    }
-
-ATROUS_WIDE_LABELS_KERNEL(f32, float)
-ATROUS_WIDE_LABELS_KERNEL(f16, __half)
 
 }  // namespace atrous
