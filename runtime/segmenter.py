@@ -119,6 +119,11 @@ class Segmenter:
         """Names and colours; `classes[i].id == i`."""
         return self.bundle.manifest.classes
 
+    @property
+    def in_work(self) -> int:
+        """Images that a GPU works on at once; 0 on the CPU, where an image is done when `submit` returns."""
+        return self._path.in_work
+
     def __call__(self, image: ImageSource) -> Result:
         """Segment one image: a path, a PIL image or an array [H, W, 3] uint8 RGB.
 
@@ -169,7 +174,17 @@ class Segmenter:
         Timings of a shared inference are its time divided by the images in it. Raises what a single call raises.
         """
         self._path.check_may_wait()
-        return [future.result() for future in self._path.submit([self._read(image) for image in images])]
+        return [future.result() for future in self.submit_batch(images)]
+
+    @check_arguments
+    def submit_batch(self, images: Sequence[ImageSource]) -> list[Future[Result]]:
+        """Segment several images as `batch` does, each with a future of its own, as `submit` returns it.
+
+        Raises:
+            ImageError: a file is not a readable image.
+            ShapeError: an array of another shape or dtype.
+        """
+        return self._path.submit([self._read(image) for image in images])
 
     def close(self) -> None:
         """Give the GPU back; a segmenter that is forgotten does so by itself."""

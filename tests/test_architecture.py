@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 #: A member imports itself and what stands below it; members of one line do not import each other.
 LAYERS = (
     ("cli",),
+    ("serve",),
     ("calibration",),  # quantizing rewrites and verifies graphs, which is the exporter's trade
     ("exporter",),
     ("runtime",),
@@ -42,7 +43,7 @@ FACADE = {"atrous", "atrous.__main__"}
 MODEL_UNITS = {"exporter", "calibration"}
 MODEL_PACKAGES = {"torch", "onnx", "onnxscript", "onnx_ir", "safetensors"}
 #: These load on first use, so that one that is missing is reported with the extra that installs it.
-LAZY = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda"}
+LAZY = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "starlette", "uvicorn", "prometheus_client"}
 #: Importing these must load none of the above.
 LIGHT = ("atrous", "atrous.bundle", "atrous.runtime", "atrous.crf", "atrous.gpu")
 
