@@ -119,6 +119,11 @@ class Segmenter:
         """Names and colours; `classes[i].id == i`."""
         return self.bundle.manifest.classes
 
+    @property
+    def in_work(self) -> int:
+        """Images that are computed at once, so that whoever has many knows how many to submit; 1 on the CPU."""
+        return max(1, self._path.in_work)
+
     def __call__(self, image: ImageSource) -> Result:
         """Segment one image: a path, a PIL image or an array [H, W, 3] uint8 RGB.
 
