@@ -84,18 +84,17 @@ class ProbabilityMaps:
         return self._as_probabilities(stored, path)
 
     def to_dict(self) -> dict[str, Any]:
-        """How files are read, as JSON."""
+        """The choices about reading as JSON, for the ledger."""
         return {"channels_last": self.channels_last, "normalize": self.normalize}
 
     def _as_probabilities(self, stored: NDArray[Any], path: Path) -> FloatArray:
-        maps = np.ascontiguousarray(stored, np.float32)
-        rounding = 0.0
-        if stored.dtype.kind in "ui":
+        if stored.dtype.kind not in "fu":
+            raise ImageError(f"{path} holds {stored.dtype}; expected floats, or unsigned integers", path=path)
+        maps, rounding = np.ascontiguousarray(stored, np.float32), 0.0
+        if stored.dtype.kind == "u":
             largest = np.iinfo(stored.dtype).max
             maps = maps / np.float32(largest)
             rounding = 0.5 * len(maps) / largest
-        elif stored.dtype.kind != "f":
-            raise ImageError(f"{path} holds {stored.dtype}; expected floats, or unsigned integers", path=path)
         if not np.isfinite(maps).all():
             raise ImageError(str(not_finite(maps, f"the probabilities in {path}")), path=path)
         low, high = float(maps.min()), float(maps.max())
@@ -190,7 +189,7 @@ class LabelMaps:
         return maps
 
     def to_dict(self) -> dict[str, Any]:
-        """How files are read, as JSON."""
+        """The choices about reading as JSON, for the ledger."""
         return {"confidence": self.confidence, "classes": self.classes, "void": sorted(self.void)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -32,42 +33,51 @@ if TYPE_CHECKING:
     from ..batch import LabelMaps, ProbabilityMaps
 
 
+ImagesOption = Annotated[
+    list[str], typer.Option(metavar="SOURCE", help="Images, a folder, a glob or a list; may be repeated.")
+]
+ProbabilitiesOption = Annotated[
+    Path | None, typer.Option(help="Folder of NAME.npy, .npz or .tif [C, H, W], or folders NAME of a PNG a class.")
+]
+LabelsOption = Annotated[Path | None, typer.Option(help="Folder of NAME.png, .npy or .tif of class ids instead.")]
+ConfidenceOption = Annotated[float, typer.Option(metavar="P", help="Probability that a label of --labels is right.")]
+ClassesOption = Annotated[
+    int | None, typer.Option(min=2, metavar="C", help="Number of classes of --labels; by default the bundle's.")
+]
+ChannelsLastOption = Annotated[bool, typer.Option("--channels-last", help="Arrays of --probabilities are [H, W, C].")]
+NormalizeOption = Annotated[
+    bool, typer.Option("--normalize", help="Divide --probabilities by their sum over the classes.")
+]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option(metavar="NAME.atrous", help="Bundle that says classes, colours, bands and the CRF's parameters."),
+]
+IterationsOption = Annotated[int | None, typer.Option(min=0, help="Mean-field updates; by default 10.")]
+WriteOption = Annotated[
+    Literal["labels", "probabilities", "both"],
+    typer.Option(help="What to write: OUT/labels/NAME.png, OUT/probabilities/NAME.npy, or both."),
+]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Images refined at once; 0 for all cores / --threads.")]
+
+
 @check_arguments
 def crf(
-    images: Annotated[
-        list[str], typer.Option(metavar="SOURCE", help="Images, a folder, a glob or a list; may be repeated.")
-    ],
+    images: ImagesOption,
     out: OutOption,
-    probabilities: Annotated[
-        Path | None, typer.Option(help="Folder of NAME.npy, .npz or .tif [C, H, W], or folders NAME of a PNG a class.")
-    ] = None,
-    labels: Annotated[Path | None, typer.Option(help="Folder of NAME.png, .npy or .tif of class ids instead.")] = None,
-    confidence: Annotated[
-        float, typer.Option(metavar="P", help="Probability that a label of --labels is right.")
-    ] = 0.7,
-    classes: Annotated[
-        int | None, typer.Option(min=2, metavar="C", help="Number of classes of --labels; by default the bundle's.")
-    ] = None,
+    probabilities: ProbabilitiesOption = None,
+    labels: LabelsOption = None,
+    confidence: ConfidenceOption = 0.7,
+    classes: ClassesOption = None,
     ignore: IgnoreOption = None,
-    channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Arrays of --probabilities are [H, W, C].")
-    ] = False,
-    normalize: Annotated[
-        bool, typer.Option("--normalize", help="Divide --probabilities by their sum over the classes.")
-    ] = False,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(metavar="NAME.atrous", help="Bundle that says classes, colours, bands and the CRF's parameters."),
-    ] = None,
+    channels_last: ChannelsLastOption = False,
+    normalize: NormalizeOption = False,
+    bundle: BundleOption = None,
     crf_params: CrfParamsOption = None,
-    iterations: Annotated[int | None, typer.Option(min=0, help="Mean-field updates; by default 10.")] = None,
+    iterations: IterationsOption = None,
     crf_class_floor: ClassFloorOption = 0.0,
-    write: Annotated[
-        Literal["labels", "probabilities", "both"],
-        typer.Option(help="What to write: OUT/labels/NAME.png, OUT/probabilities/NAME.npy, or both."),
-    ] = "labels",
+    write: WriteOption = "labels",
     threads: ThreadsOption = 1,
-    workers: Annotated[int, typer.Option(min=0, help="Images refined at once; 0 for all cores / --threads.")] = 0,
+    workers: WorkersOption = 0,
     resume: ResumeOption = False,
     shard: ShardOption = "1/1",
     max_errors: MaxErrorsOption = 10,
@@ -90,26 +100,18 @@ def crf(
     part = Shard.parse(shard)
     opened = Bundle.open(bundle) if bundle else None
     chosen = chosen_params(opened, crf_params, iterations, class_floor=crf_class_floor, threads=threads)
-    options = BatchOptions(
-        resume=resume, shard=part, workers=workers or _default_workers(threads), max_errors=max_errors
-    )
+    count = workers or _default_workers(threads)
+    options = BatchOptions(resume=resume, shard=part, workers=count, max_errors=max_errors)
     if probabilities:
         maps = _probability_maps(probabilities, labels, channels_last=channels_last, normalize=normalize)
     else:
         maps = _label_maps(labels, opened, classes, confidence, ignore or [])
     check_out(out, [*images, str(maps.folder)])
     items = find_work(images, chosen_work(root, column, out, page, bits, keep_endings=keep_endings))
+    refinement = RefineOptions(write=write, bundle=opened)
     with batch_progress("refining") as progress:
-        summary = refine_batch(
-            items,
-            maps,
-            out,
-            chosen,
-            options,
-            refinement=RefineOptions(write=write, bundle=opened),
-            progress=progress,
-        )
-    about = {"crf": {**chosen.params.to_dict(), "iterations": chosen.iterations}, "workers": options.workers}
+        summary = refine_batch(items, maps, out, chosen, options, refinement=refinement, progress=progress)
+    about = {"crf": {**chosen.params.to_dict(), "iterations": chosen.iterations}, "workers": count}
     report(summary, part, out, about, as_json=as_json)
 
 
@@ -139,6 +141,4 @@ def _label_maps(
 
 def _default_workers(threads: int) -> int:
     """Refinements that occupy all cores: each is one of them, with its own threads."""
-    import os
-
     return max(1, (os.cpu_count() or 1) // threads) if threads else 1

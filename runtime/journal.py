@@ -69,7 +69,8 @@ class Journal:
         self._path = path
         header = as_read({"format": kind.format, **identity})
         try:
-            self._file = path.open("ab+")
+            # Unbuffered: closing would try again to write what a full disk did not take.
+            self._file = path.open("ab+", buffering=0)
         except OSError as exc:
             raise kind.error(f"cannot keep the {kind.run} in {path}: {exc.strerror}", path=path) from exc
         try:
@@ -89,8 +90,9 @@ class Journal:
             OSError: it cannot be written, or not all of it.
         """
         line = _line(value)
-        self._file.write(line)
-        self._file.flush()
+        written = 0
+        while written < len(line):
+            written += self._file.write(line[written:])
         place = Place(self._size, len(line))
         self._size += len(line)
         return place
