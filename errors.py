@@ -8,6 +8,7 @@ AtrousError
 ├── ExportError                       a model cannot be exported, or its export differs from it
 ├── CalibrationError                  calibration data or activations are invalid
 ├── EvaluationError                   images and masks do not match, or an evaluation cannot be resumed
+├── BatchError                        a run over a data set cannot start, go on or be resumed
 ├── EngineError                       an engine cannot be built, loaded or run
 ├── BundleError                       a bundle is missing, damaged, of an unknown version, or unsafe
 ├── CRFError                          CRF parameters or state are invalid
@@ -109,6 +110,18 @@ class CalibrationError(AtrousError):
 
 class EvaluationError(AtrousError):
     """Images and masks do not match, or an evaluation cannot be resumed.
+
+    Attributes:
+        path: the file in question, or None.
+    """
+
+    def __init__(self, message: str, *, path: object = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class BatchError(AtrousError):
+    """A run over a data set cannot start, go on or be resumed.
 
     Attributes:
         path: the file in question, or None.

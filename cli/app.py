@@ -16,9 +16,11 @@ from .._version import __version__
 from ..errors import AtrousError
 from .add_bf16 import add_bf16
 from .add_fp16 import add_fp16
+from .batch import batch
 from .bench import bench
 from .build import build
 from .console import print_error
+from .crf import crf
 from .doctor import doctor
 from .eval import evaluate
 from .export import export
@@ -38,7 +40,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verb in (export, pack, add_fp16, add_bf16, quantize, optimize, build, run, verify, bench, serve, inspect, doctor):
+for verb in (
+    export,
+    pack,
+    add_fp16,
+    add_bf16,
+    quantize,
+    optimize,
+    build,
+    run,
+    batch,
+    crf,
+    verify,
+    bench,
+    serve,
+    inspect,
+    doctor,
+):
     app.command()(verb)
 app.command("eval")(evaluate)  # `eval` is a builtin of Python
 

@@ -50,6 +50,28 @@ def chosen_crf(bundle: Path, params: Path | None, *, crf: bool, class_floor: flo
     return bundle_crf(Bundle.open(bundle), class_floor=class_floor, threads=threads)
 
 
+def chosen_params(
+    bundle: Bundle | None, params: Path | None, iterations: int | None, *, class_floor: float, threads: int
+) -> DenseCRF:
+    """The CRF of a file, else of a bundle, else DeepLab v2's; with so many iterations where that is said.
+
+    Raises:
+        CRFError: parameters cannot be read or are unusable.
+    """
+    from ..crf import DenseCRF
+    from ..runtime.segmenter import bundle_crf
+
+    if params is not None:
+        chosen = read_crf(params, class_floor=class_floor, threads=threads)
+    elif bundle is not None:
+        chosen = bundle_crf(bundle, class_floor=class_floor, threads=threads)
+    else:
+        chosen = DenseCRF(class_floor=class_floor, threads=threads)
+    if iterations is None:
+        return chosen
+    return DenseCRF(chosen.params, iterations=iterations, class_floor=class_floor, threads=threads)
+
+
 def read_crf(path: Path, *, class_floor: float, threads: int) -> DenseCRF:
     """Read a CRF from JSON: what `CRFParams.to_dict` returns, and optionally `iterations`.
 

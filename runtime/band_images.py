@@ -75,7 +75,7 @@ def load_bands(source: ImageSource, bands: Bands) -> Pixels:
         return ImageError(message, path=path)
 
     if _is_tiff(path):
-        return _checked(_read_tiff(path, bands, page), bands, str(path), error)
+        return _checked(read_tiff(path, len(bands.names), page), bands, str(path), error)
     with open_picture(path) as image:
         turn_to_page(image, page, path)
         return _checked(_stored(image, path), bands, str(path), error)
@@ -137,15 +137,25 @@ def _is_tiff(path: Path) -> bool:
         return False
 
 
-def _read_tiff(path: Path, bands: Bands, page: int | None) -> Pixels:
-    """Samples of a page, or of the pages where each holds one band."""
+def read_tiff(path: Path, count: int | None = None, page: int | None = None) -> Pixels:
+    """Read the samples [H, W, B] of a page of a TIFF, or of all pages where each holds one band.
+
+    Args:
+        path: of the file.
+        count: of the bands that are expected; None where any number is.
+        page: from 1; by default all that hold one band each, else the first.
+
+    Raises:
+        ImageError: the file is unreadable, turned, or has no such page or bands of different sizes.
+        MissingDependencyError: tifffile is not installed.
+    """
     with importing("bands", purpose="reading bands of a TIFF"):
         from tifffile import TiffFile
     try:
         with TiffFile(path) as file:
             # Overviews of a whole, and masks, are pages as well.
             pages: list[TiffPage] = [each.aspage() for each in file.pages if not int(each.aspage().subfiletype)]
-            return _joined(_chosen(pages, page, path), bands, path)
+            return _joined(_chosen(pages, page, path), count, path)
     except ImageError:
         raise
     except Exception as exc:  # tifffile's own, those of its decoders, OSError
@@ -161,14 +171,13 @@ def _chosen(pages: Sequence[TiffPage], page: int | None, path: Path) -> Sequence
     return [pages[number - 1]]
 
 
-def _joined(pages: Sequence[TiffPage], bands: Bands, path: Path) -> Pixels:
-    count = len(bands.names)
+def _joined(pages: Sequence[TiffPage], count: int | None, path: Path) -> Pixels:
     if not pages:
         raise ImageError(f"{path} has no image", path=path)
     turned = next((int(tag.value) for page in pages if (tag := page.tags.get(_ORIENTATION))), 1)
     if turned != 1:
         raise ImageError(f"{path} is stored turned or mirrored (orientation {turned}); save it upright", path=path)
-    if pages[0].samplesperpixel == 1 and len(pages) == count:
+    if pages[0].samplesperpixel == 1 and len(pages) == (count or len(pages)):
         sizes = list(dict.fromkeys((page.imagelength, page.imagewidth) for page in pages))
         if len(sizes) > 1:
             raise ImageError(

@@ -23,6 +23,7 @@ from ..manifest import Manifest
 from .augmentation import AugmentedSegmenter
 from .band_images import Pixels, load_pixels
 from .evaluation_state import EvaluationState, Record
+from .identity import segmenter_identity
 from .image import ImageFile, ImageSource
 from .mask_rules import MaskRules
 from .masks import MaskPixels, MaskReader, check_void
@@ -259,16 +260,8 @@ def _check_skipped(skipped: Sequence[Skipped], pairs: int, max_unreadable: int) 
 
 def _identity(segmenter: Segmenter | AugmentedSegmenter, reader: MaskReader) -> dict[str, Any]:
     """Everything that scores depend on besides the files of a pair, as JSON."""
-    backend, crf = segmenter.backend, segmenter.crf
     return {
-        "artifact": backend.artifact.file,
-        "sha256": backend.artifact.sha256,
-        "precision": backend.artifact.precision,
-        "backend": f"{backend.name} on the {backend.device}",
-        "input": dataclasses.asdict(segmenter.bundle.manifest.input),
-        "channels": dataclasses.asdict(segmenter.bundle.manifest.output.channels),
-        "crf": {**crf.params.to_dict(), "iterations": crf.iterations, "class_floor": crf.class_floor} if crf else None,
-        "classes": len(segmenter.classes),
+        **segmenter_identity(segmenter),
         "ignored": sorted(reader.void),
         "masks": reader.rules.to_dict(),
         "augmentation": segmenter.augmentation.to_dict() if isinstance(segmenter, AugmentedSegmenter) else None,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +10,12 @@ from typing import Any, Final
 import numpy as np
 
 from ..errors import EvaluationError
+from .journal import Journal, JournalKind, Place
 from .metrics import MAX_BAND_PX, Counts, IntArray
 
-_FORMAT: Final = "atrous evaluation 2"
+_KIND: Final = JournalKind(
+    format="atrous evaluation 2", name="state", run="evaluation", article="an", error=EvaluationError
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,36 +44,24 @@ class EvaluationState:
         identity: JSON values; what the results depend on besides the images. `identity["classes"]` is C.
 
     Raises:
-        EvaluationError: the file is no state, of another evaluation, or damaged, or cannot be opened.
+        EvaluationError: the file is no state, of another evaluation, damaged, in use, or cannot be opened.
         OSError: it cannot be written.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        self._path = path
         self._classes: int = identity["classes"]
-        self._places: dict[str, tuple[int, int]] = {}
-        # As it will be read: tuples become lists.
-        header = json.loads(json.dumps({"format": _FORMAT, **identity}))
-        try:
-            self._size = self._load(header) if path.exists() else 0
-            self._file = path.open("ab+")
-        except OSError as exc:
-            raise EvaluationError(f"cannot keep the evaluation in {path}: {exc.strerror}", path=path) from exc
-        self._file.truncate(self._size)
-        if self._size == 0:
-            self._write(header)
+        self._places: dict[str, Place] = {}
+        self._journal = Journal(path, _KIND, identity, self._accept)
 
     def find(self, digest: str) -> Record | None:
         """The record of an image, or None."""
-        if digest not in self._places:
-            return None
-        start, length = self._places[digest]
-        return self._record(json.loads(os.pread(self._file.fileno(), length, start)))
+        place = self._places.get(digest)
+        return None if place is None else self._record(self._journal.read(place))
 
     def add(self, record: Record) -> None:
         """Append an image, unless it is there."""
         if record.digest not in self._places:
-            self._places[record.digest] = self._write(
+            self._places[record.digest] = self._journal.append(
                 {
                     "picture": record.name,
                     "sha256": record.digest,
@@ -85,51 +74,10 @@ class EvaluationState:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._journal.close()
 
-    def _write(self, value: Mapping[str, Any]) -> tuple[int, int]:
-        """Append a line; returns where it starts and its length in bytes."""
-        line = json.dumps(value, separators=(",", ":")).encode() + b"\n"
-        self._file.write(line)
-        self._file.flush()
-        place = self._size, len(line)
-        self._size += len(line)
-        return place
-
-    def _load(self, header: Mapping[str, Any]) -> int:
-        """Read the lines that are whole; returns their bytes."""
-        size = 0
-        with self._path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if number > 1 and not line.endswith(b"\n"):
-                    break
-                try:
-                    if number == 1:
-                        self._check_header(line, header)
-                    else:
-                        self._places[self._record(json.loads(line)).digest] = size, len(line)
-                except (ValueError, KeyError, TypeError, IndexError, AttributeError) as exc:
-                    raise EvaluationError(
-                        f"{self._path} is not the state of an evaluation, or is damaged in line {number}: {exc}. "
-                        "Choose another file, or delete it to start over.",
-                        path=self._path,
-                    ) from exc
-                size += len(line)
-        return size
-
-    def _check_header(self, line: bytes, wanted: Mapping[str, Any]) -> None:
-        found = json.loads(line)
-        if not line.endswith(b"\n"):
-            raise ValueError("the line has no end")
-        if found.get("format") != _FORMAT:
-            raise ValueError(f"its format is {found.get('format')!r}, expected {_FORMAT!r}")
-        for key, value in wanted.items():
-            if found.get(key) != value:
-                raise EvaluationError(
-                    f"{self._path} is the state of another evaluation: its {key} is {found.get(key)!r}, this one's is "
-                    f"{value!r}. Choose another file.",
-                    path=self._path,
-                )
+    def _accept(self, value: Any, place: Place) -> None:  # noqa: ANN401 - JSON
+        self._places[self._record(value).digest] = place
 
     def _record(self, value: Mapping[str, Any]) -> Record:
         """A line's values, validated; raises what a wrong structure happens to raise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import operator
@@ -122,14 +123,20 @@ def path_of(source: object) -> Path:
     )
 
 
+@functools.cache
+def picture_suffixes() -> frozenset[str]:
+    """Endings of the images that Pillow reads, in lower case."""
+    readable = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    return frozenset(readable - VIDEO_SUFFIXES)
+
+
 def list_pictures(folder: Path) -> list[Path]:
     """The files in a folder, not deeper, that end like images, sorted; empty where there are none.
 
     Raises:
         ImageError: the folder cannot be listed.
     """
-    readable = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
-    suffixes = readable - VIDEO_SUFFIXES
+    suffixes = picture_suffixes()
     try:
         return sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in suffixes and entry.is_file())
     except OSError as exc:

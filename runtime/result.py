@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from .preprocess import color_image
 
 #: Share of the classes' colours in an overlay.
 DEFAULT_ALPHA: Final = 0.6
+#: Labels are runs: as small as with zlib's search for repeats, in a quarter of its time.
+_PNG_OPTIONS: Final = {"compress_type": zlib.Z_RLE}
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,14 +92,18 @@ class Result:
         """
         if Path(path).suffix.lower() != ".png":
             raise ImageError(f"labels are saved as .png, because lossy formats change class ids; got {path}", path=path)
-        # Labels are runs: as small as with zlib's search for repeats, in a quarter of its time.
-        save_picture(self.colored(), path, compress_type=zlib.Z_RLE)
+        save_picture(self.colored(), path, **_PNG_OPTIONS)
 
     @cached_property
     def _palette(self) -> NDArray[np.uint8]:
         palette = np.zeros((1 << 8 * self.labels.itemsize, 3), np.uint8)
         palette[: len(self.classes)] = [entry.color for entry in self.classes]
         return palette
+
+
+def encode_labels(picture: Image.Image, file: BinaryIO) -> None:
+    """Write what `Result.colored` made into an open file, as `Result.save` writes it to a path."""
+    picture.save(file, format="PNG", **_PNG_OPTIONS)
 
 
 def unchanged(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -32,7 +32,8 @@ from tiny_graphs import color_layers, make_bundle, save_graph
 
 import atrous
 from atrous import crf
-from atrous.cli import add_bf16, add_fp16, bench, build, doctor, export, optimize, pack, quantize, run, verify
+from atrous.cli import add_bf16, add_fp16, batch, bench, build, doctor, export, optimize, pack, quantize, run, verify
+from atrous.cli import crf as refinement
 from atrous.cli import eval as evaluate
 from atrous.cli import inspect as inspection
 from atrous.crf.cuda import CudaDenseCRF
@@ -349,6 +350,7 @@ def documented_calls(box: Sandbox) -> list[Call]:
         Call("Pair", lambda: (Pair, {"image": pair.image, "mask": pair.mask})),
         Call("evaluate", lambda: (scores, {"segmenter": segmenter, "pairs": [pair]})),
         *video_calls(box, segmenter),
+        *batch_calls(box, segmenter),
         Call("pair_by_stem", lambda: (pair_by_stem, {"images": [pair.image], "masks": box.images, "rules": None})),
         Call("MaskRules", lambda: (MaskRules, rules)),
         Call(
@@ -356,6 +358,66 @@ def documented_calls(box: Sandbox) -> list[Call]:
         ),
         Call("Normalization", lambda: (normalization.Normalization, dataclasses.asdict(IMAGENET))),
         Call("find_normalization", lambda: (normalization.find_normalization, {"name": "imagenet"})),
+    ]
+
+
+def batch_calls(box: Sandbox, segmenter: atrous.Segmenter) -> list[Call]:
+    """Runs over data sets."""
+    from atrous.batch import (
+        BatchOptions,
+        LabelMaps,
+        ProbabilityMaps,
+        RefineOptions,
+        Shard,
+        WorkOptions,
+        find_work,
+        refine_batch,
+        segment_batch,
+    )
+
+    items = find_work([box.images])
+    labels = LabelMaps(folder=box.images, classes=3)
+    work = {"root": None, "keep_endings": False, "column": None, "page": None, "bits": None, "besides": None}
+    plain = {"options": None, "progress": None}
+    return [
+        Call("Shard", lambda: (Shard, {"index": 1, "count": 2})),
+        Call("Shard.parse", lambda: (Shard.parse, {"text": "1/2"})),
+        Call("WorkOptions", lambda: (WorkOptions, work)),
+        Call("find_work", lambda: (find_work, {"sources": [box.images], "options": None})),
+        Call(
+            "BatchOptions",
+            lambda: (BatchOptions, {"resume": True, "shard": Shard(), "workers": 1, "max_errors": 1}),
+        ),
+        Call(
+            "segment_batch",
+            lambda: (
+                segment_batch,
+                {"segmenter": segmenter, "items": items, "out": box.new().parent, "overlay": None, **plain},
+            ),
+        ),
+        Call(
+            "ProbabilityMaps",
+            lambda: (ProbabilityMaps, {"folder": box.images, "channels_last": False, "normalize": False}),
+        ),
+        Call(
+            "LabelMaps",
+            lambda: (LabelMaps, {"folder": box.images, "classes": 3, "confidence": 0.7, "void": (255,)}),
+        ),
+        Call("RefineOptions", lambda: (RefineOptions, {"write": "labels", "bundle": None})),
+        Call(
+            "refine_batch",
+            lambda: (
+                refine_batch,
+                {
+                    "items": items,
+                    "maps": labels,
+                    "out": box.new().parent,
+                    "crf": crf.DenseCRF(iterations=1, threads=1),
+                    "refinement": None,
+                    **plain,
+                },
+            ),
+        ),
     ]
 
 
@@ -448,6 +510,20 @@ def verb_calls(box: Sandbox) -> list[Call]:
             lambda: (
                 run.run,
                 {"bundle": path, "inputs": [str(box.images)], "out": box.folder / "out", "backend": "onnxruntime"},
+            ),
+        ),
+        Call(
+            "atrous batch",
+            lambda: (
+                batch.batch,
+                {"bundle": path, "sources": [str(box.images)], "out": box.new().parent, "backend": "onnxruntime"},
+            ),
+        ),
+        Call(
+            "atrous crf",
+            lambda: (
+                refinement.crf,
+                {"images": [str(box.images)], "labels": box.images, "classes": 3, "out": box.new().parent},
             ),
         ),
         Call("atrous verify", lambda: (verify.verify, {"bundle": path})),
