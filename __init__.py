@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .bundle import Bundle
     from .calibration.options import QuantizeOptions
     from .calibration.quantize import quantize
+    from .calibration.tune.options import TuneOptions
+    from .calibration.tune.tune import tune
     from .exporter.bf16 import add_bf16
     from .exporter.engine.build import build_engine
     from .exporter.engine.target import BuilderOptions
@@ -43,6 +45,7 @@ __all__ = [
     "QuantizeOptions",
     "Result",
     "Segmenter",
+    "TuneOptions",
     "__version__",
     "add_bf16",
     "add_fp16",
@@ -52,6 +55,7 @@ __all__ = [
     "optimize",
     "pack",
     "quantize",
+    "tune",
 ]
 
 _HOMES = {
@@ -65,6 +69,7 @@ _HOMES = {
     "QuantizeOptions": ".calibration.options",
     "Result": ".runtime.result",
     "Segmenter": ".runtime.segmenter",
+    "TuneOptions": ".calibration.tune.options",
     "add_bf16": ".exporter.bf16",
     "add_fp16": ".exporter.fp16",
     "build_engine": ".exporter.engine.build",
@@ -73,6 +78,7 @@ _HOMES = {
     "optimize": ".exporter.optimize.optimize",
     "pack": ".exporter.pack",
     "quantize": ".calibration.quantize",
+    "tune": ".calibration.tune.tune",
 }
 
 

@@ -54,14 +54,16 @@ class ClassSubset:
     @property
     def kept_mass(self) -> float: ...
 
-def likely_classes(probabilities: NDArray[np.float32], floor: float, threads: int = 0) -> ClassSubset: ...
+def likely_classes(
+    probabilities: NDArray[np.float32], floor: float, temperature: float = 1.0, threads: int = 0
+) -> ClassSubset: ...
 def check_class_floor(floor: float, gaussian_weight: float, bilateral_weight: float) -> None: ...
 
 # What the two below have in common.
 class _MeanField:
     def __init__(self, pixels: int, channels: int, threads: int = 0) -> None: ...
     def set_unary_from_probabilities(
-        self, probabilities: NDArray[np.float32], subset: ClassSubset | None = None
+        self, probabilities: NDArray[np.float32], subset: ClassSubset | None = None, temperature: float = 1.0
     ) -> bool: ...
     def add_term(self, filter: Filter, compatibility: NDArray[np.float32]) -> None: ...  # noqa: A002
     @property
@@ -202,7 +204,7 @@ class FieldSpec:
         has_fractions: bool,
         iterations: int,
         normalization: _Normalization,
-        params: tuple[float, float, float, float, float],
+        params: tuple[float, float, float, float, float, float],
         vertices_per_pixel: int,
     ) -> None: ...
     @property

@@ -77,6 +77,43 @@ class Verification:
 
 
 @dataclass(frozen=True)
+class CrfFit:
+    """What the parameters of a bundle's dense CRF were fitted on, and what they are worth on images left out of that.
+
+    Attributes:
+        metric: `miou`, `boundary-f` or `trimap`, in which the scores are, 0–1.
+        images: number of images that were searched on.
+        held_out: number of other images, on which the scores are.
+        data_sha256: hash of the images and masks, in order.
+        model_sha256: hash of the graph that made the probabilities.
+        seed: random seed of the choice of images and of the split.
+        no_harm: points of IoU that a class may lose against no CRF.
+        score_without: score without a CRF.
+        score_before: score with the parameters that the bundle had before.
+        score_after: score with those that were found.
+        gain_interval: 95 % bootstrap interval of `score_after` − `score_without` over the held-out images.
+    """
+
+    metric: str
+    images: int
+    held_out: int
+    data_sha256: str
+    model_sha256: str
+    seed: int
+    no_harm: float
+    score_without: float
+    score_before: float
+    score_after: float
+    gain_interval: tuple[float, float]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CrfFit:
+        """Convert from validated JSON."""
+        low, high = data["gain_interval"]
+        return cls(**{**data, "gain_interval": (low, high)})
+
+
+@dataclass(frozen=True)
 class CpuKind:
     """Kind of CPU that a measurement holds for.
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from .bands import Bands as Bands
 from .bands import bands_from_dict
 from .errors import BundleError
+from .evidence import CrfFit as CrfFit
 from .evidence import PaddingCost as PaddingCost
 from .evidence import SkippedInput as SkippedInput
 from .evidence import Tuning as Tuning
@@ -234,7 +235,9 @@ class Manifest:
     """Content of `manifest.json`.
 
     Attributes:
-        crf: parameters of the dense CRF, as `atrous.crf.CRFParams.to_dict` returns them.
+        crf: parameters of the dense CRF, as `atrous.crf.CRFParams.to_dict` returns them, and `iterations` (1.1), 10
+            where absent.
+        crf_fit: what they were fitted on (1.1); None where nobody fitted them.
         license: license of the weights, or None.
     """
 
@@ -247,6 +250,7 @@ class Manifest:
     verification: tuple[Verification, ...] = ()
     ignore_index: int | None = 255
     crf: Mapping[str, float] | None = None
+    crf_fit: CrfFit | None = None
     license: str | None = None
     schema_version: str = SCHEMA_VERSION
 
@@ -335,6 +339,7 @@ def _manifest_from_dict(data: Mapping[str, Any]) -> Manifest:
         verification=tuple(Verification.from_dict(entry) for entry in data["verification"]),
         ignore_index=data.get("ignore_index"),
         crf=data.get("crf"),
+        crf_fit=CrfFit.from_dict(data["crf_fit"]) if "crf_fit" in data else None,
         license=data.get("license"),
     )
 

@@ -1,1 +1,1 @@
-"""INT8 quantization: calibration of activation ranges, Q/DQ placement, accuracy and the report."""
+"""What is fitted to data: INT8 with its ranges, placement and report, and in `tune` the dense CRF."""

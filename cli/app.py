@@ -30,6 +30,7 @@ from .pack import pack
 from .quantize import quantize
 from .run import run
 from .serve import serve
+from .tune import tune
 from .verify import verify
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ for verb in (
     add_fp16,
     add_bf16,
     quantize,
+    tune,
     optimize,
     build,
     run,

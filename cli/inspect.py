@@ -12,7 +12,7 @@ from rich.text import Text
 from ..arguments import check_arguments
 from ..bands import Bands
 from ..bundle import Bundle
-from ..manifest import ClassInfo, EngineIdentity, Manifest, SizePolicy
+from ..manifest import ClassInfo, CrfFit, EngineIdentity, Manifest, SizePolicy
 from .console import JsonFlag, print_json, print_table, verdict
 from .evidence import describe_tuning, padding_cost, skipped_lines
 from .options import BundleArgument
@@ -47,9 +47,16 @@ def _print_summary(manifest: Manifest) -> None:
     table.add_row("output", f"{outputs.head} at stride {outputs.stride}, align_corners: {outputs.align_corners}")
     if manifest.crf:
         table.add_row("crf", ", ".join(f"{key} {value:g}" for key, value in manifest.crf.items()))
+    if manifest.crf_fit:
+        table.add_row("crf fitted", _fit(manifest.crf_fit))
     if manifest.license:
         table.add_row("licence", manifest.license)
     print_table(table)
+
+
+def _fit(fit: CrfFit) -> str:
+    scores = f"{fit.score_without:.4f} without, {fit.score_after:.4f} with it"
+    return f"on {fit.images} images; {fit.metric} on {fit.held_out} others: {scores}"
 
 
 def _bands(bands: Bands) -> str:

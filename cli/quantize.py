@@ -17,10 +17,9 @@ from .evidence import failed_lines, skipped_lines
 from .image_options import BitsOption, PageOption, chosen_images
 from .mask_options import IgnoreOption, MaskMapOption, MaskPatternOption, OneBasedOption, chosen_rules
 from .options import BundleArgument
+from .steps import Steps
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from ..calibration.report.model import QuantizationReport
 
 
@@ -76,7 +75,7 @@ def quantize(
                 calibration=calibration,
                 seed=seed,
             ),
-            progress=_Steps(progress),
+            progress=Steps(progress),
         )
     _print_doubts(extended, report)
     if as_json:
@@ -96,19 +95,6 @@ def _print_doubts(bundle: Bundle, report: QuantizationReport) -> None:
                 print_line(line, console=errors)
     for each in report.skipped:
         print_line(f"skipped: {each.reason}", console=errors)
-
-
-class _Steps:
-    """A bar for each thing that is done, one after the other."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._tasks[what], completed=done)
 
 
 def _plain(bundle: Bundle, report: QuantizationReport) -> dict[str, Any]:

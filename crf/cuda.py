@@ -249,7 +249,7 @@ class CudaDenseCRF:
         if self.class_floor == 0 or maps.host is None or len(maps.shape) == 4:
             return self._infer(maps, image), None
         planes = np.ascontiguousarray(maps.host, dtype=np.float32)
-        subset = likely_classes(planes, self.class_floor)
+        subset = likely_classes(planes, self.class_floor, self.params.unary_temperature)
         return self._infer(checked_probabilities(planes[subset.kept]) if subset.left_out else maps, image), subset
 
     def _infer(self, maps: Input, image: AnyArray) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from .._native import ClassSubset, Filter, FractionMeanField, MeanField, check_c
 from ..arguments import MAX_THREADS, check_arguments
 from ..arrays import Labels, as_array, class_maps, not_finite
 from ..errors import CRFError, ShapeError
-from .kept_filters import KEPT_FILTERS, FilterOptions
+from .kept_filters import KEPT_FILTERS, FilterOptions, KeptFilters
 from .params import MAX_ITERATIONS, CRFParams, Storage
 
 _BILATERAL_CORNERS = 6
@@ -74,6 +74,8 @@ class DenseCRF:
         self.storage: Storage = storage
         self.class_floor = float(class_floor)
         check_class_floor(self.class_floor, self.params.gaussian_weight, self.params.bilateral_weight)
+        #: Lattices that calls share; those of the process, unless somebody gives others.
+        self.filters: KeptFilters = KEPT_FILTERS
         self._subset: ClassSubset | None = None
         self._lock = threading.Lock()
         self._size: tuple[int, int, int] | None = None
@@ -158,12 +160,12 @@ class DenseCRF:
                 expected="values in [0, 1]",
                 actual=actual,
             )
-        subset = self._subset = likely_classes(maps, self.class_floor, self.threads)
+        subset = self._subset = likely_classes(maps, self.class_floor, self.params.unary_temperature, self.threads)
         shape = len(subset.kept), height, width
         field = self._field if self._field is not None and self._size == shape else self._allocate(shape)
         if self.iterations > 0 and self.params.bilateral_weight != 0:
             self._set_image(field, pixels)
-        field.set_unary_from_probabilities(maps, subset)
+        field.set_unary_from_probabilities(maps, subset, self.params.unary_temperature)
         field.infer(self.iterations)
         return field, subset, (height, width)
 
@@ -178,7 +180,7 @@ class DenseCRF:
             sigma_rgb=(sigma_rgb, sigma_rgb, sigma_rgb),
             takes_fractions=self.storage == "unorm16",
         )
-        field.replace_filter(last, KEPT_FILTERS.bilateral(image, options, threads=self.threads))
+        field.replace_filter(last, self.filters.bilateral(image, options, threads=self.threads))
 
     def _allocate(self, shape: tuple[int, int, int]) -> _Field:
         """Allocate buffers for maps of `shape` [C, H, W], with a term for each kernel."""
@@ -192,7 +194,7 @@ class DenseCRF:
                 sigma_xy_px=(self.params.gaussian_sigma_xy_px,) * 2,
                 takes_fractions=self.storage == "unorm16",
             )
-            gaussian = KEPT_FILTERS.gaussian(options, threads=self.threads)
+            gaussian = self.filters.gaussian(options, threads=self.threads)
             field.add_term(gaussian, _potts(classes, self.params.gaussian_weight))
         if self.params.bilateral_weight != 0:
             field.add_term(self._unbuilt, _potts(classes, self.params.bilateral_weight))

@@ -52,9 +52,13 @@ class KeptFilters:
     """The filters that were used last: no more than a few, and no more than fit a number of bytes.
 
     Thread-safe. Filters are not built again once they are here, so that any number of fields may share one.
+
+    Args:
+        max_bytes: the most that they may take together; None for as much as they need.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_bytes: int | None = _MOST_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._kept: list[_Kept] = []  # the one that was used last at the end
 
@@ -95,7 +99,7 @@ class KeptFilters:
         new = _Kept(options, None if image is None else image.copy(), made)
         with self._lock:
             self._kept = [*self._kept[1 - _MOST_FILTERS :], new]
-            while sum(each.nbytes for each in self._kept) > _MOST_BYTES:
+            while self._max_bytes is not None and sum(each.nbytes for each in self._kept) > self._max_bytes:
                 del self._kept[0]
         return made
 

@@ -10,7 +10,8 @@ from .._version import __version__
 from ..arguments import check_arguments, check_fields
 from ..arrays import MAX_BYTE_CLASSES, MAX_CLASSES
 from ..bands import Bands
-from ..crf import CRFParams
+from ..crf import CRFParams, DenseCRF
+from ..crf.stored import stored_crf
 from ..errors import ExportError
 from ..manifest import Channels, ClassInfo, InputSpec, Manifest, OutputSpec, ResizePolicy, Size, SizePolicy
 from .channels import channels_of
@@ -105,13 +106,19 @@ def _mean_color(norm: Normalization) -> tuple[float, ...]:
     return nearest if norm.color_order == "RGB" else nearest[::-1]
 
 
+def _stored(crf: CRFParams | DenseCRF | None) -> dict[str, float]:
+    if isinstance(crf, DenseCRF):
+        return stored_crf(crf.params, crf.iterations)
+    return (crf or CRFParams.deeplab_v2_resnet()).to_dict()
+
+
 @dataclass(frozen=True)
 class ModelDescription:
     """Description of a model beyond its graph, for the manifest.
 
     Attributes:
         align_corners: rule by which the training upsampled the logits.
-        crf: CRF parameters for `crf=True`; None for DeepLab v2's.
+        crf: parameters for `crf=True`, or a dense CRF with its iterations; None for DeepLab v2's.
         license: license of the weights.
         threshold: threshold of a network with one channel; None for 0.5, and for other networks.
     """
@@ -120,7 +127,7 @@ class ModelDescription:
     size: Size | DynamicSize
     preprocessing: Preprocessing
     align_corners: bool
-    crf: CRFParams | None
+    crf: CRFParams | DenseCRF | None
     license: str | None
     threshold: float | None = None
 
@@ -147,7 +154,7 @@ class ModelDescription:
             classes=self.classes,
             input=self.preprocessing.input_spec(sizes),
             output=OutputSpec(stride=stride, align_corners=self.align_corners, channels=channels),
-            crf=(self.crf or CRFParams.deeplab_v2_resnet()).to_dict(),
+            crf=_stored(self.crf),
             ignore_index=_void(len(self.classes)),
             license=self.license,
         )

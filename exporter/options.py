@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from ..arguments import check_fields
 
 if TYPE_CHECKING:
-    from ..crf import CRFParams
+    from ..crf import CRFParams, DenseCRF
 
 #: How atrous convolutions are written.
 AtrousForm = Literal["dilated", "deinterlaced", "taps"]
@@ -29,7 +29,8 @@ class PackOptions:
     """Facts about a model that a bundle keeps, besides its input and output.
 
     Attributes:
-        crf: parameters that `crf=True` will use; DeepLab v2's when None.
+        crf: parameters that `crf=True` will use, or a dense CRF whose parameters and iterations it will; DeepLab v2's
+            when None.
         license: terms of the weights.
         threshold: of a network with one channel, whose sigmoid is the probability p of class 1: labels are 1 where p is
             above it. 0.5 when None; None for networks with a channel for each class.
@@ -37,15 +38,15 @@ class PackOptions:
             graph's only one; of a module `out` or `logits`, or its only map [N, C, h, w].
     """
 
-    crf: CRFParams | None = None
+    crf: CRFParams | DenseCRF | None = None
     license: str | None = None
     threshold: float | None = None
     output: str | int | None = None
 
     def __post_init__(self) -> None:
-        from ..crf import CRFParams
+        from ..crf import CRFParams, DenseCRF
 
-        check_fields(self, CRFParams=CRFParams)
+        check_fields(self, CRFParams=CRFParams, DenseCRF=DenseCRF)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -239,7 +239,7 @@ def _outcomes(
 def _score(
     segmenter: Segmenter | AugmentedSegmenter, pair: Pair, reader: MaskReader, done: EvaluationState | None
 ) -> Record:
-    digest = _digest(pair) if done else ""
+    digest = pair_digest(pair) if done else ""
     known = done.find(digest) if done else None
     if known:
         return known
@@ -268,7 +268,7 @@ def _identity(segmenter: Segmenter | AugmentedSegmenter, reader: MaskReader) -> 
     }
 
 
-def _digest(pair: Pair) -> str:
+def pair_digest(pair: Pair) -> str:
     """Hex SHA-256 of the content of both files, and of what is read of the image's."""
     both = hashlib.sha256()
     for file in (pair.image, pair.mask):

@@ -108,7 +108,7 @@ def count(truth: Labels, labels: Labels, valid: Mask, classes: int) -> Counts:
     shape = (MAX_BAND_PX + 1, classes, classes)
     rings = np.bincount(cells, minlength=math.prod(shape)).reshape(shape)
     void_px = int(valid.size - np.count_nonzero(valid))
-    return Counts(rings, _boundary_counts(truth, labels, valid, classes), void_px)
+    return Counts(rings, boundary_counts(truth, labels, valid, classes), void_px)
 
 
 def label_edges(labels: NDArray[Any], valid: Mask) -> Mask:
@@ -208,7 +208,8 @@ class Tally:
         )
 
 
-def _boundary_counts(truth: Labels, labels: Labels, valid: Mask, classes: int) -> IntArray:
+def boundary_counts(truth: Labels, labels: Labels, valid: Mask, classes: int) -> IntArray:
+    """Counts [4, C] of boundary pixels, as in `Counts.boundary`; arguments as in `count`."""
     counts = np.zeros((4, classes), np.int64)
     tolerance_px = BOUNDARY_TOLERANCE * math.hypot(*truth.shape)
     truth_edges, label_edge = label_edges(truth, valid), label_edges(labels, valid)

@@ -18,6 +18,7 @@ from atrous.manifest import (
     Artifact,
     Channels,
     ClassInfo,
+    CrfFit,
     EngineIdentity,
     EngineProfile,
     InputSpec,
@@ -79,7 +80,8 @@ def full_manifest() -> Manifest:
             ),
         ),
         ignore_index=None,
-        crf={"bilateral_weight": 4.0, "gaussian_weight": 3.5},
+        crf={"bilateral_weight": 4.0, "gaussian_weight": 3.5, "iterations": 7},
+        crf_fit=CrfFit("miou", 75, 25, "1" * 64, "2" * 64, 3, 0.5, 0.5, 0.51, 0.52, (-0.01, 0.03)),
         license="CC BY-NC 4.0",
     )
 
@@ -111,6 +113,7 @@ def test_schema_is_a_schema_and_lists_the_fields_of_the_values() -> None:
         (EngineIdentity, artifact["engine"]["properties"]),
         (EngineProfile, artifact["engine"]["properties"]["profile"]["properties"]),
         (Verification, properties["verification"]["items"]["properties"]),
+        (CrfFit, properties["crf_fit"]["properties"]),
     ):
         assert {field.name for field in dataclasses.fields(cls)} == set(described), cls.__name__
 

@@ -32,7 +32,21 @@ from tiny_graphs import color_layers, make_bundle, save_graph
 
 import atrous
 from atrous import crf
-from atrous.cli import add_bf16, add_fp16, batch, bench, build, doctor, export, optimize, pack, quantize, run, verify
+from atrous.cli import (
+    add_bf16,
+    add_fp16,
+    batch,
+    bench,
+    build,
+    doctor,
+    export,
+    optimize,
+    pack,
+    quantize,
+    run,
+    tune,
+    verify,
+)
 from atrous.cli import crf as refinement
 from atrous.cli import eval as evaluate
 from atrous.cli import inspect as inspection
@@ -168,6 +182,10 @@ def python_calls(box: Sandbox) -> list[Call]:
             lambda: (atrous.QuantizeOptions, {"ignore": (), "max_images": 3, "calibration": None, "seed": 0}),
         ),
         Call(
+            "TuneOptions",
+            lambda: (atrous.TuneOptions, {"ignore": (), "max_images": 3, "seed": 0, "gaussian": False, "work": None}),
+        ),
+        Call(
             "BuilderOptions",
             lambda: (
                 atrous.BuilderOptions,
@@ -228,6 +246,22 @@ def python_calls(box: Sandbox) -> list[Call]:
                     "method": "mse",
                     "max_drop": None,
                     "keep": (),
+                    "options": None,
+                    "progress": lambda *_: None,
+                },
+            ),
+        ),
+        Call(
+            "tune",
+            lambda: (
+                atrous.tune,
+                {
+                    "bundle": box.copy(),
+                    "images": [box.image],
+                    "masks": box.images,
+                    "metric": "miou",
+                    "holdout": 0.25,
+                    "no_harm": 0.5,
                     "options": None,
                     "progress": lambda *_: None,
                 },
@@ -500,6 +534,10 @@ def verb_calls(box: Sandbox) -> list[Call]:
             "atrous add-bf16", lambda: (add_bf16.add_bf16, {"bundle": box.copy().path, "images": None, "masks": None})
         ),
         Call("atrous quantize", lambda: (quantize.quantize, {"bundle": box.copy().path, "images": box.images})),
+        Call(
+            "atrous tune",
+            lambda: (tune.tune, {"bundle": box.copy().path, "images": box.images, "masks": box.images}),
+        ),
         Call(
             "atrous optimize",
             lambda: (optimize.optimize, {"bundle": box.copy().path, "backend": "onnxruntime", "precision": "fp32"}),

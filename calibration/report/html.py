@@ -6,7 +6,7 @@ import base64
 import io
 import math
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,19 +33,9 @@ def render_html(report: QuantizationReport) -> str:
     Raises:
         MissingDependencyError: jinja2 or matplotlib is not installed.
     """
-    with importing("export", purpose="the report of a quantization"):
-        from jinja2 import Environment, StrictUndefined
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "percent": text.percent,
-        "number": text.number,
-        "change": text.change,
-        "decibels": text.decibels,
-        "megabytes": text.megabytes,
-    }
     sensitive = text.most_sensitive(report, _MAX_BARS)
-    template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    return render_page(
+        resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"),
         report=report,
         headline=text.headline(report),
         budget_outcome=text.budget_outcome(report),
@@ -61,6 +51,26 @@ def render_html(report: QuantizationReport) -> str:
     )
 
 
+def render_page(template: str, **values: object) -> str:
+    """Render a page from its Jinja template; it also gets `style` and the filters of numbers.
+
+    Raises:
+        MissingDependencyError: jinja2 is not installed.
+    """
+    with importing("export", purpose="a report"):
+        from jinja2 import Environment, StrictUndefined
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "percent": text.percent,
+        "number": text.number,
+        "change": text.change,
+        "decibels": text.decibels,
+        "megabytes": text.megabytes,
+    }
+    style = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    return environment.from_string(template).render(style=style, **values)
+
+
 def _worst_tensors(report: QuantizationReport) -> list[TensorResult]:
     finite = [tensor for tensor in report.tensors if math.isfinite(tensor.sqnr_db)]
     return sorted(finite, key=lambda tensor: tensor.sqnr_db)[:_MAX_HISTOGRAMS]
@@ -68,20 +78,31 @@ def _worst_tensors(report: QuantizationReport) -> list[TensorResult]:
 
 def _sample_images(sample: Sample, classes: tuple[ClassInfo, ...]) -> dict[str, object]:
     """Template values of a sample: three images as `data:` URLs, and the share of equal labels."""
-    palette = np.zeros((1 << 8 * sample.fp32_labels.itemsize, 3), np.uint8)
-    palette[: len(classes)] = [entry.color for entry in classes]
+    palette = class_palette(classes, sample.fp32_labels)
     different = sample.fp32_labels != sample.int8_labels
-    height, width = different.shape
-    scale = min(1.0, _MAX_SAMPLE_PX / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    size = shown_size(different)
     return {
         "title": sample.title,
         "agreement": 1.0 - float(different.mean()),
         "size": size,
-        "fp32": _png(sample.fp32_labels, palette, size),
-        "int8": _png(sample.int8_labels, palette, size),
-        "difference": _png(*_difference(sample.image, different), size),
+        "fp32": png_url(sample.fp32_labels, palette, size),
+        "int8": png_url(sample.int8_labels, palette, size),
+        "difference": png_url(*_difference(sample.image, different), size),
     }
+
+
+def class_palette(classes: tuple[ClassInfo, ...], labels: Labels) -> NDArray[np.uint8]:
+    """Colours [256 or 65536, 3] uint8 of all values that labels may have."""
+    palette = np.zeros((1 << 8 * labels.itemsize, 3), np.uint8)
+    palette[: len(classes)] = [entry.color for entry in classes]
+    return palette
+
+
+def shown_size(image: NDArray[Any]) -> tuple[int, int]:
+    """Width and height in pixels at which an image [H, W, ...] is in a page."""
+    height, width = image.shape[:2]
+    scale = min(1.0, _MAX_SAMPLE_PX / max(height, width))
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _difference(image: NDArray[np.uint8], different: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -93,7 +114,7 @@ def _difference(image: NDArray[np.uint8], different: NDArray[np.bool_]) -> tuple
     return np.where(different, np.uint8(_GREYS), grey), palette
 
 
-def _png(indices: Labels, palette: NDArray[np.uint8], size: tuple[int, int]) -> str:
+def png_url(indices: Labels, palette: NDArray[np.uint8], size: tuple[int, int]) -> str:
     """`data:` URL of a PNG, with a palette where it has up to 256 colours; `size` is (width, height) in pixels."""
     has_palette = indices.dtype == np.uint8
     image = Image.fromarray(indices if has_palette else palette[indices]).resize(size, Image.Resampling.NEAREST)

@@ -18,26 +18,27 @@ from .model import LayerResult, TensorResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's blue and vermilion, which people with any common colour blindness can tell apart.
-_BLUE: Final = "#0072b2"
-_VERMILION: Final = "#d55e00"
-_INK: Final = "#3d454e"
+BLUE: Final = "#0072b2"
+VERMILION: Final = "#d55e00"
+INK: Final = "#3d454e"
 
 _STYLE: Final[dict[Any, Any]] = {  # matplotlib 3.11 types the keys as literals, older ones as text
     "svg.fonttype": "none",  # real text: searchable, small, in the page's own font
     "svg.hashsalt": "atrous",  # the same report is the same bytes
     "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
+    "text.color": INK,
+    "axes.labelcolor": INK,
     "axes.edgecolor": "#9aa4ae",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.grid": True,
     "grid.color": "#e3e7eb",
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "legend.frameon": False,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -59,7 +60,7 @@ def plot_sqnr(layers: Sequence[LayerResult]) -> str:
 
     def paint(axes: Axes) -> None:
         axes.plot([each[0] for each in measured], [each[2] for each in measured], color="#b8c2cc", linewidth=1)
-        for label, color, face in (("INT8", _BLUE, _BLUE), ("kept higher", _VERMILION, "white")):
+        for label, color, face in (("INT8", BLUE, BLUE), ("kept higher", VERMILION, "white")):
             chosen = [(index, value) for index, layer, value in measured if (layer.reason is None) == (label == "INT8")]
             if chosen:
                 xs, ys = zip(*chosen, strict=True)
@@ -81,7 +82,7 @@ def plot_sqnr(layers: Sequence[LayerResult]) -> str:
 
     if not measured:
         return ""
-    return _draw("sqnr", "SQNR of the output of each layer in dB", (10.4, 3.0), paint)
+    return draw("sqnr", "SQNR of the output of each layer in dB", (10.4, 3.0), paint)
 
 
 def plot_sensitivity(layers: Sequence[LayerResult]) -> str:
@@ -90,22 +91,22 @@ def plot_sensitivity(layers: Sequence[LayerResult]) -> str:
     def paint(axes: Axes) -> None:
         rows = np.arange(len(layers))
         losses = [layer.alone_drop or 0.0 for layer in layers]
-        axes.barh(rows - 0.19, losses, 0.36, color=_BLUE, label="lost when only this layer is INT8")
+        axes.barh(rows - 0.19, losses, 0.36, color=BLUE, label="lost when only this layer is INT8")
         if any(layer.kept_gain is not None for layer in layers):
             gains = [layer.kept_gain or 0.0 for layer in layers]
-            axes.barh(rows + 0.19, gains, 0.36, color=_VERMILION, label="gained when all others are INT8")
+            axes.barh(rows + 0.19, gains, 0.36, color=VERMILION, label="gained when all others are INT8")
         names = [short_name(layer.module or layer.name) + (" (kept)" if layer.reason else "") for layer in layers]
         axes.set_yticks(rows, names, parse_math=False)
         axes.set_ylim(len(layers) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
-        axes.axvline(0, color=_INK, linewidth=0.8)
+        axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_xlabel("points of agreement with FP32")
         axes.legend(loc="lower right")
 
     if not layers:
         return ""
     size = (10.4, 0.9 + 0.27 * len(layers))
-    return _draw("sensitivity", "Points of agreement that the most sensitive layers cost", size, paint)
+    return draw("sensitivity", "Points of agreement that the most sensitive layers cost", size, paint)
 
 
 def plot_histogram(tensor: TensorResult, key: str) -> str:
@@ -123,7 +124,7 @@ def plot_histogram(tensor: TensorResult, key: str) -> str:
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_ylim(bottom=0.5)
         axes.set_xlim(0, reach * 1.04 or 1.0)
-        axes.axvline(tensor.amax, color=_VERMILION, linewidth=1.6)
+        axes.axvline(tensor.amax, color=VERMILION, linewidth=1.6)
         in_right_part = tensor.amax > 0.6 * reach
         axes.annotate(
             f"amax {tensor.amax:.4g}",
@@ -137,7 +138,7 @@ def plot_histogram(tensor: TensorResult, key: str) -> str:
         )
         axes.set(xlabel="|x|", ylabel="values")
 
-    return _draw(key, f"Histogram of the magnitudes of {short_name(tensor.name)}", (4.6, 2.3), paint)
+    return draw(key, f"Histogram of the magnitudes of {short_name(tensor.name)}", (4.6, 2.3), paint)
 
 
 def short_name(name: str) -> str:
@@ -170,21 +171,27 @@ def _coarser(tensor: TensorResult) -> tuple[NDArray[np.int64], float]:
 
 
 def _importing() -> AbstractContextManager[None]:
-    return importing("export", purpose="the report of a quantization")
+    return importing("export", purpose="a report")
 
 
-def _draw(key: str, description: str, size_inches: tuple[float, float], paint: Callable[[Axes], None]) -> str:
+def draw(key: str, description: str, size_inches: tuple[float, float], paint: Callable[[Axes], None]) -> str:
+    """Draw a plot as inline SVG; `key` is unique in the page."""
+    return draw_figure(key, description, size_inches, lambda figure: paint(figure.add_subplot()))
+
+
+def draw_figure(key: str, description: str, size_inches: tuple[float, float], paint: Callable[[Figure], None]) -> str:
+    """Draw plots side by side as one inline SVG; arguments as in `draw`."""
     with _importing():
         import matplotlib as mpl
         from markupsafe import escape
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure as MakeFigure
     text = io.StringIO()
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         # The reader's browser draws the text with its own fonts, so missing glyphs here do not matter.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
         # Not pyplot, which keeps figures alive and looks for a window system.
-        figure = Figure(figsize=size_inches, layout="constrained")
-        paint(figure.add_subplot())
+        figure = MakeFigure(figsize=size_inches, layout="constrained")
+        paint(figure)
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)

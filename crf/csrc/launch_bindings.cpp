@@ -16,14 +16,16 @@ namespace atrous {
 namespace {
 
 FieldSpec make_field_spec(std::array<int, 4> shape, bool has_fractions, int iterations,
-                          const std::string& normalization, std::array<double, 5> params, int vertices_per_pixel) {
+                          const std::string& normalization, std::array<double, 6> params, int vertices_per_pixel) {
     const auto [images, classes, height, width] = shape;
-    const auto [bilateral_weight, bilateral_sigma_xy_px, bilateral_sigma_rgb, gaussian_weight, gaussian_sigma] = params;
+    const auto [bilateral_weight, bilateral_sigma_xy_px, bilateral_sigma_rgb, gaussian_weight, gaussian_sigma,
+                unary_temperature] = params;
     return {classes,
             height,
             width,
             iterations,
-            {bilateral_weight, bilateral_sigma_xy_px, bilateral_sigma_rgb, gaussian_weight, gaussian_sigma},
+            {bilateral_weight, bilateral_sigma_xy_px, bilateral_sigma_rgb, gaussian_weight, gaussian_sigma,
+             unary_temperature},
             has_fractions,
             normalization_from(normalization),
             images,

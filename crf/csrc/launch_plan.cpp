@@ -132,7 +132,8 @@ void FieldWriter::frame() {
     plan_.fill(status().part(0, 4), 0);
     plan_.fill(status().part(4, 4), 0xFFFFFFFF);
     plan_.tiles("crf_read_probabilities", plane_blocks(), kPlaneTile, kPlaneRows, plan_["planes"], spec_.images,
-                spec_.classes, spec_.batch().area(), storage_.stride(), kProbabilityFloor, plan_["logits"], status());
+                spec_.classes, spec_.batch().area(), storage_.stride(), kProbabilityFloor,
+                1.0f / static_cast<float>(spec_.params.unary_temperature), plan_["logits"], status());
     if (spec_.bilateral()) {
         plan_.begin("construction", "bilateral");
         terms_.back().lattice.build();

@@ -9,10 +9,11 @@
 
 namespace atrous {
 
-/// Weights and standard deviations of the two kernels, as in crf/params.py.
+/// Weights and standard deviations of the two kernels, and what divides the unaries, as in crf/params.py.
 struct CrfParams {
     double bilateral_weight = 4, bilateral_sigma_xy_px = 67, bilateral_sigma_rgb = 3;
     double gaussian_weight = 3, gaussian_sigma_xy_px = 1;
+    double unary_temperature = 1;
 };
 
 /// What the memory and the launches of a field depend on.

@@ -104,11 +104,15 @@ bool MeanField<T>::read_planar(const float* planar, const ClassSubset& subset, f
 }
 
 template <typename T>
-bool MeanField<T>::set_unary_from_probabilities(const float* planar, const ClassSubset& subset) {
+bool MeanField<T>::set_unary_from_probabilities(const float* planar, const ClassSubset& subset, float temperature) {
     if (!read_planar(planar, subset, 1.0f, logits_.data())) return false;
     const std::int64_t stride = layout_.padded();
+    const float inverse = 1.0f / temperature;
     parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
         filter_kernels().log_clipped(&logits_[begin * stride], (end - begin) * stride, kProbabilityFloor);
+        if (inverse != 1.0f) {
+            for (std::int64_t i = begin * stride; i < end * stride; ++i) logits_[i] *= inverse;
+        }
         for (std::int64_t p = begin; p < end; ++p) {
             std::fill(&logits_[p * stride + layout_.channels], &logits_[p * stride] + stride, kPaddingLogit);
         }

@@ -53,7 +53,8 @@ class MeanField {
 
     /// Unary energies U = −log(clip(p, kProbabilityFloor, 1)) of planar p [classes, pixels], of which the channels are
     /// the classes that `subset` keeps. False, leaving them unusable, when one of their probabilities is not finite.
-    bool set_unary_from_probabilities(const float* planar, const ClassSubset& subset);
+    /// A temperature other than 1 divides U.
+    bool set_unary_from_probabilities(const float* planar, const ClassSubset& subset, float temperature = 1.0f);
 
     /// Adds a pairwise term. The filter may be built or rebuilt until the next update, for as many pixels.
     void add_term(std::shared_ptr<const Filter> filter, Compatibility compatibility);

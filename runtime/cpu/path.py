@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from ...arrays import FloatArray
+from ...arrays import FloatArray, Labels
 from ...crf import DenseCRF
 from ...errors import AtrousError, EngineError
 from ...manifest import Manifest, Size
@@ -97,7 +97,36 @@ class CpuPath:
             with frame.errors():
                 self._finish(frame, own, frame.geometry)
 
+    def coarse_logits(self, image: ReadImage) -> tuple[FloatArray, Geometry]:
+        """Coarse logits [channels, h, w] float32 of an image, and where they lie in it.
+
+        Raises:
+            EngineError: the backend failed.
+            ShapeError: the image cannot be tiled.
+        """
+        frame = _Frame(image, plan_geometry(image.size, self._inputs))
+        if needs_tiles(frame.geometry, self._inputs):
+            return self._blend_tiles(frame)
+        prepared = self._prepare(frame, image.pixels, frame.geometry.input_size)
+        return self._run(prepared[None])[0], frame.geometry
+
+    def probabilities(self, logits: FloatArray, geometry: Geometry) -> FloatArray:
+        """Probabilities [C, H, W] float32 of coarse logits, as the CRF gets them."""
+        return self._activation(logits, geometry)()
+
+    def labels(self, logits: FloatArray, geometry: Geometry) -> Labels:
+        """Labels [H, W] of coarse logits without a CRF."""
+        return upsample_labels(
+            label_logits(logits, self._output.channels),
+            geometry,
+            align_corners=self._output.align_corners,
+            threads=self._threads,
+        )
+
     def _segment_in_tiles(self, frame: _Frame) -> None:
+        self._finish(frame, *self._blend_tiles(frame))
+
+    def _blend_tiles(self, frame: _Frame) -> tuple[FloatArray, Geometry]:
         plan = plan_tiles(frame.geometry, self._inputs, self._output)
         height, width = plan.tile_size
 
@@ -109,7 +138,7 @@ class CpuPath:
             return own
 
         logits = blend_tiles(plan, infer)
-        self._finish(frame, logits, Geometry(frame.geometry.image_size, plan.full_size, self._inputs.resize))
+        return logits, Geometry(frame.geometry.image_size, plan.full_size, self._inputs.resize)
 
     def _prepare(self, frame: _Frame, pixels: Pixels, input_size: Size) -> FloatArray:
         """The network's input [bands, H, W] of an image or a tile of it."""
@@ -125,22 +154,11 @@ class CpuPath:
     def _finish(self, frame: _Frame, logits: FloatArray, geometry: Geometry) -> None:
         """Make the result of coarse logits [channels, h, w]; full-size ones exist only where the CRF needs them."""
         channels = self._output.channels
-        activated = partial(  # a result pickles with the coarse logits, which are small
-            upsample_probabilities,
-            probability_logits(logits, channels),
-            geometry,
-            align_corners=self._output.align_corners,
-            threads=self._threads,
-        )
+        activated = self._activation(logits, geometry)
         pixels, bands, timings_ms = frame.image.pixels, self._inputs.bands, frame.timings_ms
         if self._crf is None:
             with frame.measure("postprocess"):
-                labels = upsample_labels(
-                    label_logits(logits, channels),
-                    geometry,
-                    align_corners=self._output.align_corners,
-                    threads=self._threads,
-                )
+                labels = self.labels(logits, geometry)
             frame.future.set_result(Result(labels, pixels, self._classes, timings_ms, activated, bands))
             return
         with frame.measure("postprocess"):
@@ -150,6 +168,16 @@ class CpuPath:
             most_probable, marginals = self._crf.labels_and_marginals(probabilities, colors)
             labels = refined_labels(most_probable, marginals, channels)
         frame.future.set_result(Result(labels, pixels, self._classes, timings_ms, partial(unchanged, marginals), bands))
+
+    def _activation(self, logits: FloatArray, geometry: Geometry) -> Callable[[], FloatArray]:
+        """The computation of probabilities [C, H, W]; it pickles with the coarse logits, which are small."""
+        return partial(
+            upsample_probabilities,
+            probability_logits(logits, self._output.channels),
+            geometry,
+            align_corners=self._output.align_corners,
+            threads=self._threads,
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atrous.crf import CRFParams
+from atrous.crf import CRFParams, DenseCRF
 from atrous.errors import ExportError
 from atrous.exporter.classes import describe_classes
 from atrous.exporter.model_description import ModelDescription, Preprocessing
@@ -51,6 +52,12 @@ class TestDraftManifest:
         assert (manifest.name, manifest.output.stride, manifest.input.size.opt) == ("street", 8, (128, 192))
         assert manifest.crf == CRFParams.deeplab_v2_resnet().to_dict()
         assert json.loads(manifest.to_json())["classes"][1]["name"] == "car"
+
+    def test_a_dense_crf_brings_its_iterations(self) -> None:
+        crf = DenseCRF(CRFParams.deeplab_v2_vgg(), iterations=3)
+        description = dataclasses.replace(describe(), crf=crf)
+        manifest = description.draft_manifest(Path("street.atrous"), strided(8, 0))
+        assert manifest.crf == {**CRFParams.deeplab_v2_vgg().to_dict(), "iterations": 3}
 
     @pytest.mark.parametrize("offset", [0, 1])
     def test_where_the_logits_lie_shows_in_their_number(self, offset: int) -> None:

@@ -77,7 +77,8 @@ CpuCrf::Field<T> CpuCrf::make_field(int channels, const Size& size) const {
 void CpuCrf::refine(const float* probabilities, int channels, const std::uint8_t* rgb, const Size& size, void* labels,
                     float* marginals) {
     const std::int64_t pixels = std::int64_t{size.height} * size.width;
-    const ClassSubset subset = likely_classes(probabilities, channels, pixels, class_floor_, threads_);
+    const auto temperature = static_cast<float>(params_.unary_temperature);
+    const ClassSubset subset = likely_classes(probabilities, channels, pixels, class_floor_, temperature, threads_);
     allocate(static_cast<int>(subset.kept.size()), size);
     if (iterations_ > 0 && params_.bilateral_weight != 0) {
         const auto sigma_xy = static_cast<float>(params_.bilateral_sigma_xy_px);
@@ -87,7 +88,7 @@ void CpuCrf::refine(const float* probabilities, int channels, const std::uint8_t
         bilateral_->build(features, Normalization::symmetric, threads_);
     }
     const auto infer = [&](auto& field) {
-        if (!field.set_unary_from_probabilities(probabilities, subset)) {
+        if (!field.set_unary_from_probabilities(probabilities, subset, temperature)) {
             fail(ATROUS_ERROR_ENGINE, "probabilities are not finite");
         }
         field.infer(iterations_, [] {});

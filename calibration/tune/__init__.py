@@ -1,0 +1,1 @@
+"""Parameters of the dense CRF that fit a network and its data, searched on images with masks."""
