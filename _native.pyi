@@ -39,6 +39,10 @@ class Filter:
     def vertices(self) -> int: ...
     @property
     def nbytes(self) -> int: ...
+    # Values [C, N] of any kind, filtered; transposed for a filter that is normalised on both sides or on none.
+    def apply(
+        self, values: NDArray[np.float32], is_transposed: bool = False, threads: int = 0
+    ) -> NDArray[np.float32]: ...
 
 # The lowest probability of a unary, and what a class that was left out has in the result.
 PROBABILITY_FLOOR: float
@@ -54,14 +58,16 @@ class ClassSubset:
     @property
     def kept_mass(self) -> float: ...
 
-def likely_classes(probabilities: NDArray[np.float32], floor: float, threads: int = 0) -> ClassSubset: ...
+def likely_classes(
+    probabilities: NDArray[np.float32], floor: float, temperature: float = 1.0, threads: int = 0
+) -> ClassSubset: ...
 def check_class_floor(floor: float, gaussian_weight: float, bilateral_weight: float) -> None: ...
 
 # What the two below have in common.
 class _MeanField:
     def __init__(self, pixels: int, channels: int, threads: int = 0) -> None: ...
     def set_unary_from_probabilities(
-        self, probabilities: NDArray[np.float32], subset: ClassSubset | None = None
+        self, probabilities: NDArray[np.float32], subset: ClassSubset | None = None, temperature: float = 1.0
     ) -> bool: ...
     def add_term(self, filter: Filter, compatibility: NDArray[np.float32]) -> None: ...  # noqa: A002
     @property
@@ -84,6 +90,13 @@ class SteppedMeanField(MeanField):
     def run(self, steps: int) -> None: ...
     def set_marginals(self, marginals: NDArray[np.float32]) -> bool: ...
     def kl_divergence(self) -> float: ...
+
+# A MeanField to be differentiated: from the gradient of Q after so many updates, those of −U [C, N] and of X = −μ of
+# each term [terms, C, C], whose diagonals are enough without `is_full`. Overwrites Q.
+class DifferentiableMeanField(MeanField):
+    def differentiate(
+        self, marginal_gradient: NDArray[np.float32], iterations: int, is_full: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]: ...
 
 # What kernels and those that launch them agree on, by the names of native/kernels/grid.cuh, crf/kernels/constants.cuh
 # and runtime/kernels/constants.cuh.
@@ -202,7 +215,7 @@ class FieldSpec:
         has_fractions: bool,
         iterations: int,
         normalization: _Normalization,
-        params: tuple[float, float, float, float, float],
+        params: tuple[float, float, float, float, float, float],
         vertices_per_pixel: int,
     ) -> None: ...
     @property
@@ -217,10 +230,11 @@ class FieldSpec:
     def describe(self) -> str: ...
     def check_sigmas(self, failures: int, is_build: bool) -> None: ...
 
+# Compatibilities are of the Gaussian and of the bilateral kernel, each [C] or [C, C], without the weights.
 # "build" without the vertices that the Gaussian lattice then has, all other sequences with them (launch_plan.hpp).
 def plan_field(
     spec: FieldSpec,
-    compatibility: NDArray[np.float32],
+    compatibilities: tuple[NDArray[np.float32], NDArray[np.float32]],
     multiprocessors: int,
     gaussian_vertices: int | None = None,
 ) -> LaunchPlan: ...

@@ -234,7 +234,8 @@ class Manifest:
     """Content of `manifest.json`.
 
     Attributes:
-        crf: parameters of the dense CRF, as `atrous.crf.CRFParams.to_dict` returns them.
+        crf: parameters of the dense CRF, as `atrous.crf.CRFParams.to_dict` returns them, `iterations` (1.1), 10 where
+            absent, and `compatibility` (1.1), as `atrous.crf.Compatibility.to_dict` returns it.
         license: license of the weights, or None.
     """
 
@@ -246,7 +247,7 @@ class Manifest:
     artifacts: tuple[Artifact, ...] = ()
     verification: tuple[Verification, ...] = ()
     ignore_index: int | None = 255
-    crf: Mapping[str, float] | None = None
+    crf: Mapping[str, Any] | None = None
     license: str | None = None
     schema_version: str = SCHEMA_VERSION
 

@@ -56,19 +56,17 @@ def read_crf(path: Path, *, class_floor: float, threads: int) -> DenseCRF:
     Raises:
         CRFError: the file cannot be read, or a parameter is missing, unknown or invalid.
     """
-    from ..crf import CRFParams, DenseCRF
+    from ..crf import CRFParams
+    from ..crf.stored import crf_from_stored
 
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as exc:
         raise CRFError(f"cannot read CRF parameters from {path}: {exc}") from exc
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not values:
         expected = ", ".join(f'"{name}": {value:g}' for name, value in CRFParams.deeplab_v2_resnet().to_dict().items())
         raise CRFError(f"{path} holds no CRF parameters; expected {{{expected}}}")
-    iterations = values.pop("iterations", 10)
-    if isinstance(iterations, bool) or not isinstance(iterations, int):
-        raise CRFError(f"{path}: iterations must be a whole number, got {iterations!r}")
     try:
-        return DenseCRF(CRFParams.from_dict(values), iterations=iterations, threads=threads, class_floor=class_floor)
+        return crf_from_stored(values, threads=threads, class_floor=class_floor)
     except CRFError as exc:
         raise CRFError(f"{path}: {exc}") from exc

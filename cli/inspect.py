@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from rich.columns import Columns
@@ -46,10 +47,16 @@ def _print_summary(manifest: Manifest) -> None:
     table.add_row("normalise", f"(pixel × {inputs.scale:g} − {list(inputs.mean)}) / {list(inputs.std)}")
     table.add_row("output", f"{outputs.head} at stride {outputs.stride}, align_corners: {outputs.align_corners}")
     if manifest.crf:
-        table.add_row("crf", ", ".join(f"{key} {value:g}" for key, value in manifest.crf.items()))
+        table.add_row("crf", _crf(manifest.crf))
     if manifest.license:
         table.add_row("licence", manifest.license)
     print_table(table)
+
+
+def _crf(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} learned" if isinstance(value, Mapping) else f"{key} {value:g}" for key, value in values.items()
+    )
 
 
 def _bands(bands: Bands) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._native import Filter, release_pages
-from .params import Normalization
+from .params import CRFParams, Normalization
 
 #: A Gaussian lattice and the bilateral ones of two images, or of an image at two scales.
 _MOST_FILTERS: Final = 3
@@ -36,6 +36,23 @@ class FilterOptions:
     takes_fractions: bool = False
     sigma_rgb: tuple[float, float, float] | None = None
 
+    @classmethod
+    def of_gaussian(cls, params: CRFParams, size: tuple[int, int], *, takes_fractions: bool = False) -> FilterOptions:
+        """Options of the smoothness kernel on images of this size."""
+        sigma_xy_px = params.gaussian_sigma_xy_px
+        return cls(size, (sigma_xy_px, sigma_xy_px), takes_fractions=takes_fractions)
+
+    @classmethod
+    def of_bilateral(cls, params: CRFParams, size: tuple[int, int], *, takes_fractions: bool = False) -> FilterOptions:
+        """Options of the appearance kernel on images of this size."""
+        sigma_xy_px, sigma_rgb = params.bilateral_sigma_xy_px, params.bilateral_sigma_rgb
+        return cls(
+            size,
+            (sigma_xy_px, sigma_xy_px),
+            takes_fractions=takes_fractions,
+            sigma_rgb=(sigma_rgb, sigma_rgb, sigma_rgb),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
@@ -52,9 +69,13 @@ class KeptFilters:
     """The filters that were used last: no more than a few, and no more than fit a number of bytes.
 
     Thread-safe. Filters are not built again once they are here, so that any number of fields may share one.
+
+    Args:
+        max_bytes: the most that they may take together; None for as much as they need.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_bytes: int | None = _MOST_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._kept: list[_Kept] = []  # the one that was used last at the end
 
@@ -95,7 +116,7 @@ class KeptFilters:
         new = _Kept(options, None if image is None else image.copy(), made)
         with self._lock:
             self._kept = [*self._kept[1 - _MOST_FILTERS :], new]
-            while sum(each.nbytes for each in self._kept) > _MOST_BYTES:
+            while self._max_bytes is not None and sum(each.nbytes for each in self._kept) > self._max_bytes:
                 del self._kept[0]
         return made
 

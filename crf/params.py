@@ -1,10 +1,10 @@
-"""Parameters of the dense CRF's two Gaussian kernels, and how it stores its values."""
+"""Parameters of the dense CRF: its two Gaussian kernels, its unaries, and how it stores its values."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from numbers import Real
 from typing import Any, Final, Literal, TypeAlias
 
@@ -20,15 +20,22 @@ Normalization: TypeAlias = Literal["none", "before", "after", "symmetric"]
 #: Far beyond where mean field has settled.
 MAX_ITERATIONS: Final = 1_000_000
 
+#: Beyond these, labels are those of the network, or of the colours alone. As in runtime/cpp/src/crf_params.cpp.
+_MIN_TEMPERATURE: Final = 1e-3
+_MAX_TEMPERATURE: Final = 1e3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CRFParams:
-    """Weights and standard deviations of the pairwise potential.
+    """Weights and standard deviations of the pairwise potential, and temperature of the unary one.
 
     The pairwise potential of pixels i and j with different labels is (Krähenbühl & Koltun 2011, eq. 3; DeepLab,
     arXiv 1606.00915, eq. 3)
 
         w_b · exp(−|p_i − p_j|² / 2σ_xy² − |I_i − I_j|² / 2σ_rgb²) + w_g · exp(−|p_i − p_j|² / 2σ_γ²).
+
+    The unary potential of a class with probability p is −log(p) / T. Networks are often surer than they are right, and
+    a temperature T above 1 leaves the pairwise potential more to say (Guo et al. 2017, arXiv 1706.04599, section 4.2).
 
     Args:
         bilateral_weight: w_b of the appearance kernel; 0 disables it.
@@ -36,9 +43,11 @@ class CRFParams:
         bilateral_sigma_rgb: σ_rgb in units of 0…255.
         gaussian_weight: w_g of the smoothness kernel; 0 disables it.
         gaussian_sigma_xy_px: σ_γ in pixels.
+        unary_temperature: T; 1 takes the probabilities as they are.
 
     Raises:
-        CRFError: a standard deviation is not positive and finite, or a weight is not finite.
+        CRFError: a standard deviation is not positive and finite, a weight is not finite, or the temperature is not
+            between 0.001 and 1000.
     """
 
     bilateral_weight: float
@@ -46,17 +55,23 @@ class CRFParams:
     bilateral_sigma_rgb: float
     gaussian_weight: float
     gaussian_sigma_xy_px: float
+    unary_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         for each in fields(self):
             name, value = each.name, getattr(self, each.name)
-            number = _finite(value)
+            number = finite_number(value)
             if number is None:
                 raise CRFError(f"CRF parameter {name} must be a finite number, got {describe(value)}")
             if "sigma" in name and number <= 0:
                 raise CRFError(
                     f"CRF parameter {name} is a standard deviation and must be positive, got {describe(value)}; "
                     "to disable a kernel, set its weight to 0"
+                )
+            if name == "unary_temperature" and not _MIN_TEMPERATURE <= number <= _MAX_TEMPERATURE:
+                raise CRFError(
+                    f"CRF parameter {name} divides the unaries and must be {_MIN_TEMPERATURE:g} to "
+                    f"{_MAX_TEMPERATURE:g}, got {describe(value)}; 1 takes the probabilities as they are"
                 )
             object.__setattr__(self, name, number)
 
@@ -112,17 +127,18 @@ class CRFParams:
         """Inverse of `to_dict`.
 
         Raises:
-            CRFError: a parameter is missing, unknown or invalid.
+            CRFError: a parameter without a default is missing, or one is unknown or invalid.
         """
         names = {field.name for field in fields(cls)}
-        if missing := sorted(names - set(values)):
-            raise CRFError(f"missing CRF parameters: {', '.join(missing)}; required are {', '.join(sorted(names))}")
+        required = {field.name for field in fields(cls) if field.default is MISSING}
+        if missing := sorted(required - set(values)):
+            raise CRFError(f"missing CRF parameters: {', '.join(missing)}; required are {', '.join(sorted(required))}")
         if unknown := sorted(map(str, set(values) - names)):
             raise CRFError(f"unknown CRF parameters: {', '.join(unknown)}; known are {', '.join(sorted(names))}")
         return cls(**values)
 
 
-def _finite(value: Any) -> float | None:  # noqa: ANN401 - whatever a user takes for a number
+def finite_number(value: Any) -> float | None:  # noqa: ANN401 - whatever a user takes for a number
     """A real number, NumPy's included, as Python's float; None if it is none, NaN or infinite."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return None

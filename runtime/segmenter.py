@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from ..arguments import MAX_THREADS, check_arguments, check_arguments_besides, describe
 from ..bundle import Bundle
 from ..crf import CRFParams, DenseCRF
+from ..crf.stored import crf_from_stored
 from ..errors import ArgumentError, AtrousError, BundleError, CRFError, EngineError
 from ..manifest import Artifact, ClassInfo, Manifest
 from .backends import BACKENDS, Backend, DeviceBackend, open_backend
@@ -41,9 +42,9 @@ def load(
             that fits here, ONNX Runtime on CUDA, OpenVINO, ONNX Runtime on the CPU.
         precision: `fp32`, `fp16`, `int8`, `bf16` for the FP32 graph in the bfloat16 of a CPU that has it, or `auto` for
             the most precise graph.
-        crf: refine with the dense CRF: True for the bundle's parameters (DeepLab v2's where it has none), parameters of
-            your own, or a CRF as it is, `threads` of its own included. On a GPU its parameters, iterations and
-            storage count, and all classes take part.
+        crf: refine with the dense CRF: True for the bundle's parameters and iterations (DeepLab v2's where it has
+            none), parameters of your own, or a CRF as it is, `threads` of its own included. On a GPU its parameters,
+            iterations and storage count, and all classes take part.
         threads: CPU threads; 0 for all cores.
         workers: threads on the GPU, each with two images in work and memory of its own; nothing on the CPU.
         fast: let `auto` take `bf16` where `add_bf16` verified it on this kind of CPU.
@@ -112,7 +113,9 @@ class Segmenter:
         self.crf = crf
         self.threads = threads
         self._workers = workers
-        self._path = _open_path(_fitting(bundle.manifest, backend), backend, crf, threads=threads, workers=workers)
+        self._path = _open_path(
+            fitting_manifest(bundle.manifest, backend), backend, crf, threads=threads, workers=workers
+        )
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
@@ -206,7 +209,7 @@ def _reopen(
     return Segmenter(bundle, running, crf=crf, threads=threads, workers=workers)
 
 
-def _fitting(manifest: Manifest, backend: Backend) -> Manifest:
+def fitting_manifest(manifest: Manifest, backend: Backend) -> Manifest:
     """The manifest with the sizes that the backend's engine takes: it may have been built for fewer than the bundle."""
     engine = backend.artifact.engine
     if engine is None or engine.profile is None:
@@ -222,14 +225,12 @@ def _open_path(manifest: Manifest, backend: Backend, crf: DenseCRF | None, *, th
 
 
 def bundle_crf(bundle: Bundle, *, threads: int = 0, class_floor: float = 0.0) -> DenseCRF:
-    """The dense CRF with the bundle's parameters, DeepLab v2's where it has none.
+    """The dense CRF with the bundle's parameters and iterations, DeepLab v2's where it has none.
 
     Raises:
         CRFError: the bundle's parameters or `class_floor` are unusable.
     """
-    stored = bundle.manifest.crf
-    params = CRFParams.from_dict(stored) if stored else CRFParams.deeplab_v2_resnet()
-    return DenseCRF(params, threads=threads, class_floor=class_floor)
+    return crf_from_stored(bundle.manifest.crf or {}, threads=threads, class_floor=class_floor)
 
 
 def _chosen_crf(bundle: Bundle, crf: bool | CRFParams | DenseCRF, threads: int) -> DenseCRF | None:

@@ -141,7 +141,7 @@ class Library:
     def segmenter(self, path: Path | str, **options: Any) -> Iterator[Segmenter]:
         with self.bundle(path) as bundle:
             handle = ctypes.c_void_p()
-            wanted = Options(**{"crf_iterations": 10, **options})
+            wanted = Options(**{"crf_iterations": -1, **options})
             self.check(self.c.atrous_segmenter_open(bundle, ctypes.byref(wanted), ctypes.byref(handle)))
             try:
                 yield Segmenter(self, handle, self.info(bundle).class_count)

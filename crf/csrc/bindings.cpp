@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "arguments.hpp"
+#include "gradient_bindings.hpp"
 #include "mean_field.hpp"
 #include "native/error.hpp"
 #include "native/parallel.hpp"
@@ -128,13 +129,14 @@ void bind_mean_field(py::module_& module, const char* name) {
         .def(py::init(&make_field<Field>), py::arg("pixels"), py::arg("channels"), py::arg("threads") = 0)
         .def(
             "set_unary_from_probabilities",
-            [](Field& field, const FloatArray& probabilities, const std::optional<ClassSubset>& given) {
+            [](Field& field, const FloatArray& probabilities, const std::optional<ClassSubset>& given,
+               float temperature) {
                 const ClassSubset subset = subset_of(field, given);
                 const float* data = planar_data(field, probabilities, subset.classes);
                 const py::gil_scoped_release released;
-                return field.set_unary_from_probabilities(data, subset);
+                return field.set_unary_from_probabilities(data, subset, temperature);
             },
-            py::arg("probabilities"), py::arg("subset") = py::none())
+            py::arg("probabilities"), py::arg("subset") = py::none(), py::arg("temperature") = 1.0f)
         .def(
             "add_term",
             [](Field& field, std::shared_ptr<Filter> filter, const FloatArray& compatibility) {
@@ -186,15 +188,15 @@ void bind_class_subset(py::module_& module) {
         .def_property_readonly("kept_mass", &ClassSubset::kept_mass);
     module.def(
         "likely_classes",
-        [](const FloatArray& probabilities, float floor, int threads) {
+        [](const FloatArray& probabilities, float floor, float temperature, int threads) {
             if (probabilities.ndim() < 2 || probabilities.size() == 0) throw CrfError("probabilities must be [C, ...]");
             const auto classes = static_cast<int>(probabilities.shape(0));
             const float* data = probabilities.data();
             const auto pixels = static_cast<std::int64_t>(probabilities.size()) / classes;
             const py::gil_scoped_release released;
-            return likely_classes(data, classes, pixels, floor, resolve_threads(threads));
+            return likely_classes(data, classes, pixels, floor, temperature, resolve_threads(threads));
         },
-        py::arg("probabilities"), py::arg("floor"), py::arg("threads") = 0);
+        py::arg("probabilities"), py::arg("floor"), py::arg("temperature") = 1.0f, py::arg("threads") = 0);
     module.def("check_class_floor", &check_class_floor, py::arg("floor"), py::arg("gaussian_weight"),
                py::arg("bilateral_weight"));
     module.attr("PROBABILITY_FLOOR") = kProbabilityFloor;
@@ -204,8 +206,8 @@ void bind_class_subset(py::module_& module) {
 
 void bind_crf(py::module_& module) {
     bind_class_subset(module);
-    py::class_<Filter, std::shared_ptr<Filter>>(module, "Filter")
-        .def(py::init<bool>(), py::arg("takes_fractions") = false)
+    py::class_<Filter, std::shared_ptr<Filter>> filter(module, "Filter");
+    filter.def(py::init<bool>(), py::arg("takes_fractions") = false)
         .def(
             "build_gaussian",
             [](Filter& filter, int height, int width, std::pair<float, float> sigma_xy_px,
@@ -222,9 +224,11 @@ void bind_crf(py::module_& module) {
         .def_property_readonly("pixels", [](const Filter& filter) { return filter.lattice().pixels(); })
         .def_property_readonly("vertices", [](const Filter& filter) { return filter.lattice().vertices(); })
         .def_property_readonly("nbytes", [](const Filter& filter) { return filter.lattice().bytes(); });
+    bind_filter_apply(filter);
     bind_mean_field<float>(module, "MeanField");
     bind_mean_field<Fraction>(module, "FractionMeanField");
     bind_stepped_mean_field(module);
+    bind_gradient(module);
     bind_launch_plan(module);
 }
 

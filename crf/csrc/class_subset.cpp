@@ -1,6 +1,7 @@
 #include "class_subset.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <numeric>
 
@@ -31,6 +32,11 @@ float largest_below(const float* values, std::int64_t count, float floor) {
     return largest;
 }
 
+/// The probability whose power 1 / temperature is `floor`. Below 1 a temperature makes unlikely classes unlikelier still.
+float lowest_likely(float floor, float temperature) {
+    return temperature > 1.0f ? std::pow(floor, temperature) : floor;
+}
+
 /// Channels that take no more memory and time than `channels`.
 int room_for(int channels) {
     return channels <= 4 ? 4 : (channels + 7) / 8 * 8;
@@ -52,10 +58,12 @@ std::vector<int> ClassSubset::left_out() const {
     return others;
 }
 
-ClassSubset likely_classes(const float* planar, int classes, std::int64_t pixels, float floor, int threads) {
+ClassSubset likely_classes(const float* planar, int classes, std::int64_t pixels, float floor, float temperature,
+                           int threads) {
     ClassSubset subset = ClassSubset::all(classes);
     if (floor <= 0.0f) return subset;
-    const float lowest = std::min(floor, 0.5f / static_cast<float>(classes));
+    const float lowest = lowest_likely(std::min(floor, 0.5f / static_cast<float>(classes)), temperature);
+    if (lowest <= kProbabilityFloor && temperature > 1.0f) return subset;  // unaries have no smaller probability
     std::vector<float> largest(classes);
     parallel_pieces(classes, threads,
                     [&](std::int64_t c) { largest[c] = largest_below(planar + c * pixels, pixels, lowest); });

@@ -22,8 +22,10 @@ struct ClassSubset {
 
 /// The classes whose probability, in planar [classes, pixels], is `floor` or more in any pixel, and as many of the
 /// others, the likeliest first, as their rows have room for anyway. With floor 0 all of them. No pixel loses half of
-/// its probability: the floor counts as at most 1 / 2·classes.
-ClassSubset likely_classes(const float* planar, int classes, std::int64_t pixels, float floor, int threads);
+/// its probability: the floor counts as at most 1 / 2·classes. A temperature above 1 makes unlikely classes likelier,
+/// p^(1/temperature) at most, so the floor counts for those powers.
+ClassSubset likely_classes(const float* planar, int classes, std::int64_t pixels, float floor, float temperature,
+                           int threads);
 
 /// Throws CrfError unless the bound on what a floor changes holds: floors of 0 to 0.01, weights of 0 or more.
 void check_class_floor(double floor, double gaussian_weight, double bilateral_weight);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "class_subset.hpp"
+#include "compatibility.hpp"
 #include "lattice.hpp"
 #include "native/buffer.hpp"
 
@@ -29,15 +30,14 @@ class Filter {
     void build(const FeatureSource& source, Normalization normalization, int threads);
     const Lattice& lattice() const { return lattice_; }
 
+    /// out = K̂ · values, both planar [channels, pixels]. With the reverse order K̂ᵀ · values, for a filter that is
+    /// normalised on both sides or on none: on one side it would have to change sides. `out` may be `values`.
+    void apply(const float* values, int channels, AxisOrder order, float* out, int threads) const;
+
   private:
+    Normalization normalization_ = Normalization::none;
     bool takes_fractions_;
     Lattice lattice_;
-};
-
-/// μ: how labels interact. Either a factor a channel (Potts: −w for all) or a symmetric matrix.
-struct Compatibility {
-    std::vector<float> diagonal;  ///< [channels], or empty
-    std::vector<float> matrix;    ///< [channels, channels], used when diagonal is empty
 };
 
 /// Q ← softmax(−U − Σ_k μ_k(K̂_k Q)), all buffers allocated once. Not to be used from two threads at once.
@@ -53,7 +53,8 @@ class MeanField {
 
     /// Unary energies U = −log(clip(p, kProbabilityFloor, 1)) of planar p [classes, pixels], of which the channels are
     /// the classes that `subset` keeps. False, leaving them unusable, when one of their probabilities is not finite.
-    bool set_unary_from_probabilities(const float* planar, const ClassSubset& subset);
+    /// A temperature other than 1 divides U.
+    bool set_unary_from_probabilities(const float* planar, const ClassSubset& subset, float temperature = 1.0f);
 
     /// Adds a pairwise term. The filter may be built or rebuilt until the next update, for as many pixels.
     void add_term(std::shared_ptr<const Filter> filter, Compatibility compatibility);
@@ -82,7 +83,7 @@ class MeanField {
     };
     void check_filter(const Filter& filter) const;
     bool read_planar(const float* planar, const ClassSubset& subset, float sign, float* rows) const;
-    void filter_terms();
+    void filter_terms(const T* rows, AxisOrder order = AxisOrder::forward);
     std::vector<float> unaries(std::int64_t begin, std::int64_t end) const;
     void add_responses(std::int64_t begin, std::int64_t end, std::vector<float>& sum) const;
     void update(bool is_first, bool is_last);

@@ -12,7 +12,7 @@ int main(void) {
     const atrous_class entry = ATROUS_CLASS_INIT;
     const atrous_segmenter_info segmenter_info = ATROUS_SEGMENTER_INFO_INIT;
     const atrous_timings timings = ATROUS_TIMINGS_INIT;
-    if (options.struct_size != sizeof options || options.crf_iterations != 10) return 1;
+    if (options.struct_size != sizeof options || options.crf_iterations != -1) return 1;
     if (frame.struct_size != sizeof frame || info.struct_size != sizeof info) return 2;
     if (entry.struct_size != sizeof entry || segmenter_info.struct_size != sizeof segmenter_info) return 3;
     if (timings.struct_size != sizeof timings || timings.total_ms != 0.0) return 4;

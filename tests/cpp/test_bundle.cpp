@@ -148,6 +148,8 @@ TEST(bundle_manifest_that_breaks_the_schema) {
     expect_refused_manifest([](json& m) { m["artifacts"][0]["kind"] = "engine"; }, "\"engine\" is missing");
     expect_refused_manifest([](json& m) { m["artifacts"][0]["engine"] = json::object(); }, "artifacts/0/engine");
     expect_refused_manifest([](json& m) { m["crf"]["bilateral_weight"] = "4"; }, "crf/bilateral_weight");
+    expect_refused_manifest([](json& m) { m["crf"]["iterations"] = 2.5; }, "crf/iterations");
+    expect_refused_manifest([](json& m) { m["crf_fit"] = {{"metric", "miou"}}; }, "crf_fit");
 }
 
 TEST(bundle_integers_may_be_written_as_floats) {

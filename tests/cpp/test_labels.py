@@ -19,11 +19,11 @@ import atrous
 from atrous.bundle import Bundle, extend_bundle
 from atrous.calibration.plan import plan_quantization
 from atrous.calibration.qdq import halve_rest, quantize_graph
-from atrous.crf import DenseCRF
+from atrous.crf import CRFParams, DenseCRF
 from atrous.exporter.normalization import Normalization
 from atrous.exporter.pack import pack
 from atrous.exporter.sizes import DynamicSize
-from atrous.manifest import SOFTMAX
+from atrous.manifest import SOFTMAX, CrfFit
 from atrous.runtime.preprocess import prepare_image
 
 #: Channels that differ in every constant, so that a swap shows.
@@ -70,6 +70,22 @@ def test_fractions_of_the_crf(library, demo_bundle, photo):
         actual = segment(photo, probabilities=True)
     assert (actual.labels == expected.labels).mean() >= CPP_AGREEMENT
     assert abs(actual.probabilities - expected.probabilities).max() <= CPP_PROBABILITY_ABS
+
+
+def test_a_fitted_crf(library, demo_bundle, photo, tmp_path):
+    """Parameters, temperature and iterations of the bundle, and where they are from."""
+    fitted = {**CRFParams.deeplab_v2_resnet().to_dict(), "unary_temperature": 2.5, "iterations": 3}
+    fit = CrfFit("miou", 75, 25, "0" * 64, "1" * 64, 0, 0.5, 0.5, 0.51, 0.52, (0.0, 0.1))
+    path = shutil.copytree(demo_bundle, tmp_path / "fitted.atrous")
+    manifest = dataclasses.replace(Bundle.open(path).manifest, crf=fitted, crf_fit=fit)
+    (path / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    expected = atrous.load(path, backend="openvino", crf=True)(photo)
+    with library.segmenter(path, crf=1) as segment:
+        actual = segment(photo, probabilities=True)
+    assert (actual.labels == expected.labels).mean() >= CPP_AGREEMENT
+    assert abs(actual.probabilities - expected.probabilities).max() <= CPP_PROBABILITY_ABS
+    borrowed = atrous.load(path, backend="openvino", crf=CRFParams.deeplab_v2_resnet())(photo)
+    assert (actual.labels != borrowed.labels).mean() > 0.001
 
 
 def test_class_floor_of_the_crf(library, demo_bundle, photo):

@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "crf_params.hpp"
 #include "fixtures.hpp"
 #include "testing.hpp"
 
@@ -155,7 +156,7 @@ TEST(segmenter_refuses_options_that_cannot_be) {
     refuses([](atrous_options& o) { o.threads = -1; });
     refuses([](atrous_options& o) { o.device = -1; });
     refuses([](atrous_options& o) { o.crf = 2; });
-    refuses([](atrous_options& o) { o.crf_iterations = -1; }, ATROUS_ERROR_CRF);
+    refuses([](atrous_options& o) { o.crf_iterations = -2; }, ATROUS_ERROR_CRF);
     refuses([](atrous_options& o) { o.crf_storage = "fp16"; }, ATROUS_ERROR_CRF);
     for (const float floor : {-0.1f, 0.02f, NAN}) {
         atrous_options options = ATROUS_OPTIONS_INIT;
@@ -202,7 +203,8 @@ TEST(segmenter_opens_with_the_options_of_older_programs) {
 
 TEST(segmenter_refuses_unusable_crf_parameters_only_where_they_are_used) {
     const Folder folder;
-    for (const auto& [name, value] : {std::pair{"bilateral_sigma_rgb", 0.0}, {"surplus", 1.0}}) {
+    for (const auto& [name, value] :
+         {std::pair{"bilateral_sigma_rgb", 0.0}, {"surplus", 1.0}, {"unary_temperature", 0.0}}) {
         nlohmann::json manifest = fixtures::make_manifest("pixels");
         manifest["crf"][name] = value;
         const auto path = fixtures::write_bundle(folder, manifest, "pixels");
@@ -216,6 +218,19 @@ TEST(segmenter_refuses_unusable_crf_parameters_only_where_they_are_used) {
         CHECK_EQUAL(atrous_segmenter_open(bundle, &options, &segmenter), ATROUS_ERROR_CRF);
         CHECK_OK(atrous_bundle_close(bundle));
     }
+}
+
+TEST(segmenter_takes_the_bundles_iterations_unless_told) {
+    const Folder folder;
+    nlohmann::json manifest = fixtures::make_manifest("pixels");
+    CHECK_EQUAL(atrous::core::crf_iterations_of(atrous::core::parse_manifest(manifest.dump()), -1), 10);
+    manifest["crf"]["iterations"] = 3;
+    manifest["crf"]["unary_temperature"] = 2.5;
+    const atrous::core::Manifest parsed = atrous::core::parse_manifest(manifest.dump());
+    CHECK_EQUAL(atrous::core::crf_iterations_of(parsed, -1), 3);
+    CHECK_EQUAL(atrous::core::crf_iterations_of(parsed, 0), 0);
+    CHECK_EQUAL(atrous::core::crf_params_of(parsed).unary_temperature, 2.5);
+    CHECK_EQUAL(atrous::core::crf_params_of(parsed).gaussian_weight, 3.0);
 }
 
 TEST(segmenter_reports_engines_that_fail) {

@@ -325,8 +325,8 @@ def test_planes_to_rows_and_back(call, rng, images, height, width, classes):
     rows = np.zeros((images * area, stride), np.float32)
     shape = [np.int32(n) for n in (images, classes, area, stride)]
     status = GOOD.copy()
-    call("crf_read_probabilities", 3, (32, 8), planes, *shape, np.float32(1e-5), rows, status)
-    expected = np.log(np.maximum(planes, np.float32(1e-5))).transpose(0, 2, 1).reshape(-1, classes)
+    call("crf_read_probabilities", 3, (32, 8), planes, *shape, np.float32(1e-5), np.float32(0.4), rows, status)
+    expected = np.float32(0.4) * np.log(np.maximum(planes, np.float32(1e-5))).transpose(0, 2, 1).reshape(-1, classes)
     assert rows[:, :classes] == pytest.approx(expected, rel=1e-6, abs=1e-7)
     assert (rows[:, classes:] <= -1e29).all()
     assert (status == GOOD).all()
@@ -340,7 +340,8 @@ def test_bad_probabilities_are_reported_with_the_first_place(call):
     planes[1, 2, 5], planes[1, 0, 7] = np.nan, np.inf
     shape = [np.int32(n) for n in (2, 3, 40, 4)]
     status = GOOD.copy()
-    call("crf_read_probabilities", 2, (32, 8), planes, *shape, np.float32(1e-5), np.zeros((80, 4), np.float32), status)
+    rows = np.zeros((80, 4), np.float32)
+    call("crf_read_probabilities", 2, (32, 8), planes, *shape, np.float32(1e-5), np.float32(1), rows, status)
     assert status.tolist() == [cuda_field.Failure.NOT_FINITE, np.ravel_multi_index((1, 0, 7), planes.shape)]
 
 

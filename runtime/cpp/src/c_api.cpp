@@ -83,8 +83,8 @@ Options to_options(const atrous_options* given) {
     if (values.threads < 0) fail(ATROUS_ERROR_ARGUMENT, "threads must be 0 (all cores) or more; got ", values.threads);
     if (values.device < 0) fail(ATROUS_ERROR_ARGUMENT, "device must be 0 or more; got ", values.device);
     if (values.crf != 0 && values.crf != 1) fail(ATROUS_ERROR_ARGUMENT, "crf must be 0 or 1; got ", values.crf);
-    if (values.crf_iterations < 0) {
-        fail(ATROUS_ERROR_CRF, "crf_iterations must be 0 or more; got ", values.crf_iterations);
+    if (values.crf_iterations < -1) {
+        fail(ATROUS_ERROR_CRF, "crf_iterations must be 0 or more, or -1 for the bundle's; got ", values.crf_iterations);
     }
     options.threads = values.threads;
     options.device = values.device;

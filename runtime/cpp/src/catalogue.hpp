@@ -16,7 +16,7 @@ struct Options {
     std::string backend = "auto";
     std::string precision = "auto";
     bool has_crf = false;
-    int crf_iterations = 10;
+    int crf_iterations = -1;  ///< below 0: the bundle's
     bool crf_has_fractions = false;
     float crf_class_floor = 0;
     int threads = 0;  ///< 0: all cores

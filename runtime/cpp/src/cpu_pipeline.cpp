@@ -46,13 +46,13 @@ class CpuPipeline : public Pipeline {
           engine_(std::move(engine)),
           channels_(manifest_.channels()),
           threads_(resolve_threads(options.threads)),
-          crf_iterations_(options.crf_iterations),
           crf_has_fractions_(options.crf_has_fractions),
           crf_class_floor_(options.crf_class_floor),
           lanes_([this] { return make_lane(); }) {
         if (!options.has_crf) return;
         crf_params_ = crf_params_of(manifest_);
-        check_class_floor(options.crf_class_floor, crf_params_->gaussian_weight, crf_params_->bilateral_weight);
+        crf_iterations_ = crf_iterations_of(manifest_, options.crf_iterations);
+        CpuCrf::check_floor(*crf_params_, options.crf_class_floor);
     }
 
     void run(const Frame& frame, Timings& timings) override {
@@ -243,7 +243,7 @@ class CpuPipeline : public Pipeline {
     std::unique_ptr<Engine> engine_;
     int channels_;
     int threads_;
-    int crf_iterations_;
+    int crf_iterations_ = 0;
     bool crf_has_fractions_;
     float crf_class_floor_;
     std::optional<CrfParams> crf_params_;  ///< none: not refined

@@ -140,13 +140,13 @@ typedef struct atrous_options {
     const char* backend;   /* "openvino", "tensorrt", or "auto" (also NULL) for the fastest that can run the bundle */
     const char* precision; /* "fp32", "fp16", "int8", "bf16" (the FP32 graph, on CPUs with it), or "auto" (also NULL) */
     int32_t crf; /* 1: refine with the dense CRF, with the bundle's parameters (DeepLab v2's if it has none) */
-    int32_t crf_iterations;  /* mean-field updates */
+    int32_t crf_iterations;  /* mean-field updates; -1: as many as the bundle says, 10 where it says nothing */
     int32_t device;          /* which GPU, where one is used */
     const char* crf_storage; /* "fp32" (also NULL), or "unorm16": 16-bit fractions, which are half as much to move */
     float crf_class_floor;   /* 0 to 0.01: classes that are nowhere as likely take no part in the dense CRF on the CPU,
                               * and have 1e-5 in its result; on a GPU all take part */
 } atrous_options;
-#define ATROUS_OPTIONS_INIT {(uint32_t)sizeof(atrous_options), 0, NULL, NULL, 0, 10, 0, NULL, 0}
+#define ATROUS_OPTIONS_INIT {(uint32_t)sizeof(atrous_options), 0, NULL, NULL, 0, -1, 0, NULL, 0}
 
 /* Loads the network; `options` may be NULL for the defaults. */
 ATROUS_API atrous_status atrous_segmenter_open(const atrous_bundle* bundle, const atrous_options* options,

@@ -102,7 +102,7 @@ struct Options {
     std::string backend = "auto";
     std::string precision = "auto";
     bool crf = false;
-    int crf_iterations = 10;
+    int crf_iterations = -1;
     std::string crf_storage = "fp32";
     float crf_class_floor = 0;
     int threads = 0;

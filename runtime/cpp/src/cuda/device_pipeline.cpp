@@ -62,7 +62,7 @@ std::unique_ptr<Pipeline> make_device_pipeline(std::shared_ptr<const Device> dev
     Recipe recipe{std::move(device), std::move(bundle), std::move(backend), description.artifact, {}, 0, false};
     if (options.has_crf) {
         recipe.crf = crf_params_of(recipe.bundle->manifest());
-        recipe.crf_iterations = options.crf_iterations;
+        recipe.crf_iterations = crf_iterations_of(recipe.bundle->manifest(), options.crf_iterations);
         recipe.crf_has_fractions = options.crf_has_fractions;
     }
     auto pipeline = std::make_unique<DevicePipeline>(std::move(recipe));
