@@ -39,6 +39,10 @@ class Filter:
     def vertices(self) -> int: ...
     @property
     def nbytes(self) -> int: ...
+    # Values [C, N] of any kind, filtered; transposed for a filter that is normalised on both sides or on none.
+    def apply(
+        self, values: NDArray[np.float32], is_transposed: bool = False, threads: int = 0
+    ) -> NDArray[np.float32]: ...
 
 # The lowest probability of a unary, and what a class that was left out has in the result.
 PROBABILITY_FLOOR: float
@@ -86,6 +90,13 @@ class SteppedMeanField(MeanField):
     def run(self, steps: int) -> None: ...
     def set_marginals(self, marginals: NDArray[np.float32]) -> bool: ...
     def kl_divergence(self) -> float: ...
+
+# A MeanField to be differentiated: from the gradient of Q after so many updates, those of −U [C, N] and of X = −μ of
+# each term [terms, C, C], whose diagonals are enough without `is_full`. Overwrites Q.
+class DifferentiableMeanField(MeanField):
+    def differentiate(
+        self, marginal_gradient: NDArray[np.float32], iterations: int, is_full: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]: ...
 
 # What kernels and those that launch them agree on, by the names of native/kernels/grid.cuh, crf/kernels/constants.cuh
 # and runtime/kernels/constants.cuh.
@@ -219,10 +230,11 @@ class FieldSpec:
     def describe(self) -> str: ...
     def check_sigmas(self, failures: int, is_build: bool) -> None: ...
 
+# Compatibilities are of the Gaussian and of the bilateral kernel, each [C] or [C, C], without the weights.
 # "build" without the vertices that the Gaussian lattice then has, all other sequences with them (launch_plan.hpp).
 def plan_field(
     spec: FieldSpec,
-    compatibility: NDArray[np.float32],
+    compatibilities: tuple[NDArray[np.float32], NDArray[np.float32]],
     multiprocessors: int,
     gaussian_vertices: int | None = None,
 ) -> LaunchPlan: ...

@@ -235,8 +235,8 @@ class Manifest:
     """Content of `manifest.json`.
 
     Attributes:
-        crf: parameters of the dense CRF, as `atrous.crf.CRFParams.to_dict` returns them, and `iterations` (1.1), 10
-            where absent.
+        crf: parameters of the dense CRF, as `atrous.crf.CRFParams.to_dict` returns them, `iterations` (1.1), 10 where
+            absent, and `compatibility` (1.1), as `atrous.crf.Compatibility.to_dict` returns it.
         crf_fit: what they were fitted on (1.1); None where nobody fitted them.
         license: license of the weights, or None.
     """
@@ -249,7 +249,7 @@ class Manifest:
     artifacts: tuple[Artifact, ...] = ()
     verification: tuple[Verification, ...] = ()
     ignore_index: int | None = 255
-    crf: Mapping[str, float] | None = None
+    crf: Mapping[str, Any] | None = None
     crf_fit: CrfFit | None = None
     license: str | None = None
     schema_version: str = SCHEMA_VERSION

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from rich.columns import Columns
@@ -46,7 +47,7 @@ def _print_summary(manifest: Manifest) -> None:
     table.add_row("normalise", f"(pixel × {inputs.scale:g} − {list(inputs.mean)}) / {list(inputs.std)}")
     table.add_row("output", f"{outputs.head} at stride {outputs.stride}, align_corners: {outputs.align_corners}")
     if manifest.crf:
-        table.add_row("crf", ", ".join(f"{key} {value:g}" for key, value in manifest.crf.items()))
+        table.add_row("crf", _crf(manifest.crf))
     if manifest.crf_fit:
         table.add_row("crf fitted", _fit(manifest.crf_fit))
     if manifest.license:
@@ -57,6 +58,12 @@ def _print_summary(manifest: Manifest) -> None:
 def _fit(fit: CrfFit) -> str:
     scores = f"{fit.score_without:.4f} without, {fit.score_after:.4f} with it"
     return f"on {fit.images} images; {fit.metric} on {fit.held_out} others: {scores}"
+
+
+def _crf(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} learned" if isinstance(value, Mapping) else f"{key} {value:g}" for key, value in values.items()
+    )
 
 
 def _bands(bands: Bands) -> str:

@@ -15,8 +15,9 @@ from .._native import PROBABILITY_FLOOR, ClassSubset, check_class_floor, likely_
 from ..arguments import check_arguments, check_arguments_besides, describe
 from ..errors import ArgumentError, CRFError, DeviceError, ShapeError
 from ..gpu import Buffer, Device, open_device
+from .compatibility import Compatibility, bilateral_term, checked_compatibility, gaussian_term, potts
 from .cuda_field import CudaField, Failure, FieldSpec, Status
-from .cuda_inputs import AnyArray, Input, checked_compatibility, checked_image, checked_probabilities
+from .cuda_inputs import AnyArray, Input, checked_image, checked_probabilities
 from .cuda_queue import Queue
 from .params import MAX_ITERATIONS, CRFParams, Normalization, Storage
 
@@ -58,7 +59,7 @@ class CudaDenseCRF:
         normalization: side on which values are divided by the kernel's response to ones, s: `before` or `after` the
             filter by s, `symmetric` on both sides by √s, or `none`.
         compatibility: [C] on the diagonal or [C, C], multiplied by the weight of each kernel; negative values attract.
-            A matrix counts as ½(m + mᵀ). Potts, −1 on the diagonal, by default.
+            A matrix counts as ½(m + mᵀ). Or a `Compatibility`, as in `DenseCRF`. Potts, −1 on the diagonal, by default.
         class_floor: as in `DenseCRF`, where an image and its result are on the host; of batches, and in GPU memory, all
             classes take part. Needs the default `compatibility`.
         device: the GPU; `gpu.open_device()` by default.
@@ -78,7 +79,7 @@ class CudaDenseCRF:
         iterations: int = 10,
         storage: Storage = "fp32",
         normalization: Normalization = "symmetric",
-        compatibility: ArrayLike | None = None,
+        compatibility: ArrayLike | Compatibility | None = None,
         class_floor: float = 0.0,
         device: Device | None = None,
     ) -> None:
@@ -96,7 +97,11 @@ class CudaDenseCRF:
         self.iterations = iterations
         self.storage: Storage = storage
         self.normalization: Normalization = normalization
-        self._compatibility = None if compatibility is None else checked_compatibility(compatibility)
+        self._compatibility: Compatibility | NDArray[np.float32] | None
+        if compatibility is None or isinstance(compatibility, Compatibility):
+            self._compatibility = compatibility
+        else:
+            self._compatibility = checked_compatibility(compatibility)
         self.class_floor = float(class_floor)
         check_class_floor(self.class_floor, self.params.gaussian_weight, self.params.bilateral_weight)
         if self.class_floor > 0 and compatibility is not None:
@@ -214,8 +219,13 @@ class CudaDenseCRF:
     @check_arguments
     def regrow_field(self, queue: Queue, spec: FieldSpec) -> CudaField:
         """Allocate a field of the given spec; raises as `open_field` does."""
-        potts = np.full(spec.classes, -1, np.float32)
-        return CudaField(queue, spec, potts if self._compatibility is None else self._compatibility)
+        compatibility = self._compatibility
+        if isinstance(compatibility, Compatibility):
+            classes = spec.classes
+            both = gaussian_term(compatibility, classes, 1.0), bilateral_term(compatibility, classes, 1.0)
+            return CudaField(queue, spec, both)
+        shared = potts(spec.classes, 1.0) if compatibility is None else compatibility
+        return CudaField(queue, spec, (shared, shared))
 
     @check_arguments
     def check_status(self, status: Status, shape: tuple[int, ...]) -> None:
@@ -277,10 +287,13 @@ class CudaDenseCRF:
         self._replace(self._spec(images, classes, height, width))
 
     def _spec(self, images: int, classes: int, height: int, width: int) -> FieldSpec:
-        if self._compatibility is not None and len(self._compatibility) != classes:
-            raise CRFError(
-                f"the compatibility is for {len(self._compatibility)} classes, but the probabilities have {classes}"
-            )
+        compatibility = self._compatibility
+        if compatibility is None:
+            known = classes
+        else:
+            known = compatibility.classes if isinstance(compatibility, Compatibility) else len(compatibility)
+        if known != classes:
+            raise CRFError(f"the compatibility is for {known} classes, but the probabilities have {classes}")
         return FieldSpec(
             images=images,
             classes=classes,

@@ -124,25 +124,28 @@ class CudaField:
     Args:
         queue: queue for the work.
         spec: shape and parameters.
-        compatibility: [C], or symmetric [C, C], float32, multiplied by the weight of each kernel.
+        compatibilities: those of the Gaussian and of the bilateral kernel, each [C] or symmetric [C, C], float32,
+            multiplied by its weight.
 
     Raises:
         CRFError: the Gaussian's sigma is too small for the image, or there are too many pixels.
         DeviceError: there is not enough memory; the message states the amount needed.
     """
 
-    def __init__(self, queue: Queue, spec: FieldSpec, compatibility: NDArray[np.float32]) -> None:
+    def __init__(
+        self, queue: Queue, spec: FieldSpec, compatibilities: tuple[NDArray[np.float32], NDArray[np.float32]]
+    ) -> None:
         self.spec = spec
         self.queue = queue
         device, native = queue.device, spec.native
         multiprocessors = device.properties.multiprocessors
-        build = plan_field(native, compatibility, multiprocessors)
+        build = plan_field(native, compatibilities, multiprocessors)
         self._check_memory(native)
         self.buffers = allocate(build, device, queue.stream)
         queue.replay(prepare(build.sequences["build"]), self.buffers)
         built = self._read_status()
         native.check_sigmas(built.failures, is_build=True)
-        plan = plan_field(native, compatibility, multiprocessors, built.gaussian_vertices)
+        plan = plan_field(native, compatibilities, multiprocessors, built.gaussian_vertices)
         self.buffers = allocate(plan, device, queue.stream, self.buffers)
         sizes = {planned.name: planned.nbytes for planned in plan.buffers}
         self.buffers |= {name: device.allocate(sizes[name]) for name in ("rgb", "labels")}

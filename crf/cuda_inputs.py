@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..arguments import describe
 from ..arrays import MAX_BYTE_CLASSES, as_array
-from ..errors import CRFError, ShapeError
+from ..errors import ShapeError
 
 #: Maximum number of images in a batch: the keys of lattice points reserve 6 bits for it.
 MAX_IMAGES = 64
@@ -106,23 +106,6 @@ def checked_image(values: AnyArray, maps_shape: tuple[int, ...]) -> Input:
     if problem:
         raise ShapeError(f"the image {problem}: expected {expected}, got {actual}", expected=expected, actual=actual)
     return array
-
-
-def checked_compatibility(values: ArrayLike) -> NDArray[np.float32]:
-    """Validate a compatibility [C] or [C, C], and make a matrix symmetric.
-
-    Raises:
-        CRFError: the shape is wrong, or a value is not finite.
-    """
-    try:
-        array = np.array(values, dtype=np.float32)
-    except Exception as exc:  # what `__array__` of another library raises
-        raise CRFError(f"compatibility must be numbers [C] or [C, C]; got {describe(values)}: {exc}") from exc
-    if array.size == 0 or array.ndim not in (1, 2) or array.shape != (array.shape[0],) * array.ndim:
-        raise CRFError(f"compatibility must be a vector [C] or a square matrix [C, C], got {list(array.shape)}")
-    if not np.isfinite(array).all():
-        raise CRFError("compatibility must be finite")
-    return array if array.ndim == 1 else (array + array.T) / 2
 
 
 def _found(values: AnyArray, name: str, dtype: type[np.generic]) -> Input:

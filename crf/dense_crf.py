@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -15,14 +14,13 @@ from .._native import ClassSubset, Filter, FractionMeanField, MeanField, check_c
 from ..arguments import MAX_THREADS, check_arguments
 from ..arrays import Labels, as_array, class_maps, not_finite
 from ..errors import CRFError, ShapeError
+from .compatibility import Compatibility, bilateral_term, gaussian_term
 from .kept_filters import KEPT_FILTERS, FilterOptions, KeptFilters
+from .memory import check_memory
 from .params import MAX_ITERATIONS, CRFParams, Storage
 
-_BILATERAL_CORNERS = 6
-_GAUSSIAN_CORNERS = 3
-#: Lattice index (4) and weight (4) of a pixel's corner, sorted entry (8), and neighbour links of 1.5 vertices a pixel
-#: (12), with their shares of masses (6) for fractions.
-_BYTES_PER_CORNER = {"fp32": 28, "unorm16": 34}
+#: Of a simplex of the smoothness kernel and of the appearance kernel: one more than features.
+_CORNERS = (3, 6)
 
 _Field: TypeAlias = MeanField | FractionMeanField
 
@@ -43,12 +41,15 @@ class DenseCRF:
             photos at two sizes, P1–P3 of docs/crf.md). Arithmetic, unaries, norms and the result are in single
             precision.
         class_floor: classes whose probability is below this in every pixel take no part, which saves their share of
-            the time, and have 1e-5 in the result; 0 to 0.01. 0 is exact; docs/crf.md bounds what more changes.
+            the time, and have 1e-5 in the result; 0 to 0.01. 0 is exact; docs/crf.md bounds what more changes. Not
+            with a `compatibility`.
+        compatibility: factors of the weights for each class, and a cost for each pair of classes, as
+            `atrous.crf.torch` learns them; None for the Potts model.
 
     Raises:
         ArgumentError: an argument has the wrong type.
         CRFError: `iterations` or `threads` is negative or excessive, `storage` is unknown, or `class_floor` is out of
-            range or used with a negative weight.
+            range, or used with a negative weight or a `compatibility`.
     """
 
     @check_arguments
@@ -60,6 +61,7 @@ class DenseCRF:
         threads: int = 0,
         storage: Storage = "fp32",
         class_floor: float = 0.0,
+        compatibility: Compatibility | None = None,
     ) -> None:
         for name, value, most in (("iterations", iterations, MAX_ITERATIONS), ("threads", threads, MAX_THREADS)):
             if value < 0:
@@ -74,6 +76,11 @@ class DenseCRF:
         self.storage: Storage = storage
         self.class_floor = float(class_floor)
         check_class_floor(self.class_floor, self.params.gaussian_weight, self.params.bilateral_weight)
+        if self.class_floor > 0 and compatibility is not None:
+            raise CRFError(
+                "class_floor needs the Potts compatibility; leave compatibility out, or set class_floor to 0"
+            )
+        self.compatibility = compatibility
         #: Lattices that calls share; those of the process, unless somebody gives others.
         self.filters: KeptFilters = KEPT_FILTERS
         self._subset: ClassSubset | None = None
@@ -141,13 +148,20 @@ class DenseCRF:
             threads=self.threads,
             storage=self.storage,
             class_floor=self.class_floor,
+            compatibility=self.compatibility,
         )
         return make, (self.params,)
 
     def _infer(self, probabilities: ArrayLike, image: ArrayLike) -> tuple[_Field, ClassSubset, tuple[int, int]]:
         unchecked = class_maps(probabilities, "probabilities")
         classes, height, width = unchecked.shape
-        _check_memory(classes, height, width, self.storage)
+        if self.compatibility is not None and self.compatibility.classes != classes:
+            raise ShapeError(
+                f"the compatibility is for {self.compatibility.classes} classes; the probabilities have {classes}",
+                expected=f"{self.compatibility.classes} classes",
+                actual=f"{classes} classes",
+            )
+        check_memory(classes, (height, width), _CORNERS, storage=self.storage)
         pixels = _checked_image(image, height, width)
         maps = np.ascontiguousarray(unchecked, dtype=np.float32)
         low, high = maps.min(), maps.max()
@@ -173,13 +187,8 @@ class DenseCRF:
         """Give the bilateral term, which is the last, the filter of `image` [H, W, 3]."""
         last = field.terms - 1
         field.replace_filter(last, self._unbuilt)  # frees the last image's, unless it is kept
-        sigma_xy_px, sigma_rgb = self.params.bilateral_sigma_xy_px, self.params.bilateral_sigma_rgb
-        options = FilterOptions(
-            size=(image.shape[0], image.shape[1]),
-            sigma_xy_px=(sigma_xy_px, sigma_xy_px),
-            sigma_rgb=(sigma_rgb, sigma_rgb, sigma_rgb),
-            takes_fractions=self.storage == "unorm16",
-        )
+        size = (image.shape[0], image.shape[1])
+        options = FilterOptions.of_bilateral(self.params, size, takes_fractions=self.storage == "unorm16")
         field.replace_filter(last, self.filters.bilateral(image, options, threads=self.threads))
 
     def _allocate(self, shape: tuple[int, int, int]) -> _Field:
@@ -188,23 +197,16 @@ class DenseCRF:
         classes, height, width = shape
         make_field = FractionMeanField if self.storage == "unorm16" else MeanField
         field = make_field(height * width, classes, self.threads)
-        if self.params.gaussian_weight != 0:
-            options = FilterOptions(
-                size=(height, width),
-                sigma_xy_px=(self.params.gaussian_sigma_xy_px,) * 2,
-                takes_fractions=self.storage == "unorm16",
-            )
+        params = self.params
+        if params.gaussian_weight != 0:
+            fractions = self.storage == "unorm16"
+            options = FilterOptions.of_gaussian(params, (height, width), takes_fractions=fractions)
             gaussian = self.filters.gaussian(options, threads=self.threads)
-            field.add_term(gaussian, _potts(classes, self.params.gaussian_weight))
-        if self.params.bilateral_weight != 0:
-            field.add_term(self._unbuilt, _potts(classes, self.params.bilateral_weight))
+            field.add_term(gaussian, gaussian_term(self.compatibility, classes, params.gaussian_weight))
+        if params.bilateral_weight != 0:
+            field.add_term(self._unbuilt, bilateral_term(self.compatibility, classes, params.bilateral_weight))
         self._field, self._size = field, shape
         return field
-
-
-def _potts(classes: int, weight: float) -> NDArray[np.float32]:
-    """Potts compatibility [C] float32: agreeing labels are rewarded by `weight`."""
-    return np.full(classes, -weight, dtype=np.float32)
 
 
 def _checked_image(image: ArrayLike, height: int, width: int) -> NDArray[np.uint8]:
@@ -224,20 +226,3 @@ def _checked_image(image: ArrayLike, height: int, width: int) -> NDArray[np.uint
     if problem:
         raise ShapeError(f"the image {problem}: expected {expected}, got {actual}", expected=expected, actual=actual)
     return np.ascontiguousarray(array)
-
-
-def _check_memory(classes: int, height: int, width: int, storage: Storage) -> None:
-    """Raise CRFError if maps of this size would exceed 32-bit indices or this machine's memory."""
-    padded = 1 if classes == 1 else -(-classes // 8) * 8
-    row_bytes = padded * (2 if storage == "unorm16" else 4)
-    corners = _BILATERAL_CORNERS + _GAUSSIAN_CORNERS
-    # Unaries and output, then marginals and values of about as many vertices as pixels in each of the two lattices.
-    estimate = height * width * (8 * padded + 3 * row_bytes + _BYTES_PER_CORNER[storage] * corners)
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    too_many = height * width * _BILATERAL_CORNERS >= 2**31
-    if too_many or estimate > available:
-        raise CRFError(
-            f"a dense CRF of {classes} classes on {height}×{width} pixels needs about {estimate / 2**30:.1f} GiB; this "
-            f"machine has {available / 2**30:.1f} GiB and the limit is {2**31 // _BILATERAL_CORNERS / 1e6:.0f} million "
-            "pixels. Refine a smaller image or tiles of it"
-        )

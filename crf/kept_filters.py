@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._native import Filter, release_pages
-from .params import Normalization
+from .params import CRFParams, Normalization
 
 #: A Gaussian lattice and the bilateral ones of two images, or of an image at two scales.
 _MOST_FILTERS: Final = 3
@@ -35,6 +35,23 @@ class FilterOptions:
     normalization: Normalization = "symmetric"
     takes_fractions: bool = False
     sigma_rgb: tuple[float, float, float] | None = None
+
+    @classmethod
+    def of_gaussian(cls, params: CRFParams, size: tuple[int, int], *, takes_fractions: bool = False) -> FilterOptions:
+        """Options of the smoothness kernel on images of this size."""
+        sigma_xy_px = params.gaussian_sigma_xy_px
+        return cls(size, (sigma_xy_px, sigma_xy_px), takes_fractions=takes_fractions)
+
+    @classmethod
+    def of_bilateral(cls, params: CRFParams, size: tuple[int, int], *, takes_fractions: bool = False) -> FilterOptions:
+        """Options of the appearance kernel on images of this size."""
+        sigma_xy_px, sigma_rgb = params.bilateral_sigma_xy_px, params.bilateral_sigma_rgb
+        return cls(
+            size,
+            (sigma_xy_px, sigma_xy_px),
+            takes_fractions=takes_fractions,
+            sigma_rgb=(sigma_rgb, sigma_rgb, sigma_rgb),
+        )
 
 
 @dataclass(frozen=True, slots=True)

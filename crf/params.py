@@ -60,7 +60,7 @@ class CRFParams:
     def __post_init__(self) -> None:
         for each in fields(self):
             name, value = each.name, getattr(self, each.name)
-            number = _finite(value)
+            number = finite_number(value)
             if number is None:
                 raise CRFError(f"CRF parameter {name} must be a finite number, got {describe(value)}")
             if "sigma" in name and number <= 0:
@@ -138,7 +138,7 @@ class CRFParams:
         return cls(**values)
 
 
-def _finite(value: Any) -> float | None:  # noqa: ANN401 - whatever a user takes for a number
+def finite_number(value: Any) -> float | None:  # noqa: ANN401 - whatever a user takes for a number
     """A real number, NumPy's included, as Python's float; None if it is none, NaN or infinite."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return None

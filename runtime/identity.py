@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from ..crf import DenseCRF
+from ..crf.stored import stored_crf
 from .augmentation import AugmentedSegmenter
 from .segmenter import Segmenter
 
@@ -27,4 +28,4 @@ def segmenter_identity(segmenter: Segmenter | AugmentedSegmenter) -> dict[str, A
 
 def crf_identity(crf: DenseCRF) -> dict[str, Any]:
     """Parameters of a CRF; threads, which change nothing, are left out."""
-    return {**crf.params.to_dict(), "iterations": crf.iterations, "class_floor": crf.class_floor}
+    return {**stored_crf(crf.params, crf.iterations, crf.compatibility), "class_floor": crf.class_floor}

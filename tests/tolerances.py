@@ -207,3 +207,13 @@ FINAL_ACTIVATION_ABS: Final = 1e-5
 #: Probabilities averaged over windows and mirror images in single precision, against float64: max |difference|.
 #: Rounding of sums of a few terms of up to 1.
 AUGMENTED_ABSOLUTE: Final = 2e-6
+
+#: Gradients of the CRF as a layer, of its loss and of its filter, and marginals, against autograd in float64 through
+#: the lattice's own filter as a dense matrix: largest difference over the largest value.
+CRF_GRADIENT_RELATIVE: Final = 1e-4
+
+#: The same against the exact sum over all pairs, which the lattice approximates: cosine of the angle between the two.
+CRF_GRADIENT_EXACT_COSINE: Final = 0.95
+
+#: `FeatureCRF` against pydensecrf with the same features: max |ΔQ|.
+CRF_FEATURE_PEER_ABS: Final = 1e-5

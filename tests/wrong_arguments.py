@@ -486,14 +486,115 @@ def crf_calls(box: Sandbox) -> list[Call]:
             "DenseCRF",
             lambda: (
                 crf.DenseCRF,
-                {"params": dense.params, "iterations": 1, "threads": 1, "storage": "fp32", "class_floor": 0.0},
+                {
+                    "params": dense.params,
+                    "iterations": 1,
+                    "threads": 1,
+                    "storage": "fp32",
+                    "class_floor": 0.0,
+                    "compatibility": None,
+                },
             ),
         ),
         Call("DenseCRF()", lambda: (dense, both)),
         Call("DenseCRF.labels", lambda: (dense.labels, both)),
         Call("DenseCRF.labels_and_marginals", lambda: (dense.labels_and_marginals, both)),
         Call("release_memory", lambda: (crf.release_memory, {})),
+        *feature_calls(maps),
         *gpu_calls(both),
+    ]
+
+
+def feature_calls(maps: np.ndarray) -> list[Call]:
+    """The CRF over any features, and how classes interact."""
+    kernel = crf.Kernel.of_positions((16, 16), sigma=2.0)
+    over_features = crf.FeatureCRF([kernel], iterations=1, threads=1)
+    factors = {"bilateral": (1.0, 1.0), "gaussian": (1.0, 1.0), "matrix": ((-1.0, 0.0), (0.0, -1.0))}
+    return [
+        Call("Compatibility", lambda: (crf.Compatibility, factors)),
+        Call("Compatibility.from_dict", lambda: (crf.Compatibility.from_dict, {"values": factors})),
+        Call(
+            "FeatureCRF",
+            lambda: (
+                crf.FeatureCRF,
+                {"kernels": [kernel], "iterations": 1, "threads": 1, "compatibility": None},
+            ),
+        ),
+        Call("FeatureCRF()", lambda: (over_features, {"probabilities": maps})),
+        Call("FeatureCRF.labels", lambda: (over_features.labels, {"probabilities": maps})),
+        Call(
+            "Kernel",
+            lambda: (crf.Kernel, {"features": maps, "sigmas": 1.0, "weight": 1.0, "normalization": "symmetric"}),
+        ),
+        Call(
+            "Kernel.of_positions",
+            lambda: (crf.Kernel.of_positions, {"size": (4, 5), "sigma": 1.0, "spacing": 1.0, "weight": 1.0}),
+        ),
+        Call(
+            "Kernel.of_image",
+            lambda: (
+                crf.Kernel.of_image,
+                {"image": maps, "sigma": 1.0, "sigma_values": 1.0, "spacing": 1.0, "weight": 1.0},
+            ),
+        ),
+        Call(
+            "permutohedral_filter",
+            lambda: (
+                crf.permutohedral_filter,
+                {"values": maps, "features": maps, "sigmas": 1.0, "normalization": "none", "threads": 1},
+            ),
+        ),
+    ]
+
+
+def learning_calls() -> list[Call]:
+    """The CRF in training."""
+    import torch
+
+    from atrous.calibration.learn import Example, LearnOptions, learn_crf
+    from atrous.crf.torch import DenseCRFLayer, dense_crf_loss, permutohedral_filter
+
+    logits = torch.zeros(1, 3, 6, 7)
+    images = torch.zeros(1, 6, 7, 3, dtype=torch.uint8)
+    layer = DenseCRFLayer(num_classes=3, iterations=1, threads=1)
+    options = LearnOptions(iterations=1, epochs=1, threads=1)
+    example = Example(np.full((3, 6, 7), 1 / 3), np.zeros((6, 7, 3), np.uint8), np.zeros((6, 7), np.uint8))
+    filtering = {"values": logits[0], "features": logits[0], "sigmas": 1.0, "normalization": "none", "threads": 1}
+    loss = {"sigma_xy_px": 3.0, "sigma_rgb": 9.0, "mask": None, "normalization": "none", "reduction": "mean"}
+
+    def learn(train: Any, held_out: Any, params: Any, compatibility: Any, options: Any) -> object:
+        """Without `progress`, whose exceptions are its own."""
+        return learn_crf(train, held_out, params, compatibility=compatibility, options=options)
+
+    return [
+        Call(
+            "DenseCRFLayer",
+            lambda: (
+                DenseCRFLayer,
+                {"params": layer.params, "num_classes": 3, "iterations": 1, "compatibility": None, "threads": 1},
+            ),
+        ),
+        Call("DenseCRFLayer()", lambda: (layer.forward, {"logits": logits, "images": images})),
+        Call(
+            "dense_crf_loss",
+            lambda: (dense_crf_loss, {"probabilities": logits, "images": images, **loss, "threads": 1}),
+        ),
+        Call("permutohedral_filter", lambda: (permutohedral_filter, filtering)),
+        Call("Example", lambda: (Example, {"probabilities": 0, "image": 0, "mask": 0})),
+        Call("LearnOptions", lambda: (LearnOptions, dataclasses.asdict(options))),
+        Call(
+            "learn_crf",
+            lambda: (
+                learn,
+                {
+                    "train": [example],
+                    "held_out": [example],
+                    "params": layer.params,
+                    "compatibility": None,
+                    "options": options,
+                },
+            ),
+        ),
     ]
 
 
@@ -612,7 +713,7 @@ def attempts(call: Call, kind: str) -> Iterator[tuple[str, str]]:
 def all_calls(folder: Path) -> list[Call]:
     """Every public function."""
     box = Sandbox(folder)
-    return [*python_calls(box), *documented_calls(box), *crf_calls(box), *verb_calls(box)]
+    return [*python_calls(box), *documented_calls(box), *crf_calls(box), *learning_calls(), *verb_calls(box)]
 
 
 def count_outcomes(calls: Sequence[Call]) -> dict[str, Counter[str]]:

@@ -78,7 +78,7 @@ def frame(spec: FieldSpec, vertices: Mapping[str, int]) -> list[Traffic]:
     """
     native = spec.native
     potts = np.full(spec.classes, -1, np.float32)
-    plan = _native.plan_field(native, potts, multiprocessors=1, gaussian_vertices=vertices["gaussian"])
+    plan = _native.plan_field(native, (potts, potts), multiprocessors=1, gaussian_vertices=vertices["gaussian"])
     lattices = {each.name: _Lattice(each, vertices[each.name]) for each in (native.gaussian, native.bilateral) if each}
     field = _Field(spec.images * spec.height * spec.width, spec.classes, native.storage, lattices)
     return [_traffic(step, field) for step in plan.sequences["frame"]]

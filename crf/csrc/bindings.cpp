@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "arguments.hpp"
+#include "gradient_bindings.hpp"
 #include "mean_field.hpp"
 #include "native/error.hpp"
 #include "native/parallel.hpp"
@@ -205,8 +206,8 @@ void bind_class_subset(py::module_& module) {
 
 void bind_crf(py::module_& module) {
     bind_class_subset(module);
-    py::class_<Filter, std::shared_ptr<Filter>>(module, "Filter")
-        .def(py::init<bool>(), py::arg("takes_fractions") = false)
+    py::class_<Filter, std::shared_ptr<Filter>> filter(module, "Filter");
+    filter.def(py::init<bool>(), py::arg("takes_fractions") = false)
         .def(
             "build_gaussian",
             [](Filter& filter, int height, int width, std::pair<float, float> sigma_xy_px,
@@ -223,9 +224,11 @@ void bind_crf(py::module_& module) {
         .def_property_readonly("pixels", [](const Filter& filter) { return filter.lattice().pixels(); })
         .def_property_readonly("vertices", [](const Filter& filter) { return filter.lattice().vertices(); })
         .def_property_readonly("nbytes", [](const Filter& filter) { return filter.lattice().bytes(); });
+    bind_filter_apply(filter);
     bind_mean_field<float>(module, "MeanField");
     bind_mean_field<Fraction>(module, "FractionMeanField");
     bind_stepped_mean_field(module);
+    bind_gradient(module);
     bind_launch_plan(module);
 }
 

@@ -92,6 +92,9 @@ struct FilterKernels {
     /// out[i] += matrixᵀ · in[i] for `count` rows; matrix [padded, padded].
     void (*mix)(const float* in, const float* matrix, const ChannelLayout& layout, std::int64_t count, float* out);
 
+    /// sums[from, to] += Σ_i a[i][from] · b[i][to] over `count` rows; sums [padded, padded].
+    void (*add_products)(const float* a, const float* b, const ChannelLayout& layout, std::int64_t count, float* sums);
+
     /// values[i] = log(clip(values[i], floor, 1)) over `count` floats.
     void (*log_clipped)(float* values, std::int64_t count, float floor);
 };

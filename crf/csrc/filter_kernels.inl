@@ -188,6 +188,16 @@ static void mix(const float* in, const float* matrix, const ChannelLayout& layou
     }
 }
 
+static void add_products(const float* a, const float* b, const ChannelLayout& layout, std::int64_t count, float* sums) {
+    const int padded = layout.padded();
+    for (std::int64_t i = 0; i < count; ++i) {
+        for (int from = 0; from < layout.channels; ++from) {
+            const float value = a[i * padded + from];
+            for (int to = 0; to < padded; ++to) sums[from * padded + to] += value * b[i * padded + to];
+        }
+    }
+}
+
 /// Up to 4 channels, padded to a full vector.
 static void softmax_narrow(const float* logits, int width, std::int64_t count, float* rows) {
     for (std::int64_t i = 0; i < count; ++i) {
@@ -241,5 +251,6 @@ static constexpr FilterKernels kFilterKernels{
     {splat<float>, blur_sums, slice<float>, softmax<float>},
     {splat<Fraction>, blur_fractions, slice<Fraction>, softmax<Fraction>},
     mix,
+    add_products,
     log_clipped,
 };

@@ -139,7 +139,8 @@ void Lattice::share_masses(int threads) {
 }
 
 template <typename T>
-void Lattice::splat_and_blur(const T* rows, const ChannelLayout& layout, T* values, T* scratch, int threads) const {
+void Lattice::splat_and_blur(const T* rows, const ChannelLayout& layout, T* values, T* scratch, int threads,
+                             AxisOrder order) const {
     const RowKernels<T>& kernels = filter_kernels().rows<T>();
     const std::int64_t zero_row = vertices_ * layout.padded();
     std::fill(values + zero_row, values + zero_row + layout.padded(), T{0});
@@ -151,7 +152,8 @@ void Lattice::splat_and_blur(const T* rows, const ChannelLayout& layout, T* valu
         const SplatPiece& piece = splat_pieces_[index];
         kernels.splat(entries_.data(), piece.begin, piece.end, piece.vertex, layout, rows, from);
     });
-    for (int axis = 0; axis < corners_; ++axis) {
+    for (int pass = 0; pass < corners_; ++pass) {
+        const int axis = order == AxisOrder::forward ? pass : corners_ - 1 - pass;
         const Neighbours* const neighbours = neighbours_[axis].data();
         const Shares* const shares = has_shares() ? shares_[axis].data() : nullptr;
         parallel_ranges(vertices_, kBlurRange, threads, [&](std::int64_t begin, std::int64_t end) {
@@ -161,7 +163,8 @@ void Lattice::splat_and_blur(const T* rows, const ChannelLayout& layout, T* valu
     }
 }
 
-template void Lattice::splat_and_blur(const float*, const ChannelLayout&, float*, float*, int) const;
-template void Lattice::splat_and_blur(const Fraction*, const ChannelLayout&, Fraction*, Fraction*, int) const;
+template void Lattice::splat_and_blur(const float*, const ChannelLayout&, float*, float*, int, AxisOrder) const;
+template void Lattice::splat_and_blur(const Fraction*, const ChannelLayout&, Fraction*, Fraction*, int,
+                                      AxisOrder) const;
 
 }  // namespace atrous

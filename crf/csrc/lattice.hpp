@@ -10,6 +10,10 @@
 
 namespace atrous {
 
+/// The order in which the blur goes along the axes. Blurs along two axes do not commute, since points are missing; the
+/// reverse order is that of the transposed filter.
+enum class AxisOrder { forward, reverse };
+
 /// Gaussian filtering in d dimensions by splat, blur and slice (Adams, Baek & Davis 2010).
 ///
 /// Rows of floats hold sums, as in the paper. Rows of fractions, for which share_masses() readies the lattice, hold
@@ -39,9 +43,10 @@ class Lattice {
     /// Values that splat_and_blur() needs for its result and for its scratch memory, each.
     std::size_t values_size(const ChannelLayout& layout) const { return (vertices_ + 1) * layout.padded(); }
 
-    /// values[vertex] = blurred sum of rows[pixel].
+    /// values[vertex] = blurred sum of rows[pixel]. Shares of masses, and so fractions, are for the forward order.
     template <typename T>
-    void splat_and_blur(const T* rows, const ChannelLayout& layout, T* values, T* scratch, int threads) const;
+    void splat_and_blur(const T* rows, const ChannelLayout& layout, T* values, T* scratch, int threads,
+                        AxisOrder order = AxisOrder::forward) const;
 
     /// out[i] += scale ∘ filtered value of pixel begin + i, for pixels in [begin, end).
     template <typename T>
@@ -72,7 +77,8 @@ class Lattice {
     std::vector<Buffer<Shares>> shares_;          ///< [axis][vertex]; empty where rows are floats
 };
 
-extern template void Lattice::splat_and_blur(const float*, const ChannelLayout&, float*, float*, int) const;
-extern template void Lattice::splat_and_blur(const Fraction*, const ChannelLayout&, Fraction*, Fraction*, int) const;
+extern template void Lattice::splat_and_blur(const float*, const ChannelLayout&, float*, float*, int, AxisOrder) const;
+extern template void Lattice::splat_and_blur(const Fraction*, const ChannelLayout&, Fraction*, Fraction*, int,
+                                             AxisOrder) const;
 
 }  // namespace atrous

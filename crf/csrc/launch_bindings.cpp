@@ -68,12 +68,14 @@ void bind_launch_plan(py::module_& module) {
     bind_specs(module);
     module.def(
         "plan_field",
-        [](const FieldSpec& spec, const FloatArray& compatibility, int multiprocessors,
+        [](const FieldSpec& spec, const std::pair<FloatArray, FloatArray>& compatibilities, int multiprocessors,
            std::optional<std::int64_t> gaussian_vertices) {
             const auto channels = static_cast<std::size_t>(spec.classes);
-            return plan_field(spec, compatibility_from(channels, compatibility), multiprocessors, gaussian_vertices);
+            const KernelCompatibilities both{compatibility_from(channels, compatibilities.first),
+                                             compatibility_from(channels, compatibilities.second)};
+            return plan_field(spec, both, multiprocessors, gaussian_vertices);
         },
-        py::arg("spec"), py::arg("compatibility"), py::arg("multiprocessors"),
+        py::arg("spec"), py::arg("compatibilities"), py::arg("multiprocessors"),
         py::arg("gaussian_vertices") = py::none());
     module.def("plan_lattice", &plan_lattice, py::arg("spec"), py::arg("multiprocessors"));
     module.def("plan_sorting", &plan_sorting, py::arg("count"), py::arg("high"), py::arg("multiprocessors"));

@@ -34,11 +34,11 @@ class FieldWriter {
     FieldWriter(const FieldSpec& spec, int multiprocessors, std::int64_t gaussian_vertices);
 
     LaunchPlan build();
-    LaunchPlan run(const Compatibility& compatibility);
+    LaunchPlan run(const KernelCompatibilities& compatibilities);
 
   private:
     void add_term(const std::optional<LatticeSpec>& lattice, double weight, std::int64_t vertices);
-    void set_terms(const Compatibility& compatibility);
+    void set_terms(const KernelCompatibilities& compatibilities);
     void frame();
     void update(std::size_t terms, bool is_last);
     void outputs();
@@ -90,19 +90,21 @@ LaunchPlan FieldWriter::build() {
     return plan_.take();
 }
 
-LaunchPlan FieldWriter::run(const Compatibility& compatibility) {
-    set_terms(compatibility);
+LaunchPlan FieldWriter::run(const KernelCompatibilities& compatibilities) {
+    set_terms(compatibilities);
     frame();
     outputs();
     return plan_.take();
 }
 
 /// The table that the update reads, and what it points to: what a unit of filter response adds to −U.
-void FieldWriter::set_terms(const Compatibility& compatibility) {
+void FieldWriter::set_terms(const KernelCompatibilities& compatibilities) {
     const auto stride = static_cast<std::size_t>(storage_.stride());
     const auto classes = static_cast<std::size_t>(spec_.classes);
     Words words;
     for (const PlannedTerm& term : terms_) {
+        const bool is_gaussian = term.lattice.spec().corners == kGaussianCorners;
+        const Compatibility& compatibility = is_gaussian ? compatibilities.gaussian : compatibilities.bilateral;
         std::vector<float> scale(stride, 1.0f);
         std::vector<float> matrix(classes * stride);
         for (std::size_t c = 0; c < compatibility.diagonal.size(); ++c) {
@@ -219,7 +221,7 @@ std::string FieldSpec::describe() const {
     return format("a dense CRF of %d classes on %d×%d×%d pixels", classes, images, height, width);
 }
 
-LaunchPlan plan_field(const FieldSpec& spec, const Compatibility& compatibility, int multiprocessors,
+LaunchPlan plan_field(const FieldSpec& spec, const KernelCompatibilities& compatibilities, int multiprocessors,
                       std::optional<std::int64_t> gaussian_vertices) {
     const std::int64_t values = spec.batch().pixels() * spec.classes;
     if (kBilateralCorners * spec.batch().points() >= kMaxEntries || values >= kMaxValues) {
@@ -231,7 +233,7 @@ LaunchPlan plan_field(const FieldSpec& spec, const Compatibility& compatibility,
                    static_cast<double>(spec.estimate_bytes()) / (1 << 30), static_cast<double>(limit) / 1e6));
     }
     FieldWriter writer(spec, multiprocessors, gaussian_vertices.value_or(0));
-    return gaussian_vertices ? writer.run(compatibility) : writer.build();
+    return gaussian_vertices ? writer.run(compatibilities) : writer.build();
 }
 
 void check_sigmas(const FieldSpec& spec, std::uint32_t failures, bool is_build) {

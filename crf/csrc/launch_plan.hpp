@@ -14,6 +14,7 @@ struct CrfParams {
     double bilateral_weight = 4, bilateral_sigma_xy_px = 67, bilateral_sigma_rgb = 3;
     double gaussian_weight = 3, gaussian_sigma_xy_px = 1;
     double unary_temperature = 1;
+    std::optional<ClassInteraction> interaction = {};  ///< none: Potts
 };
 
 /// What the memory and the launches of a field depend on.
@@ -38,6 +39,11 @@ struct FieldSpec {
     std::string describe() const;
 };
 
+/// μ of each kernel, without its weight.
+struct KernelCompatibilities {
+    Compatibility gaussian, bilateral;
+};
+
 /// The work of a field, Q ← softmax(−U − Σ_k μ_k(K̂_k Q)), in two plans.
 ///
 /// The Gaussian lattice depends on the size alone. It is built once, and how many vertices it has, which is not known
@@ -49,7 +55,7 @@ struct FieldSpec {
 ///   "report"     → "report_copy", a `FieldReport`
 ///
 /// Throws CrfError where the kernels' indices do not reach.
-LaunchPlan plan_field(const FieldSpec& spec, const Compatibility& compatibility, int multiprocessors,
+LaunchPlan plan_field(const FieldSpec& spec, const KernelCompatibilities& compatibilities, int multiprocessors,
                       std::optional<std::int64_t> gaussian_vertices);
 
 /// Throws CrfError if a lattice coordinate of a frame, or of "build", went beyond its key: a sigma is too small.

@@ -15,6 +15,7 @@ namespace atrous {
 
 void Filter::build(const FeatureSource& source, Normalization normalization, int threads) {
     lattice_.build(source, threads);
+    normalization_ = normalization;
     // The lattice's response to a unit impulse is too large by 1 + 2^-d.
     const float alpha = 1.0f / (1.0f + std::ldexp(1.0f, 1 - lattice_.corners()));
     constexpr ChannelLayout scalar = ChannelLayout::of<float>(1);
@@ -43,6 +44,35 @@ void Filter::build(const FeatureSource& source, Normalization normalization, int
     });
     lattice_.scale_weights(before.data(), after.data(), threads);
     if (takes_fractions_) lattice_.share_masses(threads);
+}
+
+void Filter::apply(const float* values, int channels, AxisOrder order, float* out, int threads) const {
+    const bool is_one_sided = normalization_ == Normalization::before || normalization_ == Normalization::after;
+    if (takes_fractions_ || (order == AxisOrder::reverse && is_one_sided)) {
+        throw CrfError("this filter cannot be applied so: it takes fractions, or is normalised on one side");
+    }
+    const std::int64_t pixels = lattice_.pixels();
+    const ChannelLayout layout = ChannelLayout::of<float>(channels);
+    const std::int64_t stride = layout.padded();
+    const std::vector<float> ones(stride, 1.0f);
+    Buffer<float> rows(pixels * stride);
+    parallel_ranges(pixels, kTile, threads, [&](std::int64_t begin, std::int64_t end) {
+        std::fill(&rows[begin * stride], &rows[begin * stride] + (end - begin) * stride, 0.0f);
+        for (int c = 0; c < channels; ++c) {
+            for (std::int64_t p = begin; p < end; ++p) rows[p * stride + c] = values[c * pixels + p];
+        }
+    });
+    Buffer<float> on_lattice(lattice_.values_size(layout));
+    Buffer<float> scratch(lattice_.values_size(layout));
+    lattice_.splat_and_blur(rows.data(), layout, on_lattice.data(), scratch.data(), threads, order);
+    parallel_ranges(pixels, kTile, threads, [&](std::int64_t begin, std::int64_t end) {
+        float* const filtered = &rows[begin * stride];
+        std::fill(filtered, filtered + (end - begin) * stride, 0.0f);
+        lattice_.slice(on_lattice.data(), layout, ones.data(), begin, end, filtered);
+        for (int c = 0; c < channels; ++c) {
+            for (std::int64_t p = begin; p < end; ++p) out[c * pixels + p] = rows[p * stride + c];
+        }
+    });
 }
 
 template <typename T>
@@ -142,7 +172,7 @@ void MeanField<T>::infer(int iterations, const std::function<void()>& between) {
 /// Q = softmax(−U), or else one mean-field update; the last one leaves it in result().
 template <typename T>
 void MeanField<T>::update(bool is_first, bool is_last) {
-    if (!is_first) filter_terms();
+    if (!is_first) filter_terms(marginals_.data());
     const FilterKernels& kernels = filter_kernels();
     const std::int64_t stride = layout_.padded();
     parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {
@@ -159,25 +189,25 @@ void MeanField<T>::update(bool is_first, bool is_last) {
 /// Values stay until all terms are sliced, but scratch memory is free again after a term's blur: the term with the most
 /// vertices goes first, and what was its scratch memory holds the others.
 template <typename T>
-void MeanField<T>::filter_terms() {
-    std::vector<Term*> order;
+void MeanField<T>::filter_terms(const T* rows, AxisOrder order) {
+    std::vector<Term*> by_size;
     for (Term& term : terms_) {
         check_filter(*term.filter);  // a filter may have been rebuilt since the last step
-        order.push_back(&term);
+        by_size.push_back(&term);
     }
     const auto size = [&](const Term* term) { return term->filter->lattice().values_size(layout_); };
-    std::stable_sort(order.begin(), order.end(), [&](const Term* a, const Term* b) { return size(a) > size(b); });
+    std::stable_sort(by_size.begin(), by_size.end(), [&](const Term* a, const Term* b) { return size(a) > size(b); });
     std::size_t begin = 0;
     std::size_t end = 0;
-    for (Term* term : order) {
+    for (Term* term : by_size) {
         term->values = begin;
         begin += size(term);
         end = std::max(end, begin + size(term));
     }
     arena_.resize(end);
-    for (Term* term : order) {
+    for (Term* term : by_size) {
         T* const values = &arena_[term->values];
-        term->filter->lattice().splat_and_blur(marginals_.data(), layout_, values, values + size(term), threads_);
+        term->filter->lattice().splat_and_blur(rows, layout_, values, values + size(term), threads_, order);
     }
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "class_subset.hpp"
+#include "compatibility.hpp"
 #include "lattice.hpp"
 #include "native/buffer.hpp"
 
@@ -29,15 +30,14 @@ class Filter {
     void build(const FeatureSource& source, Normalization normalization, int threads);
     const Lattice& lattice() const { return lattice_; }
 
+    /// out = K̂ · values, both planar [channels, pixels]. With the reverse order K̂ᵀ · values, for a filter that is
+    /// normalised on both sides or on none: on one side it would have to change sides. `out` may be `values`.
+    void apply(const float* values, int channels, AxisOrder order, float* out, int threads) const;
+
   private:
+    Normalization normalization_ = Normalization::none;
     bool takes_fractions_;
     Lattice lattice_;
-};
-
-/// μ: how labels interact. Either a factor a channel (Potts: −w for all) or a symmetric matrix.
-struct Compatibility {
-    std::vector<float> diagonal;  ///< [channels], or empty
-    std::vector<float> matrix;    ///< [channels, channels], used when diagonal is empty
 };
 
 /// Q ← softmax(−U − Σ_k μ_k(K̂_k Q)), all buffers allocated once. Not to be used from two threads at once.
@@ -83,7 +83,7 @@ class MeanField {
     };
     void check_filter(const Filter& filter) const;
     bool read_planar(const float* planar, const ClassSubset& subset, float sign, float* rows) const;
-    void filter_terms();
+    void filter_terms(const T* rows, AxisOrder order = AxisOrder::forward);
     std::vector<float> unaries(std::int64_t begin, std::int64_t end) const;
     void add_responses(std::int64_t begin, std::int64_t end, std::vector<float>& sum) const;
     void update(bool is_first, bool is_last);

@@ -10,7 +10,7 @@
 namespace atrous {
 
 double SteppedMeanField::kl_divergence() {
-    filter_terms();
+    filter_terms(marginals_.data());
     const std::int64_t stride = layout_.padded();
     std::vector<double> partial((pixels_ + kTile - 1) / kTile);
     parallel_ranges(pixels_, kTile, threads_, [&](std::int64_t begin, std::int64_t end) {

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...crf.cuda import CudaDenseCRF
 from ...errors import EngineError, ShapeError
@@ -52,7 +52,8 @@ class Pipeline:
 
         def make_crf(device: Device) -> CudaDenseCRF:
             assert crf is not None  # noqa: S101 - only called where there is one
-            return CudaDenseCRF(crf.params, iterations=crf.iterations, storage=crf.storage, device=device)
+            options: dict[str, Any] = {"iterations": crf.iterations, "storage": crf.storage}
+            return CudaDenseCRF(crf.params, **options, compatibility=crf.compatibility, device=device)
 
         self._requests: Requests = SimpleQueue()
         self._lock = threading.Lock()

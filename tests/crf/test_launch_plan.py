@@ -48,8 +48,8 @@ class Plan:
         potts = -np.eye(spec.classes, dtype=np.float32) if is_matrix else np.full(spec.classes, -1, np.float32)
         has_gaussian = spec.native.gaussian is not None
         vertices = spec.images * spec.height * spec.width if has_gaussian else 0
-        self.build = _native.plan_field(spec.native, potts, multiprocessors)
-        self.run = _native.plan_field(spec.native, potts, multiprocessors, vertices)
+        self.build = _native.plan_field(spec.native, (potts, potts), multiprocessors)
+        self.run = _native.plan_field(spec.native, (potts, potts), multiprocessors, vertices)
         self.sizes = {planned.name: planned for plan in (self.build, self.run) for planned in plan.buffers}
 
     @property

@@ -19,7 +19,7 @@ SPEC = FieldSpec(1, 3, 9, 11, "fp32", 2, "symmetric", CRFParams.deeplab_v2_resne
 
 def plans(compatibility: np.ndarray) -> tuple[_native.LaunchPlan, _native.LaunchPlan]:
     """What builds the Gaussian lattice, and the rest."""
-    return _native.plan_field(SPEC, compatibility, 2), _native.plan_field(SPEC, compatibility, 2, 40)
+    return _native.plan_field(SPEC, (compatibility,) * 2, 2), _native.plan_field(SPEC, (compatibility,) * 2, 2, 40)
 
 
 def fetched(device: Device, buffer, dtype: type) -> np.ndarray:
@@ -42,7 +42,7 @@ def test_memory_of_an_earlier_plan_goes_over(device):
 def test_memory_of_another_size_does_not():
     device = EmulatedDevice()
     _, run = plans(np.full(3, -1, np.float32))
-    larger = _native.plan_field(SPEC, np.full(3, -1, np.float32), 2, 41)
+    larger = _native.plan_field(SPEC, (np.full(3, -1, np.float32),) * 2, 2, 41)
     first = allocate(run, device, device.stream())
     second = allocate(larger, device, device.stream(), first)
     changed = {name for name in first if second[name] is not first[name]}

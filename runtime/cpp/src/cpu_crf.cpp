@@ -36,6 +36,18 @@ Compatibility potts(int channels, double weight) {
     return compatibility;
 }
 
+Compatibility gaussian_compatibility(const CrfParams& params, int channels) {
+    if (!params.interaction) return potts(channels, params.gaussian_weight);
+    const auto weight = static_cast<float>(params.gaussian_weight);
+    return compatibility_of(weight, params.interaction->gaussian, params.interaction->matrix);
+}
+
+Compatibility bilateral_compatibility(const CrfParams& params, int channels) {
+    if (!params.interaction) return potts(channels, params.bilateral_weight);
+    const auto weight = static_cast<float>(params.bilateral_weight);
+    return compatibility_of(weight, params.interaction->bilateral, params.interaction->matrix);
+}
+
 }  // namespace
 
 CpuCrf::CpuCrf(const CrfParams& params, int iterations, int threads, bool has_fractions, float class_floor)
@@ -44,7 +56,14 @@ CpuCrf::CpuCrf(const CrfParams& params, int iterations, int threads, bool has_fr
       threads_(resolve_threads(threads)),
       has_fractions_(has_fractions),
       class_floor_(class_floor) {
+    check_floor(params, class_floor);
+}
+
+void CpuCrf::check_floor(const CrfParams& params, float class_floor) {
     check_class_floor(class_floor, params.gaussian_weight, params.bilateral_weight);
+    if (class_floor == 0 || !params.interaction) return;
+    fail(ATROUS_ERROR_CRF,
+         "crf_class_floor needs the Potts compatibility, and this bundle's CRF has one that was learned; set it to 0");
 }
 
 void CpuCrf::allocate(int channels, const Size& size) {
@@ -68,9 +87,9 @@ CpuCrf::Field<T> CpuCrf::make_field(int channels, const Size& size) const {
         auto gaussian = std::make_shared<Filter>(has_fractions_);
         const auto sigma = static_cast<float>(params_.gaussian_sigma_xy_px);
         gaussian->build(PositionFeatures(size.height, size.width, sigma, sigma), Normalization::symmetric, threads_);
-        field->add_term(gaussian, potts(channels, params_.gaussian_weight));
+        field->add_term(gaussian, gaussian_compatibility(params_, channels));
     }
-    if (params_.bilateral_weight != 0) field->add_term(bilateral_, potts(channels, params_.bilateral_weight));
+    if (params_.bilateral_weight != 0) field->add_term(bilateral_, bilateral_compatibility(params_, channels));
     return field;
 }
 

@@ -14,8 +14,11 @@ namespace atrous::core {
 class CpuCrf {
   public:
     /// `has_fractions`: rows on the lattices, and Q between updates, are 16-bit fractions of 1. `class_floor`: classes
-    /// that are nowhere as likely take no part. Throws CrfError unless check_class_floor() accepts it.
+    /// that are nowhere as likely take no part. Throws unless check_floor() accepts it.
     CpuCrf(const CrfParams& params, int iterations, int threads, bool has_fractions = false, float class_floor = 0);
+
+    /// Throws CrfError or Failure(CRF) where classes below a floor cannot be left out with these parameters.
+    static void check_floor(const CrfParams& params, float class_floor);
 
     /// `probabilities` [channels, height, width], `rgb` [height, width, 3]; writes labels [height, width], of 16 bits
     /// where there are more than 256 channels, and, where `marginals` is not null, marginals of the probabilities'

@@ -52,7 +52,7 @@ class CpuPipeline : public Pipeline {
         if (!options.has_crf) return;
         crf_params_ = crf_params_of(manifest_);
         crf_iterations_ = crf_iterations_of(manifest_, options.crf_iterations);
-        check_class_floor(options.crf_class_floor, crf_params_->gaussian_weight, crf_params_->bilateral_weight);
+        CpuCrf::check_floor(*crf_params_, options.crf_class_floor);
     }
 
     void run(const Frame& frame, Timings& timings) override {

@@ -21,6 +21,7 @@ constexpr const char* kTemperature = "unary_temperature";
 
 CrfParams crf_params_of(const Manifest& manifest) {
     CrfParams params;
+    params.interaction = manifest.crf_compatibility;
     if (!manifest.crf || manifest.crf->empty()) return params;
     const std::pair<const char*, double*> known[] = {{"bilateral_weight", &params.bilateral_weight},
                                                      {"bilateral_sigma_xy_px", &params.bilateral_sigma_xy_px},

@@ -173,6 +173,29 @@ Artifact to_artifact(const json& value) {
     return artifact;
 }
 
+/// The numbers of the CRF's parameters and, apart from them, its compatibility.
+void read_crf(const json& data, Manifest& manifest) {
+    manifest.crf.emplace();
+    for (const auto& [name, value] : data.items()) {
+        if (name != "compatibility") (*manifest.crf)[name] = value.get<double>();
+    }
+    if (!data.contains("compatibility")) return;
+    const json& given = data["compatibility"];
+    ClassInteraction& interaction = manifest.crf_compatibility.emplace();
+    interaction.gaussian = given["gaussian"].get<std::vector<float>>();
+    interaction.bilateral = given["bilateral"].get<std::vector<float>>();
+    const std::size_t classes = manifest.classes.size();
+    bool is_square = given["matrix"].size() == classes;
+    for (const json& row : given["matrix"]) {
+        is_square = is_square && row.size() == classes;
+        for (const json& value : row) interaction.matrix.push_back(value.get<float>());
+    }
+    if (!is_square || interaction.gaussian.size() != classes || interaction.bilateral.size() != classes) {
+        fail(ATROUS_ERROR_BUNDLE, "the compatibility of the bundle's CRF is not for its ", classes,
+             " classes; learn it again for this network");
+    }
+}
+
 }  // namespace
 
 PixelScaling InputSpec::scaling(bool is_bgr_image) const {
@@ -235,7 +258,7 @@ Manifest parse_manifest(const std::string& json_text) {
     if (data.contains("ignore_index")) manifest.ignore_index = to_int(data["ignore_index"]);
     manifest.input = to_input(data["input"]);
     manifest.output = to_output(data["output"], manifest.classes.size());
-    if (data.contains("crf")) manifest.crf = data["crf"].get<std::map<std::string, double>>();
+    if (data.contains("crf")) read_crf(data["crf"], manifest);
     for (const json& entry : data["artifacts"]) manifest.artifacts.push_back(to_artifact(entry));
     return manifest;
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "crf/csrc/compatibility.hpp"
 #include "native/cpu.hpp"
 #include "runtime/csrc/image.hpp"
 
@@ -83,7 +84,8 @@ struct Manifest {
     std::optional<int> ignore_index;
     InputSpec input;
     OutputSpec output;
-    std::optional<std::map<std::string, double>> crf;
+    std::optional<std::map<std::string, double>> crf;   ///< its numbers
+    std::optional<ClassInteraction> crf_compatibility;  ///< `compatibility` of `crf`
     std::vector<Artifact> artifacts;
 
     /// Of the logits. Throws Failure(BUNDLE) for a softmax over one class, which would be 1 everywhere.

@@ -7,17 +7,24 @@
 
 namespace atrous::core::cuda {
 
-Field::Field(Replayer& queue, const FieldSpec& spec, std::optional<Compatibility> compatibility)
+Field::Field(Replayer& queue, const FieldSpec& spec, std::optional<KernelCompatibilities> compatibilities)
     : queue_(queue), spec_(spec) {
-    if (!compatibility) compatibility = Compatibility{std::vector<float>(spec.classes, -1.0f), {}};
+    if (!compatibilities && spec.params.interaction) {
+        const ClassInteraction& learned = *spec.params.interaction;
+        compatibilities = KernelCompatibilities{compatibility_of(1, learned.gaussian, learned.matrix),
+                                                compatibility_of(1, learned.bilateral, learned.matrix)};
+    } else if (!compatibilities) {
+        const Compatibility potts{std::vector<float>(spec.classes, -1.0f), {}};
+        compatibilities = KernelCompatibilities{potts, potts};
+    }
     const auto& device = queue.device();
-    const LaunchPlan build = plan_field(spec, *compatibility, device->multiprocessors(), std::nullopt);
+    const LaunchPlan build = plan_field(spec, *compatibilities, device->multiprocessors(), std::nullopt);
     check_memory();
     memory_.allocate(build, device, queue.stream());
     queue.replay(build.sequences.at("build"), memory_);
     const FieldReport built = read_report();
     check_sigmas(spec, built.failures, true);
-    LaunchPlan plan = plan_field(spec, *compatibility, device->multiprocessors(), built.gaussian_vertices);
+    LaunchPlan plan = plan_field(spec, *compatibilities, device->multiprocessors(), built.gaussian_vertices);
     memory_.allocate(plan, device, queue.stream());
     sequences_ = std::move(plan.sequences);
 }

@@ -17,9 +17,10 @@ using atrous::FieldSpec;
 /// Allocates when made and never again.
 class Field {
   public:
-    /// `compatibility` multiplies the weight of each kernel; none is Potts, −1 on the diagonal. Throws CrfError where a
-    /// sigma is too small or there are too many pixels, Failure(DEVICE or MEMORY).
-    Field(Replayer& queue, const FieldSpec& spec, std::optional<Compatibility> compatibility = std::nullopt);
+    /// `compatibilities` are multiplied by the weights of the kernels; none is what the
+    /// parameters say: what was learned, or Potts, −1 on the diagonal. Throws CrfError
+    /// where a sigma is too small or there are too many pixels, Failure(DEVICE or MEMORY).
+    Field(Replayer& queue, const FieldSpec& spec, std::optional<KernelCompatibilities> compatibilities = std::nullopt);
 
     const FieldSpec& spec() const { return spec_; }
     /// Where probabilities [images, classes, height, width] are to be written.
