@@ -49,6 +49,9 @@ def tune(
     gaussian: Annotated[
         bool, typer.Option("--gaussian", help="Search weight and width of the smoothness kernel as well.")
     ] = False,
+    learn: Annotated[
+        bool, typer.Option("--learn", help="Then learn weights of classes and costs of their pairs by gradient.")
+    ] = False,
     ignore: IgnoreOption = None,
     mask_pattern: MaskPatternOption = DEFAULT_PATTERN,
     mask_map: MaskMapOption = None,
@@ -87,6 +90,7 @@ def tune(
         max_images=max_images,
         seed=seed,
         gaussian=gaussian,
+        learn=learn,
         write_anyway=write_anyway,
         work=work,
     )
@@ -137,8 +141,8 @@ def _plain(bundle: Bundle, report: TuningReport) -> dict[str, Any]:
         "seed": fit.seed,
         "data_sha256": fit.data_sha256,
         "skipped": [{"picture": each.name, "error": each.reason} for each in report.skipped],
-        "before": {**report.before.params.to_dict(), "iterations": report.before.iterations},
-        "found": {**report.after.params.to_dict(), "iterations": report.after.iterations},
+        "before": report.before.stored(),
+        "found": report.after.stored(),
         "score_without": fit.score_without,
         "score_before": fit.score_before,
         "score_after": fit.score_after,
@@ -166,5 +170,5 @@ def _plain(bundle: Bundle, report: TuningReport) -> dict[str, Any]:
 
 def _standing(standing: Standing) -> dict[str, Any]:
     candidate = standing.candidate
-    crf = {**candidate.params.to_dict(), "iterations": candidate.iterations} if candidate else None
+    crf = candidate.stored() if candidate else None
     return {"crf": crf, "gain": finite(standing.gain), "harm": finite(standing.harm), "images": standing.images}

@@ -44,21 +44,23 @@ class Compatibility:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for name in ("bilateral", "gaussian"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         classes = len(self.bilateral)
         if self.matrix is None:
             potts = tuple(tuple(-float(row == column) for column in range(classes)) for row in range(classes))
             object.__setattr__(self, "matrix", potts)
         try:
-            object.__setattr__(self, "matrix", tuple(tuple(float(value) for value in row) for row in self._rows))
+            object.__setattr__(self, "matrix", tuple(tuple(float(value) for value in row) for row in self.rows))
         except (TypeError, ValueError, OverflowError) as exc:
             raise CRFError(f"matrix must be rows of numbers, got {describe(self.matrix)}") from exc
-        if classes == 0 or len(self.gaussian) != classes or [len(row) for row in self._rows] != [classes] * classes:
+        if classes == 0 or len(self.gaussian) != classes or [len(row) for row in self.rows] != [classes] * classes:
             raise CRFError(
                 "a compatibility has a factor for each class in bilateral and in gaussian, and a square matrix of as "
                 f"many rows; got {classes} and {len(self.gaussian)} factors, and rows of "
-                f"{sorted({len(row) for row in self._rows})} in a matrix of {len(self._rows)}"
+                f"{sorted({len(row) for row in self.rows})} in a matrix of {len(self.rows)}"
             )
-        values = [*self.bilateral, *self.gaussian, *(value for row in self._rows for value in row)]
+        values = [*self.bilateral, *self.gaussian, *(value for row in self.rows for value in row)]
         if not all(math.isfinite(value) for value in values):
             raise CRFError("a compatibility must be finite, got NaN or infinity")
 
@@ -72,7 +74,7 @@ class Compatibility:
         return {
             "bilateral": list(self.bilateral),
             "gaussian": list(self.gaussian),
-            "matrix": [list(row) for row in self._rows],
+            "matrix": [list(row) for row in self.rows],
         }
 
     @classmethod
@@ -90,7 +92,8 @@ class Compatibility:
         return cls(**values)
 
     @property
-    def _rows(self) -> Sequence[Sequence[float]]:
+    def rows(self) -> Sequence[Sequence[float]]:
+        """The matrix m."""
         assert self.matrix is not None  # noqa: S101 - set when it was made
         return self.matrix
 

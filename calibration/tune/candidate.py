@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import astuple, dataclass, replace
-from typing import Final
+from typing import Any, Final
 
-from ...crf import CRFParams, DenseCRF
-from ...crf.stored import DEFAULT_ITERATIONS
+from ...crf import Compatibility, CRFParams, DenseCRF
+from ...crf.stored import DEFAULT_ITERATIONS, stored_crf
 
 #: Digits of a parameter: steps of the search are far larger, and shorter numbers are easier to read.
 _DIGITS: Final = 3
@@ -14,15 +15,18 @@ _DIGITS: Final = 3
 
 @dataclass(frozen=True)
 class Candidate:
-    """Parameters and iterations of a dense CRF."""
+    """A dense CRF: parameters, iterations, and what was learned of its classes, or None."""
 
     params: CRFParams
     iterations: int = DEFAULT_ITERATIONS
+    compatibility: Compatibility | None = None
 
     @property
     def key(self) -> tuple[float, ...]:
         """All that its labels depend on, as numbers."""
-        return (*astuple(self.params), self.iterations)
+        learned = self.compatibility
+        of_classes = (*learned.bilateral, *learned.gaussian, *itertools.chain(*learned.rows)) if learned else ()
+        return (*astuple(self.params), self.iterations, *of_classes)
 
     @property
     def sigmas(self) -> tuple[float, ...]:
@@ -37,7 +41,11 @@ class Candidate:
 
     def crf(self, *, threads: int = 1) -> DenseCRF:
         """The dense CRF itself."""
-        return DenseCRF(self.params, iterations=self.iterations, threads=threads)
+        return DenseCRF(self.params, iterations=self.iterations, threads=threads, compatibility=self.compatibility)
+
+    def stored(self) -> dict[str, Any]:
+        """Its values by name, as a manifest stores them."""
+        return stored_crf(self.params, self.iterations, self.compatibility)
 
 
 @dataclass(frozen=True)

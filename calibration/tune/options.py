@@ -35,6 +35,7 @@ class TuneOptions:
         max_images: the most images to use, held-out ones included; more are thinned out at random.
         seed: random seed for choosing the images, and those that are held out.
         gaussian: search the weight and the standard deviation of the smoothness kernel as well.
+        learn: then learn weights of classes, costs of their pairs and the temperature by gradient.
         write_anyway: change the bundle even where the parameters are no better on the held-out images.
         work: folder with what an interrupted search goes on from; `NAME.tune` beside the bundle by default. It is
             removed when the search has ended.
@@ -50,6 +51,7 @@ class TuneOptions:
     max_images: int = DEFAULT_MAX_IMAGES
     seed: int = 0
     gaussian: bool = False
+    learn: bool = False
     write_anyway: bool = False
     work: str | os.PathLike[str] | None = None
     cache_bytes: int = _CACHE_BYTES

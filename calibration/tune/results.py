@@ -36,12 +36,14 @@ class Measured:
     """Measurements of one search.
 
     Attributes:
-        counts: counts [N, R, C] of the held-out images without a CRF, with the bundle's own, and with the found one.
+        after: what the search found, or what was learned from there.
+        counts: counts [N, R, C] of the held-out images without a CRF, with the bundle's own, and with `after`.
     """
 
     data: TuningImages
     found: Found
     before: Candidate
+    after: Candidate
     counts: Mapping[Candidate | None, IntArray]
     scorer: Scorer
 
@@ -54,9 +56,14 @@ class Measured:
         """How a candidate stands on the held-out images."""
         return self.scorer.stand(candidate, self.counts[candidate], self.counts[None])
 
+    def stand_searched(self) -> Standing:
+        """How the found CRF stands on the images that were searched on."""
+        counts = self.scorer.count([None, self.after], self.data.searched)
+        return self.scorer.stand(self.after, counts[self.after], counts[None])
+
     def interval(self, seed: int) -> tuple[float, float]:
         """95 % interval of the gain of the found CRF on the held-out images, in points."""
-        return self.scorer.interval(self.counts[self.found.best], self.counts[None], seed)
+        return self.scorer.interval(self.counts[self.after], self.counts[None], seed)
 
     def iou(self, candidate: Candidate | None) -> Float64Array:
         """IoU [C] on the held-out images; NaN for classes that are in no mask there."""
@@ -64,7 +71,7 @@ class Measured:
 
     def objection(self, no_harm: float) -> str | None:
         """Why the found CRF is not better on the held-out images; None where it is."""
-        after, before = self.stand(self.found.best), self.stand(self.before)
+        after, before = self.stand(self.after), self.stand(self.before)
         if not after.gain > 0:
             return "no parameters were better than no CRF on the held-out images"
         if not after.gain > before.gain and before.harm <= no_harm:
@@ -98,8 +105,7 @@ def make_report(
         written: whether the bundle gets it.
         seconds: of wall clock and of all cores.
     """
-    found, before = measured.found, measured.before
-    after = found.best
+    found, before, after = measured.found, measured.before, measured.after
     tried = {trial.standing.candidate: trial.standing for trial in found.trials if trial.stage == "iterations"}
     return TuningReport(
         name=bundle.manifest.name,
@@ -110,7 +116,7 @@ def make_report(
         after=after,
         written=written,
         reason=reason,
-        searched=tried[after],
+        searched=measured.stand_searched(),
         before_held_out=measured.stand(before),
         after_held_out=measured.stand(after),
         iou_without=measured.iou(None),
@@ -140,12 +146,12 @@ def _time(
 
 def _samples(scenes: Scenes, measured: Measured) -> tuple[Sample, ...]:
     """Held-out images: where the CRF gained most, and where it lost most."""
-    accuracy = {each: _accuracy(measured.counts[each]) for each in (None, measured.found.best)}
-    gains = accuracy[measured.found.best] - accuracy[None]
+    accuracy = {each: _accuracy(measured.counts[each]) for each in (None, measured.after)}
+    gains = accuracy[measured.after] - accuracy[None]
     order = [int(index) for index in np.argsort(gains, kind="stable")]
     chosen = dict.fromkeys([*order[: -_SAMPLES // 2 - 1 : -1], *order[: _SAMPLES // 2]])
     return tuple(
-        _sample(scenes, measured.data.held_out[index], measured.found.best, 100 * float(gains[index]))
+        _sample(scenes, measured.data.held_out[index], measured.after, 100 * float(gains[index]))
         for index in chosen
         if not math.isnan(gains[index])
     )

@@ -37,7 +37,7 @@ class Scorer:
         self._scenes = scenes
         self._log = log
         self._metric = metric
-        self._ignored = sorted(ignored)
+        self.ignored = sorted(ignored)
 
     def count(
         self,
@@ -76,7 +76,7 @@ class Scorer:
     def scored(self, counts: IntArray) -> Mask:
         """[C] bool: classes that are in a mask and not ignored: others have no score that a CRF could raise."""
         scored = classes_in_truth(counts)
-        scored[self._ignored] = False
+        scored[self.ignored] = False
         return scored
 
     def interval(self, counts: IntArray, without: IntArray, seed: int) -> tuple[float, float]:

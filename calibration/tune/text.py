@@ -50,7 +50,7 @@ def describe(candidate: Candidate) -> str:
     return (
         f"w_b {params.bilateral_weight:g}, σ_xy {params.bilateral_sigma_xy_px:g} px, σ_rgb "
         f"{params.bilateral_sigma_rgb:g}, w_g {params.gaussian_weight:g}, σ_γ {params.gaussian_sigma_xy_px:g} px, "
-        f"temperature {params.unary_temperature:g}, {_count(candidate.iterations, 'iteration')}"
+        f"temperature {params.unary_temperature:g}, {_count(candidate.iterations, 'iteration')}{_learned(candidate)}"
     )
 
 
@@ -87,6 +87,14 @@ def _lines(report: TuningReport) -> Iterator[str]:
     if report.skipped:
         yield f"{_count(len(report.skipped), 'image')} skipped:"
         yield from (f"  {each.name}: {each.reason}" for each in report.skipped)
+
+
+def _learned(candidate: Candidate) -> str:
+    learned = candidate.compatibility
+    if learned is None:
+        return ""
+    low, high = min(learned.bilateral), max(learned.bilateral)
+    return f", with learned costs of pairs of classes and factors of w_b from {low:.2g} to {high:.2g}"
 
 
 def _count(number_of: int, word: str) -> str:

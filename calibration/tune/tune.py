@@ -16,8 +16,8 @@ from typing import Any, Final
 from ..._version import __version__
 from ...arguments import check_arguments
 from ...bundle import Bundle, extend_bundle
-from ...crf.stored import crf_from_stored, stored_crf
-from ...errors import CRFError
+from ...crf.stored import crf_from_stored
+from ...errors import CRFError, importing
 from ...manifest import Artifact, CrfFit
 from ...manifest_schema import SCHEMA_VERSION
 from ...runtime.backends import Backend, open_backend
@@ -172,7 +172,7 @@ def _open(
     bundle = bundle.reopen()
     reader = MaskReader(bundle.manifest, ignore=options.ignore, rules=options.mask_rules)
     crf = crf_from_stored(bundle.manifest.crf or {})
-    before = Candidate(crf.params, crf.iterations)
+    before = Candidate(crf.params, crf.iterations, crf.compatibility)
     backend = open_backend(bundle, backend="auto", precision="auto", threads=1)
     return _Job(bundle, backend, reader, before, metric, no_harm, options, progress, started, started_cpu)
 
@@ -201,13 +201,15 @@ def _fit(job: _Job, scorer: Scorer, scenes: Scenes, data: TuningImages) -> Tunin
         )
         return [scorer.stand(each, counts[each], counts[None]) for each in candidates]
 
-    found = Search(stand, job.before, no_harm=job.no_harm, gaussian=job.options.gaussian).run()
+    start = dataclasses.replace(job.before, compatibility=None)
+    found = Search(stand, start, no_harm=job.no_harm, gaussian=job.options.gaussian).run()
+    after = _learn(job, scorer, scenes, data, found.best) if job.options.learn else found.best
     counts = scorer.count(
-        [None, job.before, found.best],
+        [None, job.before, after],
         data.held_out,
         lambda done, total: job.progress("scoring held-out images", done, total),
     )
-    measured = Measured(data, found, job.before, counts, scorer)
+    measured = Measured(data, found, job.before, after, counts, scorer)
     fit = _describe(job, measured)
     reason = measured.objection(job.no_harm)
     return make_report(
@@ -221,9 +223,24 @@ def _fit(job: _Job, scorer: Scorer, scenes: Scenes, data: TuningImages) -> Tunin
     )
 
 
+def _learn(job: _Job, scorer: Scorer, scenes: Scenes, data: TuningImages, start: Candidate) -> Candidate:
+    with importing("export", purpose="learning the dense CRF"):
+        from .learned import learn_candidate
+
+    return learn_candidate(
+        start,
+        scenes,
+        scorer,
+        data.searched,
+        no_harm=job.no_harm,
+        seed=job.options.seed,
+        progress=lambda done, total: job.progress("learning", done, total),
+    )
+
+
 def _describe(job: _Job, measured: Measured) -> CrfFit:
     data = measured.data
-    without, before, after = (measured.score(each) for each in (None, job.before, measured.found.best))
+    without, before, after = (measured.score(each) for each in (None, job.before, measured.after))
     low, high = measured.interval(job.options.seed)
     return CrfFit(
         metric=job.metric,
@@ -254,7 +271,7 @@ def _write(job: _Job, report: TuningReport) -> None:
         staged.write_manifest(
             dataclasses.replace(
                 staged.manifest,
-                crf=stored_crf(report.after.params, report.after.iterations),
+                crf=report.after.stored(),
                 crf_fit=report.fit,
                 schema_version=SCHEMA_VERSION,
             )

@@ -26,7 +26,7 @@ from atrous.calibration.tune.report import TuningReport
 from atrous.calibration.tune.scenes import Scenes
 from atrous.calibration.tune.score import Scorer
 from atrous.calibration.tune.tune import HTML_FILE, TEXT_FILE, tune
-from atrous.crf import CRFParams, DenseCRF
+from atrous.crf import Compatibility, CRFParams
 from atrous.crf.stored import stored_crf
 from atrous.errors import BundleError, CRFError, EvaluationError
 from atrous.runtime.backends import open_backend
@@ -131,6 +131,48 @@ class TestFound:
         assert told["running the network"] == [(number, 8) for number in range(1, 9)]
         assert {"searching: grid", "searching: steps", "scoring held-out images"} <= told.keys()
         assert all(done <= total for steps in told.values() for done, total in steps)
+
+
+class TestLearned:
+    @pytest.fixture(scope="class")
+    def learned(
+        self, color_bundle: Bundle, data: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+    ) -> tuple[Bundle, TuningReport]:
+        """The bundle with what was learned on top of the search; read-only."""
+        path = shutil.copytree(color_bundle.path, tmp_path_factory.mktemp("learned") / "color.atrous")
+        options = dataclasses.replace(VOID, learn=True)
+        return tune(Bundle.open(path), images=data[0], masks=data[1], options=options)
+
+    def test_what_was_learned_is_what_runs(self, learned, tuned):
+        extended, report = learned
+        after, searched = report.after, tuned[1].after
+        assert report.written
+        assert after.compatibility is not None
+        assert after.params == dataclasses.replace(searched.params, unary_temperature=after.params.unary_temperature)
+        assert after.iterations == searched.iterations
+        assert report.searched.gain >= tuned[1].searched.gain
+        assert extended.manifest.crf == stored_crf(after.params, after.iterations, after.compatibility)
+        assert load(extended.path, crf=True).crf.compatibility == after.compatibility
+        assert "with learned costs of pairs of classes" in (extended.path / TEXT_FILE).read_text()
+
+    def test_held_out_scores_are_those_of_eval(self, learned, data):
+        extended, report = learned
+        pairs = pair_by_stem(sorted(data[0].iterdir()), data[1])
+        held = [pair for pair in pairs if Path(pair.image).name in {each.title for each in report.samples}]
+        found = evaluate(load(extended.path, crf=True), held, ignore=(9,))
+        assert found.scores.miou == pytest.approx(report.fit.score_after)
+
+    def test_the_next_search_compares_with_it(self, learned, data, tmp_path):
+        again = Bundle.open(shutil.copytree(learned[0].path, tmp_path / "again.atrous"))
+        _, report = tune(again, images=data[0], masks=data[1], options=VOID)
+        assert report.before == learned[1].after
+        assert report.fit.score_before == learned[1].fit.score_after
+        assert report.after.compatibility is None
+
+    def test_too_few_images(self, bundle, data):
+        options = dataclasses.replace(VOID, learn=True, max_images=2)
+        with pytest.raises(EvaluationError, match="two images or more besides the held-out ones"):
+            tune(bundle, images=data[0], masks=data[1], options=options)
 
 
 class TestNothingBetter:
@@ -322,6 +364,11 @@ class TestScenes:
         Candidate(dataclasses.replace(CRFParams.deeplab_v2_resnet(), bilateral_weight=1.5, unary_temperature=2.0)),
         Candidate(CRFParams.deeplab_v2_vgg(), 5),
         Candidate(dataclasses.replace(CRFParams.deeplab_v2_vgg(), gaussian_weight=0.0)),
+        Candidate(
+            CRFParams.deeplab_v2_resnet(),
+            4,
+            Compatibility(bilateral=(0.5, 1, 2), gaussian=(1, 0, 1), matrix=((-1, 0.3, 0), (0.3, -1, 0), (0, 0, -2))),
+        ),
     )
 
     @pytest.mark.parametrize("name", ["color_bundle", "tiny_bundle"])
@@ -341,7 +388,7 @@ class TestScenes:
             scenes = Scenes(bundle, backend, reader, "miou", LogitsCache(tmp_path / "logits", 1 << 20))
             scene = scenes.load(pair, digest)
             for candidate in self.CANDIDATES:
-                crf = False if candidate is None else DenseCRF(candidate.params, iterations=candidate.iterations)
+                crf = False if candidate is None else candidate.crf()
                 expected = load(bundle.path, crf=crf)(pair.image).labels
                 assert np.array_equal(scenes.label(scene, candidate), expected)
             together = scenes.count(pair, digest, self.CANDIDATES)
