@@ -10,7 +10,7 @@ from PIL import Image
 SIZE = (48, 64)
 
 
-def write_scenes(folder: Path, count: int = 8, *, seed: int = 0) -> tuple[Path, Path]:
+def write_scenes(folder: Path, count: int = 6, *, seed: int = 0) -> tuple[Path, Path]:
     """Write `images/N.png` and `masks/N.png` for `color_bundle`; a stripe of 9 is void.
 
     Regions are of class 0, 1 or 2, in a colour whose largest channel is the class, which noise hides from single

@@ -64,16 +64,14 @@ def _parameters(report: TuningReport) -> list[tuple[str, float, float]]:
 
 def _class_rows(report: TuningReport) -> list[tuple[ClassInfo, float, float, float, float]]:
     """Class, its IoU without, before and after, and points gained, of those that are in a held-out mask."""
-    columns = report.iou_without, report.iou_before, report.iou_after
-    return [
-        (
-            entry,
-            *(float(column[entry.id]) for column in columns),
-            100 * float(columns[2][entry.id] - columns[0][entry.id]),
-        )
-        for entry in report.classes
-        if report.scored[entry.id]
-    ]
+    rows = []
+    for entry in report.classes:
+        if report.scored[entry.id]:
+            without, before, after = (
+                float(column[entry.id]) for column in (report.iou_without, report.iou_before, report.iou_after)
+            )
+            rows.append((entry, without, before, after, 100 * (after - without)))
+    return rows
 
 
 def _sample_images(sample: Sample, classes: tuple[ClassInfo, ...]) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ class ScoreLog:
         identity: JSON values; what counts depend on besides image and candidate.
 
     Raises:
-        CRFError: the file cannot be opened.
+        CRFError: the file cannot be opened, or another search has it.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
@@ -38,11 +39,12 @@ class ScoreLog:
         header = json.loads(json.dumps({"format": _FORMAT, **identity}))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            size = self._load(path, header) if path.exists() else 0
             self._file = path.open("ab")
-            self._file.truncate(size)
         except OSError as exc:
-            raise CRFError(f"cannot keep the search in {path}: {exc.strerror}; choose another folder (work)") from exc
+            raise CRFError(f"cannot keep the search in {path}: {exc.strerror}; choose another folder (--work)") from exc
+        self._lock(path.parent)
+        size = self._load(path, header)
+        self._file.truncate(size)
         if size == 0:
             self._write(header)
 
@@ -67,6 +69,17 @@ class ScoreLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _lock(self, folder: Path) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            self._file.close()
+            raise CRFError(
+                f"another search goes on in {folder}; wait for it, or choose another folder (--work)"
+            ) from exc
+        except OSError:  # a filesystem without locks
+            pass
 
     def _write(self, value: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")

@@ -18,10 +18,10 @@ WEIGHTS: Final = (0.5, 1.0, 2.0, 4.0)
 _TEMPERATURES: Final = (0.5, 2.0)
 _WITH_TEMPERATURES: Final = 4
 _FINALISTS: Final = 5
-_GRID_IMAGES: Final = 16
+_GRID_IMAGES: Final = 8
 _FINALIST_IMAGES: Final = 32
 #: Steps from the best: their factor, how many there may be, and on how many images, None for all.
-_STEPS: Final = ((2**0.5, 4, _FINALIST_IMAGES), (2**0.25, 3, None))
+_STEPS: Final = ((2**0.5, 4, _FINALIST_IMAGES), (2**0.25, 1, None))
 ITERATIONS: Final = (1, 2, 3, 5, 7, 10, 15)
 #: Fewer iterations are taken where they cost no more points than this.
 _ITERATIONS_COST: Final = 0.02
@@ -43,8 +43,10 @@ Stand = Callable[[str, Sequence[Candidate], int | None], list[Standing]]
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate that was tried, and in which stage: `grid`, `temperature`, `finalists`, `large steps`,
-    `steps`, `iterations`.
+    """A candidate that was tried.
+
+    Attributes:
+        stage: `grid`, `temperature`, `finalists`, `large steps`, `steps` or `iterations`.
     """
 
     stage: str

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 from tuning_scenes import write_scenes
 
 from atrous.bundle import Bundle
+from atrous.calibration.report.model import SkippedImage
 from atrous.calibration.tune.options import TuneOptions
 from atrous.calibration.tune.page import render_html
 from atrous.calibration.tune.plots import best_by_stage, plot_grid
@@ -105,9 +105,7 @@ def test_text(report: TuningReport) -> None:
     assert any("sets of parameters" in line for line in lines)
 
 
-def test_the_skipped_are_named(report: TuningReport, tmp_path: Path) -> None:
-    from atrous.calibration.report.model import SkippedImage
-
+def test_the_skipped_are_named(report: TuningReport) -> None:
     shown = dataclasses.replace(report, skipped=(SkippedImage("broken.jpg", "it is truncated"),))
     assert "broken.jpg it is truncated" in text_of(render_html(shown))
     assert "  broken.jpg: it is truncated" in render_text(shown)

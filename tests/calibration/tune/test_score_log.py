@@ -70,3 +70,11 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CRFError, match=r"cannot keep the search in .*choose another folder"):
         ScoreLog(tmp_path / "file" / "scores.jsonl", IDENTITY)
+
+
+def test_two_searches_do_not_share_a_file(path):
+    log = ScoreLog(path, IDENTITY)
+    with pytest.raises(CRFError, match=r"another search goes on in .*work; wait for it"):
+        ScoreLog(path, IDENTITY)
+    log.close()
+    ScoreLog(path, IDENTITY).close()
