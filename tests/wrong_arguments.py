@@ -135,6 +135,10 @@ def python_calls(box: Sandbox) -> list[Call]:
     result = segmenter(box.image)
     artifact = box.bundle.manifest.artifacts[0]
     network = torch.nn.Conv2d(3, 3, 8, stride=8)
+
+    def streamed(images: Any, stabilize: Any) -> list[atrous.Result]:
+        return list(segmenter.stream(images, stabilize=stabilize))
+
     normalization = atrous.Preprocessing(IMAGENET)
     return [
         Call("Bundle", lambda: (atrous.Bundle, {"path": box.bundle.path, "manifest": box.bundle.manifest})),
@@ -287,7 +291,7 @@ def python_calls(box: Sandbox) -> list[Call]:
         Call("ImageFile", lambda: (ImageFile, {"path": box.images / "a.png", "page": 1, "bits": None})),
         Call("Segmenter()", lambda: (segmenter, {"image": box.image})),
         Call("Segmenter.submit", lambda: (segmenter.submit, {"image": box.image})),
-        Call("Segmenter.stream", lambda: (lambda images: list(segmenter.stream(images)), {"images": [box.image]})),
+        Call("Segmenter.stream", lambda: (streamed, {"images": [box.image], "stabilize": 0.0})),
         Call("Segmenter.batch", lambda: (segmenter.batch, {"images": [box.image]})),
         Call(
             "Result",
