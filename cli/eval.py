@@ -92,7 +92,7 @@ def evaluate(
 
     rules = chosen_rules(mask_pattern, mask_map, one_based=mask_one_based)
     files = chosen_images([images], page, bits)
-    pairs = pair_by_stem(files, _needed(masks), rules) if not flicker else []
+    pairs = [] if flicker else pair_by_stem(files, _needed(masks, stabilize), rules)
     refined = chosen_crf(bundle, None, crf=crf, class_floor=crf_class_floor, threads=threads)
     segmenter = load(bundle, backend=backend, precision=precision, crf=refined, threads=threads, fast=fast)
     if flicker:
@@ -111,7 +111,9 @@ def evaluate(
     _name_skipped(found, len(pairs))
 
 
-def _needed(masks: Path | None) -> Path:
+def _needed(masks: Path | None, stabilize: float) -> Path:
+    if stabilize:
+        raise typer.BadParameter("--stabilize is about --flicker; scores are of single pictures")
     if masks is None:
         raise typer.BadParameter("scores need masks; pass --masks FOLDER, or --flicker for frames without any")
     return masks

@@ -118,6 +118,11 @@ class TestFlicker:
         assert outcome.code == 2
         assert "pass --masks FOLDER" in outcome.err
 
+    def test_scores_are_of_single_pictures(self, atrous: Command, arguments: tuple[Any, ...]) -> None:
+        outcome = atrous(*arguments, "--stabilize", 0.5)
+        assert outcome.code == 2
+        assert "--stabilize is about --flicker" in outcome.err
+
     def test_a_share_that_is_none(self, atrous: Command, tiny_bundle: Bundle, photos: Path) -> None:
         outcome = atrous("eval", tiny_bundle.path, "--images", photos, "--flicker", "--stabilize", 1)
         assert outcome.code == 1
