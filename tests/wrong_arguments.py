@@ -379,10 +379,17 @@ def batch_calls(box: Sandbox, segmenter: atrous.Segmenter) -> list[Call]:
         segment_batch,
     )
 
+    def segment(segmenter, items, out, options=None, overlay=None):
+        """Without `progress`, whose own exceptions are the caller's."""
+        return segment_batch(segmenter, items, out, options, overlay=overlay)
+
+    def refine(items, maps, out, crf, options=None, refinement=None):
+        """The same."""
+        return refine_batch(items, maps, out, crf, options, refinement=refinement)
+
     items = find_work([box.images])
     labels = LabelMaps(folder=box.images, classes=3)
     work = {"root": None, "keep_endings": False, "column": None, "page": None, "bits": None, "besides": None}
-    plain = {"options": None, "progress": None}
     return [
         Call("Shard", lambda: (Shard, {"index": 1, "count": 2})),
         Call("Shard.parse", lambda: (Shard.parse, {"text": "1/2"})),
@@ -394,10 +401,7 @@ def batch_calls(box: Sandbox, segmenter: atrous.Segmenter) -> list[Call]:
         ),
         Call(
             "segment_batch",
-            lambda: (
-                segment_batch,
-                {"segmenter": segmenter, "items": items, "out": box.new().parent, "overlay": None, **plain},
-            ),
+            lambda: (segment, {"segmenter": segmenter, "items": items, "out": box.new().parent, "overlay": None}),
         ),
         Call(
             "ProbabilityMaps",
@@ -411,14 +415,13 @@ def batch_calls(box: Sandbox, segmenter: atrous.Segmenter) -> list[Call]:
         Call(
             "refine_batch",
             lambda: (
-                refine_batch,
+                refine,
                 {
                     "items": items,
                     "maps": labels,
                     "out": box.new().parent,
                     "crf": crf.DenseCRF(iterations=1, threads=1),
                     "refinement": None,
-                    **plain,
                 },
             ),
         ),
