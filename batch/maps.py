@@ -154,6 +154,8 @@ class LabelMaps:
                 f"confidence is the probability that a label is right: between 1 / {self.classes}, which is no "
                 f"knowledge, and 1, exclusive; got {self.confidence:g}"
             )
+        if wrong := [each for each in self.void if not 0 <= each < MAX_CLASSES]:
+            raise BatchError(f"ids of labels are 0 to {MAX_CLASSES - 1}; got {wrong[0]} as void")
 
     def find(self, name: str) -> Path:
         """The file of an image; raises `ImageError` where there is none or more than one."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ from .options import BackendOption, BundleArgument, FastOption, PrecisionOption,
 if TYPE_CHECKING:
     from ..runtime.augmentation import AugmentedSegmenter
     from ..runtime.evaluation import Evaluation
+    from ..runtime.image import ImageFile
     from ..runtime.metrics import Scores
     from ..runtime.segmenter import Segmenter
 
@@ -37,13 +39,25 @@ StrideOption = Annotated[
 ResumeOption = Annotated[
     Path | None, typer.Option(help="Keep each picture's counts in this file, and do not run those in it again.")
 ]
+MasksOption = Annotated[
+    Path | None, typer.Option(help="Folder of masks: NAME.png for each picture NAME.*, pixels = class ids.")
+]
+FlickerOption = Annotated[
+    bool,
+    typer.Option(
+        "--flicker", help="Instead of scores, how often labels change where colours stay; pictures are frames in order."
+    ),
+]
+StabilizeOption = Annotated[
+    float, typer.Option(min=0, metavar="S", help="Share of the previous frame for --flicker, below 1; 0 for none.")
+]
 
 
 @check_arguments
 def evaluate(
     bundle: BundleArgument,
     images: Annotated[Path, typer.Option(help="Folder of pictures.")],
-    masks: Annotated[Path, typer.Option(help="Folder of masks: NAME.png for each picture NAME.*, pixels = class ids.")],
+    masks: MasksOption = None,
     backend: BackendOption = "auto",
     precision: PrecisionOption = "auto",
     fast: FastOption = False,
@@ -62,6 +76,8 @@ def evaluate(
     bits: BitsOption = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the scores to a CSV file as well.")] = None,
     resume: ResumeOption = None,
+    flicker: FlickerOption = False,
+    stabilize: StabilizeOption = 0.0,
     *,
     as_json: JsonFlag = False,
 ) -> None:
@@ -75,36 +91,64 @@ def evaluate(
     from ..runtime.segmenter import load
 
     rules = chosen_rules(mask_pattern, mask_map, one_based=mask_one_based)
-    pairs = pair_by_stem(chosen_images([images], page, bits), masks, rules)
+    files = chosen_images([images], page, bits)
+    pairs = [] if flicker else pair_by_stem(files, _needed(masks, stabilize), rules)
     refined = chosen_crf(bundle, None, crf=crf, class_floor=crf_class_floor, threads=threads)
     segmenter = load(bundle, backend=backend, precision=precision, crf=refined, threads=threads, fast=fast)
+    if flicker:
+        _measure_flicker(segmenter, files, stabilize, as_json=as_json)
+        return
     scored = _augmented(segmenter, flip=flip, window=window, stride=stride)
-    with progress_bar() as progress:
-        task = progress.add_task("evaluating", total=len(pairs))
-        found = evaluate(
-            scored,
-            pairs,
-            ignore=ignore or (),
-            rules=rules,
-            workers=workers,
-            state=resume,
-            progress=lambda done: progress.update(task, completed=done),
-        )
+    voids = ignore or ()
+    with _progress(len(pairs)) as progress:
+        found = evaluate(scored, pairs, ignore=voids, rules=rules, workers=workers, state=resume, progress=progress)
     if as_json:
         print_json({**_plain(segmenter, found), "augmentation": _said(scored)})
     else:
         _print_tables(segmenter, found)
     if csv_file:
         _write_csv(csv_file, segmenter, found.scores)
-    if found.skipped:
-        _print_skipped(found, len(pairs))
-        raise typer.Exit(1)
+    _name_skipped(found, len(pairs))
 
 
-def _print_skipped(found: Evaluation, pairs: int) -> None:
+def _needed(masks: Path | None, stabilize: float) -> Path:
+    if stabilize:
+        raise typer.BadParameter("--stabilize is about --flicker; scores are of single pictures")
+    if masks is None:
+        raise typer.BadParameter("scores need masks; pass --masks FOLDER, or --flicker for frames without any")
+    return masks
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar; takes how many pictures are done."""
+    with progress_bar() as bar:
+        task = bar.add_task("evaluating", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _measure_flicker(segmenter: Segmenter, frames: Sequence[ImageFile], stabilize: float, *, as_json: bool) -> None:
+    from ..runtime.stabilization import Flicker
+
+    found = Flicker()
+    with _progress(len(frames)) as progress:
+        for result in segmenter.stream(frames, stabilize=stabilize):
+            found.add(result)
+            progress(found.frames)
+    if as_json:
+        values = {"frames": found.frames, "still_px": found.still_px, "changed_px": found.changed_px}
+        print_json({**values, "flicker": finite(found.share), "stabilize": stabilize})
+    else:
+        print_line(f"flicker {_text(found.share)}: the share of pixels with a colour that stays whose label changes")
+
+
+def _name_skipped(found: Evaluation, pairs: int) -> None:
+    """Name the pairs that were left out, if any; the exit code is then 1."""
     for each in found.skipped:
         print_line(f"skipped: {each.reason}", console=errors)
-    errors.print(f"{len(found.skipped)} of {pairs} pairs skipped")
+    if found.skipped:
+        errors.print(f"{len(found.skipped)} of {pairs} pairs skipped")
+        raise typer.Exit(1)
 
 
 def _augmented(

@@ -21,6 +21,7 @@ from .gpu.path import GpuPath
 from .image import ImageSource
 from .path import Path, ReadImage, read_image
 from .result import Result
+from .stabilization import check_share, stabilized
 
 
 @check_arguments_besides("crf")
@@ -156,12 +157,26 @@ class Segmenter:
         return future
 
     @check_arguments
-    def stream(self, images: Iterable[ImageSource]) -> Iterator[Result]:
+    def stream(self, images: Iterable[ImageSource], *, stabilize: float = 0.0) -> Iterator[Result]:
         """Segment images one after the other, those of a video for example; results come in the images' order.
 
         On the GPU the next images are read and copied while one is computed, so `images` runs ahead of the results,
         by two for each worker. Raises what a call raises, in its turn.
+
+        Args:
+            images: as a call takes them.
+            stabilize: share of the previous frame where colours agree with it, at least 0 and below 1; `stabilized`
+                says how. 0 leaves results as they are. With more, the CRF runs on the CPU.
+
+        Raises:
+            EvaluationError: `stabilize` is out of range.
         """
+        if check_share(stabilize) == 0:
+            return self._stream(images)
+        network = Segmenter(self.bundle, self.backend, threads=self.threads, workers=self._workers)
+        return stabilized(network.stream(images), self.bundle.manifest, self.crf, stabilize)
+
+    def _stream(self, images: Iterable[ImageSource]) -> Iterator[Result]:
         waiting: deque[Future[Result]] = deque()
         for image in images:
             waiting.append(self._submit_or_fail(image))

@@ -149,6 +149,10 @@ def python_calls(box: Sandbox) -> list[Call]:
     result = segmenter(box.image)
     artifact = box.bundle.manifest.artifacts[0]
     network = torch.nn.Conv2d(3, 3, 8, stride=8)
+
+    def streamed(images: Any, stabilize: Any) -> list[atrous.Result]:
+        return list(segmenter.stream(images, stabilize=stabilize))
+
     normalization = atrous.Preprocessing(IMAGENET)
     return [
         Call("Bundle", lambda: (atrous.Bundle, {"path": box.bundle.path, "manifest": box.bundle.manifest})),
@@ -321,7 +325,7 @@ def python_calls(box: Sandbox) -> list[Call]:
         Call("ImageFile", lambda: (ImageFile, {"path": box.images / "a.png", "page": 1, "bits": None})),
         Call("Segmenter()", lambda: (segmenter, {"image": box.image})),
         Call("Segmenter.submit", lambda: (segmenter.submit, {"image": box.image})),
-        Call("Segmenter.stream", lambda: (lambda images: list(segmenter.stream(images)), {"images": [box.image]})),
+        Call("Segmenter.stream", lambda: (streamed, {"images": [box.image], "stabilize": 0.0})),
         Call("Segmenter.batch", lambda: (segmenter.batch, {"images": [box.image]})),
         Call(
             "Result",
@@ -409,10 +413,17 @@ def batch_calls(box: Sandbox, segmenter: atrous.Segmenter) -> list[Call]:
         segment_batch,
     )
 
+    def segment(segmenter, items, out, options=None, overlay=None):
+        """Without `progress`, whose own exceptions are the caller's."""
+        return segment_batch(segmenter, items, out, options, overlay=overlay)
+
+    def refine(items, maps, out, crf, options=None, refinement=None):
+        """The same."""
+        return refine_batch(items, maps, out, crf, options, refinement=refinement)
+
     items = find_work([box.images])
     labels = LabelMaps(folder=box.images, classes=3)
     work = {"root": None, "keep_endings": False, "column": None, "page": None, "bits": None, "besides": None}
-    plain = {"options": None, "progress": None}
     return [
         Call("Shard", lambda: (Shard, {"index": 1, "count": 2})),
         Call("Shard.parse", lambda: (Shard.parse, {"text": "1/2"})),
@@ -424,10 +435,7 @@ def batch_calls(box: Sandbox, segmenter: atrous.Segmenter) -> list[Call]:
         ),
         Call(
             "segment_batch",
-            lambda: (
-                segment_batch,
-                {"segmenter": segmenter, "items": items, "out": box.new().parent, "overlay": None, **plain},
-            ),
+            lambda: (segment, {"segmenter": segmenter, "items": items, "out": box.new().parent, "overlay": None}),
         ),
         Call(
             "ProbabilityMaps",
@@ -441,14 +449,13 @@ def batch_calls(box: Sandbox, segmenter: atrous.Segmenter) -> list[Call]:
         Call(
             "refine_batch",
             lambda: (
-                refine_batch,
+                refine,
                 {
                     "items": items,
                     "maps": labels,
                     "out": box.new().parent,
                     "crf": crf.DenseCRF(iterations=1, threads=1),
                     "refinement": None,
-                    **plain,
                 },
             ),
         ),

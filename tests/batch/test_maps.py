@@ -186,6 +186,8 @@ class TestLabels:
         ("values", "said"),
         [
             ({"classes": 1}, "labels have 2 to"),
+            ({"classes": 3, "void": (2**70,)}, "ids of labels are 0 to 65535"),
+            ({"classes": 3, "void": (-1,)}, "got -1 as void"),
             ({"classes": 3, "confidence": 0.2}, "confidence is the probability"),
             ({"classes": 3, "confidence": 1.0}, "confidence is the probability"),
             ({"classes": 3, "confidence": float("nan")}, "confidence is the probability"),

@@ -16,6 +16,7 @@ from PIL import Image
 from atrous.bundle import Bundle
 from atrous.runtime.evaluation import evaluate, pair_by_stem
 from atrous.runtime.segmenter import load
+from atrous.runtime.stabilization import Flicker
 
 
 @pytest.fixture
@@ -88,6 +89,44 @@ class TestOutputs:
         options = ("--crf", "--threads", 1, "--workers", 3, "--backend", "onnxruntime", "--precision", "fp32")
         report = atrous(*arguments, *options, "--json").json()
         assert (report["crf"], report["backend"], report["device"]) == (True, "onnxruntime", "CPU")
+
+
+class TestFlicker:
+    def test_of_frames_in_order(self, atrous: Command, tiny_bundle: Bundle, photos: Path) -> None:
+        with Image.open(photos / "a.png") as opened:
+            first = np.asarray(opened)
+        for name in ("b.jpg", "c.png"):
+            (photos / name).unlink()
+            Image.fromarray(np.minimum(first, 250) + np.uint8(len(name) - 3)).save(photos / f"{name[0]}.png")
+        options = ("eval", tiny_bundle.path, "--images", photos, "--flicker")
+        expected = Flicker()
+        for result in load(tiny_bundle.path).stream(sorted(photos.glob("*.png")), stabilize=0.5):
+            expected.add(result)
+        report = atrous(*options, "--stabilize", 0.5, "--json").json()
+        assert report == {
+            "frames": 3,
+            "still_px": expected.still_px,
+            "changed_px": expected.changed_px,
+            "flicker": expected.share,
+            "stabilize": 0.5,
+        }
+        assert report["still_px"] > 0
+        assert atrous(*options).out.startswith("flicker 0.")
+
+    def test_scores_need_masks(self, atrous: Command, tiny_bundle: Bundle, photos: Path) -> None:
+        outcome = atrous("eval", tiny_bundle.path, "--images", photos)
+        assert outcome.code == 2
+        assert "pass --masks FOLDER" in outcome.err
+
+    def test_scores_are_of_single_pictures(self, atrous: Command, arguments: tuple[Any, ...]) -> None:
+        outcome = atrous(*arguments, "--stabilize", 0.5)
+        assert outcome.code == 2
+        assert "--stabilize is about --flicker" in outcome.err
+
+    def test_a_share_that_is_none(self, atrous: Command, tiny_bundle: Bundle, photos: Path) -> None:
+        outcome = atrous("eval", tiny_bundle.path, "--images", photos, "--flicker", "--stabilize", 1)
+        assert outcome.code == 1
+        assert "at least 0, below 1" in outcome.err
 
 
 class TestResume:
