@@ -28,6 +28,7 @@ from .pack import pack
 from .quantize import quantize
 from .run import run
 from .serve import serve
+from .studio import studio
 from .verify import verify
 
 app = typer.Typer(
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verb in (export, pack, add_fp16, add_bf16, quantize, optimize, build, run, verify, bench, serve, inspect, doctor):
+for verb in (export, pack, add_fp16, add_bf16, quantize, optimize, build, run, verify, bench, serve, studio, inspect, doctor):
     app.command()(verb)
 app.command("eval")(evaluate)  # `eval` is a builtin of Python
 

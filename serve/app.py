@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -16,13 +16,20 @@ from .pictures import segment
 from .service import Service
 
 
-def create_app(service: Service, *, token: str | None = None, routes: Sequence[BaseRoute] = ()) -> Starlette:
+def create_app(
+    service: Service,
+    *,
+    token: str | None = None,
+    routes: Sequence[BaseRoute] = (),
+    open_paths: Collection[str] = (),
+) -> Starlette:
     """Make the application; it closes the service when it ends.
 
     Args:
         service: what routes do their work with, which is `app.state.service`.
         token: without which requests are refused; None lets everybody in.
         routes: more of them, such as those of a page.
+        open_paths: those of them that need no token.
     """
 
     @asynccontextmanager
@@ -30,7 +37,7 @@ def create_app(service: Service, *, token: str | None = None, routes: Sequence[B
         yield
         service.close()
 
-    gate = Middleware(Gate, metrics=service.metrics, token=token)
+    gate = Middleware(Gate, metrics=service.metrics, token=token, open_paths=open_paths)
     app = Starlette(routes=[*_protocol_routes(), *_own_routes(), *routes], middleware=[gate], lifespan=lifespan)
     app.state.service = service
     return app
