@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import webbrowser
 from pathlib import Path
@@ -62,6 +63,7 @@ def studio(
         if token is None and not is_local:
             print_line("warning: everybody who reaches this address may use it; see --token-file", console=errors)
         log_json()
+        logging.getLogger("atrous.serve").setLevel(logging.WARNING)  # whoever looks at the page needs no line a request
         address = url_of(listening) + (f"/#token={quote(token)}" if token else "/")
         with Studio(service, str(bundle), writable=write, is_local=is_local, threads=threads) as page:
             routes, open_paths = studio_routes(page)
