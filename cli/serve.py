@@ -9,6 +9,7 @@ import typer
 
 from ..arguments import check_arguments
 from ..errors import importing
+from ..runtime.path import MAX_BATCH
 from .console import errors, print_line
 from .options import BackendOption, FastOption, ThreadsOption
 
@@ -23,6 +24,14 @@ PrecisionsOption = Annotated[
         "--precision",
         metavar="NAME",
         help="Precision that requests may ask for, as in `atrous run`; repeatable. The first is the default.",
+    ),
+]
+MaxBatchOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=MAX_BATCH,
+        help="Images of one size that share an inference at most; 0 for 1 on the CPU and as many as possible on a GPU.",
     ),
 ]
 TokenOption = Annotated[
@@ -42,6 +51,7 @@ def serve(
     crf: Annotated[bool, typer.Option("--crf", help="Refine with the dense CRF unless a request says no.")] = False,
     threads: ThreadsOption = 0,
     workers: Annotated[int, typer.Option(min=1, help="Batches in work at once, for each bundle.")] = 1,
+    max_batch: MaxBatchOption = 0,
     token_file: TokenOption = None,
     allow_reload: Annotated[
         bool, typer.Option("--allow-reload", help="Let clients have bundles opened again: …/models/NAME/load.")
@@ -91,6 +101,7 @@ def serve(
         crf=crf,
         threads=threads,
         workers=workers,
+        max_batch=max_batch,
         fast=fast,
     )
     with open_socket(host, port) as listening:

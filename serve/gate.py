@@ -74,6 +74,7 @@ class Gate:
             if status == 0:
                 await _send_error(answer, scope, receive, send_traced)
         finally:
+            trace.until_sent.close()
             self._finish(scope, trace, status, time.perf_counter() - start)
 
     def _check_token(self, scope: Scope) -> None:

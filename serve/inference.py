@@ -23,6 +23,7 @@ from .protocol import (
     parse_request,
 )
 from .refusals import bad_request
+from .responses import PiecewiseResponse
 from .service import Service, Task, service_of, trace_of
 
 #: Names of outputs.
@@ -43,22 +44,22 @@ async def infer(request: Request) -> Response:
     model = service.models.find(request.path_params["name"], request.path_params.get("version", VERSION))
     trace.model = model.name
     model.scheduler.check_room()  # before the body is read, so that a refusal costs little
-    with service.budget.hold() as holding:
-        body = await service.read_body(request, holding)
-        length = json_length(request.headers.get(HEADER_LENGTH), len(body), service.limits.json_bytes)
-        with trace.measure("parse"):
-            asked = await service.run(length, parse_request, body, length)
-            _check_parameters(asked)
-            outputs = _chosen_outputs(asked)
-            opened = model.opened
-            bands = opened.bundle.manifest.input.bands
-            encoded = sum(len(each.values) for each in asked.inputs.values() if each.name == ENCODED)
-            pixels = await service.run(encoded, image_of, asked.inputs, bands, service.limits, holding)
-        names = [each.name for each in outputs]
-        task = Task(model, opened.choose(asked.parameters), pixels, lambda result: _arrays(result, names))
-        service.check_probabilities(opened, task, holding, wanted=names != [LABELS])
-        arrays: Any = await service.segment(request, task)
-        return await _answer(request, service, asked.id, outputs, arrays)
+    holding = service.hold(request)
+    body = await service.read_body(request, holding)
+    length = json_length(request.headers.get(HEADER_LENGTH), len(body), service.limits.json_bytes)
+    with trace.measure("parse"):
+        asked = await service.run(length, parse_request, body, length)
+        _check_parameters(asked)
+        outputs = _chosen_outputs(asked)
+        opened = model.opened
+        bands = opened.bundle.manifest.input.bands
+        encoded = sum(len(each.values) for each in asked.inputs.values() if each.name == ENCODED)
+        pixels = await service.run(encoded, image_of, asked.inputs, bands, service.limits, holding)
+    names = [each.name for each in outputs]
+    task = Task(model, opened.choose(asked.parameters), pixels, lambda result: _arrays(result, names))
+    service.check_probabilities(opened, task, holding, wanted=names != [LABELS])
+    arrays: Any = await service.segment(request, task)
+    return await _answer(request, service, asked.id, outputs, arrays)
 
 
 async def _answer(
@@ -82,9 +83,9 @@ async def _answer(
         body, header_length = await service.run(work, encode_answer, answer)
     headers = {"Server-Timing": trace.server_timing}
     if header_length is None:
-        return Response(body, headers=headers, media_type="application/json")
+        return PiecewiseResponse(body, headers=headers, media_type="application/json")
     headers[HEADER_LENGTH] = str(header_length)
-    return Response(body, headers=headers, media_type="application/octet-stream")
+    return PiecewiseResponse(body, headers=headers, media_type="application/octet-stream")
 
 
 def _check_parameters(asked: InferRequest) -> None:

@@ -102,8 +102,7 @@ async def load_model(request: Request) -> Response:
         raise RefusedError(403, "this server does not open bundles again; start it with --allow-reload")
     model = service.models.find(request.path_params["name"])
     trace_of(request).model = model.name
-    with service.budget.hold() as holding:
-        body = await service.read_body(request, holding)
+    body = await service.read_body(request, service.hold(request))
     if len(body) > _SMALL_BYTES or (body and parse_object(body).get("parameters")):
         raise bad_request("a bundle is opened again as it is on the server: send no parameters and no files")
     await service.run_apart(model.reload)

@@ -15,6 +15,7 @@ from ..arguments import check_fields
 from ..bundle import SUFFIX, Bundle
 from ..errors import ServeError
 from ..manifest import Size
+from ..runtime.path import MAX_BATCH
 from ..runtime.segmenter import Segmenter, bundle_crf, load
 from .images import image_type
 from .limits import Limits
@@ -34,6 +35,8 @@ class LoadOptions:
         precisions: those that requests may ask for; the first where they do not.
         crf: whether requests get the dense CRF unless they say otherwise.
         workers: batches in work at once, on the CPU as well.
+        max_batch: images of one size that share an inference at most; 0 for 1 on the CPU, where sharing was measured to
+            gain nothing and each image waits for the others, and `MAX_BATCH` on a GPU.
     """
 
     backend: str = "auto"
@@ -41,12 +44,15 @@ class LoadOptions:
     crf: bool = False
     threads: int = 0
     workers: int = 1
+    max_batch: int = 0
     fast: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.precisions:
             raise ServeError("precisions must have at least one; got none. The default is ('auto',)")
+        if not 0 <= self.max_batch <= MAX_BATCH:
+            raise ServeError(f"max_batch must be 0 (automatic) to {MAX_BATCH}; got {self.max_batch}")
 
 
 class OpenedBundle:
@@ -148,11 +154,13 @@ class Model:
         self._options = options
         self._reloading = threading.Lock()
         self._limits = limits
-        self.opened = OpenedBundle(self._path, options, limits)
+        self.opened = self._open()
+        in_work = self.opened.first.in_work
         self.scheduler = Scheduler(
             self.name,
             limit=limits.queue,
-            threads=max(options.workers, self.opened.first.in_work),
+            threads=max(options.workers, in_work),
+            max_batch=options.max_batch or (MAX_BATCH if in_work else 1),
             observe_batch=metrics.batch_images.labels(self.name).observe,
         )
         metrics.watch_queue(self.name, self.scheduler)
@@ -164,7 +172,10 @@ class Model:
             AtrousError: it cannot be opened; the old one stays.
         """
         with self._reloading:
-            self.opened = OpenedBundle(self._path, self._options, self._limits)
+            self.opened = self._open()
+
+    def _open(self) -> OpenedBundle:
+        return OpenedBundle(self._path, self._options, self._limits)
 
 
 class Models:

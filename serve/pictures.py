@@ -14,6 +14,7 @@ from starlette.responses import Response
 from ..runtime.result import DEFAULT_ALPHA, Result
 from .images import decode
 from .refusals import RefusedError, bad_request
+from .responses import PiecewiseResponse
 from .rle import class_runs
 from .service import Task, query_flag, service_of, trace_of
 
@@ -30,23 +31,23 @@ async def segment(request: Request) -> Response:
     trace.model = model.name
     write, media_type = _chosen_format(request)
     model.scheduler.check_room()
-    with service.budget.hold() as holding:
-        body = await service.read_body(request, holding)
-        opened = model.opened
-        parameters: dict[str, Any] = {"precision": query["precision"]} if "precision" in query else {}
-        crf = query_flag(request, "crf")
-        segmenter = opened.choose(parameters if crf is None else {**parameters, "crf": crf})
-        if request.headers.get("content-type", "").startswith("multipart/"):
-            raise RefusedError(415, "send the file itself as the body: curl --data-binary @photo.jpg")
-        with trace.measure("decode"):
-            bands = opened.bundle.manifest.input.bands
-            pixels = await service.run_apart(decode, body, bands, service.limits, holding)
-        task = Task(model, segmenter, pixels, lambda result: result)
-        service.check_probabilities(opened, task, holding, wanted=False)
-        result: Any = await service.segment(request, task)
-        with trace.measure("encode"):
-            content = await service.run_apart(write, result)
-    return Response(content, headers={"Server-Timing": trace.server_timing}, media_type=media_type)
+    holding = service.hold(request)
+    body = await service.read_body(request, holding)
+    opened = model.opened
+    parameters: dict[str, Any] = {"precision": query["precision"]} if "precision" in query else {}
+    crf = query_flag(request, "crf")
+    segmenter = opened.choose(parameters if crf is None else {**parameters, "crf": crf})
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        raise RefusedError(415, "send the file itself as the body: curl --data-binary @photo.jpg")
+    with trace.measure("decode"):
+        bands = opened.bundle.manifest.input.bands
+        pixels = await service.run_apart(decode, body, bands, service.limits, holding)
+    task = Task(model, segmenter, pixels, lambda result: result)
+    service.check_probabilities(opened, task, holding, wanted=False)
+    result: Any = await service.segment(request, task)
+    with trace.measure("encode"):
+        content = await service.run_apart(write, result)
+    return PiecewiseResponse(content, headers={"Server-Timing": trace.server_timing}, media_type=media_type)
 
 
 def _chosen_format(request: Request) -> tuple[Callable[[Result], bytes], str]:

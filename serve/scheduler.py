@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from ..errors import AtrousError
 from ..runtime.band_images import Pixels
-from ..runtime.path import MAX_BATCH
 from ..runtime.result import Result
 from ..runtime.segmenter import Segmenter
 from .refusals import RefusedError
@@ -53,19 +52,24 @@ class Job:
 class Scheduler:
     """Threads that work a queue off; safe to use from many threads.
 
-    Each takes the oldest job and, up to `MAX_BATCH`, those behind it of the same segmenter and size: what queued up
-    while the network was busy shares an inference, and nothing waits for company.
+    Each takes the oldest job and, up to `max_batch`, those behind it of the same segmenter and size: what queued up
+    while the network was busy shares an inference, and nothing waits for company. Batches are powers of two, so that
+    a backend that compiles for each shape, as OpenVINO does, meets few of them.
 
     Args:
         name: of the model, for messages.
         limit: jobs that wait at most.
         threads: batches in work at once.
+        max_batch: images that share an inference at most, where the network takes batches.
         observe_batch: told the number of images of each batch.
     """
 
-    def __init__(self, name: str, *, limit: int, threads: int, observe_batch: Callable[[int], object]) -> None:
+    def __init__(
+        self, name: str, *, limit: int, threads: int, max_batch: int, observe_batch: Callable[[int], object]
+    ) -> None:
         self._name = name
         self._limit = limit
+        self._max_batch = max_batch
         self._observe_batch = observe_batch
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -128,8 +132,11 @@ class Scheduler:
     def _take(self) -> list[Job]:
         """The oldest job and those that share its batch, off the queue."""
         first = self._jobs.popleft()
-        takes = MAX_BATCH if first.segmenter.bundle.manifest.input.takes_batches else 1
-        others = [job for job in self._jobs if takes > 1 and job.shares_batch(first)][: takes - 1]
+        if self._max_batch == 1 or not first.segmenter.bundle.manifest.input.takes_batches:
+            return [first]
+        others = [job for job in self._jobs if job.shares_batch(first)][: self._max_batch - 1]
+        count = 1 << (1 + len(others)).bit_length() - 1
+        others = others[: count - 1]
         for job in others:
             self._jobs.remove(job)
         return [first, *others]

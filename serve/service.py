@@ -70,6 +70,10 @@ class Service:
         metrics.held_bytes.set_function(lambda: self.budget.held_bytes)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="atrous-serve")
 
+    def hold(self, request: Request) -> Holding:
+        """Bytes that a request holds until its answer is sent."""
+        return trace_of(request).until_sent.enter_context(self.budget.hold())
+
     async def read_body(self, request: Request, holding: Holding) -> bytes:
         """The body of a request, within limits of bytes and seconds.
 

@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,11 +22,13 @@ class Trace:
         request_id: of the client's header `X-Request-ID`, or made here.
         model: its name, where the request has come to one.
         stages_ms: milliseconds by stage, in order.
+        until_sent: what is to be given back when the answer has been sent.
     """
 
     request_id: str
     model: str = ""
     stages_ms: dict[str, float] = field(default_factory=dict)
+    until_sent: ExitStack = field(default_factory=ExitStack)
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
