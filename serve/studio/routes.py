@@ -142,8 +142,7 @@ def _view_of(request: Request) -> View:
 def _config(studio: Studio) -> dict[str, Any]:
     opened = studio.opened
     manifest, backend = opened.bundle.manifest, opened.first.backend
-    stored = manifest.crf
-    params = stored or CRFParams.deeplab_v2_resnet().to_dict()
+    params = manifest.crf or CRFParams.deeplab_v2_resnet().to_dict()
     limits = studio.service.limits
     return {
         "name": studio.model.name,
@@ -153,7 +152,7 @@ def _config(studio: Studio) -> dict[str, Any]:
         "device": backend.device,
         "precisions": list(opened.precisions),
         "classes": [{"name": each.name, "color": list(each.color)} for each in manifest.classes],
-        "crf": {"params": dict(params), "iterations": DEFAULT_ITERATIONS, "stored": stored is not None},
+        "crf": {"params": dict(params), "iterations": DEFAULT_ITERATIONS},
         "most_iterations": MOST_ITERATIONS,
         "alpha": DEFAULT_ALPHA,
         "writable": studio.writable,
