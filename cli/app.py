@@ -39,7 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verb in (export, pack, add_fp16, add_bf16, quantize, optimize, build, run, verify, bench, serve, studio, inspect, doctor):
+_models = (export, pack, add_fp16, add_bf16, quantize, optimize, build)
+for verb in (*_models, run, verify, bench, serve, studio, inspect, doctor):
     app.command()(verb)
 app.command("eval")(evaluate)  # `eval` is a builtin of Python
 

@@ -38,9 +38,7 @@ class Gate:
         open_paths: more paths that need no token.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, token: str | None, open_paths: Collection[str] = ()
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, token: str | None, open_paths: Collection[str] = ()) -> None:
         self._app = app
         self._metrics = metrics
         self._open_paths = {*OPEN_PATHS, *open_paths}

@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Final, TypeVar
 
 from starlette.requests import Request
@@ -68,7 +67,7 @@ class Studio(AbstractContextManager["Studio"]):
         self._previews = _Lane("preview", service.limits.queue)
         self._refinements = _Lane("refine", service.limits.queue)
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         """Finish what has begun."""
         self._previews.close()
         self._refinements.close()
