@@ -57,9 +57,11 @@ function listenForCamera(take, fail) {
       fail(new Error(`The camera cannot be used: ${error.message}.`));
       return;
     }
+    element("shoot").disabled = true;
     video.srcObject = stream;
     dialog.showModal();
   });
+  video.addEventListener("loadeddata", () => (element("shoot").disabled = false));
   element("camera-cancel").addEventListener("click", () => dialog.close());
   element("shoot").addEventListener("click", async () => {
     const canvas = document.createElement("canvas");

@@ -164,7 +164,7 @@ const STAGES = [
   ["crf", "Dense CRF"],
   ["download", "From the GPU"],
   ["encode", "Encode"],
-  ["page", "Decode and paint"],
+  ["page", "Page"],
 ];
 
 export function showTime(stages) {

@@ -95,8 +95,9 @@ export class Stage {
     if (source !== ORIGINAL && layer?.painted && !this.peeking) {
       context.globalAlpha = this.view.opacity;
       context.imageSmoothingEnabled = false;
-      // A preview has every step-th pixel, which stands for a square of them; the last may reach beyond the edge.
-      context.drawImage(layer.painted, 0, 0, layer.width * layer.step, layer.height * layer.step);
+      // A preview has every step-th pixel, which stands for a square of them; the last reach the edge, or beyond it.
+      const [across, down] = [layer.width * layer.step, layer.height * layer.step];
+      context.drawImage(layer.painted, 0, 0, Math.max(across, picture.width), Math.max(down, picture.height));
     }
     context.restore();
   }

@@ -190,7 +190,6 @@ class TestUpload:
             page = visit(running.url)
             page.locator("#camera").click()
             expect(page.locator("#camera-dialog")).to_be_visible()
-            page.locator("#video").evaluate("(video) => new Promise((go) => video.requestVideoFrameCallback(go))")
             page.locator("#shoot").click()
             expect(page.locator("#time-list")).to_contain_text("Network")
             assert len(np.unique(canvas(page).reshape(-1, 3), axis=0)) > 3
