@@ -105,7 +105,7 @@ class ServerProcess:
         assert found, self.log.read_text()
         self.port = int(found[1])
 
-    def __enter__(self) -> ServerProcess:
+    def __enter__(self):
         return self
 
     def __exit__(self, *_: object) -> None:
