@@ -254,8 +254,8 @@ def main(
             parts["tensors"] = throughput(port, segmenter, requests, images, seconds=seconds, turns=turns)
         if only in ("", "crf"):
             requests = tensor_requests(with_crf, images, crf=True)
-            parts["overhead_crf"] = overhead(port, with_crf, requests, images, repeats // 3)
-            parts["crf"] = throughput(port, with_crf, requests, images, seconds=seconds, turns=turns)
+            parts["overhead_crf"] = overhead(port, with_crf, requests, images, repeats // 5)
+            parts["crf"] = throughput(port, with_crf, requests, images, seconds=seconds * 2 / 3, turns=turns)
         if only in ("", "overload"):
             requests = tensor_requests(segmenter, images, crf=False)
             rate = len(closed_loop(port, requests, clients=4, seconds=seconds / 4).latencies_ms) / (seconds / 4)

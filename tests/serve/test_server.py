@@ -217,6 +217,12 @@ class TestReload:
 
 
 class TestAddresses:
+    def test_everybody_is_said_where_there_is_no_token(self, tiny_bundle: Bundle, tmp_path: Path) -> None:
+        with ServerProcess(tmp_path, tiny_bundle.path, "--host=0.0.0.0") as running:
+            assert running.said.startswith("serving tiny at http://0.0.0.0:")
+            (warning,) = [line["message"] for line in running.lines() if line["level"] == "warning"]
+            assert warning.startswith("everybody who reaches this address may use it")
+
     def test_a_port_that_is_taken(self) -> None:
         with open_socket("127.0.0.1", 0) as taken:
             port = taken.getsockname()[1]
