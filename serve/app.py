@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from . import management
@@ -38,9 +41,19 @@ def create_app(
         service.close()
 
     gate = Middleware(Gate, metrics=service.metrics, token=token, open_paths=open_paths)
-    app = Starlette(routes=[*_protocol_routes(), *_own_routes(), *routes], middleware=[gate], lifespan=lifespan)
+    app = Starlette(
+        routes=[*_protocol_routes(), *_own_routes(), *routes],
+        middleware=[gate],
+        exception_handlers={HTTPException: _pass_on},
+        lifespan=lifespan,
+    )
     app.state.service = service
     return app
+
+
+async def _pass_on(_request: Request, exc: Exception) -> Response:
+    """Leave errors of the router to the gate, where all become answers."""
+    raise exc
 
 
 def _protocol_routes() -> list[Route]:

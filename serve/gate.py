@@ -83,7 +83,7 @@ class Gate:
             raise RefusedError(401, "this server needs the header `Authorization: Bearer TOKEN`, with its token")
 
     def _answer_of(self, exc: Exception, trace: Trace) -> RefusedError:
-        """What an exception becomes for the client; the server's own faults go to the log."""
+        """Make of an exception what the client gets; the server's own faults go to the log."""
         refusal = refusal_of(exc) if isinstance(exc, AtrousError) else None
         if isinstance(exc, HTTPException):  # of Starlette's router
             refusal = RefusedError(exc.status_code, exc.detail.lower())

@@ -52,7 +52,7 @@ class Task:
 
 
 class Service:
-    """What routes do their work with; all on one event loop.
+    """Means with which routes do their work; all on one event loop.
 
     Args:
         models: what is served.

@@ -75,6 +75,7 @@ BUILD_TOOLS = Need("the C++ runtime's build tools", "pip install cmake ninja nlo
 BINUTILS = Need("binutils", "apt-get install binutils")
 LIBPNG = Need("libpng's headers", "apt-get install libpng-dev")
 CLANG = Need("clang++", "apt-get install clang")
+CURL = Need("curl", "apt-get install curl")
 BROWSER = Need("a browser", "apt-get install chromium")
 PLAYWRIGHT = Need("Playwright", "pip install playwright")
 SANITIZER = Need("a compiler with AddressSanitizer", "GCC's libasan")

@@ -43,7 +43,17 @@ FACADE = {"atrous", "atrous.__main__"}
 MODEL_UNITS = {"exporter", "calibration"}
 MODEL_PACKAGES = {"torch", "onnx", "onnxscript", "onnx_ir", "safetensors"}
 #: These load on first use, so that one that is missing is reported with the extra that installs it.
-LAZY = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "starlette", "uvicorn", "prometheus_client"}
+LAZY = {
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "tensorrt_rtx",
+    "pycuda",
+    "cuda",
+    "starlette",
+    "uvicorn",
+    "prometheus_client",
+}
 #: Importing these must load none of the above.
 LIGHT = ("atrous", "atrous.bundle", "atrous.runtime", "atrous.crf", "atrous.gpu")
 

@@ -32,7 +32,7 @@ from tiny_graphs import color_layers, make_bundle, save_graph
 
 import atrous
 from atrous import crf
-from atrous.cli import add_bf16, add_fp16, bench, build, doctor, export, optimize, pack, quantize, run, verify
+from atrous.cli import add_bf16, add_fp16, bench, build, doctor, export, optimize, pack, quantize, run, serve, verify
 from atrous.cli import eval as evaluate
 from atrous.cli import inspect as inspection
 from atrous.crf.cuda import CudaDenseCRF
@@ -288,6 +288,7 @@ def python_calls(box: Sandbox) -> list[Call]:
         Call("Segmenter.submit", lambda: (segmenter.submit, {"image": box.image})),
         Call("Segmenter.stream", lambda: (lambda images: list(segmenter.stream(images)), {"images": [box.image]})),
         Call("Segmenter.batch", lambda: (segmenter.batch, {"images": [box.image]})),
+        Call("Segmenter.submit_batch", lambda: (segmenter.submit_batch, {"images": [box.image]})),
         Call(
             "Result",
             lambda: (
@@ -448,6 +449,14 @@ def verb_calls(box: Sandbox) -> list[Call]:
             lambda: (
                 run.run,
                 {"bundle": path, "inputs": [str(box.images)], "out": box.folder / "out", "backend": "onnxruntime"},
+            ),
+        ),
+        # Refused for the token and for the host, so that no wrong value of one argument starts a server.
+        Call(
+            "atrous serve",
+            lambda: (
+                serve.serve,
+                {"bundles": [path], "host": "192.0.2.1", "port": 0, "token_file": box.folder / "no-token"},
             ),
         ),
         Call("atrous verify", lambda: (verify.verify, {"bundle": path})),

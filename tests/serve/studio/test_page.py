@@ -202,7 +202,7 @@ class TestErrors:
         broken.write_bytes(photo.read_bytes()[:2000])
         page.locator("#file").set_input_files(str(broken))
         expect(page.locator("#alert")).to_be_visible()
-        expect(page.locator("#alert-text")).to_contain_text("is damaged or truncated")
+        expect(page.locator("#alert-text")).to_contain_text("Is it truncated or damaged?")
         assert canvas(page).shape == (200, 256, 3)  # what was there stays
         add(page, photo)
         expect(page.locator("#alert")).to_be_hidden()
