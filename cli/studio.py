@@ -14,9 +14,10 @@ import typer
 from ..arguments import check_arguments
 from ..bundle import Bundle
 from ..errors import importing
+from ..serve.limits import Limits
 from .console import errors, print_line
 from .options import BackendOption, BundleArgument, ThreadsOption
-from .serve import HostOption, PortOption, PrecisionsOption, TokenOption
+from .serve import BytesOption, HostOption, PixelsOption, PortOption, PrecisionsOption, TokenOption
 
 
 @check_arguments
@@ -32,8 +33,8 @@ def studio(
         bool, typer.Option("--write", help="Let the page write the CRF's parameters into the bundle.")
     ] = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the page in a browser.")] = False,
-    max_bytes: Annotated[int, typer.Option(min=1, help="Bytes of an image file.")] = 64 << 20,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image.")] = 1 << 24,
+    max_bytes: BytesOption = Limits.body_bytes,
+    max_pixels: PixelsOption = Limits.pixels,
 ) -> None:
     """Try a bundle in the browser: drop images, compare precisions, and tune the dense CRF while you look.
 
@@ -43,7 +44,6 @@ def studio(
     """
     with importing("serve", purpose="atrous studio"):
         from ..serve.app import create_app
-        from ..serve.limits import Limits
         from ..serve.logs import log_json
         from ..serve.metrics import Metrics
         from ..serve.models import LoadOptions, Models
