@@ -106,7 +106,7 @@ def open_loop(port: int, requests: Sequence[Request], *, rate: float, connection
     lock = threading.Lock()
 
     def run(_number: int) -> None:
-        client = Client(port)
+        client = None  # a server ends connections on which nothing is asked
         while True:
             with lock:
                 number = next(numbers, None)
@@ -114,6 +114,7 @@ def open_loop(port: int, requests: Sequence[Request], *, rate: float, connection
                 return
             due = first + number / rate
             time.sleep(max(0.0, due - time.perf_counter()))
+            client = client or Client(port)
             _ask(client, requests[number % len(requests)], due, load)
 
     _in_threads(run, connections, load)

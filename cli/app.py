@@ -30,6 +30,7 @@ from .pack import pack
 from .quantize import quantize
 from .run import run
 from .serve import serve
+from .studio import studio
 from .tune import tune
 from .verify import verify
 
@@ -41,24 +42,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verb in (
-    export,
-    pack,
-    add_fp16,
-    add_bf16,
-    quantize,
-    tune,
-    optimize,
-    build,
-    run,
-    batch,
-    crf,
-    verify,
-    bench,
-    serve,
-    inspect,
-    doctor,
-):
+_models = (export, pack, add_fp16, add_bf16, quantize, tune, optimize, build)
+for verb in (*_models, run, batch, crf, verify, bench, serve, studio, inspect, doctor):
     app.command()(verb)
 app.command("eval")(evaluate)  # `eval` is a builtin of Python
 

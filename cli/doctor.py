@@ -29,6 +29,8 @@ _OPTIONAL: Final = {
     "onnxscript": ("export from PyTorch", "export"),
     "safetensors": ("checkpoints", "export"),
     "av": ("video", "video"),
+    "starlette": ("serving over HTTP", "serve"),
+    "uvicorn": ("serving over HTTP", "serve"),
     "huggingface-hub": ("weights from Hugging Face", "hub"),
     "pycuda": ("GPU memory and kernels", "gpu"),
     "cuda-bindings": ("GPU memory and kernels, without a compiler", "gpu-wheels"),

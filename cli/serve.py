@@ -10,7 +10,7 @@ import typer
 from ..arguments import check_arguments
 from ..errors import importing
 from ..runtime.path import MAX_BATCH
-from .console import errors, print_line
+from ..serve.limits import Limits
 from .options import BackendOption, FastOption, ThreadsOption
 
 _LIMITS_PANEL = "Limits"
@@ -34,6 +34,25 @@ MaxBatchOption = Annotated[
         help="Images of one size that share an inference at most; 0 for 1 on the CPU and as many as possible on a GPU.",
     ),
 ]
+CrfOption = Annotated[bool, typer.Option("--crf", help="Refine with the dense CRF unless a request says no.")]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Batches in work at once, for each bundle.")]
+ReloadOption = Annotated[
+    bool, typer.Option("--allow-reload", help="Let clients have bundles opened again: …/models/NAME/load.")
+]
+QueueOption = Annotated[
+    int, typer.Option(min=1, rich_help_panel=_LIMITS_PANEL, help="Images that wait for each bundle.")
+]
+BytesOption = Annotated[int, typer.Option(min=1, rich_help_panel=_LIMITS_PANEL, help="Bytes of a request.")]
+PixelsOption = Annotated[int, typer.Option(min=1, rich_help_panel=_LIMITS_PANEL, help="Pixels of an image.")]
+MemoryOption = Annotated[
+    int, typer.Option(min=1, rich_help_panel=_LIMITS_PANEL, help="Bytes of all requests together.")
+]
+SecondsOption = Annotated[
+    float, typer.Option(min=0.1, rich_help_panel=_LIMITS_PANEL, help="Seconds until an image is segmented.")
+]
+DrainOption = Annotated[
+    float, typer.Option(min=0.1, rich_help_panel=_LIMITS_PANEL, help="Seconds to finish requests after SIGTERM.")
+]
 TokenOption = Annotated[
     Path | None,
     typer.Option("--token-file", metavar="FILE", help="File with a token that requests must bring."),
@@ -48,43 +67,26 @@ def serve(
     backend: BackendOption = "auto",
     precisions: PrecisionsOption = None,
     fast: FastOption = False,
-    crf: Annotated[bool, typer.Option("--crf", help="Refine with the dense CRF unless a request says no.")] = False,
+    crf: CrfOption = False,
     threads: ThreadsOption = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Batches in work at once, for each bundle.")] = 1,
+    workers: WorkersOption = 1,
     max_batch: MaxBatchOption = 0,
     token_file: TokenOption = None,
-    allow_reload: Annotated[
-        bool, typer.Option("--allow-reload", help="Let clients have bundles opened again: …/models/NAME/load.")
-    ] = False,
-    queue: Annotated[
-        int, typer.Option(min=1, rich_help_panel=_LIMITS_PANEL, help="Images that wait for each bundle.")
-    ] = 32,
-    max_bytes: Annotated[int, typer.Option(min=1, rich_help_panel=_LIMITS_PANEL, help="Bytes of a request.")] = 64
-    << 20,
-    max_pixels: Annotated[int, typer.Option(min=1, rich_help_panel=_LIMITS_PANEL, help="Pixels of an image.")] = 1
-    << 24,
-    max_memory: Annotated[
-        int, typer.Option(min=1, rich_help_panel=_LIMITS_PANEL, help="Bytes of all requests together.")
-    ] = 1 << 30,
-    max_seconds: Annotated[
-        float, typer.Option(min=0.1, rich_help_panel=_LIMITS_PANEL, help="Seconds until an image is segmented.")
-    ] = 30.0,
-    drain_seconds: Annotated[
-        float, typer.Option(min=0.1, rich_help_panel=_LIMITS_PANEL, help="Seconds to finish requests after SIGTERM.")
-    ] = 30.0,
+    allow_reload: ReloadOption = False,
+    queue: QueueOption = Limits.queue,
+    max_bytes: BytesOption = Limits.body_bytes,
+    max_pixels: PixelsOption = Limits.pixels,
+    max_memory: MemoryOption = Limits.held_bytes,
+    max_seconds: SecondsOption = Limits.wait_s,
+    drain_seconds: DrainOption = Limits.drain_s,
 ) -> None:
     """Serve bundles over HTTP: the Open Inference Protocol v2, and POST /segment for curl.
 
     Example: atrous serve street.atrous --port 8000
     """
     with importing("serve", purpose="atrous serve"):
-        from ..serve.app import create_app
-        from ..serve.limits import Limits
-        from ..serve.logs import log_json
-        from ..serve.metrics import Metrics
-        from ..serve.models import LoadOptions, Models
-        from ..serve.server import open_socket, read_token, run_server, url_of
-        from ..serve.service import Service
+        from ..serve.models import LoadOptions
+        from ..serve.start import Address, serve_bundles
 
     limits = Limits(
         queue=queue,
@@ -94,7 +96,6 @@ def serve(
         wait_s=max_seconds,
         drain_s=drain_seconds,
     )
-    token = read_token(token_file) if token_file else None
     options = LoadOptions(
         backend=backend,
         precisions=tuple(precisions or ("auto",)),
@@ -104,13 +105,5 @@ def serve(
         max_batch=max_batch,
         fast=fast,
     )
-    with open_socket(host, port) as listening:
-        metrics = Metrics()
-        models = Models(bundles, options, limits, metrics)
-        service = Service(models, limits, metrics, allow_reload=allow_reload)
-        if token is None and listening.getsockname()[0] not in ("127.0.0.1", "::1"):
-            print_line("warning: everybody who reaches this address may use it; see --token-file", console=errors)
-        log_json()
-        names = ", ".join(model.name for model in models)
-        typer.echo(f"serving {names} at {url_of(listening)}")
-        run_server(create_app(service, token=token), listening, limits)
+    address = Address(host, port, token_file)
+    serve_bundles(bundles, address, options, limits, allow_reload=allow_reload, say=typer.echo)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from .._native import Filter, release_pages
 from .params import CRFParams, Normalization
 
-#: A Gaussian lattice and the bilateral ones of two images, or of an image at two scales.
-_MOST_FILTERS: Final = 3
+#: A Gaussian lattice and the bilateral ones of three images, or both of an image at two scales.
+_MOST_FILTERS: Final = 4
 _MOST_BYTES: Final = 256 << 20
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from . import management
@@ -16,13 +19,20 @@ from .pictures import segment
 from .service import Service
 
 
-def create_app(service: Service, *, token: str | None = None, routes: Sequence[BaseRoute] = ()) -> Starlette:
+def create_app(
+    service: Service,
+    *,
+    token: str | None = None,
+    routes: Sequence[BaseRoute] = (),
+    open_paths: Collection[str] = (),
+) -> Starlette:
     """Make the application; it closes the service when it ends.
 
     Args:
         service: what routes do their work with, which is `app.state.service`.
         token: without which requests are refused; None lets everybody in.
         routes: more of them, such as those of a page.
+        open_paths: those of them that need no token.
     """
 
     @asynccontextmanager
@@ -30,10 +40,20 @@ def create_app(service: Service, *, token: str | None = None, routes: Sequence[B
         yield
         service.close()
 
-    gate = Middleware(Gate, metrics=service.metrics, token=token)
-    app = Starlette(routes=[*_protocol_routes(), *_own_routes(), *routes], middleware=[gate], lifespan=lifespan)
+    gate = Middleware(Gate, metrics=service.metrics, token=token, open_paths=open_paths)
+    app = Starlette(
+        routes=[*_protocol_routes(), *_own_routes(), *routes],
+        middleware=[gate],
+        exception_handlers={HTTPException: _pass_on},
+        lifespan=lifespan,
+    )
     app.state.service = service
     return app
+
+
+async def _pass_on(_request: Request, exc: Exception) -> Response:
+    """Leave errors of the router to the gate, where all become answers."""
+    raise exc
 
 
 def _protocol_routes() -> list[Route]:

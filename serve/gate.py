@@ -6,7 +6,7 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -35,11 +35,13 @@ class Gate:
         app: what is behind the gate.
         metrics: counts and times every request.
         token: without which requests are refused, but those of `OPEN_PATHS`; None lets everybody in.
+        open_paths: more paths that need no token.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, token: str | None, open_paths: Collection[str] = ()) -> None:
         self._app = app
         self._metrics = metrics
+        self._open_paths = {*OPEN_PATHS, *open_paths}
         self._expected = None if token is None else b"Bearer " + token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,14 +76,14 @@ class Gate:
             self._finish(scope, trace, status, time.perf_counter() - start)
 
     def _check_token(self, scope: Scope) -> None:
-        if self._expected is None or scope["path"] in OPEN_PATHS:
+        if self._expected is None or scope["path"] in self._open_paths:
             return
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         if not hmac.compare_digest(given, self._expected):
             raise RefusedError(401, "this server needs the header `Authorization: Bearer TOKEN`, with its token")
 
     def _answer_of(self, exc: Exception, trace: Trace) -> RefusedError:
-        """What an exception becomes for the client; the server's own faults go to the log."""
+        """Make of an exception what the client gets; the server's own faults go to the log."""
         refusal = refusal_of(exc) if isinstance(exc, AtrousError) else None
         if isinstance(exc, HTTPException):  # of Starlette's router
             refusal = RefusedError(exc.status_code, exc.detail.lower())

@@ -16,7 +16,7 @@ from .refusals import RefusedError
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a server takes from its clients at most; all are above 0.
+    """Limits on what a server takes from its clients; all are above 0.
 
     Attributes:
         body_bytes: of the body of a request.

@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from .._version import __version__
 from ..arrays import label_type
+from ..errors import AtrousError
 from .images import ENCODED, IMAGE, image_type
 from .inference import CONFIDENCE, LABELS, PROBABILITIES
 from .models import VERSION, Model
@@ -105,7 +106,10 @@ async def load_model(request: Request) -> Response:
     body = await service.read_body(request, service.hold(request))
     if len(body) > _SMALL_BYTES or (body and parse_object(body).get("parameters")):
         raise bad_request("a bundle is opened again as it is on the server: send no parameters and no files")
-    await service.run_apart(model.reload)
+    try:
+        await service.run_apart(model.reload)
+    except AtrousError as exc:
+        raise bad_request(f"model {model.name!r} stays as it is: {exc}") from exc
     return JSONResponse({"name": model.name, "sha256": model.opened.first.backend.artifact.sha256})
 
 

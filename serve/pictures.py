@@ -61,7 +61,7 @@ def _chosen_format(request: Request) -> tuple[Callable[[Result], bytes], str]:
     if not 0 <= alpha <= 1:
         raise bad_request(f"alpha is a share between 0 and 1; got {text[:40]!r}")
     formats: Mapping[str, tuple[Callable[[Result], bytes], str]] = {
-        "png": (_labels_png, "image/png"),
+        "png": (labels_png, "image/png"),
         "overlay": (lambda result: _overlay_png(result, alpha), "image/png"),
         "json": (_json, "application/json"),
     }
@@ -71,7 +71,7 @@ def _chosen_format(request: Request) -> tuple[Callable[[Result], bytes], str]:
     return formats[chosen]
 
 
-def _labels_png(result: Result) -> bytes:
+def labels_png(result: Result) -> bytes:
     """The file that `Result.save` writes."""
     file = io.BytesIO()
     result.colored().save(file, "PNG", compress_type=zlib.Z_RLE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, ParamSpec, TypeVar
 
@@ -52,7 +52,7 @@ class Task:
 
 
 class Service:
-    """What routes do their work with; all on one event loop.
+    """Means with which routes do their work; all on one event loop.
 
     Args:
         models: what is served.
@@ -142,7 +142,16 @@ class Service:
 
         job = Job(task.segmenter, task.pixels, finish, deadline=time.monotonic() + self.limits.wait_s)
         task.model.scheduler.submit(job)
-        done = asyncio.wrap_future(job.future)
+        return await self.wait(request, job.future)
+
+    async def wait(self, request: Request, future: Future[T]) -> T:
+        """Wait for what a thread does for a request whose body was read, and cancel it where nobody waits any longer.
+
+        Raises:
+            RefusedError: it took too long (503).
+            ClientDisconnect: the client went away.
+        """
+        done = asyncio.wrap_future(future)
         gone = asyncio.ensure_future(_disconnected(request))
         try:
             await asyncio.wait((done, gone), timeout=self.limits.wait_s, return_when=asyncio.FIRST_COMPLETED)

@@ -101,11 +101,11 @@ class ServerProcess:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ)
         assert self.process.stdout is not None
         self.said = self.process.stdout.readline()
-        found = re.search(r"serving .* at http://127\.0\.0\.1:(\d+)$", self.said)
+        found = re.search(r"serving .* at http://[\d.]+:(\d+)$", self.said)
         assert found, self.log.read_text()
         self.port = int(found[1])
 
-    def __enter__(self) -> ServerProcess:
+    def __enter__(self):
         return self
 
     def __exit__(self, *_: object) -> None:

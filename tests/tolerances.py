@@ -217,3 +217,6 @@ CRF_GRADIENT_EXACT_COSINE: Final = 0.95
 
 #: `FeatureCRF` against pydensecrf with the same features: max |ΔQ|.
 CRF_FEATURE_PEER_ABS: Final = 1e-5
+#: Levels of 255 between an overlay that a browser's canvas blends and the one that `Result.overlay` does: both round,
+#: the canvas its opacity as well. Measured in Chromium 156: 1 at opacities 0.6 and 0.25.
+BLENDED_ROUNDING: Final = 2

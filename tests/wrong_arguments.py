@@ -44,6 +44,7 @@ from atrous.cli import (
     pack,
     quantize,
     run,
+    serve,
     tune,
     verify,
 )
@@ -327,6 +328,7 @@ def python_calls(box: Sandbox) -> list[Call]:
         Call("Segmenter.submit", lambda: (segmenter.submit, {"image": box.image})),
         Call("Segmenter.stream", lambda: (streamed, {"images": [box.image], "stabilize": 0.0})),
         Call("Segmenter.batch", lambda: (segmenter.batch, {"images": [box.image]})),
+        Call("Segmenter.submit_batch", lambda: (segmenter.submit_batch, {"images": [box.image]})),
         Call(
             "Result",
             lambda: (
@@ -670,6 +672,14 @@ def verb_calls(box: Sandbox) -> list[Call]:
             lambda: (
                 refinement.crf,
                 {"images": [str(box.images)], "labels": box.images, "classes": 3, "out": box.new().parent},
+            ),
+        ),
+        # Refused for the token and for the host, so that no wrong value of one argument starts a server.
+        Call(
+            "atrous serve",
+            lambda: (
+                serve.serve,
+                {"bundles": [path], "host": "192.0.2.1", "port": 0, "token_file": box.folder / "no-token"},
             ),
         ),
         Call("atrous verify", lambda: (verify.verify, {"bundle": path})),

@@ -26,7 +26,7 @@ from environments import BareEnvironment, find_pythons, photo_of_demo, use
 
 ROOT = Path(__file__).parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
-EXTRAS = ("core", "cpu", "video", "tensorrt-rtx", "export")
+EXTRAS = ("core", "cpu", "video", "serve", "tensorrt-rtx", "export")
 CHEAP = EXTRAS[:-1]
 HERE = "{}.{}".format(*sys.version_info)
 

@@ -74,12 +74,30 @@ def video(bundle: Path, photo: Path) -> dict[str, Any]:
         return {"frames": frames}
 
 
+def serve(bundle: Path, photo: Path) -> dict[str, Any]:
+    """Serves the bundle, and has the photo segmented over HTTP."""
+    import subprocess
+    from urllib.request import urlopen
+
+    command = [sys.executable, "-I", "-m", "atrous", "serve", str(bundle), "--port=0", "--backend=onnxruntime"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().split()[-1]
+            with urlopen(f"{url}/segment?format=json", data=photo.read_bytes()) as answer:
+                found = json.load(answer)
+        finally:
+            server.terminate()
+    return {"classes": len(found["segments"]), "exit_code": server.returncode}
+
+
 USES: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "core": core,
     "cpu": cpu,
     "export": export,
     "tensorrt-rtx": tensorrt_rtx,
     "video": video,
+    "serve": serve,
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import accuracy, crf, engines, gpu, int8, runtime
+from . import accuracy, crf, engines, gpu, int8, runtime, serving
 from .results import Quote
 
 QUOTES: Mapping[str, Quote] = {
@@ -17,4 +17,5 @@ QUOTES: Mapping[str, Quote] = {
     **gpu.QUOTES,
     **int8.QUOTES,
     **runtime.QUOTES,
+    **serving.QUOTES,
 }

@@ -175,7 +175,7 @@ class TestErrors:
         data = np.frombuffer(png_of(picture(SIZE))[:2000], np.uint8)
         made = http.InferInput("ENCODED", data.shape, "UINT8")
         made.set_data_from_numpy(data)
-        with pytest.raises(InferenceServerException, match="cannot decode the image: .*truncated"):
+        with pytest.raises(InferenceServerException, match=r"cannot decode the image: .*truncated"):
             client.infer("tiny", [made])
 
     def test_of_shared_memory(self, client) -> None:

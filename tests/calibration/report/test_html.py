@@ -8,7 +8,6 @@ import html
 import io
 import json
 import re
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -16,9 +15,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import needs
 import numpy as np
 import pytest
+from browsers import find_browser
 from PIL import Image
 from quantization_reports import CLASSES, make_report, without_masks
 
@@ -29,7 +28,6 @@ from atrous.manifest import ClassInfo
 
 pytestmark = pytest.mark.slow  # in sum
 
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 7*7 }}"
 _WIDE, _PHONE = 1200, 375
 
@@ -173,10 +171,7 @@ def test_what_others_named_is_text_not_markup(report: QuantizationReport) -> Non
 
 @pytest.fixture(scope="module")
 def browser() -> str:
-    found = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if found is None:
-        needs.BROWSER.skip(f"none of {', '.join(_BROWSERS)} is on PATH")
-    return found
+    return find_browser()
 
 
 @dataclasses.dataclass(frozen=True)
