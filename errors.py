@@ -12,6 +12,7 @@ AtrousError
 ├── BundleError                       a bundle is missing, damaged, of an unknown version, or unsafe
 ├── CRFError                          CRF parameters or state are invalid
 ├── DeviceError                       a GPU is missing, or an operation on it failed
+├── ServeError                        a server cannot start with these bundles and options
 └── MissingDependencyError            an optional package is missing; the message names the extra
 
 A message states the problem, what was expected, what was found and what to do; values that a program needs are also
@@ -140,6 +141,10 @@ class CRFError(AtrousError, ValueError):
 
 class DeviceError(AtrousError):
     """A GPU is missing, or an operation on it failed."""
+
+
+class ServeError(AtrousError):
+    """A server cannot start with these bundles and options."""
 
 
 #: Notes on extras for the message: what pip needs for them, and alternatives.

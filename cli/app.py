@@ -27,6 +27,7 @@ from .optimize import optimize
 from .pack import pack
 from .quantize import quantize
 from .run import run
+from .triton import triton
 from .verify import verify
 
 app = typer.Typer(
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verb in (export, pack, add_fp16, add_bf16, quantize, optimize, build, run, verify, bench, inspect, doctor):
+for verb in (export, pack, add_fp16, add_bf16, quantize, optimize, build, run, verify, bench, triton, inspect, doctor):
     app.command()(verb)
 app.command("eval")(evaluate)  # `eval` is a builtin of Python
 

@@ -75,6 +75,7 @@ BUILD_TOOLS = Need("the C++ runtime's build tools", "pip install cmake ninja nlo
 BINUTILS = Need("binutils", "apt-get install binutils")
 LIBPNG = Need("libpng's headers", "apt-get install libpng-dev")
 CLANG = Need("clang++", "apt-get install clang")
+TRITON = Need("tritonserver", "make triton (Linux on x86-64, glibc 2.35 or newer)")
 BROWSER = Need("a browser", "apt-get install chromium")
 SANITIZER = Need("a compiler with AddressSanitizer", "GCC's libasan")
 CAMVID = Need("CamVid", "ATROUS_CAMVID=FOLDER make test")

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 #: A member imports itself and what stands below it; members of one line do not import each other.
 LAYERS = (
     ("cli",),
+    ("serve",),
     ("calibration",),  # quantizing rewrites and verifies graphs, which is the exporter's trade
     ("exporter",),
     ("runtime",),
