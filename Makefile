@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard native/*.* native/kernels/grid.cuh calibration/csrc/* crf/csrc/* runtime/csrc/* crf/kernels/constants.cuh \
   runtime/kernels/constants.cuh)
 
-.PHONY: demo test check pycuda lint format gpu-check gpu-bench clean help usable
+.PHONY: demo test check pycuda triton lint format gpu-check gpu-bench clean help usable
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,8 @@ check: $(VENV)/dev.stamp  ## Check what changed since the last commit, and run t
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu" -q $(PYTEST_ARGS)
 
 pycuda: $(VENV)/pycuda.stamp  ## PyCUDA for the tests that run it on a stand-in for the driver; needs nvcc
+
+triton: $(VENV)/triton.stamp  ## A real tritonserver for the tests of its backends; Linux on x86-64
 
 lint: $(VENV)/dev.stamp  ## Check style, types and formatting
 	tools/lint $(BIN)
@@ -56,6 +58,12 @@ $(VENV)/pycuda.stamp: $(VENV)/dev.stamp benchmarks/gpu_check/build_pycuda.sh
 	$(CXX) -std=c++17 -fPIC -shared -Wl,-soname,libcuda.so.1 tests/emulator/driver.cpp -o $(VENV)/libcuda.so.1 -ldl
 	$(BIN)/python -m pip install --quiet pytools platformdirs  # what PyCUDA imports
 	benchmarks/gpu_check/build_pycuda.sh $(VENV) "$(CURDIR)/$(VENV)/libcuda.so.1"
+	touch $@
+
+# A folder of its own: the wheel's other dependencies are for its Python interface, which nothing here uses.
+$(VENV)/triton.stamp: $(VENV)/dev.stamp
+	rm -rf $(VENV)/tritonserver
+	$(BIN)/python -m pip install --quiet --no-deps --only-binary :all: --target $(VENV)/tritonserver nvidia-pytriton==0.7.0
 	touch $@
 
 # dev has all of demo.

@@ -31,6 +31,7 @@ from .quantize import quantize
 from .run import run
 from .serve import serve
 from .studio import studio
+from .triton import triton
 from .tune import tune
 from .verify import verify
 
@@ -43,7 +44,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 _models = (export, pack, add_fp16, add_bf16, quantize, tune, optimize, build)
-for verb in (*_models, run, batch, crf, verify, bench, serve, studio, inspect, doctor):
+for verb in (*_models, run, batch, crf, verify, bench, serve, studio, triton, inspect, doctor):
     app.command()(verb)
 app.command("eval")(evaluate)  # `eval` is a builtin of Python
 

@@ -130,7 +130,7 @@ def canonical_artifact(spec: BackendSpec, bundle: Bundle, precision: str = "auto
             raise EngineError(f"the {spec.name} backend cannot run {bundle.path} in bf16: {objection}")
         return in_bf16(canonical_artifact(spec, bundle, "fp32"))
     artifacts = [artifact for artifact in bundle.manifest.artifacts if artifact.kind == spec.reads]
-    candidates = _by_precision(artifacts, precision)
+    candidates = by_precision(artifacts, precision)
     if not candidates:
         raise EngineError(_nothing_to_open(spec, bundle, precision, artifacts))
     reasons = spec.misfits(candidates)
@@ -156,7 +156,7 @@ def _open(spec: BackendSpec, bundle: Bundle, precision: str, threads: int) -> Ba
     return spec.open(bundle, choose_artifact(spec, bundle, precision), threads=threads)
 
 
-def _by_precision(artifacts: Sequence[Artifact], precision: str) -> list[Artifact]:
+def by_precision(artifacts: Sequence[Artifact], precision: str) -> list[Artifact]:
     """Those of that precision; `auto`: all, the most precise first."""
     wanted: Sequence[str] = _BY_PRECISION if precision == "auto" else (precision,)
     return [artifact for each in wanted for artifact in artifacts if artifact.precision == each]
