@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from standins.fixtures import add_engine, flavor, stand_ins  # noqa: F401 - fixtures
 from standins.gpu import open_gpu
 from tiny_graphs import color_layers, local_layers, make_bundle
+from torch_registry import keep_registry
 
 from atrous.bundle import Bundle
 from atrous.errors import DeviceError, MissingDependencyError
@@ -50,6 +51,11 @@ FAST_SECONDS = 5.0
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the option with which CI runs later what could not be run at first."""
     parser.addoption("--record-not-run", type=Path, help="write the names of skipped tests to this file")
+
+
+def pytest_collection_finish() -> None:
+    """Makes exports cheaper, once the test files have loaded what they need."""
+    keep_registry()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

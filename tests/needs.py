@@ -83,6 +83,7 @@ PLAYWRIGHT = Need("Playwright", "pip install playwright")
 SANITIZER = Need("a compiler with AddressSanitizer", "GCC's libasan")
 CAMVID = Need("CamVid", "ATROUS_CAMVID=FOLDER make test")
 OTHER_ISA = Need("a CPU with more instruction sets", "a newer machine")
+NO_ROOT = Need("a user without root", "make test, as an ordinary user")
 DEV_FULL = Need("/dev/full", "Linux")
 
 needs_nvcc = NVCC.unless(find_nvcc() is not None)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +86,14 @@ def test_a_folder_without_space(tmp_path: Path) -> None:
     assert f"200 MiB are free in {ROOT}, and 4096 are needed" in said
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason=needs.NO_ROOT.reason())
+def test_a_folder_that_is_read_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    code, said = run("tools/prerequisites", sys.executable, tmp_path)
+    assert code == 1
+    assert f"{tmp_path} is read-only, and the build writes into it. Copy the sources to a folder of yours" in said
+
+
 class TestExistingEnvironment:
     @pytest.fixture
     def venv(self, tmp_path: Path) -> Path:
@@ -117,3 +126,23 @@ class TestExistingEnvironment:
         code, said = run("tools/environment", "--check", python_that(tmp_path, "*version_info*) echo 3.99"), venv)
         assert code == 1
         assert "is 3.99. Run make clean to change over" in said
+
+    def test_pip_is_renewed_before_it_installs(self, venv: Path, tmp_path: Path) -> None:
+        calls = self.pip_that(venv, f'echo "$@" >> {shlex.quote(str(tmp_path / "calls"))}; exit 0')
+        assert run(*calls)[0] == 0
+        first, second = (tmp_path / "calls").read_text().splitlines()
+        assert first.startswith("-m pip install --quiet --upgrade pip ")
+        assert second.endswith("--editable .[demo]")
+
+    def test_no_network(self, venv: Path) -> None:
+        code, said = run(*self.pip_that(venv, "echo no route to the index >&2; exit 1"))
+        assert code == 1
+        assert f"no route to the index\n\nSetting up {venv} failed: pip's message is above." in said
+        assert "give pip a folder of wheels: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER make" in said
+
+    @staticmethod
+    def pip_that(venv: Path, does: str) -> tuple[str | Path, ...]:
+        """The command that sets up an environment whose pip does something else."""
+        (venv / "bin" / "python").unlink()
+        python_that(venv / "bin", f"pip) {does}", name="python")
+        return "tools/environment", sys.executable, venv, "demo"
