@@ -16,7 +16,7 @@ _ITERATIONS: Final = "iterations"
 
 
 def stored_crf(params: CRFParams, iterations: int) -> dict[str, float]:
-    """What a manifest stores of a CRF; the inverse of `crf_from_stored`."""
+    """Parameters and iterations as a manifest stores them; the inverse of `crf_from_stored`."""
     return {**params.to_dict(), _ITERATIONS: iterations}
 
 
