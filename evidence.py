@@ -78,7 +78,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class CrfFit:
-    """What the parameters of a bundle's dense CRF were fitted on, and what they are worth on images left out of that.
+    """Origin of the parameters of a bundle's dense CRF, and their worth on images that the search did not see.
 
     Attributes:
         metric: `miou`, `boundary-f` or `trimap`, in which the scores are, 0–1.

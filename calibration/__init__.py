@@ -1,1 +1,1 @@
-"""What is fitted to data: INT8 with its ranges, placement and report, and in `tune` the dense CRF."""
+"""Fits to data: INT8 with its ranges, placement and report, and in `tune` the dense CRF."""

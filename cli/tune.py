@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,45 +34,54 @@ if TYPE_CHECKING:
     from ..calibration.tune.report import TuningReport
 
 
+MetricOption = Annotated[
+    Metric, typer.Option(help="What is to be large: mean IoU, the F-score of boundaries, or mean IoU near edges.")
+]
+HoldoutOption = Annotated[
+    float, typer.Option(metavar="FRACTION", help="Share of the pictures that the search does not see.")
+]
+NoHarmOption = Annotated[
+    float, typer.Option(metavar="POINTS", help="Points of IoU that a class may lose against no CRF.")
+]
+LearnOption = Annotated[
+    bool, typer.Option("--learn", help="Then learn weights of classes and costs of their pairs by gradient.")
+]
+GaussianOption = Annotated[
+    bool, typer.Option("--gaussian", help="Search weight and width of the smoothness kernel as well.")
+]
+SeedOption = Annotated[int, typer.Option(help="Random seed for choosing pictures, and those to hold out.")]
+AnywayOption = Annotated[
+    bool, typer.Option("--write-anyway", help="Change the bundle even where nothing is better on held-out pictures.")
+]
+WorkOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="What an interrupted search goes on from; by default NAME.tune.")
+]
+ReportOption = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="Write the report page here as well (.html).")
+]
+
+
 @check_arguments
 def tune(
     bundle: BundleArgument,
     images: Annotated[Path, typer.Option(help="Folder of pictures as seen in use, about a hundred.")],
     masks: Annotated[Path, typer.Option(help="Folder of masks: NAME.png for each picture NAME.*, pixels = class ids.")],
-    metric: Annotated[
-        Metric, typer.Option(help="What is to be large: mean IoU, the F-score of boundaries, or mean IoU near edges.")
-    ] = DEFAULT_METRIC,
-    holdout: Annotated[
-        float, typer.Option(metavar="FRACTION", help="Share of the pictures that the search does not see.")
-    ] = DEFAULT_HOLDOUT,
-    no_harm: Annotated[
-        float, typer.Option(metavar="POINTS", help="Points of IoU that a class may lose against no CRF.")
-    ] = DEFAULT_NO_HARM,
+    metric: MetricOption = DEFAULT_METRIC,
+    holdout: HoldoutOption = DEFAULT_HOLDOUT,
+    no_harm: NoHarmOption = DEFAULT_NO_HARM,
     max_images: Annotated[int, typer.Option(min=2, help="The most pictures to use.")] = DEFAULT_MAX_IMAGES,
-    gaussian: Annotated[
-        bool, typer.Option("--gaussian", help="Search weight and width of the smoothness kernel as well.")
-    ] = False,
-    learn: Annotated[
-        bool, typer.Option("--learn", help="Then learn weights of classes and costs of their pairs by gradient.")
-    ] = False,
+    gaussian: GaussianOption = False,
+    learn: LearnOption = False,
     ignore: IgnoreOption = None,
     mask_pattern: MaskPatternOption = DEFAULT_PATTERN,
     mask_map: MaskMapOption = None,
     mask_one_based: OneBasedOption = False,
     page: PageOption = None,
     bits: BitsOption = None,
-    seed: Annotated[int, typer.Option(help="Random seed for choosing pictures, and those to hold out.")] = 0,
-    write_anyway: Annotated[
-        bool,
-        typer.Option("--write-anyway", help="Change the bundle even where nothing is better on held-out pictures."),
-    ] = False,
-    work: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="What an interrupted search goes on from; by default NAME.tune."),
-    ] = None,
-    report_file: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="Write the report page here as well (.html).")
-    ] = None,
+    seed: SeedOption = 0,
+    write_anyway: AnywayOption = False,
+    work: WorkOption = None,
+    report_file: ReportOption = None,
     *,
     as_json: JsonFlag = False,
 ) -> None:
@@ -80,10 +92,7 @@ def tune(
     Example: atrous tune street.atrous --images val/images --masks val/masks --ignore 11
     """
     with importing("export", purpose="atrous tune"):
-        from ..calibration.tune.page import render_html
-        from ..calibration.tune.text import render_text
-        from ..calibration.tune.tune import HTML_FILE, tune
-    opened = Bundle.open(bundle)
+        from ..calibration.tune.tune import tune
     options = TuneOptions(
         ignore=ignore or (),
         mask_rules=chosen_rules(mask_pattern, mask_map, one_based=mask_one_based),
@@ -94,31 +103,38 @@ def tune(
         write_anyway=write_anyway,
         work=work,
     )
+    sources = chosen_images([images], page, bits)
+    with _explained(), progress_bar() as progress:
+        run = partial(tune, Bundle.open(bundle), images=sources, masks=masks, options=options, progress=Steps(progress))
+        extended, report = run(metric=metric, holdout=holdout, no_harm=no_harm)
+    _show(extended, report, report_file, as_json=as_json)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say after Ctrl-C that nothing is lost."""
     try:
-        with progress_bar() as progress:
-            extended, report = tune(
-                opened,
-                images=chosen_images([images], page, bits),
-                masks=masks,
-                metric=metric,
-                holdout=holdout,
-                no_harm=no_harm,
-                options=options,
-                progress=Steps(progress),
-            )
+        yield
     except KeyboardInterrupt:
         print_line("interrupted: the same command goes on from here", console=errors)
         raise
+
+
+def _show(bundle: Bundle, report: TuningReport, page: Path | None, *, as_json: bool) -> None:
+    from ..calibration.tune.page import render_html
+    from ..calibration.tune.text import render_text
+    from ..calibration.tune.tune import HTML_FILE
+
     for each in report.skipped:
         print_line(f"skipped: {each.reason}", console=errors)
-    if report_file:
-        _write_page(report_file, render_html(report))
+    if page:
+        _write_page(page, render_html(report))
     if as_json:
-        print_json(_plain(extended, report))
+        print_json(_plain(bundle, report))
         return
     print_line(render_text(report))
     if report.written:
-        print_line(f"report: {extended.path / HTML_FILE}")
+        print_line(f"report: {bundle.path / HTML_FILE}")
 
 
 def _write_page(path: Path, page: str) -> None:

@@ -65,7 +65,7 @@ class Standing:
     images: int
 
     def merit(self, no_harm: float) -> tuple[float, float]:
-        """What the search makes large: harm beyond the limit counts first, then the gain."""
+        """Rank in the search, the larger the better: harm beyond the limit counts first, then the gain."""
         return -max(0.0, self.harm - no_harm), self.gain
 
 

@@ -1,4 +1,4 @@
-"""What a search found, for people and programs; text and page are made of it."""
+"""Results of a search, for people and programs; text and page are made of them."""
 
 from __future__ import annotations
 

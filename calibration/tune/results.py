@@ -53,7 +53,7 @@ class Measured:
         return float(mean_score(self.scorer.scores(self.counts[candidate]), scored))
 
     def stand(self, candidate: Candidate) -> Standing:
-        """How a candidate stands on the held-out images."""
+        """Standing of a candidate on the held-out images."""
         return self.scorer.stand(candidate, self.counts[candidate], self.counts[None])
 
     def stand_searched(self) -> Standing:

@@ -63,7 +63,7 @@ class Scorer:
         return {each: np.stack([self._log.find(digest, each) for _, digest in images]) for each in candidates}
 
     def stand(self, candidate: Candidate | None, counts: IntArray, without: IntArray) -> Standing:
-        """How a candidate stands against no CRF, from the counts [N, R, C] of both."""
+        """Compare a candidate with no CRF, from the counts [N, R, C] of both."""
         scored = self.scored(without)
         gain = mean_score(self.scores(counts), scored) - mean_score(self.scores(without), scored)
         losses = (class_iou(without) - class_iou(counts))[scored]

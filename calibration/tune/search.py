@@ -55,7 +55,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
         best: the best on all images.

@@ -86,10 +86,7 @@ def tune(
         BundleError: a file was changed, or the bundle cannot be written.
         MissingDependencyError: jinja2 or matplotlib, which the report takes, is not installed.
     """
-    if not 0 < holdout < 1:
-        raise CRFError(f"holdout is a share of the images, above 0 and below 1; got {holdout:g}")
-    if not 0 <= no_harm <= 100:
-        raise CRFError(f"no_harm is a number of points from 0 to 100; got {no_harm:g}")
+    _check_numbers(holdout, no_harm)
     chosen = options or TuneOptions()
     job = _open(bundle, metric, no_harm, chosen, progress)
     with _search_folder(job) as (scorer, scenes):
@@ -107,6 +104,13 @@ def tune(
         if report.written:
             _write(job, report)
     return Bundle.open(job.bundle.path), report
+
+
+def _check_numbers(holdout: float, no_harm: float) -> None:
+    if not 0 < holdout < 1:
+        raise CRFError(f"holdout is a share of the images, above 0 and below 1; got {holdout:g}")
+    if not 0 <= no_harm <= 100:
+        raise CRFError(f"no_harm is a number of points from 0 to 100; got {no_harm:g}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +183,7 @@ def _open(
 
 @contextmanager
 def _search_folder(job: _Job) -> Iterator[tuple[Scorer, Scenes]]:
-    """What scores candidates, with the folder that an interrupted search goes on from; it is removed at the end."""
+    """Open the folder that an interrupted search goes on from, and remove it at the end; yields what scores there."""
     with closing(ScoreLog(job.work / _LOG_FILE, job.identity)) as log:
         # Logits are of the same search as the counts, which begin anew with another network or preprocessing.
         cache = LogitsCache(job.work / _LOGITS_FOLDER / job.source.sha256[:16], job.options.cache_bytes)

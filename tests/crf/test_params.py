@@ -11,8 +11,8 @@ from atrous.errors import CRFError
 
 
 def test_presets_are_the_published_sets():
-    assert dataclasses.astuple(CRFParams.deeplab_v2_resnet()) == (4, 67, 3, 3, 1)
-    assert dataclasses.astuple(CRFParams.deeplab_v2_vgg()) == (4, 121, 5, 3, 3)
+    assert dataclasses.astuple(CRFParams.deeplab_v2_resnet()) == (4, 67, 3, 3, 1, 1)
+    assert dataclasses.astuple(CRFParams.deeplab_v2_vgg()) == (4, 121, 5, 3, 3, 1)
 
 
 def test_parameters_survive_json():

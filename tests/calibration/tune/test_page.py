@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import re
 import shutil
 
@@ -33,7 +34,7 @@ def report(color_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Tu
 
 
 def text_of(page: str) -> str:
-    return " ".join(re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL).split())
+    return html.unescape(" ".join(re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL).split()))
 
 
 def test_the_page_shows_the_numbers(report: TuningReport) -> None:
