@@ -32,7 +32,8 @@ float largest_below(const float* values, std::int64_t count, float floor) {
     return largest;
 }
 
-/// The probability whose power 1 / temperature is `floor`. Below 1 a temperature makes unlikely classes unlikelier still.
+/// The probability whose power 1 / temperature is `floor`. Below 1 a temperature makes unlikely classes unlikelier
+/// still.
 float lowest_likely(float floor, float temperature) {
     return temperature > 1.0f ? std::pow(floor, temperature) : floor;
 }

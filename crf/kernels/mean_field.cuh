@@ -142,8 +142,8 @@ ATROUS_STEP_KERNELS(f32, float, 4, 1)
 ATROUS_STEP_KERNELS(f32_wide, float, 4, 2)
 ATROUS_STEP_KERNELS(u16, uint16_t, 8, 1)
 
-/// −U = log(clip(p, floor, 1)) · scale: planes [images, channels, area] → rows [images · area, stride]. Blocks are 32 × 8; one
-/// makes tiles of 32 pixels by 32 channels.
+/// −U = log(clip(p, floor, 1)) · scale: planes [images, channels, area] → rows [images · area, stride]. Blocks are 32 ×
+/// 8; one makes tiles of 32 pixels by 32 channels.
 extern "C" __global__ void crf_read_probabilities(const float* planes, int images, int channels, int area, int stride,
                                                   float floor, float scale, float* logits, Status* status) {
     __shared__ float tile[kPlaneTile][kPlaneTile + 1];  // +1: columns of one bank otherwise
