@@ -93,7 +93,6 @@ def main(
     seconds = time.perf_counter() - begin
     crfs = {
         "P1": DenseCRF(start),
-        f"P1, {iterations} iterations": DenseCRF(start, iterations=iterations),
         "learned": DenseCRF(learned.params, iterations=iterations, compatibility=learned.compatibility),
     }
     counts: dict[str, list[Confusion]] = {name: [] for name in ("none", *crfs)}

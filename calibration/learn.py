@@ -46,7 +46,7 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnOptions:
-    """How the weights are learned.
+    """Options of the search by gradient.
 
     Args:
         learn: any of `weights` (a factor for each kernel and class), `compatibility` (a cost for each pair of classes)
@@ -251,7 +251,7 @@ class _Search:
         """Mean cross-entropy over the labelled pixels of an image, its labels after the CRF, and its mask."""
         probabilities, image, mask = _arrays(example, len(self.class_weights), self.options.ignore)
         logits = torch.from_numpy(np.log(np.maximum(probabilities, 1e-12)))[None]
-        marginals = self.layer(logits, torch.from_numpy(image)[None])[0]
+        marginals = self.layer(logits, image[None])[0]
         known = torch.from_numpy(mask >= 0)
         truth = torch.from_numpy(mask).clamp_min(0)
         of_truth = marginals.gather(0, truth[None])[0]

@@ -120,7 +120,8 @@ def potts(classes: int, weight: float) -> NDArray[np.float32]:
 
 def interaction(weight: float, factors: _Matrix, matrix: _Matrix) -> _Matrix:
     """μ[a, b] = w · ½(f[a] + f[b]) · ½(m + mᵀ)[a, b] of arrays or tensors, float32: the same bits of either."""
-    return weight * (0.5 * (factors[:, None] + factors[None, :])) * (0.5 * (matrix + matrix.T))
+    product: _Matrix = weight * (0.5 * (factors[:, None] + factors[None, :])) * (0.5 * (matrix + matrix.T))
+    return product
 
 
 def diagonal_if_possible(matrix: NDArray[np.float32]) -> NDArray[np.float32]:

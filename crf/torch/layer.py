@@ -122,7 +122,7 @@ class DenseCRFLayer(nn.Module):
         return replace(self.params, unary_temperature=self.temperature.item())
 
     def learned_compatibility(self) -> Compatibility:
-        """What was learned of the classes, for `DenseCRF` and for bundles."""
+        """The learned interaction of classes, for `DenseCRF` and for bundles."""
         matrix = self.compatibility.detach()
         return Compatibility(
             bilateral=self.bilateral.tolist(),

@@ -60,22 +60,12 @@ def dense_crf_loss(
     maps = checked_maps(probabilities, "probabilities")
     pixels = checked_images(images, maps)
     check_finite(maps.detach(), "probabilities")
-    for name, sigma in (("sigma_xy_px", sigma_xy_px), ("sigma_rgb", sigma_rgb)):
-        if not 0 < sigma < float("inf"):
-            raise CRFError(f"{name} is a standard deviation and must be positive and finite, got {sigma}")
-    if normalization not in ("none", "symmetric"):
-        raise CRFError(f"normalization must be none or symmetric, got {normalization!r}")
     if reduction not in get_args(Reduction):
         raise CRFError(f"reduction must be one of {', '.join(get_args(Reduction))}, got {reduction!r}")
     if not 0 <= threads <= MAX_THREADS:
         raise CRFError(f"threads must be 0 to {MAX_THREADS}, got {threads}")
     weights = _checked_mask(mask, maps)
-    options = FilterOptions(
-        size=(maps.shape[2], maps.shape[3]),
-        sigma_xy_px=(sigma_xy_px, sigma_xy_px),
-        sigma_rgb=(sigma_rgb, sigma_rgb, sigma_rgb),
-        normalization=normalization,
-    )
+    options = _options((maps.shape[2], maps.shape[3]), sigma_xy_px, sigma_rgb, normalization)
     losses = []
     for planes, image, inside in zip(maps.flatten(2), pixels, weights.flatten(1), strict=True):
         lattice = KEPT_FILTERS.bilateral(image, options, threads=threads)
@@ -83,6 +73,18 @@ def dense_crf_loss(
         losses.append((segments * apply_filter(inside - segments, lattice, threads)).sum())
     total = torch.stack(losses).sum()
     return total / weights.sum().clamp_min(1.0) if reduction == "mean" else total
+
+
+def _options(
+    size: tuple[int, int], sigma_xy_px: float, sigma_rgb: float, normalization: Normalization
+) -> FilterOptions:
+    """Options of the appearance kernel; raises `CRFError` where they are invalid."""
+    for name, sigma in (("sigma_xy_px", sigma_xy_px), ("sigma_rgb", sigma_rgb)):
+        if not 0 < sigma < float("inf"):
+            raise CRFError(f"{name} is a standard deviation and must be positive and finite, got {sigma}")
+    if normalization not in ("none", "symmetric"):
+        raise CRFError(f"normalization must be none or symmetric, got {normalization!r}")
+    return FilterOptions(size, (sigma_xy_px, sigma_xy_px), normalization, sigma_rgb=(sigma_rgb, sigma_rgb, sigma_rgb))
 
 
 def _checked_mask(mask: object, maps: torch.Tensor) -> torch.Tensor:
