@@ -276,6 +276,7 @@ class TestFailures:
             segment_batch(segmenter, items, out, BatchOptions(resume=True, max_errors=0))
         assert len(segment_batch(segmenter, items, out, BatchOptions(resume=True, max_errors=3)).failures) == 3
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("most_bytes", "file"), [(2500, "ledger.jsonl"), (7000, "labels/")])
     def test_a_full_disk_ends_the_run(
         self,
