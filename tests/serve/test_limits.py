@@ -215,6 +215,7 @@ class TestSlowClients:
                 each.close()
 
 
+@pytest.mark.slow
 class TestOverload:
     def test_refuses_at_once_and_keeps_what_it_took(self, tiny_bundle: Bundle) -> None:
         image = picture((200, 300))
