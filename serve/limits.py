@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
-from ..arguments import check_fields
+from ..arguments import check_fields, describe
 from ..errors import ServeError
 from .refusals import RefusedError
+
+#: From here on a limit is none.
+_ENDLESS: Final = 1 << 63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +54,8 @@ class Limits:
         check_fields(self)
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ServeError(f"the limit {each.name} must be above 0 and finite; got {value}")
+            if not 0 < value < _ENDLESS:
+                raise ServeError(f"the limit {each.name} must be above 0 and finite; got {describe(value)}")
 
 
 class Budget:

@@ -6,6 +6,7 @@ status came, and fails where the server did not answer or one was 500.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -100,7 +101,7 @@ def _change(rng: random.Random, value: object) -> None:
     while isinstance(value, dict | list) and value:
         key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(min(len(value), 4))
         if rng.random() < 0.4 or not isinstance(value[key], dict | list):
-            value[key] = rng.choice(_VALUES)
+            value[key] = copy.deepcopy(rng.choice(_VALUES))
             return
         value = value[key]
 

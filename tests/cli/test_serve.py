@@ -51,8 +51,8 @@ def test_wrong_usage(atrous: Command, tiny_bundle: Bundle, option: str) -> None:
     assert atrous("serve", tiny_bundle.path, option).code == 2
 
 
-@pytest.mark.parametrize("package", ["starlette", "uvicorn", "httptools", "prometheus_client"])
-def test_a_missing_extra_is_named(tiny_bundle: Bundle, package: str) -> None:
+def test_a_missing_extra_is_named(tiny_bundle: Bundle) -> None:
+    package = "httptools"
     code = f"import sys; sys.modules[{package!r}] = None; from atrous.cli import main; main()"
     command = [sys.executable, "-c", code, "serve", str(tiny_bundle.path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

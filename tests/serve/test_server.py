@@ -129,6 +129,7 @@ class TestToken:
             read_token(tmp_path / "missing")
 
 
+@pytest.mark.slow
 class TestEnd:
     def test_finishes_what_has_begun(self, tiny_bundle: Bundle, tmp_path: Path) -> None:
         image = picture((300, 400))
@@ -194,6 +195,7 @@ class TestEnd:
                 assert infer(again.port, "tiny", image).status == 200
 
 
+@pytest.mark.slow
 class TestReload:
     def test_a_replaced_bundle_is_served_from_then_on(self, tmp_path: Path) -> None:
         bundle = tmp_path / "swap.atrous"
