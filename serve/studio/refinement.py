@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...crf import CRFParams, DenseCRF
 from ...errors import CRFError
@@ -93,9 +94,10 @@ def refine(result: Result, manifest: Manifest, refinement: Refinement, *, thread
     return Outcome(dataclasses.replace(result, labels=labels, timings_ms=timings), confidence_of(marginals))
 
 
-def confidence_of(probabilities: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def confidence_of(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The largest of the probabilities [C, H, W] at each pixel, in units of 1/255."""
-    return np.rint(probabilities.max(axis=0) * 255).astype(np.uint8)
+    confidence: NDArray[np.uint8] = np.rint(probabilities.max(axis=0) * 255).astype(np.uint8)
+    return confidence
 
 
 def _number(name: str, value: object) -> float:

@@ -128,7 +128,7 @@ class _Api:
 
 
 def _view_of(request: Request) -> View:
-    """What the query of a request asks for."""
+    """View that the query of a request asks for."""
     query = dict(request.query_params)
     if "precision" not in query:
         raise bad_request("the query has no precision; GET /studio/api/config lists them")

@@ -32,7 +32,7 @@ _KEPT_BYTES: Final = 1 << 30
 
 @dataclass(frozen=True)
 class View:
-    """What a page shows of an image.
+    """Choice of what a page shows of an image.
 
     Attributes:
         precision: of the network.
@@ -46,7 +46,7 @@ class View:
 
 
 class Studio(AbstractContextManager["Studio"]):
-    """What the routes of a page do their work with; a context manager that ends its threads.
+    """Means with which the routes of a page do their work; a context manager that ends its threads.
 
     Args:
         service: of the server, with one model.
