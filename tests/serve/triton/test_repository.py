@@ -51,7 +51,8 @@ class TestConfig:
     def test_cpp_with_every_option(self, tiny_bundle: Bundle, tmp_path: Path) -> None:
         options = TritonOptions(
             flavour="cpp", instances=3, gpu=True, max_batch=8, batch_delay_us=500, queue=5, queue_timeout_ms=40,
-            threads=2, warm_up=((8, 16), (32, 32)), cache=True, backend="openvino", precision="fp32", crf=True, link=True,
+            threads=2, warm_up=((8, 16), (32, 32)), cache=True, backend="openvino", precision="fp32",
+            crf=True, link=True,
         )  # fmt: skip
         write_repository([tiny_bundle.path], tmp_path, options=options)
         config = config_of(tmp_path, "tiny")
