@@ -93,7 +93,7 @@ class TestOutputs:
         assert confidence.dtype == np.uint8
 
     @pytest.mark.parametrize("name", ["LABELS", "CONFIDENCE", "PROBABILITIES"])
-    def test_alone(self, client, served: Served, flavour: str, name: str) -> None:
+    def test_alone(self, client, flavour: str, name: str) -> None:
         answer = client.infer(f"{flavour}_tiny", [tensor(picture(SIZE))], outputs=outputs(name), request_id="a-1")
         assert [each["name"] for each in answer.get_response()["outputs"]] == [name]
         assert answer.get_response()["id"] == "a-1"
@@ -107,7 +107,7 @@ class TestEncoded:
         answer = client.infer("python_tiny", [tensor(data, "ENCODED")], outputs=outputs("LABELS"))
         np.testing.assert_array_equal(answer.as_numpy("LABELS"), served.segmenter("tiny")(tmp_path / "image").labels)
 
-    def test_a_turned_jpeg_is_upright(self, client, served: Served) -> None:
+    def test_a_turned_jpeg_is_upright(self, client) -> None:
         turned = Image.Exif()
         turned[0x0112] = 6
         data = encoded(picture(SIZE), format="JPEG", exif=turned)
@@ -131,7 +131,7 @@ class TestEncoded:
 
     def test_not_both_and_not_neither(self, client) -> None:
         image = picture((16, 16))
-        with pytest.raises(InferenceServerException, match="expected one input, IMAGE or ENCODED; got .*, "):
+        with pytest.raises(InferenceServerException, match=r"expected one input, IMAGE or ENCODED; got .*, "):
             client.infer("python_tiny", [tensor(image), tensor(encoded(image), "ENCODED")])
 
 
@@ -167,14 +167,14 @@ class TestErrors:
         ("body", "status"),
         [(b"", 400), (b"{", 500), (b'{"inputs": 3}', 500), (b'{"inputs": [{"name": "IMAGE"}]}', 400)],
     )
-    def test_malformed_requests(self, client, served: Served, flavour: str, body: bytes, status: int) -> None:
+    def test_malformed_requests(self, served: Served, flavour: str, body: bytes, status: int) -> None:
         url = f"http://127.0.0.1:{served.server.port}/v2/models/{flavour}_tiny/infer"
         with pytest.raises(urllib.error.HTTPError) as caught, urllib.request.urlopen(url, body):
             pass
         assert caught.value.code == status
         assert json.loads(caught.value.read())["error"]
 
-    def test_lying_sizes(self, client, served: Served, flavour: str) -> None:
+    def test_lying_sizes(self, served: Served, flavour: str) -> None:
         header = {"name": "IMAGE", "datatype": "UINT8", "shape": [4000, 4000, 3], "parameters": {"binary_data_size": 9}}
         text = json.dumps({"inputs": [header]}).encode()
         url = f"http://127.0.0.1:{served.server.port}/v2/models/{flavour}_tiny/infer"
