@@ -60,7 +60,7 @@ def checked_images(values: object, maps: torch.Tensor) -> NDArray[np.uint8]:
     elif list(images.shape) == [count, 3, height, width]:
         problem = "; channels go last: images.permute(0, 2, 3, 1)"
     elif list(images.shape) == [count, height, width, 3]:
-        return images.detach().contiguous().numpy()  # type: ignore[no-any-return]
+        return images.detach().contiguous().numpy()
     raise ShapeError(f"images must be {expected}, got {actual}{problem}", expected=expected, actual=actual)
 
 

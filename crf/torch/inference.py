@@ -60,7 +60,7 @@ class MeanFieldFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,  # noqa: ANN401 - torch's context
         probabilities: torch.Tensor,
         temperature: torch.Tensor,
@@ -80,8 +80,8 @@ class MeanFieldFunction(torch.autograd.Function):
         return marginals
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(  # type: ignore[override]
+    @once_differentiable
+    def backward(
         ctx: Any,  # noqa: ANN401 - torch's context
         marginal_gradient: torch.Tensor,
     ) -> tuple[torch.Tensor | None, ...]:
@@ -110,14 +110,14 @@ class FilterFunction(torch.autograd.Function):
     """Values [C, N] through a filter that is normalised on both sides or on none; back through its transpose."""
 
     @staticmethod
-    def forward(ctx: Any, values: torch.Tensor, lattice: Filter, threads: int) -> torch.Tensor:  # type: ignore[override]  # noqa: ANN401
+    def forward(ctx: Any, values: torch.Tensor, lattice: Filter, threads: int) -> torch.Tensor:  # noqa: ANN401
         """Filter."""
         ctx.lattice, ctx.threads = lattice, threads
         return torch.from_numpy(lattice.apply(values.detach().contiguous().numpy(), threads=threads))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]  # noqa: ANN401
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
         """Filter with the axes in reverse order."""
         check_finite(gradient, "the gradient of filtered values")
         values = gradient.contiguous().numpy()

@@ -147,5 +147,5 @@ class DenseCRFLayer(nn.Module):
         """Compatibilities [kernels, C, C] of the kernels that there are."""
         params = self.params
         kernels = ((params.gaussian_weight, self.gaussian), (params.bilateral_weight, self.bilateral))
-        terms = [interaction(weight, factors, self.compatibility) for weight, factors in kernels if weight != 0]
+        terms: list[torch.Tensor] = [interaction(w, factors, self.compatibility) for w, factors in kernels if w != 0]
         return torch.stack(terms) if terms else self.compatibility.new_zeros((0, *self.compatibility.shape))
