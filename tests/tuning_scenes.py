@@ -10,11 +10,11 @@ from PIL import Image
 SIZE = (48, 64)
 
 
-def write_scenes(folder: Path, count: int = 6, *, seed: int = 0) -> tuple[Path, Path]:
+def write_scenes(folder: Path, count: int = 6, *, seed: int = 0, blue: int = 0) -> tuple[Path, Path]:
     """Write `images/N.png` and `masks/N.png` for `color_bundle`; a stripe of 9 is void.
 
     Regions are of class 0, 1 or 2, in a colour whose largest channel is the class, which noise hides from single
-    pixels but not from many.
+    pixels but not from many. `blue` is added to that channel, so that a network sees too much of class 2.
     """
     rng = np.random.default_rng(seed)
     images, masks = folder / "images", folder / "masks"
@@ -26,6 +26,7 @@ def write_scenes(folder: Path, count: int = 6, *, seed: int = 0) -> tuple[Path, 
         nearest = ((rows[..., None] - centres[:, 0]) ** 2 + (columns[..., None] - centres[:, 1]) ** 2).argmin(-1)
         truth = np.arange(7)[nearest] % 3
         colors = 90 + 10.0 * np.eye(3)[truth] + 40 * truth[..., None] + rng.normal(0, 5, (*SIZE, 3))
+        colors[..., 2] += blue
         Image.fromarray(colors.clip(0, 255).astype(np.uint8)).save(images / f"{number}.png")
         mask = truth.astype(np.uint8)
         mask[:, :3] = 9

@@ -57,7 +57,7 @@ class Measured:
         return self.scorer.stand(candidate, self.counts[candidate], self.counts[None])
 
     def stand_searched(self) -> Standing:
-        """How the found CRF stands on the images that were searched on."""
+        """Standing of the found CRF on the images that were searched on."""
         counts = self.scorer.count([None, self.after], self.data.searched)
         return self.scorer.stand(self.after, counts[self.after], counts[None])
 
