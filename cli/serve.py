@@ -86,7 +86,7 @@ def serve(
     """
     with importing("serve", purpose="atrous serve"):
         from ..serve.models import LoadOptions
-        from ..serve.start import Address, serve_bundles
+        from ..serve.start import Address, open_server
 
     limits = Limits(
         queue=queue,
@@ -106,4 +106,6 @@ def serve(
         fast=fast,
     )
     address = Address(host, port, token_file)
-    serve_bundles(bundles, address, options, limits, allow_reload=allow_reload, say=typer.echo)
+    with open_server(bundles, address, options, limits, allow_reload=allow_reload) as server:
+        typer.echo(f"serving {', '.join(model.name for model in server.service.models)} at {server.url}")
+        server.run()

@@ -15,7 +15,6 @@ from ..arguments import check_arguments
 from ..bundle import Bundle
 from ..errors import importing
 from ..serve.limits import Limits
-from .console import errors, print_line
 from .options import BackendOption, BundleArgument, ThreadsOption
 from .serve import BytesOption, HostOption, PixelsOption, PortOption, PrecisionsOption, TokenOption
 
@@ -43,36 +42,24 @@ def studio(
     Example: atrous studio street.atrous
     """
     with importing("serve", purpose="atrous studio"):
-        from ..serve.app import create_app
-        from ..serve.logs import log_json
-        from ..serve.metrics import Metrics
-        from ..serve.models import LoadOptions, Models
-        from ..serve.server import open_socket, read_token, run_server, url_of
-        from ..serve.service import Service
+        from ..serve.models import LoadOptions
+        from ..serve.start import Address, open_server
         from ..serve.studio.routes import studio_routes
         from ..serve.studio.studio import Studio
 
     limits = Limits(body_bytes=max_bytes, pixels=max_pixels)
-    token = read_token(token_file) if token_file else None
     chosen = tuple(precisions or _graph_precisions(bundle))
     options = LoadOptions(backend=backend, precisions=chosen, threads=threads)
-    with open_socket(host, port) as listening:
-        metrics = Metrics()
-        service = Service(Models([bundle], options, limits, metrics), limits, metrics, allow_reload=False)
-        is_local = listening.getsockname()[0] in ("127.0.0.1", "::1")
-        if token is None and not is_local:
-            print_line("warning: everybody who reaches this address may use it; see --token-file", console=errors)
-        log_json()
+    with open_server([bundle], Address(host, port, token_file), options, limits) as server:
         logging.getLogger("atrous.serve").setLevel(logging.WARNING)  # whoever looks at the page needs no line a request
-        address = url_of(listening) + (f"/#token={quote(token)}" if token else "/")
-        with Studio(service, str(bundle), writable=write, is_local=is_local, threads=threads) as page:
+        address = server.url + (f"/#token={quote(server.token)}" if server.token else "/")
+        with Studio(server.service, str(bundle), writable=write, is_local=server.is_local, threads=threads) as page:
             routes, open_paths = studio_routes(page)
-            app = create_app(service, token=token, routes=routes, open_paths=open_paths)
             typer.echo(f"the studio of {bundle} is at {address}")
             if not no_open:
                 # A browser may be slow to start, or be one of text that only ends when its user is done.
                 threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-            run_server(app, listening, limits)
+            server.run(routes=routes, open_paths=open_paths)
 
 
 def _graph_precisions(bundle: Path) -> list[str]:

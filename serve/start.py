@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,17 +34,42 @@ class Address:
     token_file: Path | None = None
 
 
-def serve_bundles(
-    bundles: Sequence[Path],
-    address: Address,
-    options: LoadOptions,
-    limits: Limits,
-    *,
-    allow_reload: bool,
-    say: Callable[[str], object],
-    routes: Sequence[BaseRoute] = (),
-) -> None:
-    """Serve bundles until SIGTERM or SIGINT.
+@dataclass(frozen=True)
+class Server:
+    """A server that is ready to take requests.
+
+    Attributes:
+        service: with its bundles opened.
+        token: what requests must bring, or None.
+        is_local: only this machine reaches it.
+    """
+
+    service: Service
+    token: str | None
+    is_local: bool
+    _listening: socket.socket
+
+    @property
+    def url(self) -> str:
+        """Address of the server."""
+        return url_of(self._listening)
+
+    def run(self, *, routes: Sequence[BaseRoute] = (), open_paths: Collection[str] = ()) -> None:
+        """Take requests until SIGTERM or SIGINT.
+
+        Args:
+            routes: more of them, such as those of a page; they find the service in `request.app.state.service`.
+            open_paths: paths that need no token.
+        """
+        app = create_app(self.service, token=self.token, routes=routes, open_paths=open_paths)
+        run_server(app, self._listening, self.service.limits)
+
+
+@contextmanager
+def open_server(
+    bundles: Sequence[Path], address: Address, options: LoadOptions, limits: Limits, *, allow_reload: bool = False
+) -> Iterator[Server]:
+    """Open bundles, and an address to serve them at.
 
     Args:
         bundles: a model each, by its name.
@@ -50,8 +77,6 @@ def serve_bundles(
         options: how bundles are opened.
         limits: of requests and connections.
         allow_reload: whether clients may have bundles opened again.
-        say: told the address once requests are taken.
-        routes: more of them, such as those of a page; they find the service in `request.app.state.service`.
 
     Raises:
         ServeError: the address, the token or the names of the bundles cannot be used.
@@ -60,10 +85,9 @@ def serve_bundles(
     token = read_token(address.token_file) if address.token_file else None
     with open_socket(address.host, address.port) as listening:
         metrics = Metrics()
-        models = Models(bundles, options, limits, metrics)
-        service = Service(models, limits, metrics, allow_reload=allow_reload)
+        service = Service(Models(bundles, options, limits, metrics), limits, metrics, allow_reload=allow_reload)
         log_json()
-        if token is None and listening.getsockname()[0] not in _LOOPBACK:
+        is_local = listening.getsockname()[0] in _LOOPBACK
+        if token is None and not is_local:
             _logger.warning("everybody who reaches this address may use it: there is no token, see --token-file")
-        say(f"serving {', '.join(model.name for model in models)} at {url_of(listening)}")
-        run_server(create_app(service, token=token, routes=routes), listening, limits)
+        yield Server(service, token, is_local, listening)
