@@ -107,6 +107,15 @@ bool CpuKind::has_bf16() const {
                        [](const std::string& flag) { return flag == "avx512_bf16" || flag == "amx_bf16"; });
 }
 
+bool CpuKind::sums_int8_exactly() const {
+#if defined(__x86_64__)
+    const auto has = [this](const char* flag) { return std::find(flags.begin(), flags.end(), flag) != flags.end(); };
+    return has("avx_vnni") || has("avx512_vnni") || has("amx_int8");
+#else
+    return true;
+#endif
+}
+
 const CpuKind& cpu_kind() {
     static const CpuKind kind{read_name(), read_flags()};
     return kind;

@@ -13,6 +13,9 @@ struct CpuKind {
     /// True if OpenVINO computes products in bfloat16 with instructions of this CPU, and does not emulate them.
     bool has_bf16() const;
 
+    /// False where libraries add products of bytes in 16 bits, which overflow: an x86-64 without VNNI.
+    bool sums_int8_exactly() const;
+
     friend bool operator==(const CpuKind& left, const CpuKind& right) {
         return left.name == right.name && left.flags == right.flags;
     }

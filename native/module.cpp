@@ -29,6 +29,9 @@ PYBIND11_MODULE(_native, module) {
         "Name and flags of this CPU.");
     module.def(
         "cpu_has_bf16", [] { return atrous::cpu_kind().has_bf16(); }, "True if bfloat16 is computed, not emulated.");
+    module.def(
+        "cpu_sums_int8_exactly", [] { return atrous::cpu_kind().sums_int8_exactly(); },
+        "False if sums of products of bytes overflow in the kernels of libraries.");
     atrous::bind_native(module);
     atrous::bind_calibration(module);
     atrous::bind_crf(module);

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from atrous.exporter.activations.ranges import observe_ranges
 from atrous.exporter.passes import run_passes
+from atrous.runtime.backends.onnxruntime import session_options
 
 FloatArray = NDArray[np.float32]
 Shape = tuple[int, ...]
@@ -46,8 +47,7 @@ def replace_constant(model: onnx.ModelProto, name: str, array: NDArray) -> None:
 
 def run(model: onnx.ModelProto, image: FloatArray) -> FloatArray:
     """Logits in ONNX Runtime, as it optimizes the graph on its own."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options()
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     logits: FloatArray = session.run(None, {"image": image})[0]
     return logits

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from typing import Any, ClassVar, Final
 
+from ..._native import cpu_sums_int8_exactly
 from ...arrays import FloatArray
 from ...bundle import Bundle
 from ...errors import EngineError, importing
@@ -51,6 +52,8 @@ class OpenVinoBackend:
             if (objection := bf16_objection()) is not None:
                 raise EngineError(f"{artifact.file} cannot run in bf16: {objection}. Use fp32")
         self._config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
+        if not cpu_sums_int8_exactly():  # then Q/DQ round in FP32: no faster, but right
+            self._config["LP_TRANSFORMS_MODE"] = "NO"
         if threads:
             self._config["INFERENCE_NUM_THREADS"] = threads
         self._core = self._ov.Core()

@@ -33,6 +33,8 @@ class CompiledShapes {
         // FP32 runs in FP32: OpenVINO would pick bfloat16 on its own where the CPU has it, and change the answer.
         settings_ = {ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
                      ov::hint::inference_precision(precision)};
+        // Q/DQ round in FP32 where sums of bytes would overflow: no faster, but right.
+        if (!cpu_kind().sums_int8_exactly()) settings_["LP_TRANSFORMS_MODE"] = "NO";
         if (threads > 0) settings_.insert(ov::inference_num_threads(threads));
         if (model_->inputs().size() != 1 || model_->outputs().size() != 1) {
             fail(ATROUS_ERROR_ENGINE, name_, " must have one input and one output");
