@@ -94,16 +94,20 @@ class MeanFieldFunction(torch.autograd.Function):
         field = settings.open_field(probabilities)
         for index, image in enumerate(ctx.images):
             _load(field, probabilities[index], temperature, compatibilities, settings.filters(image))
-            gradient = marginal_gradient[index].contiguous().numpy()
-            logits, of_terms = field.differentiate(gradient, settings.iterations, settings.needs_pairs)
+            given = marginal_gradient[index].contiguous().numpy()
+            logits, of_terms = field.differentiate(given, settings.iterations, settings.needs_pairs)
             unary_gradient[index] = torch.from_numpy(logits).view_as(unary_gradient[index])
             terms -= of_terms  # what is added to −U is −μ
-        clipped = probabilities.clamp(PROBABILITY_FLOOR, 1.0)
-        of_temperature = -torch.sum((unary_gradient * clipped.log()).double()).float() / temperature.square()
-        # The logarithm of a clipped probability is constant.
-        unary_gradient /= clipped.mul_(temperature)
-        unary_gradient[(probabilities < PROBABILITY_FLOOR) | (probabilities > 1.0)] = 0.0
-        return unary_gradient, of_temperature, torch.from_numpy(terms).float(), None, None
+        of_temperature = torch.zeros((), dtype=torch.float64)
+        # One plane at a time, so that what is needed between takes no memory to speak of.
+        for gradient, plane in zip(unary_gradient.flatten(0, 1), probabilities.flatten(0, 1), strict=True):
+            clipped = plane.clamp(PROBABILITY_FLOOR, 1.0)
+            of_temperature -= torch.sum(gradient * clipped.log(), dtype=torch.float64)
+            gradient.div_(clipped.mul_(temperature))
+            # The logarithm of a clipped probability is constant.
+            gradient[(plane < PROBABILITY_FLOOR) | (plane > 1.0)] = 0.0
+        of_temperature /= temperature.double().square()
+        return unary_gradient, of_temperature.float(), torch.from_numpy(terms).float(), None, None
 
 
 class FilterFunction(torch.autograd.Function):
