@@ -45,6 +45,8 @@ from atrous.cli import (
     quantize,
     run,
     serve,
+    studio,
+    triton,
     tune,
     verify,
 )
@@ -682,6 +684,14 @@ def verb_calls(box: Sandbox) -> list[Call]:
                 {"bundles": [path], "host": "192.0.2.1", "port": 0, "token_file": box.folder / "no-token"},
             ),
         ),
+        Call(
+            "atrous studio",
+            lambda: (
+                studio.studio,
+                {"bundle": path, "host": "192.0.2.1", "port": 0, "token_file": box.folder / "no-token"},
+            ),
+        ),
+        Call("atrous triton", lambda: (triton.triton, {"bundles": [path], "repository": box.new().parent})),
         Call("atrous verify", lambda: (verify.verify, {"bundle": path})),
         Call(
             "atrous eval",

@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...crf import CRFParams, DenseCRF
+from ...crf import Compatibility, CRFParams, DenseCRF
+from ...crf.stored import DEFAULT_ITERATIONS, crf_from_stored, stored_crf
 from ...errors import CRFError
 from ...manifest import Manifest
 from ...runtime.channels import refined_labels
@@ -25,7 +26,6 @@ from .kept import Outcome
 _COARSE_PIXELS: Final = 32_000
 #: Iterations that a page may ask for: the CRF has settled long before.
 MOST_ITERATIONS: Final = 100
-DEFAULT_ITERATIONS: Final = 10
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,21 @@ class Refinement:
         except CRFError as exc:
             raise bad_request(str(exc)) from exc
         return cls(params, int(iterations))
+
+    @classmethod
+    def of_bundle(cls, manifest: Manifest) -> Refinement:
+        """Parameters that a bundle has, which `load(crf=True)` uses; raises `CRFError` where they are unusable."""
+        crf = crf_from_stored(manifest.crf or {})
+        return cls(crf.params, crf.iterations)
+
+    def stored_in(self, manifest: Manifest) -> dict[str, Any]:
+        """The CRF of a manifest with these parameters; costs of pairs of classes that were learned stay."""
+        return stored_crf(self.params, self.iterations, learned_compatibility(manifest))
+
+
+def learned_compatibility(manifest: Manifest) -> Compatibility | None:
+    """What a bundle's CRF has learned of its classes, or None."""
+    return crf_from_stored(manifest.crf or {}).compatibility
 
 
 def preview_step(height: int, width: int) -> int:
@@ -85,7 +100,12 @@ def refine(result: Result, manifest: Manifest, refinement: Refinement, *, thread
     )
     colors = color_image(pixels, manifest.input.bands, weighted=True)
     try:
-        crf = DenseCRF(params, iterations=refinement.iterations, threads=threads)
+        crf = DenseCRF(
+            params,
+            iterations=refinement.iterations,
+            threads=threads,
+            compatibility=learned_compatibility(manifest),
+        )
         most_probable, marginals = crf.labels_and_marginals(probabilities, colors)
     except CRFError as exc:
         raise bad_request(str(exc)) from exc

@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from ..._version import __version__
-from ...crf import CRFParams
 from ...runtime.preprocess import color_image
 from ...runtime.result import DEFAULT_ALPHA
 from ..images import decode
@@ -24,7 +23,7 @@ from ..service import query_flag, trace_of
 from .assets import asset_routes
 from .kept import KeptImage, Outcome
 from .origin import SameOrigin
-from .refinement import DEFAULT_ITERATIONS, MOST_ITERATIONS, Refinement
+from .refinement import MOST_ITERATIONS, Refinement
 from .studio import Studio, View
 
 _API: Final = "/studio/api"
@@ -105,7 +104,7 @@ class _Api:
         service = self._studio.service
         with service.budget.hold() as holding:
             body = await service.read_body(request, holding)
-        await self._studio.write_crf(Refinement.parse(parse_object(body)).params)
+        await self._studio.write_crf(Refinement.parse(parse_object(body)))
         return JSONResponse(_config(self._studio), headers=_FRESH)
 
     async def _outcome(self, request: Request) -> tuple[Outcome, int]:
@@ -142,7 +141,7 @@ def _view_of(request: Request) -> View:
 def _config(studio: Studio) -> dict[str, Any]:
     opened = studio.opened
     manifest, backend = opened.bundle.manifest, opened.first.backend
-    params = manifest.crf or CRFParams.deeplab_v2_resnet().to_dict()
+    refinement = Refinement.of_bundle(manifest)
     limits = studio.service.limits
     return {
         "name": studio.model.name,
@@ -152,7 +151,7 @@ def _config(studio: Studio) -> dict[str, Any]:
         "device": backend.device,
         "precisions": list(opened.precisions),
         "classes": [{"name": each.name, "color": list(each.color)} for each in manifest.classes],
-        "crf": {"params": dict(params), "iterations": DEFAULT_ITERATIONS},
+        "crf": {"params": refinement.params.to_dict(), "iterations": refinement.iterations},
         "most_iterations": MOST_ITERATIONS,
         "alpha": DEFAULT_ALPHA,
         "writable": studio.writable,

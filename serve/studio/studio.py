@@ -14,8 +14,8 @@ from typing import Final, TypeVar
 from starlette.requests import Request
 
 from ...bundle import Bundle, extend_bundle
-from ...crf import CRFParams
 from ...errors import BundleError
+from ...manifest_schema import SCHEMA_VERSION
 from ...runtime.result import Result
 from ...runtime.segmenter import Segmenter
 from ..models import Model, OpenedBundle
@@ -112,7 +112,7 @@ class Studio(AbstractContextManager["Studio"]):
         self.images.settle(image)
         return outcome, step
 
-    async def write_crf(self, params: CRFParams) -> None:
+    async def write_crf(self, refinement: Refinement) -> None:
         """Write the parameters of the CRF into the bundle, and serve it as it is then.
 
         Raises:
@@ -121,7 +121,7 @@ class Studio(AbstractContextManager["Studio"]):
         if not self.writable:
             raise RefusedError(403, "this studio does not change its bundle; start it with --write")
         try:
-            await self.service.run_apart(store_crf, self.opened.bundle, params)
+            await self.service.run_apart(store_crf, self.opened.bundle, refinement)
         except BundleError as exc:
             raise RefusedError(409, str(exc)) from exc
         await self.service.run_apart(self.model.reload)
@@ -168,14 +168,17 @@ class _Lane:
             self._waiting -= 1
 
 
-def store_crf(bundle: Bundle, params: CRFParams) -> Bundle:
-    """Write the parameters of the CRF into the manifest of a bundle as it is now, whole or not at all.
+def store_crf(bundle: Bundle, refinement: Refinement) -> Bundle:
+    """Write the parameters and iterations of the CRF into the manifest of a bundle as it is now, whole or not at all.
 
     Raises:
         BundleError: the bundle cannot be written, or another writer does not end.
     """
     with extend_bundle(bundle) as staged:
-        staged.write_manifest(dataclasses.replace(staged.manifest, crf=params.to_dict()))
+        crf = refinement.stored_in(staged.manifest)
+        # Nobody fitted these: what the manifest says of the last ones does not hold.
+        changed = dataclasses.replace(staged.manifest, crf=crf, crf_fit=None, schema_version=SCHEMA_VERSION)
+        staged.write_manifest(changed)
     return Bundle.open(bundle.path)
 
 

@@ -319,7 +319,7 @@ class Studio {
     await this.working(async () => {
       const { params, iterations } = this.sliders.value;
       const config = await writeCrf({ ...params, iterations });
-      this.config.crf = { ...config.crf, iterations };
+      this.config.crf = config.crf;
       toast("Written to the bundle");
     });
   }

@@ -85,7 +85,8 @@ const SLIDERS = [
   { name: "bilateral_sigma_rgb", label: "Colour tolerance", symbol: ["σ", "rgb"], min: 1, max: 60, step: 0.5 },
   { name: "gaussian_weight", group: "Smoothness", label: "Weight", symbol: ["w", "g"], min: 0, max: 20, step: 0.5 },
   { name: "gaussian_sigma_xy_px", label: "Reach", symbol: ["σ", "γ"], unit: "px", min: 0.5, max: 20, step: 0.5 },
-  { name: "iterations", group: "Inference", label: "Iterations", symbol: ["n", ""], min: 0, max: 20, step: 1 },
+  { name: "unary_temperature", group: "Inference", label: "Temperature", symbol: ["T", ""], min: 0.2, max: 5, step: 0.1 },
+  { name: "iterations", label: "Iterations", symbol: ["n", ""], min: 0, max: 20, step: 1 },
 ];
 
 export class Sliders {

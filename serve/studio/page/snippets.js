@@ -1,6 +1,6 @@
 // The settings of the page as code that gives the same labels.
 
-const NAMES = ["bilateral_weight", "bilateral_sigma_xy_px", "bilateral_sigma_rgb", "gaussian_weight", "gaussian_sigma_xy_px"];
+const NAMES = ["bilateral_weight", "bilateral_sigma_xy_px", "bilateral_sigma_rgb", "gaussian_weight", "gaussian_sigma_xy_px", "unary_temperature"];
 
 const pythonText = (text) => JSON.stringify(text); // valid in Python, too
 const shellText = (text) => (/^[\w./:=@+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);

@@ -462,7 +462,7 @@ def test_parameters_go_into_the_bundle(
         expect(page.locator("#crf-bilateral_weight")).to_have_value("9")
         settled(page)
     manifest = Bundle.open(tmp_path / "copy.atrous").manifest
-    assert manifest.crf == {**(tiny_bundle.manifest.crf or {}), "bilateral_weight": 9}
+    assert manifest.crf == {**(tiny_bundle.manifest.crf or {}), "bilateral_weight": 9, "iterations": 10}
 
 
 def test_a_studio_that_does_not_write_has_no_button_for_it(page: Any) -> None:

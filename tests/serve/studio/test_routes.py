@@ -21,7 +21,9 @@ from studio_servers import RunningStudio, studio_in_thread
 
 import atrous
 from atrous.bundle import Bundle
-from atrous.crf import CRFParams, DenseCRF
+from atrous.crf import Compatibility, CRFParams, DenseCRF
+from atrous.crf.stored import crf_from_stored, stored_crf
+from atrous.manifest_schema import SCHEMA_VERSION
 from atrous.serve.limits import Limits
 from atrous.serve.refusals import RefusedError
 from atrous.serve.studio.kept import KeptImages
@@ -221,13 +223,30 @@ def test_parameters_are_written_into_the_bundle(tiny_bundle: Bundle, photo: Path
         get(running, image_id, "labels")
         answer = ask(running.port, "PUT", f"{API}/crf", json.dumps(PARAMS.to_dict() | {"iterations": 4}).encode())
         assert answer.status == 200, answer.body
-        assert answer.json()["crf"] == {"params": PARAMS.to_dict(), "iterations": 10}
+        assert answer.json()["crf"] == {"params": PARAMS.to_dict(), "iterations": 4}
         assert ask(running.port, "PUT", f"{API}/crf", b'{"bilateral_weight": 1}').status == 400
         refined = ask(running.port, "POST", "/segment?crf=true", photo.read_bytes())
     bundle = Bundle.open(copy)
-    assert bundle.manifest.crf == PARAMS.to_dict()
+    assert bundle.manifest.crf == stored_crf(PARAMS, 4)
     expected = atrous.load(bundle, backend="onnxruntime", crf=True, threads=1)(photo)
     np.testing.assert_array_equal(read(refined), expected.labels)
+
+
+def test_what_a_bundle_has_learned_of_its_classes_stays(tiny_bundle: Bundle, photo: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_bundle.path, tmp_path / "learned.atrous"))
+    classes = len(tiny_bundle.manifest.classes)
+    factors = [0.5 + index for index in range(classes)]
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["crf"] = stored_crf(PARAMS, 7, Compatibility(bilateral=factors, gaussian=factors[::-1]))
+    manifest["schema_version"] = SCHEMA_VERSION
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with studio_in_thread(copy, writable=True) as running:
+        image_id = ask(running.port, "POST", f"{API}/images", photo.read_bytes()).json()["id"]
+        found = read(get(running, image_id, "labels", precision="fp32", **PARAMS.to_dict(), iterations=7, crf="true"))
+        ask(running.port, "PUT", f"{API}/crf", json.dumps(PARAMS.to_dict() | {"iterations": 3}).encode())
+    expected = atrous.load(tiny_bundle.path, crf=crf_from_stored(manifest["crf"]), threads=1)(photo)
+    np.testing.assert_array_equal(found, expected.labels)
+    assert Bundle.open(copy).manifest.crf == {**manifest["crf"], "iterations": 3}
 
 
 def test_what_nobody_waits_for_is_left_out(studio: RunningStudio, image_id: str) -> None:
