@@ -139,8 +139,9 @@ def list_pictures(folder: Path) -> list[Path]:
     suffixes = picture_suffixes()
     try:
         return sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in suffixes and entry.is_file())
-    except OSError as exc:
-        raise ImageError(f"cannot list the folder {folder}: {exc.strerror}", path=folder) from exc
+    except (OSError, ValueError) as exc:  # ValueError: a name that no file can have
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise ImageError(f"cannot list the folder {str(folder)!r}: {reason}", path=folder) from exc
 
 
 def open_picture(path: Path) -> Image.Image:

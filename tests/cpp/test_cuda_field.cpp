@@ -51,7 +51,7 @@ struct Scene {
 std::vector<float> on_gpu(const cuda::FieldSpec& spec, const Compatibility& compatibility, const Scene& scene) {
     const cuda::Stream stream(device());
     cuda::Replayer queue(device(), stream, cuda::kCrfImage);
-    cuda::Field field(queue, spec, KernelCompatibilities{compatibility, compatibility});
+    cuda::Field field(queue, spec, atrous::KernelCompatibilities{compatibility, compatibility});
     const cuda::Memory picture(device(), scene.rgb.size());
     const cuda::Memory marginals(device(), scene.maps.size() * sizeof(float));
     stream.upload(picture.region(), scene.rgb.data(), scene.rgb.size());
@@ -111,7 +111,7 @@ void check_equal(const cuda::FieldSpec& spec, const Compatibility& compatibility
 }
 
 /// Weights of which sums that nothing divides stay moderate.
-constexpr CrfParams kWeak{0.5, 67, 3, 0.4, 1};
+const CrfParams kWeak{0.5, 67, 3, 0.4, 1};
 
 }  // namespace
 
