@@ -35,8 +35,8 @@ def session_options(*, threads: int = 0) -> Any:  # noqa: ANN401 - the module ha
     options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    if not cpu_sums_int8_exactly():  # then signed bytes stay signed, whose kernels are slower and do not overflow
-        options.add_session_config_entry("session.qdqisint8allowed", "1")
+    if not cpu_sums_int8_exactly():  # then Q/DQ round in FP32: no faster, but right
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 
