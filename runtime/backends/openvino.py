@@ -52,8 +52,7 @@ class OpenVinoBackend:
             if (objection := bf16_objection()) is not None:
                 raise EngineError(f"{artifact.file} cannot run in bf16: {objection}. Use fp32")
         self._config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
-        if not cpu_sums_int8_exactly():  # then Q/DQ round in FP32: no faster, but right
-            self._config["LP_TRANSFORMS_MODE"] = "NO"
+        self._config |= exact_int8()
         if threads:
             self._config["INFERENCE_NUM_THREADS"] = threads
         self._core = self._ov.Core()
@@ -89,6 +88,11 @@ class OpenVinoBackend:
                     self._compiled.popitem(last=False)
             self._compiled.move_to_end(shape)
             return compiled
+
+
+def exact_int8() -> dict[str, str]:
+    """Settings by which INT8 is right on this CPU: where sums of bytes overflow, Q/DQ round in FP32."""
+    return {} if cpu_sums_int8_exactly() else {"LP_TRANSFORMS_MODE": "NO"}
 
 
 def _import_openvino() -> Any:  # noqa: ANN401 - the module has no stubs

@@ -18,6 +18,7 @@ from atrous.bundle import Bundle, stage_bundle
 from atrous.calibration.plan import plan_quantization
 from atrous.calibration.qdq import halve_rest, quantize_graph
 from atrous.runtime.backends import open_backend
+from atrous.runtime.backends.openvino import exact_int8
 from atrous.runtime.backends.openvino_qdq import fuse_qdq
 
 ov = needs.OPENVINO.load("openvino")
@@ -38,7 +39,7 @@ def read(graph: onnx.ModelProto) -> Any:
 
 def compute(model: Any, image: NDArray[np.float32]) -> NDArray[np.float32]:
     model.reshape(list(image.shape))
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **exact_int8()})
     return compiled([image])[0]
 
 
