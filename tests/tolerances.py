@@ -188,8 +188,8 @@ TENSORRT_FP32_RELATIVE: Final = 1e-4
 SPLIT_BIAS_RELATIVE: Final = 1e-6
 
 #: INT8 with the rest in FP16, ONNX Runtime with against without its optimizations: max |difference| / max |reference|.
-#: Measured: 0 (tests/calibration/test_split_bias.py, the trained network), and 3.03e-2 on a CPU without VNNI, where sums
-#: in FP32 come in another order and some codes round to the next; where it quantizes biases: 0.84.
+#: Measured: 0 (tests/calibration/test_split_bias.py, the trained network), and 3.03e-2 on a CPU without VNNI, where
+#: sums in FP32 come in another order and some codes round to the next; where it quantizes biases: 0.84.
 INT8_OPTIMIZED_RELATIVE: Final = 5e-2
 
 #: Split into taps against dilated convolution in ONNX Runtime: max |difference| / max |reference|. Another order of

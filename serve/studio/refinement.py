@@ -64,7 +64,7 @@ class Refinement:
 
 
 def learned_compatibility(manifest: Manifest) -> Compatibility | None:
-    """What a bundle's CRF has learned of its classes, or None."""
+    """Costs of classes and their pairs that a bundle's CRF has learned, or None."""
     return crf_from_stored(manifest.crf or {}).compatibility
 
 

@@ -15,7 +15,21 @@ from atrous import __version__
 from atrous.bundle import Bundle
 from atrous.exporter.models import create_model
 
-VERBS = ("export", "pack", "run", "batch", "crf", "verify", "eval", "tune", "serve", "studio", "triton", "inspect", "doctor")
+VERBS = (
+    "export",
+    "pack",
+    "run",
+    "batch",
+    "crf",
+    "verify",
+    "eval",
+    "tune",
+    "serve",
+    "studio",
+    "triton",
+    "inspect",
+    "doctor",
+)
 
 
 def module(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
