@@ -18,6 +18,7 @@ from ...bundle import SUFFIX, Bundle, hash_file
 from ...bundle_folders import MANIFEST_FILE, discard, hidden_beside, make_private
 from ...errors import ServeError
 from ...files import exchange
+from ...runtime.backends.select import find_spec
 from .config import segmenter_config
 from .network import NetworkModel, network_models
 from .options import TritonOptions
@@ -55,8 +56,11 @@ def write_repository(
     Raises:
         BundleError: one is no bundle, or damaged, or the repository's parent folder cannot be written.
         ServeError: names collide or are none for Triton, a model is there already, or the folder cannot be written.
-        EngineError: a bare network was asked for, and there is no graph of that precision.
+        EngineError: unknown backend; or a bare network was asked for, and there is no graph of that precision.
     """
+    chosen = options or TritonOptions()
+    if chosen.backend != "auto":
+        find_spec(chosen.backend)  # now, and not when a server loads the model
     named = _named([Path(bundle) for bundle in bundles])
     target = Path(repository).absolute()
     staging = hidden_beside(target / "models")  # inside, since the repository may be a volume of its own
@@ -64,7 +68,7 @@ def write_repository(
         target.mkdir(parents=True, exist_ok=True)
         make_private(staging)
         for name, path in named.items():
-            _write_models(staging, name, path, options or TritonOptions())
+            _write_models(staging, name, path, chosen)
         names = sorted(each.name for each in staging.iterdir())
         for name in names:
             _check_place(target / name, overwrite=overwrite)
