@@ -10,6 +10,7 @@ import typer
 
 from ..arguments import check_arguments
 from ..bundle import Bundle
+from ..crf.stored import crf_to_stored
 from .batch_options import (
     ColumnOption,
     KeepEndingsOption,
@@ -111,7 +112,7 @@ def crf(
     refinement = RefineOptions(write=write, bundle=opened)
     with batch_progress("refining") as progress:
         summary = refine_batch(items, maps, out, chosen, options, refinement=refinement, progress=progress)
-    about = {"crf": {**chosen.params.to_dict(), "iterations": chosen.iterations}, "workers": count}
+    about = {"crf": crf_to_stored(chosen), "workers": count}
     report(summary, part, out, about, as_json=as_json)
 
 

@@ -23,6 +23,11 @@ def stored_crf(params: CRFParams, iterations: int, compatibility: Compatibility 
     return {**params.to_dict(), _ITERATIONS: iterations, **learned}
 
 
+def crf_to_stored(crf: DenseCRF) -> dict[str, Any]:
+    """Describe a CRF for a manifest, with what it has learned of its classes; `crf_from_stored` makes it again."""
+    return stored_crf(crf.params, crf.iterations, crf.compatibility)
+
+
 def crf_from_stored(values: Mapping[str, Any], *, threads: int = 0, class_floor: float = 0.0) -> DenseCRF:
     """Make the dense CRF that a manifest or a file describes.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .._version import __version__
 from ..arguments import check_arguments, check_fields
 from ..arrays import MAX_BYTE_CLASSES, MAX_CLASSES
 from ..bands import Bands
 from ..crf import CRFParams, DenseCRF
-from ..crf.stored import stored_crf
+from ..crf.stored import crf_to_stored
 from ..errors import ExportError
 from ..manifest import Channels, ClassInfo, InputSpec, Manifest, OutputSpec, ResizePolicy, Size, SizePolicy
 from .channels import channels_of
@@ -106,9 +107,9 @@ def _mean_color(norm: Normalization) -> tuple[float, ...]:
     return nearest if norm.color_order == "RGB" else nearest[::-1]
 
 
-def _stored(crf: CRFParams | DenseCRF | None) -> dict[str, float]:
+def _stored(crf: CRFParams | DenseCRF | None) -> dict[str, Any]:
     if isinstance(crf, DenseCRF):
-        return stored_crf(crf.params, crf.iterations)
+        return crf_to_stored(crf)
     return (crf or CRFParams.deeplab_v2_resnet()).to_dict()
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ..crf import DenseCRF
-from ..crf.stored import stored_crf
+from ..crf.stored import crf_to_stored
 from .augmentation import AugmentedSegmenter
 from .segmenter import Segmenter
 
@@ -28,4 +28,4 @@ def segmenter_identity(segmenter: Segmenter | AugmentedSegmenter) -> dict[str, A
 
 def crf_identity(crf: DenseCRF) -> dict[str, Any]:
     """Parameters of a CRF; threads, which change nothing, are left out."""
-    return {**stored_crf(crf.params, crf.iterations, crf.compatibility), "class_floor": crf.class_floor}
+    return {**crf_to_stored(crf), "class_floor": crf.class_floor}

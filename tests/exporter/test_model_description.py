@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atrous.crf import CRFParams, DenseCRF
+from atrous.crf import Compatibility, CRFParams, DenseCRF
+from atrous.crf.stored import crf_from_stored
 from atrous.errors import ExportError
 from atrous.exporter.classes import describe_classes
 from atrous.exporter.model_description import ModelDescription, Preprocessing
@@ -58,6 +59,12 @@ class TestDraftManifest:
         description = dataclasses.replace(describe(), crf=crf)
         manifest = description.draft_manifest(Path("street.atrous"), strided(8, 0))
         assert manifest.crf == {**CRFParams.deeplab_v2_vgg().to_dict(), "iterations": 3}
+
+    def test_a_dense_crf_brings_what_it_has_learned(self) -> None:
+        learned = Compatibility(bilateral=(0.5, 2), gaussian=(1, 1))
+        description = dataclasses.replace(describe(), crf=DenseCRF(iterations=3, compatibility=learned))
+        manifest = description.draft_manifest(Path("street.atrous"), strided(8, 0))
+        assert crf_from_stored(json.loads(manifest.to_json())["crf"]).compatibility == learned
 
     @pytest.mark.parametrize("offset", [0, 1])
     def test_where_the_logits_lie_shows_in_their_number(self, offset: int) -> None:
