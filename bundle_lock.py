@@ -7,7 +7,6 @@ lock. What holds over NFS is in `docs/bundle.md`.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import logging
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from .errors import BundleError
+from .files import NO_LOCKS
 
 #: How long a writer waits for another one.
 MAX_WAIT_S: Final = 600.0
@@ -27,8 +27,6 @@ MAX_WAIT_S: Final = 600.0
 _PATIENCE_S: Final = 1.0
 _POLL_S: Final = 0.05
 _NOTE_BYTES: Final = 1024
-#: A filesystem that knows no locks, such as Lustre without `-o flock` or NFS without a lock daemon.
-_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 
 _log = logging.getLogger(__name__)
 
@@ -148,7 +146,7 @@ def _lock_file(file: Path, held: _Held, waiting: _Wait) -> int | None:
             waiting.check(_read_note(descriptor))
             time.sleep(_POLL_S)
         except OSError as exc:
-            if exc.errno not in _NO_LOCKS:
+            if exc.errno not in NO_LOCKS:
                 raise BundleError(f"cannot lock {file}: {exc.strerror}", path=file) from exc
             _log.warning("%s: this filesystem knows no locks; let nobody else change the bundle meanwhile", file.parent)
             with contextlib.suppress(OSError):

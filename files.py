@@ -19,6 +19,10 @@ _RENAME_EXCHANGE: Final = 2
 _CANNOT_EXCHANGE: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM})
 
 
+#: Answers of a filesystem that knows no locks, such as Lustre without `-o flock` or NFS without a lock daemon.
+NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+
+
 @contextlib.contextmanager
 def write_whole(path: Path) -> Iterator[Path]:
     """Write a file under a temporary name beside it, which becomes `path` when the block ends without an exception.

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ..errors import AtrousError
-
-#: A filesystem that knows no locks; then nobody is locked out.
-_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+from ..files import NO_LOCKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +120,7 @@ class Journal:
                 path=self._path,
             ) from exc
         except OSError as exc:
-            if exc.errno not in _NO_LOCKS:
+            if exc.errno not in NO_LOCKS:  # without locks nobody is locked out
                 raise kind.error(f"cannot lock {self._path}: {exc.strerror}", path=self._path) from exc
 
 

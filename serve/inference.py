@@ -114,5 +114,10 @@ def _array(result: Result, name: str) -> NDArray[Any]:
         return result.labels
     if name == PROBABILITIES:
         return result.probabilities
-    confidence: NDArray[np.uint8] = np.rint(result.probabilities.max(axis=0) * 255).astype(np.uint8)
+    return confidence_of(result.probabilities)
+
+
+def confidence_of(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The largest of the probabilities [C, H, W] at each pixel, in units of 1/255."""
+    confidence: NDArray[np.uint8] = np.rint(probabilities.max(axis=0) * 255).astype(np.uint8)
     return confidence

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...crf import Compatibility, CRFParams, DenseCRF
 from ...crf.stored import DEFAULT_ITERATIONS, crf_from_stored, stored_crf
@@ -19,6 +18,7 @@ from ...manifest import Manifest
 from ...runtime.channels import refined_labels
 from ...runtime.preprocess import color_image
 from ...runtime.result import Result
+from ..inference import confidence_of
 from ..refusals import bad_request
 from .kept import Outcome
 
@@ -112,12 +112,6 @@ def refine(result: Result, manifest: Manifest, refinement: Refinement, *, thread
     labels = refined_labels(most_probable, marginals, manifest.output.channels)
     timings = {**result.timings_ms, "crf": (time.perf_counter() - start) * 1e3}
     return Outcome(dataclasses.replace(result, labels=labels, timings_ms=timings), confidence_of(marginals))
-
-
-def confidence_of(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The largest of the probabilities [C, H, W] at each pixel, in units of 1/255."""
-    confidence: NDArray[np.uint8] = np.rint(probabilities.max(axis=0) * 255).astype(np.uint8)
-    return confidence
 
 
 def _number(name: str, value: object) -> float:

@@ -18,11 +18,12 @@ from ...errors import BundleError
 from ...manifest_schema import SCHEMA_VERSION
 from ...runtime.result import Result
 from ...runtime.segmenter import Segmenter
+from ..inference import confidence_of
 from ..models import Model, OpenedBundle
 from ..refusals import RefusedError
 from ..service import Service, Task, trace_of
 from .kept import KeptImage, KeptImages, Outcome
-from .refinement import Refinement, confidence_of, preview_step, refine
+from .refinement import Refinement, preview_step, refine
 
 T = TypeVar("T")
 
