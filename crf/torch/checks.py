@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,7 @@ def checked_maps(values: object, name: str) -> torch.Tensor:
         ShapeError: `values` are no such tensor.
         DeviceError: it is not on the CPU.
     """
-    tensor = _on_cpu(values, name)
-    expected, actual = "float32 [N, C, H, W]", _words(tensor)
-    hint = "; convert it with .float()" if tensor.is_floating_point() and tensor.dtype != torch.float32 else ""
-    if tensor.dtype != torch.float32 or tensor.ndim != 4 or tensor.numel() == 0:
-        raise ShapeError(f"{name} must be {expected}, got {actual}{hint}", expected=expected, actual=actual)
-    return tensor
+    return _checked_float32(values, name, "[N, C, H, W]", range(4, 5))
 
 
 def checked_tensor(values: object, name: str) -> torch.Tensor:
@@ -34,11 +30,7 @@ def checked_tensor(values: object, name: str) -> torch.Tensor:
         ShapeError: `values` are no such tensor.
         DeviceError: it is not on the CPU.
     """
-    tensor = _on_cpu(values, name)
-    expected, actual = "float32 [rows, points…]", _words(tensor)
-    if tensor.dtype != torch.float32 or tensor.ndim < 2 or tensor.numel() == 0:
-        raise ShapeError(f"{name} must be {expected}, got {actual}", expected=expected, actual=actual)
-    return tensor
+    return _checked_float32(values, name, "[rows, points…]", range(2, sys.maxsize))
 
 
 def checked_images(values: object, maps: torch.Tensor) -> NDArray[np.uint8]:
@@ -73,6 +65,15 @@ def check_finite(values: torch.Tensor | NDArray[Any], name: str) -> None:
             f"{name} must be finite, got NaN or infinity at {place}; check the layers before and the learning rate "
             "(overflow in half precision is a common cause)"
         )
+
+
+def _checked_float32(values: object, name: str, axes: str, ranks: range) -> torch.Tensor:
+    tensor = _on_cpu(values, name)
+    expected, actual = f"float32 {axes}", _words(tensor)
+    hint = "; convert it with .float()" if tensor.is_floating_point() and tensor.dtype != torch.float32 else ""
+    if tensor.dtype != torch.float32 or tensor.ndim not in ranks or tensor.numel() == 0:
+        raise ShapeError(f"{name} must be {expected}, got {actual}{hint}", expected=expected, actual=actual)
+    return tensor
 
 
 def _on_cpu(values: object, name: str) -> torch.Tensor:
